@@ -1,0 +1,148 @@
+"""Settings: defaults here, a YAML file over them, `DRAGONFLY_…` variables over both.
+
+`configs/default.yaml` shows every one of them with its default. Values travel to the actors
+with the controller, so all nodes of a cluster agree.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+CONFIG_VARIABLE = "DRAGONFLY_CONFIG"
+"""Names the YAML file."""
+KIB, MIB, GIB = 1024, 1024**2, 1024**3
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StorageSettings(_Section):
+    root: Path = Path("/tmp/dragonfly-ray")
+    """Folder for piece stores; each peer takes the first free one in it."""
+    medium: str = "disk"
+    """`disk`, `memory` (tmpfs), or the name of an installed plug-in."""
+    quota: int | None = Field(None, gt=0)
+    """Bytes; None: what the file system has, less `keep_free`."""
+    high_water: float = Field(0.9, gt=0, le=1)
+    low_water: float = Field(0.8, gt=0, le=1)
+    keep_free: float = Field(0.06, ge=0, lt=1)
+    """Share of the file system left free. Ray's object store fails below 5 %."""
+    durable: bool = False
+    """fsync before an output appears."""
+
+
+class TransportSettings(_Section):
+    bind: str = ""
+    """Address of the data port; empty: the node's Ray address."""
+    advertise: str = ""
+    """Address told to others; empty: the node's Ray address."""
+    port: int = Field(0, ge=0, le=65535)
+    """0: any free one. Ray's workers use 10002-19999."""
+    upload_threads: int = Field(16, ge=1)
+    pipeline: int = Field(3, ge=1)
+    """Requests in flight at one parent."""
+    request_bytes: int = Field(1 * MIB, gt=0)
+    """How long a run of pieces one request may ask for."""
+    stall_timeout: float = Field(2.0, gt=0)
+    """Seconds without a byte before a parent is given up."""
+    connect_timeout: float = Field(2.0, gt=0)
+    idle_timeout: float = Field(60.0, gt=0)
+    upload_rate: int | None = Field(None, gt=0)
+    """Bytes a second, of one peer; None: no limit."""
+    download_rate: int | None = Field(None, gt=0)
+    small_inline: int = Field(100 * KIB, ge=0)
+    """Content up to this size travels in the message itself."""
+    small_object: int = Field(4 * MIB, ge=0)
+    """Content up to this size travels through Ray's object store."""
+    carrier: Literal["auto", "socket", "object", "inline"] = "auto"
+
+
+class OriginSettings(_Section):
+    policy: Literal["all", "seeds", "targets"] = "all"
+    """Who may fetch from the origin."""
+    connections: int = Field(2, ge=1)
+    """Per peer."""
+    small_connections: int = Field(16, ge=1)
+    """Per peer, for files smaller than a piece."""
+    max_connections: int = Field(256, ge=1)
+    """Of the whole cluster, to one origin."""
+    lease_seconds: float = Field(0.2, gt=0)
+    lease_timeout: float = Field(2.0, gt=0)
+    connect_timeout: float = Field(5.0, gt=0)
+    read_timeout: float = Field(10.0, gt=0)
+    retries: int = Field(5, ge=0)
+    give_up: float = Field(30.0, gt=0)
+    """Seconds for which an origin may fail in a row before the distribution does."""
+
+
+class SchedulerSettings(_Section):
+    shards: int = Field(1, ge=1)
+    neighbours: int = Field(40, ge=2)
+    everybody: int = Field(48, ge=2)
+    """Up to so many hosts, everyone knows everyone."""
+    report_interval: float = Field(0.1, gt=0)
+    max_reports: float = Field(500.0, gt=0)
+    """A second and shard; the interval stretches to keep below."""
+    silent_after: float = Field(8.0, gt=0)
+    """Seconds without a word before a host counts as lost."""
+    heartbeat_timeout: float = Field(30.0, gt=0)
+    """Seconds without whoever submitted, before an attached distribution is cancelled."""
+    resolve_timeout: float = Field(60.0, gt=0)
+
+
+class PeerSettings(_Section):
+    seed_label: str = "dragonfly.io/seed"
+    """A Ray node with this label set to `true` is a seed."""
+    seeds: tuple[str, ...] = ()
+    """Node ids or IPs that are seeds whatever their labels say."""
+    exclude_label: str = "dragonfly.io/exclude"
+    idc_label: str = "dragonfly.io/idc"
+    location_label: str = "dragonfly.io/location"
+    start_timeout: float = Field(60.0, gt=0)
+    health_interval: float = Field(1.0, gt=0)
+    dest_roots: tuple[str, ...] = ("/",)
+    """Folders below which a `dest` may lie."""
+
+
+class Settings(BaseSettings):
+    """All settings of a cluster."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="DRAGONFLY_", env_nested_delimiter="__", extra="ignore", frozen=True
+    )
+
+    namespace: str = "dragonfly"
+    """The Ray namespace of the actors: two of them are two clusters."""
+    storage: StorageSettings = StorageSettings()
+    transport: TransportSettings = TransportSettings()
+    origin: OriginSettings = OriginSettings()
+    scheduler: SchedulerSettings = SchedulerSettings()
+    peer: PeerSettings = PeerSettings()
+    faults: dict[str, Any] = {}
+    """Faults to inject, for tests: nothing of it is documented to users."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = os.environ.get(CONFIG_VARIABLE)
+        found: list[PydanticBaseSettingsSource] = [init_settings, env_settings]
+        if file:
+            found.append(YamlConfigSettingsSource(settings_cls, yaml_file=file))
+        return tuple(found)

@@ -1,0 +1,195 @@
+"""Everything that this package raises on purpose.
+
+* DragonflyError
+  x InvalidRequestError (ValueError)      bad input, refused before any work
+    + UnknownNodesError                   a node selector that selects nothing, or a dead node
+    + UnsafePathError                     a name in a listing that would leave its folder
+  x SourceError (OSError)                 the origin
+    + SourceNotFoundError (FileNotFoundError)
+    + SourceAuthError (PermissionError)
+    + SourceBusyError                     429, 503: carries retry_after
+    + SourceChangedError                  another version than the one resolved
+    + SourceTruncatedError                fewer bytes than promised
+    + SourceUnreachableError (ConnectionError)
+    + SourceUnsupportedError              no such protocol, no listing
+  x IntegrityError                        bytes that do not match their digest
+  x StorageError (OSError)
+    + StorageFullError
+    + DestinationError                    `dest` cannot be written
+  x TransportError (ConnectionError)
+    + ProtocolError                       the other side broke the piece protocol
+    + GrantError                          no valid grant
+    + StalledError (TimeoutError)
+  x ClusterError (RuntimeError)
+    + NotRunningError                     no scheduler or peer answers
+    + NodeLostError
+  x DistributionFailedError               carries the Distribution
+  x CancelledByUserError
+  x DeadlineError (TimeoutError)
+
+Every one pickles, since all of them cross actor boundaries, and prints as one line:
+what failed, where, and what to do. None carries a secret.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class DragonflyError(Exception):
+    """Base of every error of this package."""
+
+    kind = "error"
+
+    def __init__(self, message: str = "", **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.message, self.details)
+
+    def to_dict(self) -> dict[str, Any]:
+        """`{"kind", "message", "details"}`, ready for JSON."""
+        return {"kind": self.kind, "message": self.message, "details": self.details}
+
+
+def _rebuild(cls: type[DragonflyError], message: str, details: dict[str, Any]) -> DragonflyError:
+    return cls(message, **details)
+
+
+class InvalidRequestError(DragonflyError, ValueError):
+    kind = "invalid-request"
+
+
+class UnknownNodesError(InvalidRequestError):
+    kind = "unknown-nodes"
+
+
+class UnsafePathError(InvalidRequestError):
+    kind = "unsafe-path"
+
+
+class SourceError(DragonflyError, OSError):
+    kind = "source"
+
+
+class SourceNotFoundError(SourceError, FileNotFoundError):
+    kind = "source-not-found"
+
+
+class SourceAuthError(SourceError, PermissionError):
+    kind = "source-auth"
+
+
+class SourceBusyError(SourceError):
+    """The origin asks for patience (429, 503). `retry_after`: seconds, or None where it did not say."""
+
+    kind = "source-busy"
+
+    @property
+    def retry_after(self) -> float | None:
+        value = self.details.get("retry_after")
+        return None if value is None else float(value)
+
+
+class SourceChangedError(SourceError):
+    kind = "source-changed"
+
+
+class SourceTruncatedError(SourceError):
+    kind = "source-truncated"
+
+
+class SourceUnreachableError(SourceError, ConnectionError):
+    kind = "source-unreachable"
+
+
+class SourceUnsupportedError(SourceError):
+    kind = "source-unsupported"
+
+
+class IntegrityError(DragonflyError):
+    kind = "integrity"
+
+
+class StorageError(DragonflyError, OSError):
+    kind = "storage"
+
+
+class StorageFullError(StorageError):
+    kind = "storage-full"
+
+
+class DestinationError(StorageError):
+    kind = "destination"
+
+
+class TransportError(DragonflyError, ConnectionError):
+    kind = "transport"
+
+
+class ProtocolError(TransportError):
+    kind = "protocol"
+
+
+class GrantError(TransportError):
+    kind = "grant"
+
+
+class StalledError(TransportError, TimeoutError):
+    kind = "stalled"
+
+
+class ClusterError(DragonflyError, RuntimeError):
+    kind = "cluster"
+
+
+class NotRunningError(ClusterError):
+    kind = "not-running"
+
+
+class NodeLostError(ClusterError):
+    kind = "node-lost"
+
+
+class DistributionFailedError(DragonflyError):
+    """Some node did not get its copy. `distribution` holds every node's outcome."""
+
+    kind = "distribution-failed"
+
+    @property
+    def distribution(self) -> Any:
+        return self.details.get("distribution")
+
+    def to_dict(self) -> dict[str, Any]:
+        found = self.distribution
+        details = {} if found is None else {"distribution": found.to_dict()}
+        return {"kind": self.kind, "message": self.message, "details": details}
+
+
+class CancelledByUserError(DragonflyError):
+    kind = "cancelled"
+
+
+class DeadlineError(DragonflyError, TimeoutError):
+    kind = "deadline"
+
+
+def _tree(cls: type[DragonflyError]) -> dict[str, type[DragonflyError]]:
+    found = {cls.kind: cls}
+    for child in cls.__subclasses__():
+        found |= _tree(child)
+    return found
+
+
+BY_KIND: dict[str, type[DragonflyError]] = _tree(DragonflyError)
+"""Every error class by its stable `kind`, as it appears in reports and in JSON."""
+
+
+def from_report(kind: str, message: str) -> DragonflyError:
+    """The error that another process reported as (kind, message)."""
+    return BY_KIND.get(kind, DragonflyError)(message)

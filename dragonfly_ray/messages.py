@@ -1,0 +1,240 @@
+"""What peers and schedulers say to each other, in versioned messages.
+
+They travel as MessagePack, so that an actor call carries them today and a socket can tomorrow.
+Unknown fields are ignored by the reader; a field is only ever added, with a default.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from dragonfly_ray.model import Credentials, Host, Source, Task
+
+VERSION = 1
+
+DeliveryState = Literal["waiting", "running", "done", "failed", "cancelled"]
+
+
+class _Message(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
+    pass
+
+
+# --- from whoever submits -------------------------------------------------------------------
+
+
+class Spec(_Message):
+    """One source for a set of nodes: what `submit` hands to a scheduler."""
+
+    id: str
+    source: Source
+    targets: tuple[str, ...]
+    """Ray node ids."""
+    dest: str = ""
+    """Absolute path on the node; empty: the content stays in the store."""
+    digest: str = ""
+    """`algorithm:hex` of the whole content."""
+    link: bool = True
+    detached: bool = False
+    seeds_only: bool = False
+    small: bool = True
+    """Whether small content may travel in messages and through the object store."""
+
+
+# --- peer to scheduler ----------------------------------------------------------------------
+
+
+class Held(_Message):
+    """What a peer has of a task, when it (re-)announces itself. `have`: a bitmap, piece 0 first."""
+
+    task: Task
+    have: bytes
+    digests: bytes = b""
+    """All piece digests in order (32 bytes each, zero where unknown)."""
+
+
+class Announce(_Message):
+    host: Host
+    held: tuple[Held, ...] = ()
+    deliveries: tuple[Deliver, ...] = ()
+    """Work in hand: how a restarted scheduler learns of it."""
+
+
+class Report(_Message):
+    """Batched news of one task. The answer is a `ReportReply`."""
+
+    host_id: str
+    task_id: str
+    got: tuple[int, ...] = ()
+    """Pieces verified since the last report."""
+    origin: tuple[tuple[int, bytes], ...] = ()
+    """Those of them that came from the origin, with their digests."""
+    lost: tuple[int, ...] = ()
+    """Pieces that turned out bad here, and were dropped."""
+    bytes_origin: int = 0
+    """Totals since the task started here; they grow with bytes, not only with whole pieces."""
+    bytes_peers: int = 0
+    bytes_cache: int = 0
+    bytes_small: int = 0
+    """Through the object store or inline."""
+    claim: int = 0
+    """How many more pieces of the origin the peer could start now."""
+    rate: float = 0.0
+    """Bytes a second from the origin, measured."""
+    released: tuple[int, ...] = ()
+    """Leases given back unread."""
+    bad: tuple[str, ...] = ()
+    """Host ids that sent bytes which did not match their digest."""
+    unreachable: tuple[str, ...] = ()
+    stalled: bool = False
+    """Nothing moves here: tell me of everybody who could help."""
+
+
+class Throttled(_Message):
+    """The origin asked one peer for patience; everybody shall be patient."""
+
+    host_id: str
+    task_id: str
+    retry_after: float
+
+
+class OriginFailed(_Message):
+    """A lease that could not be read, for good or for now (`final`)."""
+
+    host_id: str
+    task_id: str
+    kind: str
+    message: str
+    pieces: tuple[int, ...]
+    final: bool
+
+
+class Verify(_Message):
+    """All pieces are here: do their digests agree with the record? The answer is a `Verified`."""
+
+    host_id: str
+    task_id: str
+    root: bytes
+
+
+class Ended(_Message):
+    """A delivery ended on this node."""
+
+    host_id: str
+    spec_id: str
+    task_id: str
+    ok: bool
+    path: str = ""
+    size: int = 0
+    seconds: float = 0.0
+    bytes_origin: int = 0
+    bytes_peers: int = 0
+    bytes_cache: int = 0
+    bytes_small: int = 0
+    merged: bool = False
+    kind: str = ""
+    message: str = ""
+
+
+# --- scheduler to peer ----------------------------------------------------------------------
+
+
+class Neighbour(_Message):
+    host: Host
+    complete: bool = False
+
+
+class Resolve(_Message):
+    """Look at the origin once, for everybody. The answer is a `Resolved`."""
+
+    source: Source
+    credentials: Credentials = Credentials()
+    small: bool = True
+    """Whether to bring the content along where it is small."""
+
+
+class Resolved(_Message):
+    task: Task | None = None
+    units: tuple[int, ...] = ()
+    """Where the origin has no ranges: the first piece of each stretch that one stream must fetch."""
+    content: bytes = b""
+    """The whole content, where it is small."""
+    digests: bytes = b""
+    kind: str = ""
+    message: str = ""
+
+
+class Deliver(_Message):
+    """Get a task, and put it where the spec says."""
+
+    spec: Spec
+    task: Task
+    credentials: Credentials = Credentials()
+    manifest: bytes = b""
+    """The manifest itself where it is short; otherwise neighbours have it."""
+    neighbours: tuple[Neighbour, ...] = ()
+    grant: bytes = b""
+    may_claim: bool = True
+    lease: tuple[int, ...] = ()
+    content: bytes = b""
+    interval: float = 0.1
+
+
+class ReportReply(_Message):
+    known: bool = True
+    """False: the scheduler is new and does not know the task; announce again."""
+    lease: tuple[int, ...] = ()
+    interval: float = 0.1
+    left: int = -1
+    """Pieces that nobody has a lease of yet; -1: unknown."""
+    not_before: float = 0.0
+    """Seconds to wait before the origin is asked again."""
+
+
+class News(_Message):
+    """Pushed when it happens."""
+
+    task_id: str
+    joined: tuple[Neighbour, ...] = ()
+    left: tuple[str, ...] = ()
+    banned: tuple[str, ...] = ()
+    revoked: tuple[int, ...] = ()
+    not_before: float = 0.0
+    may_claim: bool | None = None
+    discard: tuple[int, ...] = ()
+    """Pieces for which two digests are known: drop them."""
+
+
+class Verified(_Message):
+    known: bool = True
+    ok: bool = True
+    digests: bytes = b""
+    """The record, where it does not agree."""
+
+
+class Cancel(_Message):
+    spec_id: str
+    kind: str = "cancelled"
+    message: str = "cancelled"
+
+
+Message = (
+    Spec | Announce | Report | Throttled | OriginFailed | Verify | Ended | Resolve | Resolved | Deliver
+    | ReportReply | News | Verified | Cancel
+)  # fmt: skip
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(tuple[int, Message])
+
+
+def encode(message: Message) -> bytes:
+    return _encoder.encode((VERSION, message))
+
+
+def decode(data: bytes) -> Message:
+    """Raises `ValueError` for what is no message, or one of a version that is not spoken here."""
+    version, message = _decoder.decode(data)
+    if version != VERSION:
+        raise ValueError(f"message version {version} is not spoken here (this is {VERSION})")
+    return message

@@ -1,0 +1,1 @@
+"""The piece store of one node: data files, journal, outputs, eviction."""

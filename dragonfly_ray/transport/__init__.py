@@ -1,0 +1,1 @@
+"""How pieces travel between peers: the wire protocol, the upload server, download connections."""

@@ -1,0 +1,68 @@
+"""How content is cut, and how its names follow from it."""
+
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dragonfly_ray import errors
+from dragonfly_ray.model import MIN_LEAF, PieceTable, Source, leaf_size
+
+SIZES = st.lists(st.integers(0, 3 * MIN_LEAF), max_size=30)
+
+
+@given(SIZES)
+def test_pieces_and_their_segments_cover_the_stream_once(sizes: list[int]) -> None:
+    table = PieceTable(sizes, MIN_LEAF)
+    assert sum(piece.length for piece in table) == sum(sizes) == table.size
+    assert all(0 < piece.length <= MIN_LEAF for piece in table)
+    filled = [0] * len(sizes)
+    for piece in table:
+        segments = table.segments(piece.index)
+        assert sum(s.length for s in segments) == piece.length
+        for segment in segments:
+            assert segment.offset == filled[segment.entry]
+            filled[segment.entry] += segment.length
+    assert filled == sizes
+
+
+@given(SIZES)
+def test_a_small_file_is_one_request(sizes: list[int]) -> None:
+    table = PieceTable(sizes, MIN_LEAF)
+    for entry, size in enumerate(sizes):
+        if 0 < size <= MIN_LEAF:
+            assert len(table.of_entry(entry)) == 1
+
+
+@given(SIZES, st.integers(0, 10 * MIN_LEAF), st.integers(1, 10 * MIN_LEAF))
+def test_covering_finds_exactly_the_pieces_of_a_range(sizes: list[int], offset: int, length: int) -> None:
+    table = PieceTable(sizes, MIN_LEAF)
+    wanted = [p.index for p in table if p.offset < offset + length and offset < p.offset + p.length]
+    assert list(table.covering(offset, length)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("size", "leaf"), [(0, MIN_LEAF), (256 << 20, MIN_LEAF), (1 << 30, 1 << 20), (1 << 40, 16 << 20)]
+)
+def test_leaf_size_follows_from_the_size(size: int, leaf: int) -> None:
+    assert leaf_size(size) == leaf
+
+
+def test_equal_urls_are_one_source_and_filtered_parameters_do_not_count() -> None:
+    plain = Source("http://Host:80/a%20b?x=1&y=2")
+    assert plain.id == Source("http://user:pw@host/a b?y=2&x=1#f").id
+    assert plain.id != Source("http://host/a b?y=3&x=1").id
+    assert (
+        Source("http://h/a?sig=1", filtered_query_params=("sig",)).id
+        == Source("http://h/a?sig=2", filtered_query_params=("sig",)).id
+    )
+
+
+@pytest.mark.parametrize("cls", errors.BY_KIND.values())
+def test_every_error_pickles_and_prints_one_line(cls: type[errors.DragonflyError]) -> None:
+    error = cls("host a: no such file; check the URL", retry_after=3)
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is cls
+    assert str(again) == str(error) == "host a: no such file; check the URL"
+    assert again.details == error.details
