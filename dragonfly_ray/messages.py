@@ -24,7 +24,7 @@ class _Message(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
 # --- from whoever submits -------------------------------------------------------------------
 
 
-class Spec(_Message):
+class Spec(_Message, frozen=True):
     """One source for a set of nodes: what `submit` hands to a scheduler."""
 
     id: str
@@ -45,7 +45,7 @@ class Spec(_Message):
 # --- peer to scheduler ----------------------------------------------------------------------
 
 
-class Held(_Message):
+class Held(_Message, frozen=True):
     """What a peer has of a task, when it (re-)announces itself. `have`: a bitmap, piece 0 first."""
 
     task: Task
@@ -54,14 +54,14 @@ class Held(_Message):
     """All piece digests in order (32 bytes each, zero where unknown)."""
 
 
-class Announce(_Message):
+class Announce(_Message, frozen=True):
     host: Host
     held: tuple[Held, ...] = ()
     deliveries: tuple[Deliver, ...] = ()
     """Work in hand: how a restarted scheduler learns of it."""
 
 
-class Report(_Message):
+class Report(_Message, frozen=True):
     """Batched news of one task. The answer is a `ReportReply`."""
 
     host_id: str
@@ -91,7 +91,7 @@ class Report(_Message):
     """Nothing moves here: tell me of everybody who could help."""
 
 
-class Throttled(_Message):
+class Throttled(_Message, frozen=True):
     """The origin asked one peer for patience; everybody shall be patient."""
 
     host_id: str
@@ -99,7 +99,7 @@ class Throttled(_Message):
     retry_after: float
 
 
-class OriginFailed(_Message):
+class OriginFailed(_Message, frozen=True):
     """A lease that could not be read, for good or for now (`final`)."""
 
     host_id: str
@@ -110,7 +110,7 @@ class OriginFailed(_Message):
     final: bool
 
 
-class Verify(_Message):
+class Verify(_Message, frozen=True):
     """All pieces are here: do their digests agree with the record? The answer is a `Verified`."""
 
     host_id: str
@@ -118,7 +118,7 @@ class Verify(_Message):
     root: bytes
 
 
-class Ended(_Message):
+class Ended(_Message, frozen=True):
     """A delivery ended on this node."""
 
     host_id: str
@@ -140,12 +140,12 @@ class Ended(_Message):
 # --- scheduler to peer ----------------------------------------------------------------------
 
 
-class Neighbour(_Message):
+class Neighbour(_Message, frozen=True):
     host: Host
     complete: bool = False
 
 
-class Resolve(_Message):
+class Resolve(_Message, frozen=True):
     """Look at the origin once, for everybody. The answer is a `Resolved`."""
 
     source: Source
@@ -154,7 +154,7 @@ class Resolve(_Message):
     """Whether to bring the content along where it is small."""
 
 
-class Resolved(_Message):
+class Resolved(_Message, frozen=True):
     task: Task | None = None
     units: tuple[int, ...] = ()
     """Where the origin has no ranges: the first piece of each stretch that one stream must fetch."""
@@ -165,7 +165,7 @@ class Resolved(_Message):
     message: str = ""
 
 
-class Deliver(_Message):
+class Deliver(_Message, frozen=True):
     """Get a task, and put it where the spec says."""
 
     spec: Spec
@@ -181,7 +181,7 @@ class Deliver(_Message):
     interval: float = 0.1
 
 
-class ReportReply(_Message):
+class ReportReply(_Message, frozen=True):
     known: bool = True
     """False: the scheduler is new and does not know the task; announce again."""
     lease: tuple[int, ...] = ()
@@ -192,7 +192,7 @@ class ReportReply(_Message):
     """Seconds to wait before the origin is asked again."""
 
 
-class News(_Message):
+class News(_Message, frozen=True):
     """Pushed when it happens."""
 
     task_id: str
@@ -206,14 +206,14 @@ class News(_Message):
     """Pieces for which two digests are known: drop them."""
 
 
-class Verified(_Message):
+class Verified(_Message, frozen=True):
     known: bool = True
     ok: bool = True
     digests: bytes = b""
     """The record, where it does not agree."""
 
 
-class Cancel(_Message):
+class Cancel(_Message, frozen=True):
     spec_id: str
     kind: str = "cancelled"
     message: str = "cancelled"
