@@ -143,6 +143,9 @@ class Ended(_Message, frozen=True):
 class Neighbour(_Message, frozen=True):
     host: Host
     complete: bool = False
+    """It only gives: it will not connect back."""
+    manifest: bool = False
+    """It has the manifest."""
 
 
 class Resolve(_Message, frozen=True):
@@ -176,9 +179,15 @@ class Deliver(_Message, frozen=True):
     neighbours: tuple[Neighbour, ...] = ()
     grant: bytes = b""
     may_claim: bool = True
+    helper: bool = False
+    """The node is no target: it takes part, and writes no output."""
     lease: tuple[int, ...] = ()
     content: bytes = b""
+    """The whole content, where it is small."""
+    digests: bytes = b""
+    """The pieces' digests, where the content is small."""
     interval: float = 0.1
+    not_before: float = 0.0
 
 
 class ReportReply(_Message, frozen=True):
@@ -209,6 +218,8 @@ class News(_Message, frozen=True):
 class Verified(_Message, frozen=True):
     known: bool = True
     ok: bool = True
+    pending: bool = False
+    """The record has gaps still: ask again in a moment."""
     digests: bytes = b""
     """The record, where it does not agree."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
@@ -132,7 +133,8 @@ class Segment(NamedTuple):
     length: int
 
 
-class Piece(NamedTuple):
+@dataclasses.dataclass(frozen=True, slots=True)
+class Piece:
     """A stretch of the virtual byte stream."""
 
     index: int

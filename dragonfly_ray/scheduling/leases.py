@@ -1,0 +1,124 @@
+"""Origin leases of one task: who may fetch which pieces from the origin, so that each byte leaves it once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from dragonfly_ray.scheduling import bits as bitset
+
+TAIL = 0.1
+"""The last share of a task is leased piece by piece: what is in flight from the origin at the end,
+nobody can pass on."""
+
+
+@dataclass(slots=True)
+class _Holder:
+    pieces: int = 0
+    since: float = 0.0
+    """When it last got a lease or made progress."""
+
+
+class LeaseTable:
+    """Pieces that nobody has yet, and those that somebody is fetching.
+
+    `units`: where the origin has no ranges, the first piece of each stretch that one stream must
+    fetch; such a stretch is leased whole, and to one holder.
+    """
+
+    def __init__(self, count: int, *, free: int, timeout: float, units: Sequence[int] = ()) -> None:
+        self.count = count
+        self.free = free
+        self.timeout = timeout
+        self._units = [*units, count] if units else []
+        self._holders: dict[str, _Holder] = {}
+        self.granted = 0
+
+    @property
+    def left(self) -> int:
+        """Pieces that nobody has a lease of."""
+        return self.free.bit_count()
+
+    @property
+    def leased(self) -> int:
+        found = 0
+        for holder in self._holders.values():
+            found |= holder.pieces
+        return found
+
+    def held_by(self, host: str) -> int:
+        holder = self._holders.get(host)
+        return holder.pieces if holder else 0
+
+    def claim(self, host: str, most: int, claimants: int, now: float) -> list[int]:
+        """Up to `most` pieces for `host`, in order; `claimants` share what is left."""
+        if most <= 0 or not self.free:
+            return []
+        if self._units:
+            pieces = self._whole_unit()
+        else:
+            left = self.left
+            fair = 1 if left <= max(TAIL * self.count, claimants) else max(1, left // (2 * max(1, claimants)))
+            first = bitset.lowest(self.free)
+            pieces = range(first, first + bitset.run_from(self.free, first, min(most, fair)))
+        taken = bitset.of(pieces)
+        self.free &= ~taken
+        holder = self._holders.setdefault(host, _Holder())
+        holder.pieces |= taken
+        holder.since = now
+        self.granted += len(pieces)
+        return list(pieces)
+
+    def _whole_unit(self) -> range:
+        first = bitset.lowest(self.free)
+        for start, stop in zip(self._units, self._units[1:], strict=False):
+            if start <= first < stop:
+                return range(first, first + bitset.run_from(self.free, first, stop - first))
+        return range(first, first + 1)
+
+    def progress(self, host: str, now: float) -> None:
+        holder = self._holders.get(host)
+        if holder:
+            holder.since = now
+
+    def done(self, pieces: int) -> None:
+        """Somebody has them now."""
+        self.free &= ~pieces
+        for holder in self._holders.values():
+            holder.pieces &= ~pieces
+
+    def lost(self, pieces: int) -> None:
+        """Nobody has them any more, and nobody is fetching them."""
+        self.free |= pieces & ~self.leased
+
+    def release(self, host: str, pieces: Iterable[int]) -> None:
+        """Given back, by the holder or from it."""
+        holder = self._holders.get(host)
+        if holder:
+            back = bitset.of(pieces) & holder.pieces
+            holder.pieces &= ~back
+            self.free |= back
+
+    def drop(self, host: str) -> int:
+        """The holder is gone: everything that it held is free again."""
+        holder = self._holders.pop(host, None)
+        if holder is None:
+            return 0
+        self.free |= holder.pieces
+        return holder.pieces
+
+    def postpone(self, until: float) -> None:
+        """The origin asked for patience: no lease runs out before `until` plus its time-out."""
+        for holder in self._holders.values():
+            holder.since = max(holder.since, until)
+
+    def expire(self, now: float) -> dict[str, int]:
+        """Takes back the leases of holders that made no progress; host -> pieces."""
+        late = {
+            host: holder.pieces
+            for host, holder in self._holders.items()
+            if holder.pieces and now - holder.since > self.timeout
+        }
+        for host in late:
+            self.drop(host)
+        return late

@@ -1,0 +1,75 @@
+"""One submitted spec: a source, its target nodes, and what became of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from dragonfly_ray.messages import Ended, Spec
+from dragonfly_ray.model import Credentials
+
+NodeState = Literal["waiting", "running", "done", "failed"]
+SpecPhase = Literal["resolving", "running", "ended"]
+
+
+@dataclass(slots=True)
+class NodeRecord:
+    """The outcome on one node; terminal once `done` or `failed`."""
+
+    state: NodeState = "waiting"
+    path: str = ""
+    size: int = 0
+    seconds: float = 0.0
+    bytes_origin: int = 0
+    bytes_peers: int = 0
+    bytes_cache: int = 0
+    bytes_small: int = 0
+    merged: bool = False
+    kind: str = ""
+    message: str = ""
+
+    @property
+    def terminal(self) -> bool:
+        return self.state in ("done", "failed")
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(slots=True)
+class SpecState:
+    spec: Spec
+    credentials: Credentials
+    nodes: dict[str, NodeRecord]
+    phase: SpecPhase = "resolving"
+    resolver: str = ""
+    attempts: int = 0
+    task_id: str = ""
+    content: bytes = b""
+    digests: bytes = b""
+    manifest: bytes = b""
+    heartbeat: float = 0.0
+    submitted: float = 0.0
+    ended_at: float = 0.0
+    version: int = 0
+    """Grows with every change, so that a watcher can wait for the next."""
+    tried: set[str] = field(default_factory=set)
+
+    @classmethod
+    def new(cls, spec: Spec, credentials: Credentials, now: float) -> SpecState:
+        return cls(spec, credentials, {n: NodeRecord() for n in spec.targets}, heartbeat=now, submitted=now)
+
+    @property
+    def open_nodes(self) -> list[str]:
+        return [node for node, record in self.nodes.items() if not record.terminal]
+
+    def end_node(self, node: str, ended: Ended) -> None:
+        record = self.nodes[node]
+        record.state = "done" if ended.ok else "failed"
+        for name in ("path", "size", "seconds", "bytes_origin", "bytes_peers", "bytes_cache", "bytes_small"):
+            setattr(record, name, getattr(ended, name))
+        record.merged, record.kind, record.message = ended.merged, ended.kind, ended.message
+
+    def fail_node(self, node: str, kind: str, message: str) -> None:
+        record = self.nodes[node]
+        record.state, record.kind, record.message = "failed", kind, message
