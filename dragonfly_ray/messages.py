@@ -87,8 +87,8 @@ class Report(_Message, frozen=True):
     bad: tuple[str, ...] = ()
     """Host ids that sent bytes which did not match their digest."""
     unreachable: tuple[str, ...] = ()
-    stalled: bool = False
-    """Nothing moves here: tell me of everybody who could help."""
+    urgent: tuple[int, ...] = ()
+    """Pieces that somebody is reading: lease these first."""
 
 
 class Throttled(_Message, frozen=True):
@@ -161,9 +161,13 @@ class Resolved(_Message, frozen=True):
     task: Task | None = None
     units: tuple[int, ...] = ()
     """Where the origin has no ranges: the first piece of each stretch that one stream must fetch."""
+    manifest: bytes = b""
+    """The manifest, where it is short."""
     content: bytes = b""
     """The whole content, where it is small."""
     digests: bytes = b""
+    beside: bool = False
+    """The content comes beside the message, as an object in Ray's store."""
     kind: str = ""
     message: str = ""
 
@@ -186,6 +190,8 @@ class Deliver(_Message, frozen=True):
     """The whole content, where it is small."""
     digests: bytes = b""
     """The pieces' digests, where the content is small."""
+    beside: bool = False
+    """The content comes beside the message, as an object in Ray's store."""
     interval: float = 0.1
     not_before: float = 0.0
 

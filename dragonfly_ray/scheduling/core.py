@@ -169,8 +169,8 @@ class SchedulerCore:
         fresh = [h for h in pool if h not in state.tried] or pool
         return fresh[next(self._spread) % len(fresh)] if fresh else None
 
-    def resolved(self, spec_id: str, answer: m.Resolved, manifest: bytes, now: float) -> list[Action]:
-        """A resolver's answer. `manifest`: its bytes, where they are few."""
+    def resolved(self, spec_id: str, answer: m.Resolved, now: float) -> list[Action]:
+        """A resolver's answer."""
         state = self.specs.get(spec_id)
         if state is None or state.phase != "resolving":
             return []
@@ -180,7 +180,7 @@ class SchedulerCore:
             return self._fail(state, answer.kind or "source", answer.message or "could not resolve", now)
         task = self._task(answer.task, state.spec.source.url, answer.units)
         state.task_id, state.content, state.digests = answer.task.id, answer.content, answer.digests
-        state.manifest = manifest
+        state.manifest, state.beside = answer.manifest, answer.beside
         state.phase = "running"
         state.version += 1
         task.manifest_holders.add(state.resolver)
@@ -223,9 +223,9 @@ class SchedulerCore:
             self._join(task, host, helper=False)
         for host in helpers:
             self._join(task, host, helper=True)
-        actions: list[Action] = []
-        for host in itertools.chain(joining, helpers):
-            actions.append(Send(host, self._delivery(state, task, host, now)))
+        actions: list[Action] = [
+            Send(host, self._delivery(state, task, host, now)) for host in itertools.chain(joining, helpers)
+        ]
         actions += self._news_of_joined(task, [h for h in (*joining, *helpers) if h not in known], known)
         for host in joining:
             record = state.nodes[self.hosts[host].host.node_id]
@@ -269,7 +269,7 @@ class SchedulerCore:
         helper = task.participants.get(host, True)
         wait = self._budget(task).wait(now)
         lease: list[int] = []
-        if may_claim and not wait and not state.content and not task.is_complete(host):
+        if may_claim and not wait and not state.small and not task.is_complete(host):
             lease = self._grant(task, host, 2 * self.settings.origin.connections, len(claimants), now)
         inline = state.manifest if len(state.manifest) <= MANIFEST_INLINE else b""
         return m.Deliver(
@@ -284,6 +284,7 @@ class SchedulerCore:
             lease=tuple(lease),
             content=state.content,
             digests=state.digests,
+            beside=state.beside,
             interval=self._interval(),
             not_before=wait,
         )
@@ -333,14 +334,16 @@ class SchedulerCore:
             self.budgets[task.origin] = OriginBudget(self.settings.origin.max_connections)
         return self.budgets[task.origin]
 
-    def _grant(self, task: TaskState, host: str, most: int, claimants: int, now: float) -> list[int]:
+    def _grant(
+        self, task: TaskState, host: str, most: int, claimants: int, now: float, urgent: Iterable[int] = ()
+    ) -> list[int]:
         if most <= 0 or not task.leases.free:
             return []
         active = {h for h in task.participants if task.leases.held_by(h)}
         room = self._budget(task).allowed(now) // self.settings.origin.connections
         if host not in active and len(active) >= max(1, room):
             return []
-        pieces = task.leases.claim(host, most, claimants, now)
+        pieces = task.leases.claim(host, most, claimants, now, urgent)
         if pieces:
             self.decisions.lease(task.task.id, host, pieces, now)
         return pieces
@@ -359,9 +362,8 @@ class SchedulerCore:
                 continue
             self._budget(task).complained(seconds, now)
             task.leases.postpone(now + seconds)
-            for host in task.participants:
-                if self._usable(task, host):
-                    actions.append(Send(host, m.News(task.task.id, not_before=seconds)))
+            news = m.News(task.task.id, not_before=seconds)
+            actions += [Send(h, news) for h in task.participants if self._usable(task, h)]
         return actions
 
     def origin_failed(self, message: m.OriginFailed, now: float) -> list[Action]:
@@ -494,7 +496,7 @@ class SchedulerCore:
         if r.claim and not wait:
             claimants = self._claimants(task)
             if r.host_id in claimants:
-                lease = self._grant(task, r.host_id, r.claim, len(claimants), now)
+                lease = self._grant(task, r.host_id, r.claim, len(claimants), now, r.urgent)
         reply = m.ReportReply(
             lease=tuple(lease), interval=self._interval(), left=task.leases.left, not_before=wait
         )
@@ -567,7 +569,8 @@ class SchedulerCore:
             state.last_seen = now
             return []
         if verdict == "died":
-            state.last_seen = now
+            if state.alive:
+                state.last_seen = now
             actions = self._forget(host_id)
             for spec in self.specs.values():
                 record = spec.nodes.get(state.host.node_id)

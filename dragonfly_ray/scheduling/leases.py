@@ -50,8 +50,10 @@ class LeaseTable:
         holder = self._holders.get(host)
         return holder.pieces if holder else 0
 
-    def claim(self, host: str, most: int, claimants: int, now: float) -> list[int]:
-        """Up to `most` pieces for `host`, in order; `claimants` share what is left."""
+    def claim(
+        self, host: str, most: int, claimants: int, now: float, urgent: Iterable[int] = ()
+    ) -> list[int]:
+        """Up to `most` pieces for `host`, `urgent` ones first, then in order; `claimants` share the rest."""
         if most <= 0 or not self.free:
             return []
         if self._units:
@@ -59,7 +61,8 @@ class LeaseTable:
         else:
             left = self.left
             fair = 1 if left <= max(TAIL * self.count, claimants) else max(1, left // (2 * max(1, claimants)))
-            first = bitset.lowest(self.free)
+            wanted = next((p for p in urgent if self.free >> p & 1), None)
+            first = bitset.lowest(self.free) if wanted is None else wanted
             pieces = range(first, first + bitset.run_from(self.free, first, min(most, fair)))
         taken = bitset.of(pieces)
         self.free &= ~taken

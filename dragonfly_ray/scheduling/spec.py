@@ -48,6 +48,7 @@ class SpecState:
     content: bytes = b""
     digests: bytes = b""
     manifest: bytes = b""
+    beside: bool = False
     heartbeat: float = 0.0
     submitted: float = 0.0
     ended_at: float = 0.0
@@ -58,6 +59,11 @@ class SpecState:
     @classmethod
     def new(cls, spec: Spec, credentials: Credentials, now: float) -> SpecState:
         return cls(spec, credentials, {n: NodeRecord() for n in spec.targets}, heartbeat=now, submitted=now)
+
+    @property
+    def small(self) -> bool:
+        """The content comes with the delivery."""
+        return bool(self.content) or self.beside
 
     @property
     def open_nodes(self) -> list[str]:

@@ -1,0 +1,164 @@
+"""The peer as a Ray actor: a shell round `PeerNode`, whose work runs in threads of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import ray
+from ray.exceptions import RayError
+
+from dragonfly_ray import messages as m
+from dragonfly_ray.actors.handles import scheduler_name
+from dragonfly_ray.config import Settings
+from dragonfly_ray.errors import ClusterError
+from dragonfly_ray.grants import GrantVerifier
+from dragonfly_ray.peer.node import Identity, PeerNode
+from dragonfly_ray.scheduling.ring import shard_of
+
+log = logging.getLogger(__name__)
+
+CALL_TIMEOUT = 5.0
+ANNOUNCE_PAUSE = 0.5
+
+
+class _Link:
+    """One scheduler, by name; looked up again when it does not answer."""
+
+    def __init__(self, index: int, namespace: str) -> None:
+        self._name = scheduler_name(index)
+        self._namespace = namespace
+        self._handle: Any = None
+
+    def call(self, message: m.Message) -> m.Message | None:
+        try:
+            if self._handle is None:
+                self._handle = ray.get_actor(self._name, namespace=self._namespace)
+            answer = ray.get(self._handle.call.remote(m.encode(message)), timeout=CALL_TIMEOUT)
+        except (RayError, ValueError) as error:
+            self._handle = None
+            raise ClusterError(f"{self._name} does not answer: {type(error).__name__}") from None
+        return m.decode(answer) if answer else None
+
+
+class _Links:
+    def __init__(self, settings: Settings) -> None:
+        self._links = [_Link(i, settings.namespace) for i in range(settings.scheduler.shards)]
+
+    def of(self, source_id: str) -> _Link:
+        return self._links[shard_of(source_id, len(self._links))]
+
+    def every(self) -> Sequence[_Link]:
+        return self._links
+
+
+class PeerActor:
+    """One a node."""
+
+    def __init__(self, identity: Identity, settings: Settings, public_keys: Sequence[bytes]) -> None:
+        self._settings = settings
+        self._node = PeerNode(identity, settings, GrantVerifier(public_keys), _Links(settings))
+        self._objects: dict[str, Any] = {}
+        self._announced = False
+        self._announcing: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"Peer({self._node.host.name})"
+
+    async def ready(self) -> dict[str, Any]:
+        """Serving; announcing goes on by itself until every scheduler has heard."""
+        if self._announcing is None:
+            self._announcing = asyncio.ensure_future(self._announce())
+        return {"host_id": self._node.host.id, "port": self._node.server.port}
+
+    async def _announce(self) -> None:
+        while not self._announced:
+            try:
+                await asyncio.to_thread(self._node.announce)
+                self._announced = True
+            except ClusterError as error:
+                log.info("not announced yet: %s", error)
+                await asyncio.sleep(ANNOUNCE_PAUSE)
+
+    @ray.method(concurrency_group="health")
+    async def ping(self) -> bool:
+        """Never waits for work."""
+        return True
+
+    async def call(self, payload: bytes) -> bytes:
+        """A scheduler's message."""
+        await asyncio.to_thread(self._node.handle, m.decode(payload))
+        return b""
+
+    async def deliver(self, payload: bytes, objects: list[Any]) -> None:
+        """A delivery, and small content beside it."""
+        message = m.decode(payload)
+        small: bytes | None = None
+        if objects:
+            with contextlib.suppress(RayError, TimeoutError):
+                found = await asyncio.wait_for(_result(objects[0]), CALL_TIMEOUT)
+                small = memoryview(found).cast("B")  # type: ignore[assignment]
+        await asyncio.to_thread(self._node.handle, message, small)
+
+    async def resolve(self, payload: bytes) -> tuple[bytes, list[Any]]:
+        """The answer, and the content as an object where it is too long for a message."""
+        ask = m.decode(payload)
+        if not isinstance(ask, m.Resolve):
+            raise ValueError(f"not a Resolve: {type(ask).__name__}")
+        answer = await asyncio.to_thread(self._node.resolve, ask)
+        transport = self._settings.transport
+        beside = len(answer.content) > transport.small_inline and transport.carrier != "inline"
+        if answer.content and (beside or transport.carrier == "object"):
+            reference = ray.put(np.frombuffer(answer.content, np.uint8))
+            answer = msgspec.structs.replace(answer, content=b"", beside=True)
+            return m.encode(answer), [reference]
+        return m.encode(answer), []
+
+    async def status(self) -> dict[str, Any]:
+        return self._node.status()
+
+    # --- for callers on this node -----------------------------------------------------------
+
+    async def await_range(self, task_id: str, offset: int, length: int, timeout: float) -> bool:
+        """Whether these bytes of the content are here, fetched first, within `timeout` seconds."""
+        return await asyncio.to_thread(self._node.await_range, task_id, offset, length, timeout)
+
+    async def layout(self, task_id: str) -> dict[str, Any] | None:
+        """Where a reader on this node finds the bytes of a single file; None until it is known."""
+        return await asyncio.to_thread(self._node.layout, task_id)
+
+    async def load(self, task_id: str) -> list[Any]:
+        """The content as one object in Ray's store, put there once for all workers of the node."""
+        held = self._objects.get(task_id)
+        if held is None:
+            held = self._objects[task_id] = await asyncio.to_thread(self._load, task_id)
+        return [held]
+
+    def _load(self, task_id: str) -> Any:
+        with self._node.mapped(task_id) as view:
+            return ray.put(np.frombuffer(view, np.uint8))
+
+    async def pin(self, task_id: str, owner: str, expires: float | None) -> None:
+        await asyncio.to_thread(self._node.store.pin, task_id, owner, expires)
+
+    async def unpin(self, task_id: str, owner: str) -> None:
+        await asyncio.to_thread(self._node.store.unpin, task_id, owner)
+
+    async def evict(self, task_id: str) -> int:
+        """Bytes freed."""
+        self._objects.pop(task_id, None)
+        return await asyncio.to_thread(self._node.evict, task_id)
+
+    async def stop(self) -> None:
+        await asyncio.to_thread(self._node.stop)
+
+
+async def _result(reference: Any) -> Any:
+    return await reference
+
+

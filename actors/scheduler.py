@@ -1,0 +1,298 @@
+"""The scheduler as a Ray actor: a shell that carries messages between peers and `SchedulerCore`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import ray
+from ray.exceptions import ActorDiedError, RayActorError, RayError
+
+from dragonfly_ray import messages as m
+from dragonfly_ray.actors.handles import peer_name, scheduler_name
+from dragonfly_ray.config import Settings
+from dragonfly_ray.grants import GrantIssuer, SigningKey
+from dragonfly_ray.model import Credentials, Host, Task
+from dragonfly_ray.scheduling.core import Action, Ask, Probe, SchedulerCore, Send, Tell, Verdict
+
+log = logging.getLogger(__name__)
+
+TICK = 0.25
+MEMBERSHIP = 1.0
+"""Seconds between looks at Ray's list of nodes, while somebody waits for one."""
+PING_TIMEOUT = 2.0
+GRANT_TTL = 24 * 3600.0
+
+
+class SchedulerActor:
+    """Soft state: whatever it knows, peers announce and submitters submit again after a restart."""
+
+    def __init__(self, index: int, settings: Settings, signing_key: bytes) -> None:
+        self._index = index
+        self._settings = settings
+        self._issuer = GrantIssuer(SigningKey.from_private_bytes(signing_key))
+        self._core = SchedulerCore(settings, self._sign)
+        self._peers: dict[str, Any] = {}
+        self._objects: dict[str, list[Any]] = {}
+        self._probing: set[str] = set()
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Condition()
+        self._dirty = False
+        self._started = False
+        self._queues: dict[str, asyncio.Queue[m.Message]] = {}
+
+    def __repr__(self) -> str:
+        return f"Scheduler({self._index})"
+
+    def _sign(self, task: Task, host: Host) -> bytes:
+        return self._issuer.issue(task.id, host.id, task.tenant, GRANT_TTL)
+
+    async def ready(self) -> bool:
+        self._start()
+        return True
+
+    def _start(self) -> None:
+        if not self._started:
+            self._started = True
+            self._spawn(self._tick_loop())
+            self._spawn(self._membership_loop())
+
+    # --- callers ----------------------------------------------------------------------------
+
+    async def call(self, payload: bytes) -> bytes:
+        """A peer's message and its answer, both encoded; empty where there is none."""
+        self._start()
+        message, now = m.decode(payload), time.monotonic()
+        answer: m.Message | None = None
+        match message:
+            case m.Report():
+                answer, actions = self._core.report(message, now)
+                self._act(actions)
+            case m.Announce():
+                self._peers.pop(message.host.id, None)
+                self._act(self._core.announce(message, now))
+            case m.Verify():
+                answer = self._core.verify(message)
+            case m.Ended():
+                self._act(self._core.ended(message, now))
+            case m.Throttled():
+                self._act(self._core.throttled(message, now))
+            case m.OriginFailed():
+                self._act(self._core.origin_failed(message, now))
+            case _:
+                log.warning("a scheduler does not understand %s", type(message).__name__)
+        return b"" if answer is None else m.encode(answer)
+
+    async def submit(self, payload: bytes, credentials: Credentials) -> None:
+        self._start()
+        spec = m.decode(payload)
+        if isinstance(spec, m.Spec):
+            self._act(self._core.submit(spec, credentials, time.monotonic()))
+
+    async def watch(self, known: dict[str, int], timeout: float) -> dict[str, dict[str, Any] | None]:
+        """The specs of `known` (id -> version) as they are, as soon as one differs. A sign of life, too."""
+        deadline = time.monotonic() + timeout
+        while True:
+            views: dict[str, dict[str, Any] | None] = {}
+            for spec_id, version in known.items():
+                self._core.beat(spec_id, time.monotonic())
+                state = self._core.specs.get(spec_id)
+                if state is None or state.version != version:
+                    views[spec_id] = self._core.view(spec_id)
+            left = deadline - time.monotonic()
+            if views or left <= 0:
+                return views
+            with contextlib.suppress(TimeoutError):
+                async with self._changed:
+                    await asyncio.wait_for(self._changed.wait(), left)
+
+    async def cancel(self, spec_id: str) -> None:
+        self._act(self._core.cancel(spec_id, time.monotonic(), message="cancelled by its submitter"))
+
+    async def find(self, prefix: str) -> list[str]:
+        """The ids of the specs that start so."""
+        return [spec_id for spec_id in self._core.specs if spec_id.startswith(prefix)]
+
+    async def spec(self, spec_id: str) -> bytes:
+        state = self._core.specs.get(spec_id)
+        return m.encode(state.spec) if state else b""
+
+    async def where(self, source_id: str) -> dict[str, float]:
+        return self._core.where(source_id)
+
+    async def evicted(self, host_id: str, task_id: str) -> None:
+        self._core.evicted(host_id, task_id)
+
+    async def patience(self, origin: str, seconds: float) -> None:
+        """Another scheduler's origin asked for patience; it may be ours too."""
+        self._act(self._core.patience(origin, seconds, time.monotonic()))
+
+    async def decisions(self, task_id: str | None = None) -> list[Any]:
+        return self._core.decisions.recent(task_id)
+
+    async def status(self) -> dict[str, Any]:
+        core = self._core
+        return {
+            "index": self._index,
+            "hosts": {h.host.node_id: h.alive for h in core.hosts.values()},
+            "tasks": [
+                {
+                    "task_id": t.task.id,
+                    "source_id": t.task.source_id,
+                    "url": t.task.url,
+                    "size": t.task.size,
+                    "pieces": t.task.pieces,
+                    "whole": sum(t.is_complete(h) for h in t.holders),
+                    "partial": sum(0 < b != t.everything for b in t.holders.values()),
+                    "active": len(t.participants),
+                    "banned": sorted(t.banned),
+                }
+                for t in core.tasks.values()
+            ],
+            "distributions": [core.view(s) for s in core.specs],
+        }
+
+    # --- actions ----------------------------------------------------------------------------
+
+    def _act(self, actions: Iterable[Action]) -> None:
+        for action in actions:
+            match action:
+                case Send(host, message):
+                    self._push(host, message)
+                case Ask():
+                    self._spawn(self._ask(action))
+                case Probe(host):
+                    if host not in self._probing:
+                        self._probing.add(host)
+                        self._spawn(self._probe(host))
+                case Tell(origin, seconds):
+                    self._spawn(self._tell(origin, seconds))
+        self._dirty = True
+        self._spawn(self._wake())
+
+    async def _wake(self) -> None:
+        if self._dirty:
+            self._dirty = False
+            async with self._changed:
+                self._changed.notify_all()
+
+    def _spawn(self, work: Any) -> None:
+        job: asyncio.Task[None] = asyncio.ensure_future(work)
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+
+    def _push(self, host: str, message: m.Message) -> None:
+        """In order for each host, and without waiting for any."""
+        queue = self._queues.get(host)
+        if queue is None:
+            queue = self._queues[host] = asyncio.Queue()
+            self._spawn(self._pump(host, queue))
+        queue.put_nowait(message)
+
+    async def _pump(self, host: str, queue: asyncio.Queue[m.Message]) -> None:
+        while True:
+            message = await queue.get()
+            try:
+                peer = self._peer(host)
+                if isinstance(message, m.Deliver):
+                    objects = self._objects.get(message.spec.id, []) if message.beside else []
+                    call = peer.deliver.remote(m.encode(message), objects)
+                else:
+                    call = peer.call.remote(m.encode(message))
+                await asyncio.wait_for(_result(call), 10.0)
+            except (RayError, ValueError, TimeoutError) as error:
+                log.info("host %s not reached: %s", host, type(error).__name__)
+                self._act([Probe(host)])
+
+    def _peer(self, host: str) -> Any:
+        """Raises ValueError while the node has no peer."""
+        found = self._peers.get(host)
+        if found is None:
+            state = self._core.hosts[host]
+            name = peer_name(state.host.node_id)
+            found = self._peers[host] = ray.get_actor(name, namespace=self._settings.namespace)
+        return found
+
+    async def _ask(self, ask: Ask) -> None:
+        spec_id = ask.spec_id
+        try:
+            payload, objects = await asyncio.wait_for(
+                _result(self._peer(ask.host).resolve.remote(m.encode(ask.message))),
+                self._settings.scheduler.resolve_timeout,
+            )
+            answer = m.decode(payload)
+            assert isinstance(answer, m.Resolved)
+            if objects:
+                self._objects[spec_id] = objects
+            self._act(self._core.resolved(spec_id, answer, time.monotonic()))
+        except (RayError, ValueError, TimeoutError) as error:
+            log.warning("host %s did not resolve: %s", ask.host, type(error).__name__)
+            self._peers.pop(ask.host, None)
+            self._act([Probe(ask.host), *self._core.resolve_failed(spec_id, time.monotonic())])
+
+    async def _probe(self, host: str) -> None:
+        try:
+            verdict = await self._verdict(host)
+            self._act(self._core.probed(host, verdict, time.monotonic()))
+        finally:
+            self._probing.discard(host)
+
+    async def _verdict(self, host: str) -> Verdict:
+        try:
+            await asyncio.wait_for(_result(self._peer(host).ping.remote()), PING_TIMEOUT)
+        except (ActorDiedError, ValueError):
+            self._peers.pop(host, None)
+            return "died"
+        except (RayActorError, TimeoutError, RayError):
+            return "silent"
+        return "alive"
+
+    async def _tell(self, origin: str, seconds: float) -> None:
+        for index in range(self._settings.scheduler.shards):
+            if index != self._index:
+                with contextlib.suppress(RayError, ValueError):
+                    other = ray.get_actor(scheduler_name(index), namespace=self._settings.namespace)
+                    await _result(other.patience.remote(origin, seconds))
+
+    # --- time -------------------------------------------------------------------------------
+
+    async def _tick_loop(self) -> None:
+        await self._every(TICK, self._tick)
+
+    async def _tick(self) -> None:
+        self._act(self._core.tick(time.monotonic()))
+        for spec_id in [s for s in self._objects if self._over(s)]:
+            del self._objects[spec_id]
+
+    def _over(self, spec_id: str) -> bool:
+        state = self._core.specs.get(spec_id)
+        return state is None or state.phase == "ended"
+
+    async def _membership_loop(self) -> None:
+        await self._every(MEMBERSHIP, self._membership)
+
+    async def _membership(self) -> None:
+        waited = {n for s in self._core.specs.values() for n in s.open_nodes if s.phase != "ended"}
+        if not waited:
+            return
+        nodes = await asyncio.to_thread(ray.nodes)
+        alive = {n["NodeID"] for n in nodes if n["Alive"]}
+        for node in waited - alive:
+            self._act(self._core.node_gone(node, time.monotonic()))
+
+    async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await work()
+            except Exception:
+                # One bad round must not be the last: everything here is tried again by the next.
+                log.exception("scheduler %d: a round failed", self._index)
+
+
+async def _result(reference: Any) -> Any:
+    return await reference

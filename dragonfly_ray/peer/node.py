@@ -1,0 +1,315 @@
+"""The peer of one node: its store, its upload server, and a `TaskRun` for each task under way."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from dragonfly_ray import messages as m
+from dragonfly_ray.config import Settings
+from dragonfly_ray.errors import ClusterError, DragonflyError, NotRunningError
+from dragonfly_ray.grants import GrantVerifier
+from dragonfly_ray.model import DIGEST_SIZE, Endpoint, Host, Manifest, PieceTable, Task, digest
+from dragonfly_ray.peer.buffers import BufferPool
+from dragonfly_ray.peer.shared import SharedTask
+from dragonfly_ray.peer.task import Context, SchedulerLink, TaskRun
+from dragonfly_ray.sources import resolve
+from dragonfly_ray.storage.store import PieceStore
+from dragonfly_ray.storage.task_store import TaskStore
+from dragonfly_ray.transport.server import UploadServer
+from dragonfly_ray.urls import redacted
+
+log = logging.getLogger(__name__)
+
+REMEMBERED = 1000
+"""Outcomes kept, for a scheduler that asks again after its restart."""
+
+
+class Links(Protocol):
+    """The way to the schedulers."""
+
+    def of(self, source_id: str) -> SchedulerLink: ...
+
+    def every(self) -> Sequence[SchedulerLink]: ...
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What Ray knows of the node."""
+
+    node_id: str
+    address: str
+    name: str = ""
+    seed: bool = False
+    idc: str = ""
+    location: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+class PeerNode:
+    """Starts serving what its store holds at once; `announce` makes it known."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        settings: Settings,
+        verifier: GrantVerifier,
+        links: Links,
+        *,
+        counters: Callable[[str, int], None] = lambda name, amount: None,
+    ) -> None:
+        self.identity = identity
+        self.settings = settings
+        self.store = PieceStore(settings.storage)
+        self.links = links
+        self.pool = BufferPool()
+        self._counters = counters
+        self._runs: dict[str, TaskRun] = {}
+        self._ended: OrderedDict[str, m.Ended] = OrderedDict()
+        self._lock = threading.Lock()
+        self._work = ThreadPoolExecutor(8, thread_name_prefix="peer")
+        self._stopping = threading.Event()
+        transport = settings.transport
+        self.server = UploadServer(
+            transport.bind or identity.address, transport.port, self, transport, verifier
+        )
+        self.server.start()
+        self.host = Host(
+            id=self.store.host_id,
+            node_id=identity.node_id,
+            endpoints=(Endpoint(transport.advertise or identity.address, self.server.port),),
+            name=identity.name or identity.address,
+            seed=identity.seed,
+            idc=identity.idc,
+            location=identity.location,
+            labels=identity.labels,
+            incarnation=secrets.token_hex(8),
+        )
+
+    # --- the scheduler's messages -----------------------------------------------------------
+
+    def handle(self, message: m.Message, small: bytes | None = None) -> None:
+        """A message that wants no answer. `small`: content that came beside it."""
+        match message:
+            case m.Deliver():
+                self._deliver(message, small)
+            case m.News():
+                run = self._runs.get(message.task_id)
+                if run:
+                    run.on_news(message)
+            case m.Cancel():
+                for run in list(self._runs.values()):
+                    run.cancel(message.spec_id, message.kind, message.message)
+            case _:
+                log.warning("a peer does not understand %s", type(message).__name__)
+
+    def _deliver(self, deliver: m.Deliver, small: bytes | None) -> None:
+        with self._lock:
+            ended = self._ended.get(deliver.spec.id)
+            if ended and ended.task_id == deliver.task.id:
+                self._work.submit(self._say, deliver.task.source_id, ended)
+                return
+            self._ended.pop(deliver.spec.id, None)
+            run = self._runs.get(deliver.task.id)
+            if run and not run.closing:
+                run.add(deliver)
+                return
+            run = TaskRun(self._context(), deliver, small)
+            self._runs[deliver.task.id] = run
+        run.start()
+
+    def _context(self) -> Context:
+        return Context(
+            host_id=self.host.id,
+            node_name=self.host.name,
+            node_id=self.identity.node_id,
+            settings=self.settings,
+            store=self.store,
+            pool=self.pool,
+            announce=self.announce_to,
+            link=self.links.of,
+            ended=self._on_ended,
+            finished=self._on_finished,
+            counters=self._counters,
+        )
+
+    def _on_ended(self, ended: m.Ended) -> None:
+        with self._lock:
+            self._ended[ended.spec_id] = ended
+            while len(self._ended) > REMEMBERED:
+                self._ended.popitem(last=False)
+            run = self._runs.get(ended.task_id)
+        if run:
+            self._say(run.task.source_id, ended)
+
+    def _say(self, source_id: str, ended: m.Ended) -> None:
+        """Until the scheduler has heard it."""
+        pause = 0.05
+        while not self._stopping.is_set():
+            try:
+                self.links.of(source_id).call(ended)
+                return
+            except ClusterError as error:
+                log.info("outcome of %s not delivered yet: %s", ended.spec_id, error)
+                self._stopping.wait(pause)
+                pause = min(2.0, pause * 2)
+
+    def _on_finished(self, run: TaskRun) -> None:
+        with self._lock:
+            if self._runs.get(run.task.id) is run:
+                del self._runs[run.task.id]
+            if not self._runs:
+                self.pool.trim()
+
+    # --- announcing -------------------------------------------------------------------------
+
+    def announce(self) -> None:
+        """To every scheduler. Raises `ClusterError`."""
+        for link in self.links.every():
+            link.call(self._announcement())
+
+    def announce_to(self, source_id: str) -> None:
+        self.links.of(source_id).call(self._announcement())
+
+    def _announcement(self) -> m.Announce:
+        with self._lock:
+            runs = list(self._runs.values())
+        deliveries = [d.message for run in runs for d in list(run.deliveries.values()) if not d.over]
+        return m.Announce(self.host, tuple(_held(t) for t in self.store.tasks()), tuple(deliveries))
+
+    # --- resolving --------------------------------------------------------------------------
+
+    def resolve(self, ask: m.Resolve) -> m.Resolved:
+        """Looks at the origin; the answer carries an error as its kind and message."""
+        try:
+            return self._resolve(ask)
+        except DragonflyError as error:
+            return m.Resolved(kind=error.kind, message=str(error))
+        except Exception as error:
+            log.exception("resolving %s failed", redacted(ask.source.url))
+            shown = redacted(ask.source.url)
+            return m.Resolved(kind="source", message=f"{shown}: {type(error).__name__}")
+
+    def _resolve(self, ask: m.Resolve) -> m.Resolved:
+        source = ask.source
+        transport = self.settings.transport
+        limit = transport.small_object if ask.small else 0
+        found = resolve(
+            source,
+            ask.credentials,
+            self.settings.origin,
+            small_limit=limit,
+            spool=self.store.path / "spool",
+        )
+        manifest = found.manifest
+        encoded = manifest.encode()
+        table = PieceTable.of(manifest)
+        task = Task(
+            id=manifest.task_id(source.id),
+            source_id=source.id,
+            url=redacted(source.url),
+            tenant=source.tenant,
+            manifest_digest=digest(encoded),
+            manifest_size=len(encoded),
+            size=table.size,
+            pieces=len(table),
+            entries=len(manifest.entries),
+            directory=manifest.directory,
+            ranges=manifest.ranges,
+        )
+        store = self.store.open(task, manifest)
+        content, digests = b"", b""
+        if found.spooled is not None:
+            with found.spooled.open("rb") as spooled:
+                for piece in table:
+                    data = spooled.read(piece.length)
+                    store.put(piece.index, memoryview(data), digest(data))
+            found.spooled.unlink()
+            self.announce_to(source.id)
+        elif ask.small and table.size <= limit and found.content is not None:
+            content = found.content
+            digests = b"".join(digest(content[p.offset : p.offset + p.length]) for p in table)
+        return m.Resolved(
+            task=task,
+            units=_units(manifest, table),
+            manifest=encoded,
+            content=content,
+            digests=digests,
+        )
+
+    # --- what others ask --------------------------------------------------------------------
+
+    def shared(self, task_id: str) -> SharedTask | None:
+        """For the upload server."""
+        store = self.store.get(task_id)
+        return None if store is None else SharedTask(store, self._runs.get(task_id))
+
+    def run_of(self, task_id: str) -> TaskRun | None:
+        return self._runs.get(task_id)
+
+    def stored(self, task_id: str) -> TaskStore:
+        found = self.store.get(task_id)
+        if found is None:
+            raise NotRunningError(f"{self.host.name}: task {task_id[:12]} is not in its store")
+        return found
+
+    def status(self) -> dict[str, Any]:
+        with self._lock:
+            runs = list(self._runs.values())
+        return {
+            "host_id": self.host.id,
+            "node_id": self.identity.node_id,
+            "name": self.host.name,
+            "address": self.host.endpoints[0].address,
+            "port": self.host.endpoints[0].port,
+            "seed": self.host.seed,
+            "tasks": len(runs),
+            "store": str(self.store.path),
+            "held": [
+                {
+                    "task_id": t.task.id,
+                    "source_id": t.task.source_id,
+                    "url": t.task.url,
+                    "size": t.task.size,
+                    "pieces": t.task.pieces,
+                    "have": t.count,
+                    "complete": t.complete,
+                }
+                for t in self.store.tasks()
+            ],
+        }
+
+    def stop(self) -> None:
+        """Ends what is under way, keeps what is stored."""
+        self._stopping.set()
+        with self._lock:
+            runs = list(self._runs.values())
+        for run in runs:
+            run.stop()
+        self.server.stop()
+        self._work.shutdown(wait=False, cancel_futures=True)
+        self.store.close()
+
+
+def _held(stored: TaskStore) -> m.Held:
+    blank = bytes(DIGEST_SIZE)
+    return m.Held(stored.task, stored.have(), b"".join(d or blank for d in list(stored.digests)))
+
+
+def _units(manifest: Manifest, table: PieceTable) -> tuple[int, ...]:
+    """Where the origin has no ranges: the first pieces of the entries that span several."""
+    if manifest.ranges:
+        return ()
+    starts = {0}
+    for entry in range(len(manifest.entries)):
+        pieces = table.of_entry(entry)
+        if len(pieces) > 1:
+            starts.add(pieces.start)
+            starts.add(pieces.stop)
+    return tuple(sorted(s for s in starts if s < len(table)))

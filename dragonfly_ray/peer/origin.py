@@ -1,0 +1,242 @@
+"""The workers that fetch leased pieces from the origin."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from dragonfly_ray import messages as m
+from dragonfly_ray.errors import (
+    DragonflyError,
+    IntegrityError,
+    SourceAuthError,
+    SourceBusyError,
+    SourceChangedError,
+    SourceNotFoundError,
+    SourceUnsupportedError,
+    StorageError,
+)
+from dragonfly_ray.peer.buffers import Lender
+from dragonfly_ray.sources import Reader, open_reader
+
+if TYPE_CHECKING:
+    from dragonfly_ray.peer.task import TaskRun
+
+log = logging.getLogger(__name__)
+
+FINAL = (
+    SourceAuthError,
+    SourceNotFoundError,
+    SourceChangedError,
+    SourceUnsupportedError,
+    IntegrityError,
+)
+"""Errors that waiting does not cure."""
+DEFAULT_PATIENCE = 1.0
+"""Seconds to leave an origin alone that asks for patience without saying how much."""
+SMOOTHING = 0.3
+
+
+class _Stopped(Exception):
+    """Raised inside a read that is not wanted any more."""
+
+
+class OriginWorkers:
+    """A few threads, each with one run of leased pieces at a time.
+
+    `bytes`: read so far, whole pieces and parts. `rate`: bytes a second of one worker, smoothed.
+    """
+
+    def __init__(self, run: TaskRun, may_claim: bool, not_before: float) -> None:
+        self._run = run
+        self._settings = run.settings.origin
+        self._queue: list[int] = []
+        self._active: dict[int, set[int]] = {}
+        self._partial: dict[int, int] = {}
+        self._whole = 0
+        self._may_claim = may_claim
+        self._not_before = time.monotonic() + not_before
+        self._ready = threading.Condition(run.lock)
+        self._stopped = False
+        self._left = -1
+        self._reader: Reader | None = None
+        self._backoff = 0.0
+        self.rate = 0.0
+        self.workers = self._settings.connections
+
+    @property
+    def bytes(self) -> int:
+        return self._whole + sum(self._partial.values())
+
+    def start(self, spawn: Callable[[str, Callable[[], None]], object]) -> None:
+        for number in range(self.workers):
+            spawn(f"origin{number}", lambda number=number: self._work(number))
+
+    def stop(self) -> None:
+        with self._ready:
+            self._stopped = True
+            self._queue.clear()
+            self._ready.notify_all()
+
+    # --- leases -----------------------------------------------------------------------------
+
+    def allow(self, may_claim: bool | None, not_before: float) -> None:
+        with self._ready:
+            if may_claim is not None:
+                self._may_claim = may_claim
+            self._not_before = max(self._not_before, time.monotonic() + not_before)
+            self._ready.notify_all()
+
+    def leased(self, pieces: Iterable[int]) -> None:
+        with self._ready:
+            news = [p for p in pieces if not self._run.picker.have >> p & 1]
+            self._run.picker.claimed(news)
+            self._queue.extend(news)
+            self._ready.notify_all()
+
+    def revoked(self, pieces: Iterable[int]) -> None:
+        with self._ready:
+            gone = set(pieces)
+            self._queue = [p for p in self._queue if p not in gone]
+            self._run.picker.unclaimed(gone)
+
+    def answered(self, reply: m.ReportReply) -> None:
+        self._left = reply.left
+        if reply.not_before:
+            self.allow(None, reply.not_before)
+        if reply.lease:
+            self.leased(reply.lease)
+
+    def appetite(self) -> int:
+        """How many more pieces to claim: about what the workers drain in the time of a lease."""
+        run = self._run
+        with run.lock:
+            if not self._may_claim or self._stopped or run.picker.done or time.monotonic() < self._not_before:
+                return 0
+            waiting = len(self._queue)
+            idle = self.workers - len(self._active)
+        ahead = self.workers * self._per_request()
+        if 0 <= self._left <= 4 * self.workers:
+            ahead = 0
+        return max(0, ahead + idle - waiting)
+
+    def _per_request(self) -> int:
+        leaf = max(1, run_leaf(self._run))
+        return max(1, min(64, int(self.rate * self._settings.lease_seconds / leaf)))
+
+    # --- work -------------------------------------------------------------------------------
+
+    def _take(self, number: int) -> range | None:
+        """The next run of consecutive leased pieces; None at the end."""
+        with self._ready:
+            while True:
+                self._active.pop(number, None)
+                if self._stopped:
+                    return None
+                wait = self._not_before - time.monotonic()
+                if self._queue and wait <= 0:
+                    break
+                self._ready.wait(wait if self._queue and wait > 0 else None)
+            share = -(-len(self._queue) // max(1, self.workers - len(self._active)))
+            most = max(1, min(share, self._per_request()))
+            if not self._run.task.ranges:
+                most = len(self._queue)
+            first = self._queue.pop(0)
+            last = first + 1
+            while last - first < most and self._queue and self._queue[0] == last:
+                self._queue.pop(0)
+                last += 1
+            self._active[number] = set(range(first, last))
+        self._run.kick()
+        return range(first, last)
+
+    def _work(self, number: int) -> None:
+        with Lender(self._run.context.pool) as lender:
+            while (pieces := self._take(number)) is not None:
+                self._fetch(number, pieces, lender)
+        self._run.kick()
+
+    def _fetch(self, number: int, pieces: range, lender: Lender) -> None:
+        run = self._run
+        rest = set(pieces)
+        started = time.monotonic()
+        taken = 0
+
+        def take(index: int) -> memoryview:
+            return lender.take(index, run._table()[index].length)
+
+        def progress(count: int) -> None:
+            nonlocal taken
+            taken += count
+            self._partial[number] = self._partial.get(number, 0) + count
+            if self._stopped or run.stopping.is_set():
+                raise _Stopped
+            run.context.counters("origin", count)
+
+        try:
+            for index, view in self._open().read(pieces.start, pieces.stop, take, progress):
+                run.from_origin(index, view)
+                lender.give(index)
+                rest.discard(index)
+                with run.lock:
+                    self._whole += len(view)
+                    self._partial[number] = max(0, self._partial.get(number, 0) - len(view))
+                    self._backoff = 0.0
+            seconds = max(1e-6, time.monotonic() - started)
+            seen = taken / seconds
+            self.rate = seen if not self.rate else (1 - SMOOTHING) * self.rate + SMOOTHING * seen
+        except _Stopped:
+            pass
+        except StorageError:
+            pass  # the task has failed here, and knows
+        except DragonflyError as error:
+            self._failed(rest, error)
+        except Exception as error:
+            log.exception("task %.12s: reading the origin failed", run.task.id)
+            self._failed(rest, DragonflyError(f"{run.task.url}: {type(error).__name__}"))
+        finally:
+            for index in pieces:
+                lender.give(index)
+            self._partial[number] = 0
+            with run.lock:
+                run.picker.unclaimed(rest)
+
+    def _open(self) -> Reader:
+        run = self._run
+        with run.lock:
+            if self._reader is None:
+                store = run.store
+                assert store is not None
+                self._reader = open_reader(
+                    run.source, run.credentials, store.manifest, store.table, self._settings
+                )
+            return self._reader
+
+    def _failed(self, rest: set[int], error: DragonflyError) -> None:
+        run = self._run
+        if isinstance(error, SourceBusyError):
+            patience = error.retry_after if error.retry_after is not None else DEFAULT_PATIENCE
+            self.allow(None, patience)
+            run.tell_scheduler(m.Throttled(run.context.host_id, run.task.id, patience))
+        else:
+            self._backoff = min(2.0, self._backoff * 2 or 0.1)
+            self.allow(None, self._backoff)
+        log.info("task %.12s: %s", run.task.id, error)
+        run.tell_scheduler(
+            m.OriginFailed(
+                run.context.host_id,
+                run.task.id,
+                error.kind,
+                str(error),
+                tuple(sorted(rest)),
+                final=isinstance(error, FINAL),
+            )
+        )
+
+
+def run_leaf(run: TaskRun) -> int:
+    """The usual length of a piece of the task."""
+    return run.store.table.leaf if run.store else 1

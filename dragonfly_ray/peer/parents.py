@@ -1,0 +1,180 @@
+"""One neighbour as a parent: a connection, its requests, and what comes back."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from dragonfly_ray import messages as m
+from dragonfly_ray.errors import DragonflyError, StorageError, TransportError
+from dragonfly_ray.peer.buffers import Lender
+from dragonfly_ray.transport.connection import Busy, Data, Missing, ParentConnection
+
+if TYPE_CHECKING:
+    from dragonfly_ray.peer.task import TaskRun
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 2.0
+KEEP_ALIVE = 15.0
+SHARE = 256
+"""A request asks for at most this share of the content, so that no piece waits long behind others."""
+
+
+class Parent:
+    """Runs in a thread of its own until stopped, and reconnects with growing pauses."""
+
+    def __init__(self, run: TaskRun, neighbour: m.Neighbour) -> None:
+        self._run = run
+        self.neighbour = neighbour
+        self.id = neighbour.host.id
+        self._ready = threading.Condition(run.lock)
+        self._connection: ParentConnection | None = None
+        self._stopped = False
+        self._failures = 0
+        self._due = 0
+        """Pieces asked for on this connection whose answer is still to come."""
+        leaf = run.store.table.leaf if run.store else 1
+        longest = min(run.settings.transport.request_bytes, run.task.size // SHARE)
+        self._most = max(1, longest // leaf)
+        self._pipeline = run.settings.transport.pipeline
+
+    # --- from other threads -----------------------------------------------------------------
+
+    def wake(self) -> None:
+        with self._ready:
+            self._ready.notify_all()
+
+    def stop(self) -> None:
+        with self._ready:
+            self._stopped = True
+            connection = self._connection
+            self._ready.notify_all()
+        if connection:
+            connection.close()
+
+    def tell(self, items: list[tuple[int, bytes]]) -> None:
+        """Our news for this neighbour; what it has itself is no news to it."""
+        connection = self._connection
+        if connection is None:
+            return
+        theirs = self._run.picker.holder_bits(self.id)
+        news = [item for item in items if not theirs >> item[0] & 1]
+        if news:
+            try:
+                connection.have(news)
+            except DragonflyError:
+                connection.close()
+
+    # --- its own thread ---------------------------------------------------------------------
+
+    def run(self) -> None:
+        pause = FIRST_PAUSE
+        while not self._over():
+            try:
+                connection = self._run.connect(self.neighbour)
+            except DragonflyError as error:
+                self._failures += 1
+                log.debug("task %.12s: %s", self._run.task.id, error)
+                if pause >= 0.4:
+                    self._run.unreachable(self.id)
+                self._run.stopping.wait(pause)
+                pause = min(LONGEST_PAUSE, pause * 2)
+                continue
+            pause = FIRST_PAUSE
+            try:
+                self._converse(connection)
+            except StorageError:
+                return  # the task has failed here, and knows
+            except TransportError as error:
+                if not self._over():
+                    log.info("task %.12s: parent %s: %s", self._run.task.id, self.neighbour.host.name, error)
+                    self._run.unreachable(self.id)
+            finally:
+                self._connection = None
+                connection.close()
+                with self._run.lock:
+                    self._run.picker.reset(self.id)
+                self._run.wake_all()
+            self._run.stopping.wait(pause)
+
+    def _over(self) -> bool:
+        return self._stopped or self._run.stopping.is_set() or self._run.picker.done
+
+    def _converse(self, connection: ParentConnection) -> None:
+        run = self._run
+        with run.lock:
+            run.picker.joined(self.id, int.from_bytes(connection.bitmap, "little"))
+            for index, said in connection.digests.items():
+                run.digests.setdefault(index, said)
+            self._connection = connection
+            self._due = 0
+        mine = run.holdings()
+        if mine:
+            self.tell(mine)
+        with Lender(run.context.pool) as lender:
+            while True:
+                if not self._ask(connection):
+                    if self._over():
+                        return
+                    continue
+                answer = connection.receive(lender.take, self._progress)
+                if isinstance(answer, Data):
+                    self._due -= 1
+                    self._took(connection, answer)
+                    lender.give(answer.index)
+                elif isinstance(answer, Missing):
+                    self._due -= 1
+                    with run.lock:
+                        run.picker.refused(self.id, answer.index)
+                elif isinstance(answer, Busy):
+                    self._due -= answer.count
+                    with run.lock:
+                        for index in range(answer.first, answer.first + answer.count):
+                            run.picker.unasked(self.id, index)
+                    run.stopping.wait(FIRST_PAUSE)
+
+    def _progress(self, count: int) -> None:
+        self._run.context.counters("peers", count)
+
+    def _ask(self, connection: ParentConnection) -> bool:
+        """Fills the pipeline. False after a wait in which nothing useful turned up."""
+        run = self._run
+        while True:
+            with self._ready:
+                if self._over():
+                    return False
+                if self._due > (self._pipeline - 1) * self._most:
+                    return True
+                picked = run.picker.pick(self.id, self._most, time.monotonic())
+                if not picked:
+                    if self._due:
+                        return True
+                    if not self._ready.wait(0.25 if run.picker.available() else KEEP_ALIVE):
+                        connection.ping()
+                    return False
+            rest = [p for p in picked if not run.from_cache(p)]
+            for first, count in _runs(rest):
+                self._due += count
+                connection.request(first, count)
+
+    def _took(self, connection: ParentConnection, data: Data) -> None:
+        run = self._run
+        if run.picker.have >> data.index & 1:
+            return
+        if not run.from_parent(self.id, data.index, data.digest, data.view):
+            connection.corrupt(data.index)
+
+
+def _runs(pieces: list[int]) -> list[tuple[int, int]]:
+    """(first, count) of each stretch of consecutive numbers."""
+    found: list[tuple[int, int]] = []
+    for piece in pieces:
+        if found and found[-1][0] + found[-1][1] == piece:
+            found[-1] = (found[-1][0], found[-1][1] + 1)
+        else:
+            found.append((piece, 1))
+    return found

@@ -1,0 +1,66 @@
+"""What the upload server sees of a task: its store, and its download if one is running."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dragonfly_ray.storage.task_store import Extent, TaskStore
+
+if TYPE_CHECKING:
+    from dragonfly_ray.peer.task import TaskRun
+
+
+class SharedTask:
+    """A task as others may read it. Children's news reach the running download, if there is one."""
+
+    def __init__(self, store: TaskStore, run: TaskRun | None = None) -> None:
+        self._store = store
+        self._run = run
+
+    @property
+    def manifest_file(self) -> Path:
+        return self._store.manifest_file
+
+    def bitmap(self) -> bytes:
+        return self._store.have()
+
+    def digests(self) -> list[bytes | None]:
+        return list(self._store.digests)
+
+    def has(self, index: int) -> bool:
+        return self._store.has(index)
+
+    def digest(self, index: int) -> bytes:
+        found = self._store.digests[index]
+        if found is None:
+            raise KeyError(index)
+        return found
+
+    def extents(self, index: int) -> list[Extent]:
+        return self._store.extents(index)
+
+    def using(self) -> AbstractContextManager[object]:
+        return self._store.using()
+
+    def on_have(self, host_id: str, items: list[tuple[int, bytes]]) -> None:
+        if self._run:
+            self._run.heard(host_id, items)
+
+    def on_corrupt(self, host_id: str, index: int) -> None:
+        """A child says that our bytes are bad: look again, and drop them if it is right."""
+        if self._run:
+            self._run.accused(index)
+        elif self._store.has(index):
+            self._store.recheck(index)
+
+    def on_sent(self, host_id: str, nbytes: int) -> None:
+        if self._run:
+            self._run.sent(nbytes)
+
+    def on_joined(self, host_id: str) -> None:
+        pass
+
+    def on_left(self, host_id: str) -> None:
+        pass

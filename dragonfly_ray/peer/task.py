@@ -1,0 +1,724 @@
+"""One task on one peer: everything that moves while it is being fetched.
+
+Threads, all of them blocking in the kernel most of the time: one a neighbour (`parents`), a few
+for the origin (`origin`), one that tells the neighbours what is new here, one that reports to the
+scheduler, one that hashes the contiguous prefix where the caller gave a digest, and the one that
+sees the task through. The decisions are the picker's and the scheduler's.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from dragonfly_ray import messages as m
+from dragonfly_ray.config import Settings
+from dragonfly_ray.errors import DragonflyError, IntegrityError, StorageError, TransportError
+from dragonfly_ray.model import DIGEST_SIZE, Manifest, PieceTable, Task, digest, root_digest
+from dragonfly_ray.peer.buffers import BufferPool
+from dragonfly_ray.peer.delivery import Delivery
+from dragonfly_ray.peer.origin import OriginWorkers
+from dragonfly_ray.peer.parents import Parent
+from dragonfly_ray.peer.prefix import PrefixHash
+from dragonfly_ray.scheduling import bits as bitset
+from dragonfly_ray.scheduling.picker import Picker
+from dragonfly_ray.storage.store import PieceStore
+from dragonfly_ray.storage.task_store import TaskStore
+from dragonfly_ray.transport.connection import ParentConnection
+
+log = logging.getLogger(__name__)
+
+BAD_PIECES = 2
+"""Corrupted pieces from one parent before it is not asked any more."""
+VERIFY_PATIENCE = 10.0
+"""Seconds to wait for the scheduler's record of digests to be whole."""
+
+
+class SchedulerLink(Protocol):
+    """The way to the scheduler of a task. Raises `ClusterError` while it cannot be reached."""
+
+    def call(self, message: m.Message) -> m.Message | None: ...
+
+
+@dataclass
+class Context:
+    """What a peer lends to its tasks."""
+
+    host_id: str
+    node_name: str
+    node_id: str
+    settings: Settings
+    store: PieceStore
+    pool: BufferPool
+    announce: Callable[[str], None]
+    """Tells the scheduler of a source everything again: it has forgotten."""
+    link: Callable[[str], SchedulerLink]
+    """By source id."""
+    ended: Callable[[m.Ended], None]
+    finished: Callable[[TaskRun], None]
+    counters: Callable[[str, int], None] = lambda name, amount: None
+
+
+@dataclass
+class _News:
+    """What happened since the last report, and totals."""
+
+    got: list[int] = field(default_factory=list)
+    origin: list[tuple[int, bytes]] = field(default_factory=list)
+    lost: list[int] = field(default_factory=list)
+    released: list[int] = field(default_factory=list)
+    bad: list[str] = field(default_factory=list)
+    unreachable: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.got or self.lost or self.released or self.bad or self.unreachable)
+
+
+class TaskRun:
+    """Fetches a task, and sees its deliveries through."""
+
+    def __init__(self, context: Context, deliver: m.Deliver, small: bytes | None = None) -> None:
+        self.context = context
+        self.task: Task = deliver.task
+        self.source = deliver.spec.source
+        self.credentials = deliver.credentials
+        self.grant = deliver.grant
+        self.settings = context.settings
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
+        """Anything that the main thread or a reader waits for."""
+        self.store: TaskStore | None = None
+        self.picker = Picker(self.task.pieces)
+        self.deliveries: dict[str, Delivery] = {deliver.spec.id: Delivery(deliver)}
+        self.parents: dict[str, Parent] = {}
+        self.banned: set[str] = set()
+        self.started = time.monotonic()
+        self.stopping = threading.Event()
+        self.error: DragonflyError | None = None
+        self.bytes_peers = 0
+        self.bytes_cache = 0
+        self.bytes_small = 0
+        self.bytes_sent = 0
+        self.news = _News()
+        self.provenance: dict[int, str] = {}
+        """Piece -> the parent it came from."""
+        self.digests: dict[int, bytes] = {}
+        """What neighbours say a piece's digest is; the first word counts, the record decides."""
+        self._first = deliver
+        self._small = small
+        self._gossip: list[tuple[int, bytes]] = []
+        self._gossip_ready = threading.Event()
+        self._kick = threading.Event()
+        self._interval = deliver.interval
+        self._bad: dict[str, int] = {}
+        self._threads: list[threading.Thread] = []
+        self._reporting = threading.Lock()
+        self._closed = False
+        self.origin: OriginWorkers | None = None
+        self.prefix: PrefixHash | None = None
+        self._link = context.link(self.task.source_id)
+
+    # --- life -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._spawn("main", self._main)
+
+    def _spawn(self, name: str, target: Callable[[], None]) -> threading.Thread:
+        thread = threading.Thread(target=target, name=f"{name}-{self.task.id[:8]}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        return thread
+
+    def add(self, deliver: m.Deliver) -> None:
+        """Another distribution of the same task, or the same one again after the scheduler's restart."""
+        with self.lock:
+            if deliver.spec.id not in self.deliveries:
+                self.deliveries[deliver.spec.id] = Delivery(deliver)
+            self.grant = deliver.grant
+            if deliver.may_claim:
+                self.credentials = deliver.credentials
+            self.changed.notify_all()
+        self._apply(deliver)
+
+    def _apply(self, deliver: m.Deliver) -> None:
+        for neighbour in deliver.neighbours:
+            self._meet(neighbour)
+        if self.origin:
+            self.origin.allow(deliver.may_claim, deliver.not_before)
+            self.origin.leased(deliver.lease)
+
+    def _main(self) -> None:
+        try:
+            with self.context.store.open(self.task, self._manifest()).using():
+                self._run()
+        except DragonflyError as error:
+            self._fail_all(error)
+        except Exception as error:
+            log.exception("task %.12s failed", self.task.id)
+            self._fail_all(DragonflyError(f"{self.context.node_name}: {type(error).__name__}: {error}"))
+        finally:
+            self._shut()
+            self.context.finished(self)
+
+    def _run(self) -> None:
+        store = self.context.store.get(self.task.id)
+        assert store is not None
+        with self.lock:
+            self.store = store
+            self.picker.have = bitset.from_bytes(store.have(), self.task.pieces)
+            self.bytes_cache = sum(store.table[i].length for i in bitset.members(self.picker.have))
+            self.news.got = list(bitset.members(self.picker.have))
+            self.digests = {i: d for i, d in enumerate(store.digests) if d is not None}
+        self._take_small()
+        self.origin = OriginWorkers(self, self._first.may_claim, self._first.not_before)
+        wanted = next((d.spec.digest for d in self.deliveries.values() if d.spec.digest), "")
+        if wanted:
+            self.prefix = PrefixHash(self, wanted)
+            self._spawn("prefix", self.prefix.run)
+        self._spawn("report", self._report_loop)
+        if not self.picker.done:
+            self._spawn("gossip", self._gossip_loop)
+            self.origin.leased(self._first.lease)
+            self.origin.start(self._spawn)
+            for neighbour in self._first.neighbours:
+                self._meet(neighbour)
+        while True:
+            with self.lock:
+                while not (self.picker.done or self.error or self._idle()):
+                    self.changed.wait(1.0)
+                if self.error:
+                    raise self.error
+                if self._idle():
+                    return
+            if self._verified():
+                break
+        store.finish()
+        self._gossip_ready.set()
+        while True:
+            with self.lock:
+                waiting = [d for d in self.deliveries.values() if not d.over]
+                if not waiting:
+                    self._closed = True
+                    return
+            for delivery in waiting:
+                self._deliver(delivery, store)
+
+    @property
+    def closing(self) -> bool:
+        """It takes no more deliveries."""
+        with self.lock:
+            return self._closed or self._idle()
+
+    def _idle(self) -> bool:
+        """Nobody waits for this task any more."""
+        return self.stopping.is_set() or all(d.over for d in self.deliveries.values())
+
+    def _shut(self) -> None:
+        with self.lock:
+            self._closed = True
+        self._gossip_now()
+        self.stopping.set()
+        self._gossip_ready.set()
+        self._kick.set()
+        with self.lock:
+            parents = list(self.parents.values())
+            self.changed.notify_all()
+        if self.origin:
+            self.origin.stop()
+        for parent in parents:
+            parent.stop()
+        me = threading.current_thread()
+        for thread in self._threads:
+            if thread is not me:
+                thread.join(timeout=15)
+        if self.store:
+            try:
+                self.report(claim=False)
+            except DragonflyError:
+                log.info("task %.12s: last report not delivered", self.task.id)
+
+    def stop(self) -> None:
+        """Ends it without an outcome: the peer is shutting down."""
+        self.stopping.set()
+        with self.lock:
+            self.changed.notify_all()
+
+    def cancel(self, spec_id: str, kind: str, message: str) -> None:
+        with self.lock:
+            delivery = self.deliveries.get(spec_id)
+            if delivery:
+                delivery.over = True
+            over = self._idle()
+            self.changed.notify_all()
+        if over:
+            self.stopping.set()
+            if self.origin:
+                self.origin.stop()
+            for parent in list(self.parents.values()):
+                parent.stop()
+
+    # --- the manifest -----------------------------------------------------------------------
+
+    def _manifest(self) -> Manifest:
+        known = self.context.store.get(self.task.id)
+        if known is not None:
+            return known.manifest
+        data = self._first.manifest or self._fetch_manifest()
+        if digest(data) != self.task.manifest_digest:
+            raise IntegrityError(f"{self.task.url}: the manifest does not match its digest")
+        manifest = Manifest.decode(data)
+        if len(PieceTable.of(manifest)) != self.task.pieces:
+            raise IntegrityError(f"{self.task.url}: the manifest is cut in another way here")
+        return manifest
+
+    def _fetch_manifest(self) -> bytes:
+        """From any neighbour that has it."""
+        failure: DragonflyError | None = None
+        deadline = time.monotonic() + self.settings.origin.give_up
+        while time.monotonic() < deadline and not self.stopping.is_set():
+            with self.lock:
+                known = [n for n in self._first.neighbours if n.manifest]
+            for neighbour in known:
+                try:
+                    connection = self.connect(neighbour)
+                    try:
+                        data = connection.manifest(self.task.manifest_size)
+                    finally:
+                        connection.close()
+                    if digest(data) == self.task.manifest_digest:
+                        return data
+                    failure = IntegrityError(f"{neighbour.host.name}: sent another manifest")
+                except DragonflyError as error:
+                    failure = error
+            self.stopping.wait(0.1)
+        raise failure or TransportError(f"{self.task.url}: nobody has the manifest")
+
+    def connect(self, neighbour: m.Neighbour) -> ParentConnection:
+        return ParentConnection.open(
+            neighbour.host.endpoints, self.task.id, self.context.host_id, self.grant, self.settings.transport
+        )
+
+    # --- pieces in --------------------------------------------------------------------------
+
+    def _take_small(self) -> None:
+        """Content that came with the delivery."""
+        content = self._small if self._small is not None else self._first.content
+        if not content or self.picker.done:
+            return
+        view, expected = memoryview(content), self._first.digests
+        for piece in self._table():
+            if self.picker.have >> piece.index & 1:
+                continue
+            part = view[piece.offset : piece.offset + piece.length]
+            found = digest(part)
+            if expected and found != expected[piece.index * DIGEST_SIZE : (piece.index + 1) * DIGEST_SIZE]:
+                raise IntegrityError(f"{self.task.url}: piece {piece.index} arrived corrupted")
+            self._keep(piece.index, part, found)
+            self.bytes_small += piece.length
+            self.news.origin.append((piece.index, found))
+
+    def _table(self) -> PieceTable:
+        assert self.store is not None
+        return self.store.table
+
+    def from_origin(self, index: int, view: memoryview) -> None:
+        """A piece read from the origin."""
+        found = digest(view)
+        if self._keep(index, view, found):
+            with self.lock:
+                self.news.origin.append((index, found))
+                self.digests.setdefault(index, found)
+
+    def from_parent(self, host: str, index: int, said: bytes, view: memoryview) -> bool:
+        """A piece from a parent; False if it is not what was promised."""
+        found = digest(view)
+        if found != said or found != self.digests.setdefault(index, found):
+            self._accuse(host, index)
+            return False
+        if self._keep(index, view, found):
+            with self.lock:
+                self.bytes_peers += len(view)
+                self.provenance[index] = host
+        return True
+
+    def from_cache(self, index: int) -> bool:
+        """The same bytes, if any task of this node has them."""
+        wanted = self.digests.get(index)
+        found = self.context.store.find(wanted) if wanted else None
+        if found is None or self.store is None or found[0] is self.store:
+            return False
+        other, place = found
+        try:
+            with other.using():
+                self.store.copy_from(other, place, index)
+        except (StorageError, IntegrityError, KeyError):
+            return False
+        with self.lock:
+            self.bytes_cache += self.store.table[index].length
+        self._arrived(index, wanted or b"")
+        return True
+
+    def _keep(self, index: int, view: memoryview, found: bytes) -> bool:
+        """Stores a verified piece; False if it was here already."""
+        assert self.store is not None
+        if self.store.has(index):
+            return False
+        try:
+            self.store.put(index, view, found)
+        except DragonflyError as error:
+            self.fail(error)
+            raise
+        self._arrived(index, found)
+        return True
+
+    def _arrived(self, index: int, found: bytes) -> None:
+        with self.lock:
+            self.picker.got(index)
+            self.news.got.append(index)
+            self._gossip.append((index, found))
+            done = self.picker.done
+            if done or self._readers:
+                self.changed.notify_all()
+        self._gossip_ready.set()
+        if done:
+            self._kick.set()
+            for parent in list(self.parents.values()):
+                parent.wake()
+        if self.prefix:
+            self.prefix.advance()
+
+    _readers = 0
+
+    def _accuse(self, host: str, index: int) -> None:
+        log.warning("task %.12s: piece %d from %s does not match its digest", self.task.id, index, host)
+        with self.lock:
+            self.picker.refused(host, index)
+            self.news.bad.append(host)
+            self._bad[host] = self._bad.get(host, 0) + 1
+            give_up = self._bad[host] >= BAD_PIECES
+        self._kick.set()
+        if give_up:
+            self._ban(host)
+
+    def _ban(self, host: str) -> None:
+        with self.lock:
+            self.banned.add(host)
+            parent = self.parents.pop(host, None)
+            self.picker.left(host)
+        if parent:
+            parent.stop()
+        self.wake_all()
+
+    def accused(self, index: int) -> None:
+        """A child says that piece `index` is bad here. It may be right."""
+        threading.Thread(target=self._look_again, args=(index,), daemon=True).start()
+
+    def _look_again(self, index: int) -> None:
+        if self.store and self.store.has(index) and not self.store.recheck(index):
+            self.discarded([index])
+
+    def discarded(self, pieces: Iterable[int]) -> None:
+        """Pieces that are not what they should be: fetch them again."""
+        with self.lock:
+            for index in pieces:
+                self.picker.lost(index)
+                self.digests.pop(index, None)
+                self.provenance.pop(index, None)
+                self.news.lost.append(index)
+        self.wake_all()
+        self._kick.set()
+
+    # --- neighbours -------------------------------------------------------------------------
+
+    def _meet(self, neighbour: m.Neighbour) -> None:
+        """Connects to a neighbour, or to its new incarnation."""
+        host = neighbour.host.id
+        with self.lock:
+            if host == self.context.host_id or host in self.banned or self.stopping.is_set():
+                return
+            if self.store is None or self.picker.done:
+                return
+            old = self.parents.get(host)
+            if old and old.neighbour.host == neighbour.host:
+                return
+            if old:
+                old.stop()
+            parent = self.parents[host] = Parent(self, neighbour)
+        self._spawn("parent", parent.run)
+
+    def heard(self, host: str, items: list[tuple[int, bytes]]) -> None:
+        """A neighbour's news, on the connection that it opened to us."""
+        with self.lock:
+            if host in self.banned:
+                return
+            self.picker.has(host, [index for index, _ in items])
+            for index, said in items:
+                self.digests.setdefault(index, said)
+            parent = self.parents.get(host)
+        if parent:
+            parent.wake()
+
+    def wake_all(self) -> None:
+        for parent in list(self.parents.values()):
+            parent.wake()
+
+    def holdings(self) -> list[tuple[int, bytes]]:
+        assert self.store is not None
+        digests = self.store.digests
+        return [(i, d) for i in bitset.members(self.picker.have) if (d := digests[i]) is not None]
+
+    def unreachable(self, host: str) -> None:
+        with self.lock:
+            if host not in self.news.unreachable:
+                self.news.unreachable.append(host)
+        self._kick.set()
+
+    def sent(self, nbytes: int) -> None:
+        self.bytes_sent += nbytes
+        self.context.counters("sent", nbytes)
+
+    def _gossip_loop(self) -> None:
+        """Tells the neighbours what is new here; all that came in meanwhile goes in one message."""
+        while not self.stopping.is_set():
+            self._gossip_ready.wait()
+            self._gossip_ready.clear()
+            self._gossip_now()
+
+    def _gossip_now(self) -> None:
+        with self.lock:
+            items, self._gossip = self._gossip, []
+            parents = list(self.parents.values())
+        if items:
+            for parent in parents:
+                parent.tell(items)
+
+    # --- the scheduler ----------------------------------------------------------------------
+
+    def kick(self) -> None:
+        """Report now."""
+        self._kick.set()
+
+    def _report_loop(self) -> None:
+        quiet = 0.0
+        pause = 0.0
+        while not self.stopping.is_set():
+            self._kick.wait(timeout=max(self._interval, pause))
+            self._kick.clear()
+            if self.stopping.is_set():
+                return
+            claim = self.origin.appetite() if self.origin else 0
+            now = time.monotonic()
+            if not (self.news or claim or now - quiet > 0.5):
+                continue
+            try:
+                self.report()
+                quiet, pause = now, 0.0
+            except DragonflyError as error:
+                pause = min(1.0, pause * 2 or 0.1)
+                log.info("task %.12s: scheduler not reached: %s", self.task.id, error)
+                self.stopping.wait(pause)
+
+    def report(self, *, claim: bool = True) -> None:
+        """One report and what follows from the answer. Raises `ClusterError`; nothing is lost then."""
+        with self._reporting:
+            with self.lock:
+                news, self.news = self.news, _News()
+                urgent = tuple(self.picker.urgent[:8])
+            origin = self.origin
+            message = m.Report(
+                host_id=self.context.host_id,
+                task_id=self.task.id,
+                got=tuple(news.got),
+                origin=tuple(news.origin),
+                lost=tuple(news.lost),
+                released=tuple(news.released),
+                bad=tuple(news.bad),
+                unreachable=tuple(news.unreachable),
+                bytes_origin=origin.bytes if origin else 0,
+                bytes_peers=self.bytes_peers,
+                bytes_cache=self.bytes_cache,
+                bytes_small=self.bytes_small,
+                claim=origin.appetite() if origin and claim else 0,
+                rate=origin.rate if origin else 0.0,
+                urgent=urgent,
+            )
+            try:
+                reply = self._link.call(message)
+            except DragonflyError:
+                self._unsaid(news)
+                raise
+            if not isinstance(reply, m.ReportReply):
+                return
+            if not reply.known:
+                if self._idle():
+                    return
+                with self.lock:
+                    news.got = list(bitset.members(self.picker.have))
+                self._unsaid(news)
+                self.context.announce(self.task.source_id)
+                return
+            self._interval = reply.interval
+            if origin:
+                origin.answered(reply)
+
+    def _unsaid(self, news: _News) -> None:
+        with self.lock:
+            for name in ("got", "origin", "lost", "released", "bad", "unreachable"):
+                setattr(self.news, name, [*getattr(news, name), *getattr(self.news, name)])
+
+    def on_news(self, news: m.News) -> None:
+        """Pushed by the scheduler."""
+        for host in news.left:
+            with self.lock:
+                parent = self.parents.pop(host, None)
+                self.picker.left(host)
+            if parent:
+                parent.stop()
+        for host in news.banned:
+            self._ban(host)
+        for neighbour in news.joined:
+            self._meet(neighbour)
+        if self.origin:
+            self.origin.allow(news.may_claim, news.not_before)
+            if news.revoked:
+                self.origin.revoked(news.revoked)
+        if news.discard and self.store:
+            for index in news.discard:
+                if self.store.has(index):
+                    self.store.discard(index)
+            self.discarded(news.discard)
+        if news.left or news.banned:
+            self.wake_all()
+
+    def tell_scheduler(self, message: m.Message) -> None:
+        """Says it if the scheduler can be reached; what matters is said again by reports."""
+        try:
+            self._link.call(message)
+        except DragonflyError as error:
+            log.info("task %.12s: scheduler not reached: %s", self.task.id, error)
+
+    # --- the end ----------------------------------------------------------------------------
+
+    def _verified(self) -> bool:
+        """Whether every digest agrees with the record; pieces that do not are fetched again."""
+        assert self.store is not None
+        deadline = time.monotonic() + VERIFY_PATIENCE
+        pause = 0.005
+        while not self.stopping.is_set():
+            digests = [d or bytes(DIGEST_SIZE) for d in self.store.digests]
+            try:
+                if self.news.origin:
+                    self.report()
+                answer = self._link.call(m.Verify(self.context.host_id, self.task.id, root_digest(digests)))
+            except DragonflyError:
+                answer = None
+            if isinstance(answer, m.Verified) and answer.known and not answer.pending:
+                return answer.ok or self._mend(digests, answer.digests)
+            if isinstance(answer, m.Verified) and not answer.known:
+                self.context.announce(self.task.source_id)
+            if time.monotonic() > deadline:
+                # The record has gaps that nobody can fill: whoever read those pieces is gone, and
+                # the scheduler too. What is here was checked against its senders' digests.
+                if isinstance(answer, m.Verified):
+                    self._teach()
+                deadline = time.monotonic() + VERIFY_PATIENCE
+            self.stopping.wait(pause)
+            pause = min(0.25, pause * 2)
+            with self.lock:
+                if not self.picker.done:
+                    return False
+        return False
+
+    def _teach(self) -> None:
+        assert self.store is not None
+        with self.lock:
+            self.news.origin += [(i, d) for i, d in enumerate(self.store.digests) if d is not None]
+
+    def _mend(self, mine: list[bytes], record: bytes) -> bool:
+        assert self.store is not None
+        wrong = [
+            i for i, d in enumerate(mine) if d != record[i * DIGEST_SIZE : (i + 1) * DIGEST_SIZE]
+        ]
+        for index in wrong:
+            self.store.discard(index)
+            liar = self.provenance.get(index)
+            if liar:
+                self._accuse(liar, index)
+        self.discarded(wrong)
+        return not wrong
+
+    def _deliver(self, delivery: Delivery, store: TaskStore) -> None:
+        try:
+            if delivery.spec.digest and self.prefix:
+                self.prefix.check(delivery.spec.digest)
+            delivery.publish(self.context, store)
+            self._end(delivery, None)
+        except DragonflyError as error:
+            self._end(delivery, error)
+
+    def _fail_all(self, error: DragonflyError) -> None:
+        for delivery in list(self.deliveries.values()):
+            if not delivery.over:
+                self._end(delivery, error)
+
+    def fail(self, error: DragonflyError) -> None:
+        """The task cannot go on here."""
+        with self.lock:
+            if self.error is None:
+                self.error = error
+            self.changed.notify_all()
+
+    def _end(self, delivery: Delivery, error: DragonflyError | None) -> None:
+        delivery.over = True
+        if delivery.helper:
+            return
+        try:
+            self.report(claim=False)
+        except DragonflyError:
+            log.info("task %.12s: report before the end not delivered", self.task.id)
+        self.context.ended(
+            m.Ended(
+                host_id=self.context.host_id,
+                spec_id=delivery.spec.id,
+                task_id=self.task.id,
+                ok=error is None,
+                path=str(delivery.path or ""),
+                size=self.task.size,
+                seconds=time.monotonic() - self.started,
+                bytes_origin=self.origin.bytes if self.origin else 0,
+                bytes_peers=self.bytes_peers,
+                bytes_cache=self.bytes_cache,
+                bytes_small=self.bytes_small,
+                merged=delivery.merged,
+                kind=error.kind if error else "",
+                message=str(error) if error else "",
+            )
+        )
+
+    # --- readers ----------------------------------------------------------------------------
+
+    def await_pieces(self, pieces: range, timeout: float) -> bool:
+        """Blocks until these pieces are here, and fetches them first. False: not within `timeout`."""
+        deadline = time.monotonic() + timeout
+        wanted = bitset.of(pieces)
+        with self.lock:
+            self._readers += 1
+            missing = [p for p in pieces if not self.picker.have >> p & 1]
+            self.picker.urgent = missing + [p for p in self.picker.urgent if p not in missing]
+            try:
+                while self.picker.have & wanted != wanted:
+                    left = deadline - time.monotonic()
+                    if self.error or self.stopping.is_set() or left <= 0:
+                        return False
+                    self.changed.wait(left)
+            finally:
+                self._readers -= 1
+                self.picker.urgent = [p for p in self.picker.urgent if p not in missing]
+        return True
+
+
