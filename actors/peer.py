@@ -5,26 +5,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import ray
+from dragonfly_ray.grants import GrantVerifier
 from ray.exceptions import RayError
 
+from dragonfly_ray import logs
 from dragonfly_ray import messages as m
 from dragonfly_ray.actors.handles import scheduler_name
 from dragonfly_ray.config import Settings
 from dragonfly_ray.errors import ClusterError
-from dragonfly_ray.grants import GrantVerifier
 from dragonfly_ray.peer.node import Identity, PeerNode
 from dragonfly_ray.scheduling.ring import shard_of
+from dragonfly_ray.telemetry import RaySink, Telemetry
 
 log = logging.getLogger(__name__)
 
 CALL_TIMEOUT = 5.0
 ANNOUNCE_PAUSE = 0.5
+FLUSH_INTERVAL = 1.0
+STORAGE_ROOT = "DRAGONFLY_STORAGE__ROOT"
+"""The one setting that a node may have for itself, from its own environment."""
 
 
 class _Link:
@@ -57,12 +64,26 @@ class _Links:
         return self._links
 
 
+def _local(settings: Settings) -> Settings:
+    root = os.environ.get(STORAGE_ROOT)
+    if not root:
+        return settings
+    storage = settings.storage.model_copy(update={"root": Path(root)})
+    return settings.model_copy(update={"storage": storage})
+
+
 class PeerActor:
     """One a node."""
 
     def __init__(self, identity: Identity, settings: Settings, public_keys: Sequence[bytes]) -> None:
+        logs.setup(f"peer:{identity.name}")
+        settings = _local(settings)
         self._settings = settings
-        self._node = PeerNode(identity, settings, GrantVerifier(public_keys), _Links(settings))
+        telemetry = Telemetry(RaySink("actor"), actor=f"peer:{identity.name}")
+        self._node = PeerNode(
+            identity, settings, GrantVerifier(public_keys), _Links(settings), telemetry=telemetry
+        )
+        self._flusher: asyncio.Task[None] | None = None
         self._objects: dict[str, Any] = {}
         self._announced = False
         self._announcing: asyncio.Task[None] | None = None
@@ -72,6 +93,8 @@ class PeerActor:
 
     async def ready(self) -> dict[str, Any]:
         """Serving; announcing goes on by itself until every scheduler has heard."""
+        if self._flusher is None:
+            self._flusher = asyncio.ensure_future(self._flush())
         if self._announcing is None:
             self._announcing = asyncio.ensure_future(self._announce())
         return {"host_id": self._node.host.id, "port": self._node.server.port}
@@ -84,6 +107,17 @@ class PeerActor:
             except ClusterError as error:
                 log.info("not announced yet: %s", error)
                 await asyncio.sleep(ANNOUNCE_PAUSE)
+
+    async def announce(self, index: int) -> None:
+        """A scheduler has restarted, and asks who is there."""
+        if self._announced:
+            with contextlib.suppress(ClusterError):
+                await asyncio.to_thread(self._node.announce_at, index)
+
+    async def _flush(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_INTERVAL)
+            self._node.telemetry.flush(FLUSH_INTERVAL)
 
     @ray.method(concurrency_group="health")
     async def ping(self) -> bool:
@@ -160,5 +194,3 @@ class PeerActor:
 
 async def _result(reference: Any) -> Any:
     return await reference
-
-

@@ -10,14 +10,16 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import ray
+from dragonfly_ray.grants import GrantIssuer, SigningKey
 from ray.exceptions import ActorDiedError, RayActorError, RayError
 
+from dragonfly_ray import logs
 from dragonfly_ray import messages as m
-from dragonfly_ray.actors.handles import peer_name, scheduler_name
+from dragonfly_ray.actors.handles import find, peer_name, scheduler_name
 from dragonfly_ray.config import Settings
-from dragonfly_ray.grants import GrantIssuer, SigningKey
 from dragonfly_ray.model import Credentials, Host, Task
 from dragonfly_ray.scheduling.core import Action, Ask, Probe, SchedulerCore, Send, Tell, Verdict
+from dragonfly_ray.telemetry import RaySink, Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ class SchedulerActor:
     """Soft state: whatever it knows, peers announce and submitters submit again after a restart."""
 
     def __init__(self, index: int, settings: Settings, signing_key: bytes) -> None:
+        logs.setup(scheduler_name(index))
         self._index = index
         self._settings = settings
         self._issuer = GrantIssuer(SigningKey.from_private_bytes(signing_key))
@@ -43,6 +46,8 @@ class SchedulerActor:
         self._changed = asyncio.Condition()
         self._dirty = False
         self._started = False
+        self._telemetry: Telemetry | None = None
+        self._granted = 0
         self._queues: dict[str, asyncio.Queue[m.Message]] = {}
 
     def __repr__(self) -> str:
@@ -60,6 +65,15 @@ class SchedulerActor:
             self._started = True
             self._spawn(self._tick_loop())
             self._spawn(self._membership_loop())
+            self._spawn(self._telemetry_loop())
+            self._spawn(self._gather())
+
+    async def _gather(self) -> None:
+        """Asks every peer that runs already to announce itself: this may be a restart."""
+        for row in await asyncio.to_thread(ray.nodes):
+            peer = find(peer_name(row["NodeID"]), self._settings.namespace) if row["Alive"] else None
+            if peer is not None:
+                peer.announce.remote(self._index)
 
     # --- callers ----------------------------------------------------------------------------
 
@@ -79,6 +93,8 @@ class SchedulerActor:
                 answer = self._core.verify(message)
             case m.Ended():
                 self._act(self._core.ended(message, now))
+            case m.Evicted():
+                self._core.evicted(message.host_id, message.task_id)
             case m.Throttled():
                 self._act(self._core.throttled(message, now))
             case m.OriginFailed():
@@ -110,8 +126,8 @@ class SchedulerActor:
                 async with self._changed:
                     await asyncio.wait_for(self._changed.wait(), left)
 
-    async def cancel(self, spec_id: str) -> None:
-        self._act(self._core.cancel(spec_id, time.monotonic(), message="cancelled by its submitter"))
+    async def cancel(self, spec_id: str, kind: str = "cancelled", message: str = "cancelled") -> None:
+        self._act(self._core.cancel(spec_id, time.monotonic(), kind, message))
 
     async def find(self, prefix: str) -> list[str]:
         """The ids of the specs that start so."""
@@ -124,8 +140,9 @@ class SchedulerActor:
     async def where(self, source_id: str) -> dict[str, float]:
         return self._core.where(source_id)
 
-    async def evicted(self, host_id: str, task_id: str) -> None:
-        self._core.evicted(host_id, task_id)
+    async def held(self, source_id: str) -> dict[str, list[str]]:
+        """Node id -> the ids of the tasks of this source that it holds something of."""
+        return self._core.held(source_id)
 
     async def patience(self, origin: str, seconds: float) -> None:
         """Another scheduler's origin asked for patience; it may be ours too."""
@@ -274,6 +291,20 @@ class SchedulerActor:
 
     async def _membership_loop(self) -> None:
         await self._every(MEMBERSHIP, self._membership)
+
+    async def _telemetry_loop(self) -> None:
+        await self._every(1.0, self._flush)
+
+    async def _flush(self) -> None:
+        if self._telemetry is None:
+            self._telemetry = Telemetry(RaySink("actor"), actor=scheduler_name(self._index))
+        granted = sum(t.leases.granted for t in self._core.tasks.values())
+        self._telemetry.count("dragonfly_leases", max(0, granted - self._granted))
+        self._granted = granted
+        self._telemetry.gauge(
+            "dragonfly_active_tasks", sum(bool(t.participants) for t in self._core.tasks.values())
+        )
+        self._telemetry.flush()
 
     async def _membership(self) -> None:
         waited = {n for s in self._core.specs.values() for n in s.open_nodes if s.phase != "ended"}

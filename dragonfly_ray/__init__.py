@@ -1,1 +1,67 @@
 """Put one file or one directory on every node of a Ray cluster, peer to peer, verified."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dragonfly_ray.api import (
+        attach,
+        distribute,
+        down,
+        evict,
+        fetch,
+        load,
+        nodes,
+        open,
+        pin,
+        status,
+        submit,
+        unpin,
+        up,
+        where,
+    )
+    from dragonfly_ray.config import Settings
+    from dragonfly_ray.distribution import Distribution, Outcome, Progress
+    from dragonfly_ray.submission import Submission
+
+_FROM = {
+    **dict.fromkeys(
+        (
+            "attach",
+            "distribute",
+            "down",
+            "evict",
+            "fetch",
+            "load",
+            "nodes",
+            "open",
+            "pin",
+            "status",
+            "submit",
+            "unpin",
+            "up",
+            "where",
+        ),
+        "api",
+    ),
+    "Settings": "config",
+    "Distribution": "distribution",
+    "Outcome": "distribution",
+    "Progress": "distribution",
+    "Submission": "submission",
+}
+__all__ = [  # noqa: RUF022, the order of the README
+    "distribute", "submit", "attach", "fetch", "open", "load", "where", "pin", "unpin", "evict",
+    "up", "down", "nodes", "status",
+    "Distribution", "Outcome", "Progress", "Settings", "Submission",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    # On demand, so that `import dragonfly_ray.model` does not import Ray.
+    if name in _FROM:
+        from importlib import import_module
+
+        return getattr(import_module(f"dragonfly_ray.{_FROM[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

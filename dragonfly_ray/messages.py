@@ -137,6 +137,13 @@ class Ended(_Message, frozen=True):
     message: str = ""
 
 
+class Evicted(_Message, frozen=True):
+    """The peer has dropped a task from its store."""
+
+    host_id: str
+    task_id: str
+
+
 # --- scheduler to peer ----------------------------------------------------------------------
 
 
@@ -237,7 +244,7 @@ class Cancel(_Message, frozen=True):
 
 
 Message = (
-    Spec | Announce | Report | Throttled | OriginFailed | Verify | Ended | Resolve | Resolved | Deliver
+    Spec | Announce | Report | Throttled | OriginFailed | Verify | Ended | Evicted | Resolve | Resolved | Deliver
     | ReportReply | News | Verified | Cancel
 )  # fmt: skip
 

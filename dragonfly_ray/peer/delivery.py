@@ -44,9 +44,13 @@ class Delivery:
         if text.endswith("/") and not self.message.task.directory:
             path = path / name
         if not path.is_absolute() or ".." in path.parts:
-            raise DestinationError(f"{context.node_name}: dest {text!r} must be an absolute path without '..'")
+            raise DestinationError(
+                f"{context.node_name}: dest {text!r} must be an absolute path without '..'"
+            )
         roots = context.settings.peer.dest_roots
         if not any(path.is_relative_to(root) for root in roots):
             allowed = os.pathsep.join(roots) or "none"
-            raise DestinationError(f"{context.node_name}: dest {text!r} lies outside the allowed roots ({allowed})")
+            raise DestinationError(
+                f"{context.node_name}: dest {text!r} lies outside the allowed roots ({allowed})"
+            )
         return path

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import mmap
+import os
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.config import Settings
-from dragonfly_ray.errors import ClusterError, DragonflyError, NotRunningError
+from dragonfly_ray.errors import (
+    ClusterError,
+    DragonflyError,
+    InvalidRequestError,
+    NotRunningError,
+    StorageError,
+)
 from dragonfly_ray.grants import GrantVerifier
 from dragonfly_ray.model import DIGEST_SIZE, Endpoint, Host, Manifest, PieceTable, Task, digest
 from dragonfly_ray.peer.buffers import BufferPool
@@ -22,6 +31,7 @@ from dragonfly_ray.peer.task import Context, SchedulerLink, TaskRun
 from dragonfly_ray.sources import resolve
 from dragonfly_ray.storage.store import PieceStore
 from dragonfly_ray.storage.task_store import TaskStore
+from dragonfly_ray.telemetry import Telemetry
 from dragonfly_ray.transport.server import UploadServer
 from dragonfly_ray.urls import redacted
 
@@ -62,14 +72,14 @@ class PeerNode:
         verifier: GrantVerifier,
         links: Links,
         *,
-        counters: Callable[[str, int], None] = lambda name, amount: None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.identity = identity
         self.settings = settings
         self.store = PieceStore(settings.storage)
         self.links = links
         self.pool = BufferPool()
-        self._counters = counters
+        self.telemetry = telemetry or Telemetry()
         self._runs: dict[str, TaskRun] = {}
         self._ended: OrderedDict[str, m.Ended] = OrderedDict()
         self._lock = threading.Lock()
@@ -122,6 +132,7 @@ class PeerNode:
                 return
             run = TaskRun(self._context(), deliver, small)
             self._runs[deliver.task.id] = run
+            self.telemetry.gauge("dragonfly_active_tasks", len(self._runs))
         run.start()
 
     def _context(self) -> Context:
@@ -136,10 +147,12 @@ class PeerNode:
             link=self.links.of,
             ended=self._on_ended,
             finished=self._on_finished,
-            counters=self._counters,
+            telemetry=self.telemetry,
         )
 
     def _on_ended(self, ended: m.Ended) -> None:
+        if not ended.ok:
+            self.telemetry.count("dragonfly_failures", kind=ended.kind)
         with self._lock:
             self._ended[ended.spec_id] = ended
             while len(self._ended) > REMEMBERED:
@@ -164,6 +177,7 @@ class PeerNode:
         with self._lock:
             if self._runs.get(run.task.id) is run:
                 del self._runs[run.task.id]
+            self.telemetry.gauge("dragonfly_active_tasks", len(self._runs))
             if not self._runs:
                 self.pool.trim()
 
@@ -176,6 +190,9 @@ class PeerNode:
 
     def announce_to(self, source_id: str) -> None:
         self.links.of(source_id).call(self._announcement())
+
+    def announce_at(self, index: int) -> None:
+        self.links.every()[index].call(self._announcement())
 
     def _announcement(self) -> m.Announce:
         with self._lock:
@@ -259,6 +276,71 @@ class PeerNode:
             raise NotRunningError(f"{self.host.name}: task {task_id[:12]} is not in its store")
         return found
 
+    # --- readers on this node ---------------------------------------------------------------
+
+    def layout(self, task_id: str) -> dict[str, Any] | None:
+        """Where a reader finds the bytes of a single file; None while its manifest is not here.
+
+        `{"path", "base", "size", "complete"}`: the content starts `base` bytes into the file `path`,
+        and what has not arrived yet reads as zeros.
+        """
+        found = self.store.get(task_id)
+        if found is None:
+            return None
+        shown: dict[str, Any] = {"path": "", "base": 0, "size": found.table.size}
+        shown |= {"complete": found.complete, "directory": found.task.directory}
+        if found.table.size:
+            with found.using():
+                extent = found.extents(0)[0]
+                shown |= {"path": os.readlink(f"/proc/self/fd/{extent.fd}"), "base": extent.offset}
+        return shown
+
+    def await_range(self, task_id: str, offset: int, length: int, timeout: float) -> bool:
+        """Whether these bytes of the content are here within `timeout` seconds; they are fetched first."""
+        found = self.store.get(task_id)
+        if found is None:
+            return False
+        pieces = found.table.covering(offset, length)
+        if all(found.has(piece) for piece in pieces):
+            return True
+        run = self._runs.get(task_id)
+        return run is not None and run.await_pieces(pieces, timeout)
+
+    @contextlib.contextmanager
+    def mapped(self, task_id: str) -> Iterator[memoryview]:
+        """The content of a complete task of one file, mapped: its pages are the page cache's."""
+        found = self.stored(task_id)
+        if not found.complete:
+            raise StorageError(f"{self.host.name}: {found.task.url} is not complete here")
+        if found.task.directory:
+            raise InvalidRequestError(f"{found.task.url}: is a directory; only a single file can be mapped")
+        if not found.table.size:
+            yield memoryview(b"")
+            return
+        with found.using():
+            extent = found.extents(0)[0]
+            start = extent.offset - extent.offset % mmap.ALLOCATIONGRANULARITY
+            end = extent.offset + found.table.size
+            with mmap.mmap(extent.fd, end - start, offset=start, access=mmap.ACCESS_READ) as pages:
+                view = memoryview(pages)[extent.offset - start :]
+                try:
+                    yield view
+                finally:
+                    view.release()
+
+    def evict(self, task_id: str) -> int:
+        """Bytes freed. Raises for what is in use or pinned."""
+        found = self.stored(task_id)
+        freed = self.store.evict(task_id)
+        self._evicted(found.task)
+        return freed
+
+    def _evicted(self, task: Task) -> None:
+        """The scheduler must not send anybody here for it."""
+        self.telemetry.count("dragonfly_evictions")
+        with contextlib.suppress(ClusterError):
+            self.links.of(task.source_id).call(m.Evicted(self.host.id, task.id))
+
     def status(self) -> dict[str, Any]:
         with self._lock:
             runs = list(self._runs.values())
@@ -270,7 +352,10 @@ class PeerNode:
             "port": self.host.endpoints[0].port,
             "seed": self.host.seed,
             "tasks": len(runs),
+            "used": sum(t.task.size for t in self.store.tasks() if t.complete),
             "store": str(self.store.path),
+            "receive_rate": self.telemetry.receive_rate,
+            "send_rate": self.telemetry.send_rate,
             "held": [
                 {
                     "task_id": t.task.id,

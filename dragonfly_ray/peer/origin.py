@@ -174,7 +174,7 @@ class OriginWorkers:
             self._partial[number] = self._partial.get(number, 0) + count
             if self._stopped or run.stopping.is_set():
                 raise _Stopped
-            run.context.counters("origin", count)
+            run.context.received("origin", count)
 
         try:
             for index, view in self._open().read(pieces.start, pieces.stop, take, progress):

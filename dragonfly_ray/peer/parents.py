@@ -138,7 +138,7 @@ class Parent:
                     run.stopping.wait(FIRST_PAUSE)
 
     def _progress(self, count: int) -> None:
-        self._run.context.counters("peers", count)
+        self._run.context.received("peers", count)
 
     def _ask(self, connection: ParentConnection) -> bool:
         """Fills the pipeline. False after a wait in which nothing useful turned up."""

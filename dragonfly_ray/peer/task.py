@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -29,6 +28,7 @@ from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling.picker import Picker
 from dragonfly_ray.storage.store import PieceStore
 from dragonfly_ray.storage.task_store import TaskStore
+from dragonfly_ray.telemetry import Telemetry
 from dragonfly_ray.transport.connection import ParentConnection
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,10 @@ class Context:
     """By source id."""
     ended: Callable[[m.Ended], None]
     finished: Callable[[TaskRun], None]
-    counters: Callable[[str, int], None] = lambda name, amount: None
+    telemetry: Telemetry = field(default_factory=Telemetry)
+
+    def received(self, provenance: str, nbytes: int) -> None:
+        self.telemetry.count("dragonfly_bytes", nbytes, provenance=provenance)
 
 
 @dataclass
@@ -320,6 +323,7 @@ class TaskRun:
                 raise IntegrityError(f"{self.task.url}: piece {piece.index} arrived corrupted")
             self._keep(piece.index, part, found)
             self.bytes_small += piece.length
+            self.context.received("object-store", piece.length)
             self.news.origin.append((piece.index, found))
 
     def _table(self) -> PieceTable:
@@ -360,6 +364,7 @@ class TaskRun:
             return False
         with self.lock:
             self.bytes_cache += self.store.table[index].length
+        self.context.received("cache", self.store.table[index].length)
         self._arrived(index, wanted or b"")
         return True
 
@@ -377,6 +382,7 @@ class TaskRun:
         return True
 
     def _arrived(self, index: int, found: bytes) -> None:
+        self.context.telemetry.count("dragonfly_pieces")
         with self.lock:
             self.picker.got(index)
             self.news.got.append(index)
@@ -480,7 +486,7 @@ class TaskRun:
 
     def sent(self, nbytes: int) -> None:
         self.bytes_sent += nbytes
-        self.context.counters("sent", nbytes)
+        self.context.telemetry.count("dragonfly_bytes_sent", nbytes)
 
     def _gossip_loop(self) -> None:
         """Tells the neighbours what is new here; all that came in meanwhile goes in one message."""
@@ -641,9 +647,7 @@ class TaskRun:
 
     def _mend(self, mine: list[bytes], record: bytes) -> bool:
         assert self.store is not None
-        wrong = [
-            i for i, d in enumerate(mine) if d != record[i * DIGEST_SIZE : (i + 1) * DIGEST_SIZE]
-        ]
+        wrong = [i for i, d in enumerate(mine) if d != record[i * DIGEST_SIZE : (i + 1) * DIGEST_SIZE]]
         for index in wrong:
             self.store.discard(index)
             liar = self.provenance.get(index)
@@ -720,5 +724,3 @@ class TaskRun:
                 self._readers -= 1
                 self.picker.urgent = [p for p in self.picker.urgent if p not in missing]
         return True
-
-

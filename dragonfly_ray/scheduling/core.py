@@ -744,3 +744,13 @@ class SchedulerCore:
                     node = self.hosts[host].host.node_id
                     found[node] = max(share, found.get(node, 0.0))
         return found
+
+    def held(self, source_id: str) -> dict[str, list[str]]:
+        """Node id -> the tasks of the source that it holds, whole or in part."""
+        found: dict[str, list[str]] = {}
+        for task in self.tasks.values():
+            if task.task.source_id == source_id:
+                for host in task.holders:
+                    if self._usable(task, host):
+                        found.setdefault(self.hosts[host].host.node_id, []).append(task.task.id)
+        return found

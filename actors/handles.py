@@ -1,0 +1,104 @@
+"""The actors' names, and how to reach them from any process of the cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from dragonfly_ray.config import Settings
+from dragonfly_ray.errors import ClusterError, NotRunningError
+
+CONTROLLER = "controller"
+START_TIMEOUT = 60.0
+STOP_TIMEOUT = 30.0
+
+
+def peer_name(node_id: str) -> str:
+    return f"peer:{node_id}"
+
+
+def scheduler_name(index: int) -> str:
+    return f"scheduler:{index}"
+
+
+def find(name: str, namespace: str) -> Any | None:
+    """The actor's handle, or None."""
+    try:
+        return ray.get_actor(name, namespace=namespace)
+    except ValueError:
+        return None
+
+
+def reach(name: str, namespace: str) -> Any:
+    """The actor's handle. Raises `NotRunningError`."""
+    found = find(name, namespace)
+    if found is None:
+        raise NotRunningError(f"{name} is not running in namespace {namespace!r}; start it with up()")
+    return found
+
+
+def get(reference: Any, timeout: float, what: str) -> Any:
+    """`ray.get` whose failures are of this package."""
+    try:
+        return ray.get(reference, timeout=timeout)
+    except RayError as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, ClusterError):
+            raise cause from None
+        raise NotRunningError(f"{what} does not answer: {type(error).__name__}") from None
+
+
+def start_controller(settings: Settings) -> Any:
+    """The cluster's controller, started if it is missing. Safe to call from many processes at once."""
+    from dragonfly_ray.actors.controller import ControllerActor
+
+    deadline = time.monotonic() + START_TIMEOUT
+    while True:
+        found = find(CONTROLLER, settings.namespace)
+        if found is None:
+            try:
+                found = (
+                    ray.remote(concurrency_groups={"health": 1})(ControllerActor)
+                    .options(
+                        name=CONTROLLER,
+                        namespace=settings.namespace,
+                        lifetime="detached",
+                        max_restarts=-1,
+                        max_task_retries=-1,
+                        num_cpus=0,
+                        resources={"node:__internal_head__": 0.001},
+                        max_concurrency=1000,
+                    )
+                    .remote(settings)
+                )
+            except ValueError:
+                continue  # somebody else was faster
+        try:
+            ray.get(found.ready.remote(), timeout=max(1.0, deadline - time.monotonic()))
+            return found
+        except RayError as error:
+            if time.monotonic() > deadline:
+                raise NotRunningError(
+                    f"the controller did not start within {START_TIMEOUT:g} s: {type(error).__name__}; "
+                    "is dragonfly-ray installed on the head node?"
+                ) from None
+            time.sleep(0.2)
+
+
+def stop_all(namespace: str) -> bool:
+    """Stops every actor, the controller last. False: there was none."""
+    controller = find(CONTROLLER, namespace)
+    if controller is None:
+        return False
+    with contextlib.suppress(RayError):
+        ray.get(controller.stop.remote(), timeout=STOP_TIMEOUT)
+    with contextlib.suppress(RayError, ValueError):
+        ray.kill(controller, no_restart=True)
+    deadline = time.monotonic() + STOP_TIMEOUT
+    while find(CONTROLLER, namespace) is not None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return True

@@ -1,0 +1,523 @@
+"""What a driver script, a Ray task, an actor or a notebook calls."""
+
+from __future__ import annotations
+
+import io
+import os
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import ray
+
+from dragonfly_ray import messages as m
+from dragonfly_ray.actors.handles import (
+    CONTROLLER,
+    find,
+    get,
+    peer_name,
+    reach,
+    scheduler_name,
+    start_controller,
+    stop_all,
+)
+from dragonfly_ray.actors.nodes import current_node, members
+from dragonfly_ray.config import Settings
+from dragonfly_ray.distribution import Distribution, Progress
+from dragonfly_ray.errors import (
+    DeadlineError,
+    InvalidRequestError,
+    NotRunningError,
+)
+from dragonfly_ray.model import Credentials, Source
+from dragonfly_ray.peer.prefix import parse as parse_digest
+from dragonfly_ray.reading import PieceFile
+from dragonfly_ray.scheduling.ring import shard_of
+from dragonfly_ray.submission import Submission
+from dragonfly_ray.targets import Member, Selector, check_dest, select
+from dragonfly_ray.urls import redacted, scheme
+
+CALL_TIMEOUT = 30.0
+PROGRESS_INTERVAL = 0.2
+LOAD_TIMEOUT = 600.0
+
+
+def distribute(
+    url: str | os.PathLike[str] | Sequence[str],
+    nodes: Selector = "all",
+    *,
+    dest: str | os.PathLike[str] | None = None,
+    digest: str | None = None,
+    include: Sequence[str] | str | None = None,
+    exclude: Sequence[str] | str | None = None,
+    storage_options: Mapping[str, object] | None = None,
+    headers: Mapping[str, str] | None = None,
+    tag: str | None = None,
+    application: str | None = None,
+    filtered_query_params: Sequence[str] | None = None,
+    link: bool = True,
+    shared: bool = False,
+    detached: bool = False,
+    id: str | None = None,
+    timeout: float | None = None,
+    on_failure: Literal["raise", "return"] = "raise",
+    progress: Callable[[Progress], None] | None = None,
+) -> Distribution:
+    """Puts a file or a directory on every chosen node, and waits until all of them have ended.
+
+    Args:
+        url: Any fsspec URL, a path of this node, or a list of them (one task each). A directory ends
+            with `/` or is one.
+        nodes: `"all"`, `"seeds"`, a count, a share (`"10%"`), node ids, IPs or names, a label
+            selector (`{"pool": "gpu"}`), or a list of these.
+        dest: Absolute path on each node; `{name}` and `{node}` stand for the source's base name and
+            the node id. Without it the content stays in the node's store, and the path in the
+            outcome is valid until it is evicted.
+        digest: `algorithm:hex` of the whole content; nothing is visible unless it matches.
+        include, exclude: Patterns for the names of a directory.
+        storage_options, headers: What opens the source: for fsspec, and for HTTP.
+        tag, application, filtered_query_params: Part of the task's identity, as in Dragonfly.
+        link: Whether outputs may share their blocks with the store; then they are read-only.
+        shared: A `file` source that every node sees at the same path (NFS).
+        detached: Go on when this process has gone; find it again with `attach(id)`.
+        id: Of the distribution; the same id again attaches to it.
+        timeout: Seconds for the whole; then it is cancelled and `DeadlineError` raised.
+        on_failure: `"raise"` `DistributionFailedError` after all nodes have ended, or `"return"`.
+        progress: Called about five times a second.
+
+    Raises:
+        InvalidRequestError: before anything starts.
+        DistributionFailedError: some node failed; its `distribution` has every node's outcome.
+    """
+    if on_failure not in ("raise", "return"):
+        raise InvalidRequestError(f"on_failure={on_failure!r}: must be 'raise' or 'return'")
+    submission = submit(
+        url,
+        nodes,
+        dest=dest,
+        digest=digest,
+        include=include,
+        exclude=exclude,
+        storage_options=storage_options,
+        headers=headers,
+        tag=tag,
+        application=application,
+        filtered_query_params=filtered_query_params,
+        link=link,
+        shared=shared,
+        detached=detached,
+        id=id,
+    )
+    try:
+        done = _await(submission, timeout, progress)
+    except BaseException:
+        submission.cancel()
+        raise
+    finally:
+        submission.close()
+    if on_failure == "raise":
+        done.raise_for_failures()
+    return done
+
+
+def _await(
+    submission: Submission, timeout: float | None, progress: Callable[[Progress], None] | None
+) -> Distribution:
+    import time
+
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while True:
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            text = f"distribution {submission.id}: cancelled after {timeout:g} s"
+            submission.cancel("deadline", text)
+            raise DeadlineError(text)
+        step = PROGRESS_INTERVAL if progress else 3600.0
+        ended = submission.wait(step if left is None else min(step, left))
+        if progress:
+            progress(submission.progress())
+        if ended:
+            return submission.result(0)
+
+
+def submit(
+    url: str | os.PathLike[str] | Sequence[str],
+    nodes: Selector = "all",
+    *,
+    dest: str | os.PathLike[str] | None = None,
+    digest: str | None = None,
+    include: Sequence[str] | str | None = None,
+    exclude: Sequence[str] | str | None = None,
+    storage_options: Mapping[str, object] | None = None,
+    headers: Mapping[str, str] | None = None,
+    tag: str | None = None,
+    application: str | None = None,
+    filtered_query_params: Sequence[str] | None = None,
+    link: bool = True,
+    shared: bool = False,
+    detached: bool = False,
+    id: str | None = None,
+) -> Submission:
+    """`distribute` without waiting."""
+    urls = _urls(url)
+    target = "" if dest is None else check_dest(dest)
+    if target and len(urls) > 1 and "{name}" not in target:
+        raise InvalidRequestError(f"dest {target!r}: several URLs need {{name}} in it")
+    if digest is not None:
+        if len(urls) > 1:
+            raise InvalidRequestError("digest: only for one URL")
+        parse_digest(digest)
+    if id is not None and (not id or not id.replace("-", "").replace("_", "").isalnum() or len(id) > 128):
+        raise InvalidRequestError(f"id {id!r}: letters, digits, '-' and '_' only, at most 128 of them")
+    credentials = Credentials(dict(storage_options or {}), dict(headers or {}))
+    settings = _settings()
+    known = members(settings.peer)
+    chosen = select(nodes, known)
+    number = id or uuid.uuid4().hex
+    specs = [
+        m.Spec(
+            id=f"{number}.{position}",
+            source=_source(
+                each,
+                tag=tag,
+                application=application,
+                filtered_query_params=filtered_query_params,
+                include=include,
+                exclude=exclude,
+                shared=shared,
+            ),
+            targets=tuple(member.node_id for member in chosen),
+            dest=target,
+            digest=digest or "",
+            link=link,
+            detached=detached,
+        )
+        for position, each in enumerate(urls)
+    ]
+    submission = Submission(number, specs, credentials, settings, _names(known))
+    submission.start()
+    return submission
+
+
+def attach(id: str) -> Submission:
+    """Finds a distribution again, from any process of the cluster.
+
+    Raises `InvalidRequestError` for one that no scheduler knows; ended ones are known for ten minutes.
+    """
+    settings = _running_settings()
+    specs: list[m.Spec] = []
+    for scheduler in _schedulers(settings):
+        for spec_id in get(scheduler.find.remote(f"{id}."), CALL_TIMEOUT, "a scheduler"):
+            payload = get(scheduler.spec.remote(spec_id), CALL_TIMEOUT, "a scheduler")
+            spec = m.decode(payload) if payload else None
+            if isinstance(spec, m.Spec):
+                specs.append(spec)
+    if not specs:
+        raise InvalidRequestError(
+            f"no distribution {id!r} is known; ended ones are forgotten after 10 minutes"
+        )
+    specs.sort(key=lambda spec: int(spec.id.rpartition(".")[2]))
+    submission = Submission(id, specs, Credentials(), settings, _names(members(settings.peer)))
+    submission.start()
+    return submission
+
+
+# --- the current node ---------------------------------------------------------------------------
+
+
+def fetch(url: str | os.PathLike[str], **options: Any) -> Path:
+    """Gets `url` onto the node that this runs on; options as for `distribute`.
+
+    The path is read-only, and valid until the content is evicted (`pin` prevents it).
+    """
+    done = distribute(url, [current_node()], **options)
+    return next(iter(done.paths.values()))
+
+
+def open(url: str | os.PathLike[str], **options: Any) -> io.BufferedReader:
+    """A seekable binary file of `url` on this node, readable while its bytes arrive.
+
+    What is read is fetched first. Options as for `submit`; `url` must be a single file.
+    """
+    submission = submit(url, [current_node()], **options)
+    settings = _running_settings()
+    peer = reach(peer_name(current_node()), settings.namespace)
+    return io.BufferedReader(PieceFile(submission, peer), buffer_size=1 << 20)
+
+
+def load(url: str | os.PathLike[str], **options: Any) -> memoryview:
+    """The content of `url` as a read-only buffer in this node's object store.
+
+    All workers of the node share the one copy. Options as for `distribute`.
+    """
+    submission = submit(url, [current_node()], **options)
+    try:
+        submission.result().raise_for_failures()
+    finally:
+        submission.close()
+    settings = _running_settings()
+    peer = reach(peer_name(current_node()), settings.namespace)
+    (reference,) = get(peer.load.remote(submission.task_ids()[0]), LOAD_TIMEOUT, "this node's peer")
+    return memoryview(get(reference, LOAD_TIMEOUT, "this node's object store")).cast("B")
+
+
+# --- what is where ------------------------------------------------------------------------------
+
+
+def where(url: str | os.PathLike[str], *, partial: bool = True, **identity: Any) -> list[str]:
+    """The ids of the nodes that hold `url`, those with the most of it first.
+
+    `identity`: whatever else made it a task of its own (`tag`, `application`, …). With
+    `partial=False` only those that hold all of it.
+    """
+    source = _source(_url(url), **identity)
+    settings = _running_settings()
+    found = get(_scheduler_of(source, settings).where.remote(source.id), CALL_TIMEOUT, "a scheduler")
+    ranked = sorted(found.items(), key=lambda item: -item[1])
+    return [node for node, share in ranked if partial or share >= 1.0]
+
+
+def pin(
+    url: str | os.PathLike[str],
+    nodes: Selector = "all",
+    *,
+    owner: str = "user",
+    ttl: float | None = None,
+    **identity: Any,
+) -> int:
+    """Keeps `url` from being evicted where it is held, for `ttl` seconds or until `unpin`.
+
+    Returns the number of nodes.
+    """
+    import time
+
+    expires = None if ttl is None else time.time() + ttl
+    held = _held(url, nodes, identity)
+    calls = [peer.pin.remote(task, owner, expires) for _, peer, tasks in held for task in tasks]
+    get(calls, CALL_TIMEOUT, "a peer")
+    return len(held)
+
+
+def unpin(
+    url: str | os.PathLike[str], nodes: Selector = "all", *, owner: str = "user", **identity: Any
+) -> int:
+    """Undoes `pin` of the same owner. Returns the number of nodes."""
+    held = _held(url, nodes, identity)
+    calls = [peer.unpin.remote(task, owner) for _, peer, tasks in held for task in tasks]
+    get(calls, CALL_TIMEOUT, "a peer")
+    return len(held)
+
+
+def evict(url: str | os.PathLike[str], nodes: Selector = "all", **identity: Any) -> int:
+    """Drops `url` from the stores of the chosen nodes; outputs stay. Returns the bytes freed.
+
+    Raises `InvalidRequestError` where it is pinned or in use.
+    """
+    freed = 0
+    for node, peer, tasks in _held(url, nodes, identity):
+        for task in tasks:
+            freed += int(_call(peer.evict.remote(task), f"the peer of node {node[:12]}"))
+    return freed
+
+
+def _held(
+    url: str | os.PathLike[str], nodes: Selector, identity: Mapping[str, Any]
+) -> list[tuple[str, Any, list[str]]]:
+    source = _source(_url(url), **identity)
+    settings = _running_settings()
+    held = get(_scheduler_of(source, settings).held.remote(source.id), CALL_TIMEOUT, "a scheduler")
+    chosen = {member.node_id for member in select(nodes, members(settings.peer))}
+    found = []
+    for node, tasks in held.items():
+        peer = find(peer_name(node), settings.namespace) if node in chosen else None
+        if peer is not None:
+            found.append((node, peer, tasks))
+    return found
+
+
+def _call(reference: Any, what: str) -> Any:
+    """A peer's answer; its own refusals come through as they are."""
+    from ray.exceptions import RayTaskError
+
+    from dragonfly_ray.errors import DragonflyError
+
+    try:
+        return ray.get(reference, timeout=CALL_TIMEOUT)
+    except RayTaskError as error:
+        if isinstance(error.cause, DragonflyError):
+            raise error.cause from None
+        raise NotRunningError(f"{what} failed: {type(error.cause).__name__}") from None
+    except ray.exceptions.RayError as error:
+        raise NotRunningError(f"{what} does not answer: {type(error).__name__}") from None
+
+
+# --- the cluster --------------------------------------------------------------------------------
+
+
+def up(settings: Settings | None = None, *, wait: bool = True, timeout: float = 120.0) -> dict[str, Any]:
+    """Starts the cluster's actors, or finds them running. `wait`: until every node's peer is ready.
+
+    Returns node id -> state of its peer. Settings count at the first start only.
+    """
+    import time
+
+    _connect()
+    controller = start_controller(settings or Settings())
+    deadline = time.monotonic() + timeout
+    while True:
+        peers: dict[str, Any] = get(controller.peers.remote(), CALL_TIMEOUT, CONTROLLER)
+        wanted = [member for member in members(_settings().peer) if member.alive]
+        ready = sum(peers.get(member.node_id, {}).get("state") == "healthy" for member in wanted)
+        if not wait or ready >= len(wanted):
+            return peers
+        if time.monotonic() > deadline:
+            late = [w.address for w in wanted if peers.get(w.node_id, {}).get("state") != "healthy"]
+            raise NotRunningError(f"no peer within {timeout:g} s on {', '.join(late)}; see their logs")
+        time.sleep(0.1)
+
+
+def down() -> bool:
+    """Stops the cluster's actors. What they stored stays. False: nothing was running."""
+    _connect()
+    return stop_all(Settings().namespace)
+
+
+def nodes() -> list[Member]:
+    """The cluster's nodes, dead ones included."""
+    return members(_settings().peer)
+
+
+def status() -> dict[str, Any]:
+    """Hosts, tasks, distributions and rates: plain values."""
+    settings = _running_settings()
+    controller = reach(CONTROLLER, settings.namespace)
+    states = get(controller.peers.remote(), CALL_TIMEOUT, CONTROLLER)
+    known = [member for member in members(settings.peer) if member.alive]
+    calls = {}
+    for member in known:
+        peer = find(peer_name(member.node_id), settings.namespace)
+        if peer is not None:
+            calls[member.node_id] = peer.status.remote()
+    hosts = []
+    for member in known:
+        row: dict[str, Any] = {
+            "node_id": member.node_id,
+            "name": member.name,
+            "address": member.address,
+            "seed": member.seed,
+            "alive": False,
+            "state": states.get(member.node_id, {}).get("state", "missing"),
+        }
+        if member.node_id in calls:
+            try:
+                row |= {**get(calls[member.node_id], 5.0, "a peer"), "alive": True}
+            except NotRunningError as error:
+                row["error"] = str(error)
+        hosts.append(row)
+    views = [get(s.status.remote(), CALL_TIMEOUT, "a scheduler") for s in _schedulers(settings)]
+    return {
+        "namespace": settings.namespace,
+        "hosts": hosts,
+        "tasks": [task for view in views for task in view["tasks"]],
+        "distributions": [spec for view in views for spec in view["distributions"]],
+        "rates": {
+            "receive": sum(host.get("receive_rate", 0.0) for host in hosts),
+            "send": sum(host.get("send_rate", 0.0) for host in hosts),
+        },
+    }
+
+
+# --- odds ---------------------------------------------------------------------------------------
+
+
+def _connect() -> None:
+    """Joins the cluster that runs here (or where RAY_ADDRESS says), unless that is done."""
+    if ray.is_initialized():
+        return
+    try:
+        ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), log_to_driver=False, logging_level="warning")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise NotRunningError(
+            f"no Ray cluster to connect to ({type(error).__name__}); start one with `ray start --head`"
+        ) from None
+
+
+def _settings() -> Settings:
+    """Those of the running cluster; the cluster is started with our own if it is missing."""
+    _connect()
+    own = Settings()
+    controller = find(CONTROLLER, own.namespace) or start_controller(own)
+    found: Settings = get(controller.settings.remote(), CALL_TIMEOUT, CONTROLLER)
+    return found
+
+
+def _running_settings() -> Settings:
+    _connect()
+    controller = reach(CONTROLLER, Settings().namespace)
+    found: Settings = get(controller.settings.remote(), CALL_TIMEOUT, CONTROLLER)
+    return found
+
+
+def _schedulers(settings: Settings) -> list[Any]:
+    return [reach(scheduler_name(i), settings.namespace) for i in range(settings.scheduler.shards)]
+
+
+def _scheduler_of(source: Source, settings: Settings) -> Any:
+    return reach(scheduler_name(shard_of(source.id, settings.scheduler.shards)), settings.namespace)
+
+
+def _names(known: Sequence[Member]) -> dict[str, str]:
+    return {member.node_id: member.name or member.address for member in known}
+
+
+def _urls(url: str | os.PathLike[str] | Sequence[str]) -> list[str]:
+    many = [url] if isinstance(url, (str, os.PathLike)) else list(url)
+    if not many:
+        raise InvalidRequestError("url: at least one")
+    found = [_url(each) for each in many]
+    if len(set(found)) != len(found):
+        raise InvalidRequestError("url: the same one twice")
+    return found
+
+
+def _url(url: str | os.PathLike[str]) -> str:
+    """With a protocol; paths of this machine become `file://`."""
+    text = os.fspath(url)
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise InvalidRequestError("url: must be a URL or a path")
+    if scheme(text) == "file":
+        path = text.removeprefix("file://")
+        slash = "/" if path.endswith("/") and len(path) > 1 else ""
+        return f"file://{os.path.abspath(path)}{slash}"
+    if text.partition("://")[2].strip("/") == "":
+        raise InvalidRequestError(f"url {redacted(text)!r}: names nothing behind its protocol")
+    return text
+
+
+def _patterns(value: Sequence[str] | str | None) -> tuple[str, ...]:
+    return () if value is None else (value,) if isinstance(value, str) else tuple(value)
+
+
+def _source(
+    url: str,
+    *,
+    tag: str | None = None,
+    application: str | None = None,
+    filtered_query_params: Sequence[str] | None = None,
+    include: Sequence[str] | str | None = None,
+    exclude: Sequence[str] | str | None = None,
+    shared: bool = False,
+) -> Source:
+    local = scheme(url) == "file" and not shared
+    if local:
+        _connect()
+    return Source(
+        url=url,
+        tag=tag or "",
+        application=application or "",
+        filtered_query_params=_patterns(filtered_query_params),
+        include=_patterns(include),
+        exclude=_patterns(exclude),
+        node=current_node() if local else "",
+    )

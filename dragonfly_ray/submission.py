@@ -1,0 +1,207 @@
+"""A distribution under way, seen from whoever submitted it or found it again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from dragonfly_ray import messages as m
+from dragonfly_ray.actors.handles import find, scheduler_name
+from dragonfly_ray.config import Settings
+from dragonfly_ray.distribution import Distribution, Progress
+from dragonfly_ray.errors import DeadlineError, NotRunningError
+from dragonfly_ray.model import Credentials
+from dragonfly_ray.scheduling.ring import shard_of
+
+log = logging.getLogger(__name__)
+
+POLL = 2.0
+"""Seconds that one look waits for news; each is a sign of life to the scheduler."""
+CALL_TIMEOUT = 10.0
+PAUSE = 0.2
+RATE_WINDOW = 3.0
+
+
+class Submission:
+    """Watches its distribution in a thread; awaitable.
+
+    While this object lives the scheduler knows that somebody waits. A distribution that was not
+    submitted `detached` is cancelled about 30 s after the last of them is gone.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        specs: Sequence[m.Spec],
+        credentials: Credentials,
+        settings: Settings,
+        names: Mapping[str, str],
+    ) -> None:
+        self.id = id
+        self._specs = {spec.id: spec for spec in specs}
+        self._credentials = credentials
+        self._settings = settings
+        self._names = dict(names)
+        self._views: dict[str, dict[str, Any]] = {}
+        self._changed = threading.Condition()
+        self._moved: list[tuple[float, int]] = []
+        self._silent_since: float | None = None
+        self._error: Exception | None = None
+        self._stopped = False
+        shards: dict[int, list[str]] = {}
+        for spec in specs:
+            shards.setdefault(shard_of(spec.source.id, settings.scheduler.shards), []).append(spec.id)
+        self._shard = {spec: shard for shard, members in shards.items() for spec in members}
+        self._watchers = [
+            threading.Thread(target=self._watch, args=(shard, members), name=f"watch-{id[:8]}", daemon=True)
+            for shard, members in shards.items()
+        ]
+
+    def __repr__(self) -> str:
+        return f"Submission({self.id}: {self.progress()!r})"
+
+    def start(self) -> None:
+        """Begins to watch, and to submit whatever the schedulers do not know (any more)."""
+        for watcher in self._watchers:
+            watcher.start()
+
+    # --- for callers ------------------------------------------------------------------------
+
+    @property
+    def done(self) -> bool:
+        with self._changed:
+            return self._over()
+
+    def progress(self) -> Progress:
+        """How far it is; never blocks."""
+        with self._changed:
+            return Progress.from_views(self._ordered(), self._names, self._rate())
+
+    def result(self, timeout: float | None = None) -> Distribution:
+        """Waits for the end on every node. Raises `DeadlineError` after `timeout` seconds; it goes on then."""
+        self.wait(timeout)
+        with self._changed:
+            if not self._over():
+                raise DeadlineError(f"distribution {self.id} has not ended after {timeout:g} s; it goes on")
+            if self._error is not None:
+                raise self._error
+            return Distribution.from_views(self.id, self._ordered(), self._names)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Whether it ended within `timeout` seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._changed:
+            while not self._over():
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                self._changed.wait(left)
+            return True
+
+    def cancel(self, kind: str = "cancelled", message: str = "cancelled by its submitter") -> None:
+        """Stops it everywhere; outputs that are there already stay."""
+        calls = [self._scheduler(self._shard[s]).cancel.remote(s, kind, message) for s in self._specs]
+        with contextlib.suppress(RayError):
+            ray.get(calls, timeout=CALL_TIMEOUT)
+
+    def task_ids(self) -> list[str]:
+        """One for each URL, empty while it is not resolved."""
+        with self._changed:
+            return [self._views.get(s, {}).get("task_id", "") for s in self._specs]
+
+    def close(self) -> None:
+        """Stops watching."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def __await__(self) -> Generator[Any, None, Distribution]:
+        return asyncio.to_thread(self.result).__await__()
+
+    # --- watching ---------------------------------------------------------------------------
+
+    def _over(self) -> bool:
+        if self._error is not None:
+            return True
+        return len(self._views) == len(self._specs) and all(
+            v["phase"] == "ended" for v in self._views.values()
+        )
+
+    def _ordered(self) -> list[dict[str, Any]]:
+        return [self._views[s] for s in self._specs if s in self._views]
+
+    def _rate(self) -> float:
+        if len(self._moved) < 2:
+            return 0.0
+        (t0, b0), (t1, b1) = self._moved[0], self._moved[-1]
+        return max(0.0, (b1 - b0) / (t1 - t0)) if t1 > t0 else 0.0
+
+    def _scheduler(self, shard: int) -> Any:
+        found = find(scheduler_name(shard), self._settings.namespace)
+        if found is None:
+            raise NotRunningError(f"{scheduler_name(shard)} is not running; start it with up()")
+        return found
+
+    def _watch(self, shard: int, specs: list[str]) -> None:
+        handle: Any = None
+        unknown = list(specs)
+        while True:
+            with self._changed:
+                known = {s: self._views[s]["version"] if s in self._views else -1 for s in specs}
+                over = all(s in self._views and self._views[s]["phase"] == "ended" for s in specs)
+                if self._stopped or over or self._error is not None:
+                    return
+            try:
+                handle = handle or self._scheduler(shard)
+                if unknown:
+                    calls = [
+                        handle.submit.remote(m.encode(self._specs[s]), self._credentials) for s in unknown
+                    ]
+                    ray.get(calls, timeout=CALL_TIMEOUT)
+                    unknown = []
+                views = ray.get(handle.watch.remote(known, POLL), timeout=POLL + CALL_TIMEOUT)
+                self._silent_since = None
+            except (RayError, NotRunningError) as error:
+                handle = None
+                if not self._patient(error):
+                    return
+                time.sleep(PAUSE)
+                continue
+            # A scheduler that does not know a spec has restarted: tell it again.
+            unknown = [s for s, view in views.items() if view is None]
+            self._take({s: view for s, view in views.items() if view is not None})
+
+    def _patient(self, error: Exception) -> bool:
+        now = time.monotonic()
+        self._silent_since = self._silent_since or now
+        if now - self._silent_since < self._settings.peer.start_timeout and ray.is_initialized():
+            return True
+        with self._changed:
+            if self._error is None:
+                self._error = NotRunningError(
+                    f"distribution {self.id}: its scheduler has not answered for "
+                    f"{self._settings.peer.start_timeout:g} s ({type(error).__name__})"
+                )
+            self._changed.notify_all()
+        return False
+
+    def _take(self, views: dict[str, dict[str, Any]]) -> None:
+        with self._changed:
+            self._views |= views
+            now = time.monotonic()
+            total = sum(
+                n["bytes_origin"] + n["bytes_peers"] + n["bytes_cache"] + n["bytes_small"]
+                for view in self._views.values()
+                for n in view["nodes"].values()
+            )
+            self._moved.append((now, total))
+            self._moved = [(t, b) for t, b in self._moved if now - t < RATE_WINDOW]
+            self._changed.notify_all()

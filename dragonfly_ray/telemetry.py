@@ -1,0 +1,89 @@
+"""One façade for metrics. What is counted is gathered here and handed to Ray about once a second."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from typing import Protocol
+
+COUNTERS = {
+    "dragonfly_bytes": ("Bytes received, by where they came from", ("provenance",)),
+    "dragonfly_bytes_sent": ("Bytes sent to other peers", ()),
+    "dragonfly_pieces": ("Pieces verified and stored", ()),
+    "dragonfly_leases": ("Origin leases granted, in pieces", ()),
+    "dragonfly_evictions": ("Tasks evicted from the store", ()),
+    "dragonfly_failures": ("Deliveries that failed, by kind of error", ("kind",)),
+}
+GAUGES = {
+    "dragonfly_active_tasks": ("Tasks under way", ()),
+    "dragonfly_receive_rate": ("Bytes a second received, over the last interval", ()),
+    "dragonfly_send_rate": ("Bytes a second sent, over the last interval", ()),
+}
+_Key = tuple[str, tuple[tuple[str, str], ...]]
+
+
+class Sink(Protocol):
+    """Where numbers go."""
+
+    def add(self, name: str, amount: float, tags: dict[str, str]) -> None: ...
+
+    def set(self, name: str, value: float, tags: dict[str, str]) -> None: ...
+
+
+class Telemetry:
+    """Cheap to call from any thread; `flush` hands on what was gathered.
+
+    `receive_rate`, `send_rate`: bytes a second between the last two flushes.
+    """
+
+    def __init__(self, sink: Sink | None = None, **tags: str) -> None:
+        self._sink = sink
+        self._tags = tags
+        self._lock = threading.Lock()
+        self._counts: dict[_Key, float] = defaultdict(float)
+        self._values: dict[str, float] = {}
+        self.receive_rate = 0.0
+        self.send_rate = 0.0
+
+    def count(self, name: str, amount: float = 1, **tags: str) -> None:
+        with self._lock:
+            self._counts[name, tuple(sorted(tags.items()))] += amount
+
+    def gauge(self, name: str, value: float) -> None:
+        with self._lock:
+            self._values[name] = value
+
+    def flush(self, seconds: float = 1.0) -> None:
+        """`seconds` since the last flush: what the rates are over."""
+        with self._lock:
+            counts, self._counts = self._counts, defaultdict(float)
+            values = dict(self._values)
+        received = sum(n for (name, _), n in counts.items() if name == "dragonfly_bytes")
+        sent = sum(n for (name, _), n in counts.items() if name == "dragonfly_bytes_sent")
+        self.receive_rate, self.send_rate = received / seconds, sent / seconds
+        values |= {"dragonfly_receive_rate": self.receive_rate, "dragonfly_send_rate": self.send_rate}
+        if self._sink is None:
+            return
+        for (name, tags), amount in counts.items():
+            if amount > 0:
+                self._sink.add(name, amount, {**self._tags, **dict(tags)})
+        for name, value in values.items():
+            self._sink.set(name, value, self._tags)
+
+
+class RaySink:
+    """Ray's metrics, scraped from each node's export port as `ray_dragonfly_…`."""
+
+    def __init__(self, *keys: str) -> None:
+        from ray.util.metrics import Counter, Gauge
+
+        self._counters = {
+            name: Counter(name, text, tag_keys=(*keys, *tags)) for name, (text, tags) in COUNTERS.items()
+        }
+        self._gauges = {name: Gauge(name, text, tag_keys=keys) for name, (text, _) in GAUGES.items()}
+
+    def add(self, name: str, amount: float, tags: dict[str, str]) -> None:
+        self._counters[name].inc(amount, tags)
+
+    def set(self, name: str, value: float, tags: dict[str, str]) -> None:
+        self._gauges[name].set(value, tags)
