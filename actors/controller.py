@@ -14,7 +14,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError,
 
 from dragonfly_ray import logs
 from dragonfly_ray.actors import nodes
-from dragonfly_ray.actors.handles import CONTROLLER, find, peer_name, scheduler_name
+from dragonfly_ray.actors.handles import CONTROLLER, as_actor, find, peer_name, scheduler_name
 from dragonfly_ray.actors.peer import PeerActor
 from dragonfly_ray.actors.scheduler import SchedulerActor
 from dragonfly_ray.config import Settings
@@ -73,7 +73,7 @@ class ControllerActor:
         for job in [self._loop, *self._jobs]:
             if job:
                 job.cancel()
-        rows = await asyncio.to_thread(ray.nodes)
+        rows = await asyncio.to_thread(nodes.table)
         names = {peer_name(row["NodeID"]) for row in rows}
         await asyncio.gather(*(self._stop_peer(name) for name in names))
         for index in range(self._settings.scheduler.shards):
@@ -107,7 +107,7 @@ class ControllerActor:
     async def _round(self) -> None:
         for index in range(self._settings.scheduler.shards):
             self._ensure_scheduler(index)
-        rows = await asyncio.to_thread(ray.nodes)
+        rows = await asyncio.to_thread(nodes.table)
         self._rows = {r["NodeID"]: r for r in rows if nodes.is_eligible(r, self._settings.peer)}
         for action in self._reconciler.tick(self._rows, time.monotonic()):
             self._act(action)
@@ -117,7 +117,7 @@ class ControllerActor:
         if find(name, self._settings.namespace) is not None:
             return
         with contextlib.suppress(ValueError):
-            ray.remote(SchedulerActor).options(
+            as_actor(SchedulerActor).options(
                 name=name,
                 namespace=self._settings.namespace,
                 lifetime="detached",
@@ -147,7 +147,7 @@ class ControllerActor:
             peer = find(name, self._settings.namespace)
             if peer is None:
                 peer = (
-                    ray.remote(concurrency_groups={"health": 1})(PeerActor)
+                    as_actor(PeerActor, health=1)
                     .options(
                         name=name,
                         namespace=self._settings.namespace,

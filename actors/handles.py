@@ -25,6 +25,12 @@ def scheduler_name(index: int) -> str:
     return f"scheduler:{index}"
 
 
+def as_actor(cls: type, **groups: int) -> Any:
+    """`cls` as an actor class; `groups`: its concurrency groups and their threads."""
+    remote: Any = ray.remote
+    return remote(concurrency_groups=groups)(cls) if groups else remote(cls)
+
+
 def find(name: str, namespace: str) -> Any | None:
     """The actor's handle, or None."""
     try:
@@ -62,7 +68,7 @@ def start_controller(settings: Settings) -> Any:
         if found is None:
             try:
                 found = (
-                    ray.remote(concurrency_groups={"health": 1})(ControllerActor)
+                    as_actor(ControllerActor, health=1)
                     .options(
                         name=CONTROLLER,
                         namespace=settings.namespace,

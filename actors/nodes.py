@@ -11,6 +11,11 @@ from dragonfly_ray.config import PeerSettings
 from dragonfly_ray.peer.node import Identity
 
 
+def table() -> list[dict[str, Any]]:
+    """Ray's rows, one a node, dead ones included."""
+    return list(ray.nodes())  # type: ignore[no-untyped-call]
+
+
 def labels_of(row: dict[str, Any]) -> dict[str, str]:
     return {str(k): str(v) for k, v in (row.get("Labels") or {}).items()}
 
@@ -41,7 +46,6 @@ def identity(row: dict[str, Any], settings: PeerSettings) -> Identity:
 
 def members(settings: PeerSettings) -> list[Member]:
     """Every node that Ray knows and that is not excluded, dead ones included."""
-    rows = ray.nodes()
     return [
         Member(
             node_id=row["NodeID"],
@@ -52,7 +56,7 @@ def members(settings: PeerSettings) -> list[Member]:
             alive=bool(row["Alive"]),
             seed=is_seed(row, settings),
         )
-        for row in rows
+        for row in table()
         if not row["Alive"] or is_eligible(row, settings)
     ]
 

@@ -143,7 +143,7 @@ class PeerActor:
         """The answer, and the content as an object where it is too long for a message."""
         ask = m.decode(payload)
         if not isinstance(ask, m.Resolve):
-            raise ValueError(f"not a Resolve: {type(ask).__name__}")
+            raise TypeError(f"not a Resolve: {type(ask).__name__}")
         answer = await asyncio.to_thread(self._node.resolve, ask)
         transport = self._settings.transport
         beside = len(answer.content) > transport.small_inline and transport.carrier != "inline"

@@ -15,6 +15,7 @@ from ray.exceptions import ActorDiedError, RayActorError, RayError
 
 from dragonfly_ray import logs
 from dragonfly_ray import messages as m
+from dragonfly_ray.actors import nodes
 from dragonfly_ray.actors.handles import find, peer_name, scheduler_name
 from dragonfly_ray.config import Settings
 from dragonfly_ray.model import Credentials, Host, Task
@@ -70,7 +71,7 @@ class SchedulerActor:
 
     async def _gather(self) -> None:
         """Asks every peer that runs already to announce itself: this may be a restart."""
-        for row in await asyncio.to_thread(ray.nodes):
+        for row in await asyncio.to_thread(nodes.table):
             peer = find(peer_name(row["NodeID"]), self._settings.namespace) if row["Alive"] else None
             if peer is not None:
                 peer.announce.remote(self._index)
@@ -310,8 +311,7 @@ class SchedulerActor:
         waited = {n for s in self._core.specs.values() for n in s.open_nodes if s.phase != "ended"}
         if not waited:
             return
-        nodes = await asyncio.to_thread(ray.nodes)
-        alive = {n["NodeID"] for n in nodes if n["Alive"]}
+        alive = {n["NodeID"] for n in await asyncio.to_thread(nodes.table) if n["Alive"]}
         for node in waited - alive:
             self._act(self._core.node_gone(node, time.monotonic()))
 

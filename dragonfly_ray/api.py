@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -436,7 +437,9 @@ def _connect() -> None:
     if ray.is_initialized():
         return
     try:
-        ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), log_to_driver=False, logging_level="warning")
+        ray.init(
+            address=os.environ.get("RAY_ADDRESS", "auto"), log_to_driver=False, logging_level=logging.WARNING
+        )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise NotRunningError(
             f"no Ray cluster to connect to ({type(error).__name__}); start one with `ray start --head`"
@@ -484,7 +487,7 @@ def _urls(url: str | os.PathLike[str] | Sequence[str]) -> list[str]:
 def _url(url: str | os.PathLike[str]) -> str:
     """With a protocol; paths of this machine become `file://`."""
     text = os.fspath(url)
-    if not isinstance(text, str) or not text or "\0" in text:
+    if not text or "\0" in text:
         raise InvalidRequestError("url: must be a URL or a path")
     if scheme(text) == "file":
         path = text.removeprefix("file://")

@@ -14,10 +14,10 @@ def logs_folder() -> Path | None:
     """Ray's folder for logs on this node."""
     try:
         from ray._private.worker import global_worker
-
-        return Path(global_worker.node.get_logs_dir_path())  # type: ignore[no-untyped-call]
-    except (ImportError, AttributeError):
+    except ImportError:
         return None
+    node = getattr(global_worker, "node", None)
+    return None if node is None else Path(node.get_logs_dir_path())
 
 
 def setup(name: str, level: str = "INFO") -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from types import TracebackType
+from typing import Self
 
 BUDGET = 64 * 1024 * 1024
 
@@ -67,7 +68,7 @@ class Lender:
         if buffer is not None:
             self._pool.give(buffer)
 
-    def __enter__(self) -> Lender:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

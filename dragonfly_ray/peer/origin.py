@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dragonfly_ray import messages as m
@@ -73,7 +74,7 @@ class OriginWorkers:
 
     def start(self, spawn: Callable[[str, Callable[[], None]], object]) -> None:
         for number in range(self.workers):
-            spawn(f"origin{number}", lambda number=number: self._work(number))
+            spawn(f"origin{number}", partial(self._work, number))
 
     def stop(self) -> None:
         with self._ready:
