@@ -1,0 +1,111 @@
+"""Each byte leaves the origin once: leases, the request budget, neighbours."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dragonfly_ray.scheduling import bits
+from dragonfly_ray.scheduling.budget import OriginBudget
+from dragonfly_ray.scheduling.graph import Graph
+from dragonfly_ray.scheduling.leases import LeaseTable
+from dragonfly_ray.scheduling.ring import shard_of
+
+
+def table(count: int, **options: object) -> LeaseTable:
+    return LeaseTable(count, free=bits.full(count), timeout=2.0, **options)  # type: ignore[arg-type]
+
+
+def test_leases_are_runs_in_order_and_never_overlap() -> None:
+    leases = table(100)
+    assert leases.claim("a", 4, 2, 0.0) == [0, 1, 2, 3]
+    assert leases.claim("b", 4, 2, 0.0) == [4, 5, 6, 7]
+
+
+def test_urgent_pieces_come_first() -> None:
+    assert table(100).claim("a", 2, 2, 0.0, urgent=[50]) == [50, 51]
+
+
+def test_at_the_end_pieces_are_leased_one_by_one() -> None:
+    leases = table(100)
+    while leases.left > 10:
+        leases.claim("a", 8, 2, 0.0)
+    assert len(leases.claim("b", 8, 2, 0.0)) == 1
+
+
+def test_a_stretch_without_ranges_is_leased_whole_and_to_one_holder() -> None:
+    leases = table(10, units=(0, 6))
+    assert leases.claim("a", 1, 4, 0.0) == [0, 1, 2, 3, 4, 5]
+    assert leases.claim("b", 1, 4, 0.0) == [6, 7, 8, 9]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["claim", "done", "drop", "late"]),
+                          st.integers(1, 9)), max_size=60))  # fmt: skip
+def test_no_piece_has_two_holders_and_none_is_lost(steps: list[tuple[str, str, int]]) -> None:
+    leases, done, now = table(40), 0, 0.0
+    held: dict[str, set[int]] = {name: set() for name in "abc"}
+    for name, what, amount in steps:
+        now += 0.1
+        if what == "claim":
+            got = set(leases.claim(name, amount, 3, now))
+            assert not any(got & other for other in held.values())
+            held[name] |= got
+        elif what == "done" and held[name]:
+            piece = held[name].pop()
+            leases.done(1 << piece)
+            done |= 1 << piece
+        elif what == "drop":
+            leases.drop(name)
+            held[name].clear()
+        elif what == "late":
+            now += 3.0
+            for late in leases.expire(now):
+                held[late].clear()
+    out = bits.of(piece for pieces in held.values() for piece in pieces)
+    assert leases.free | out | done == bits.full(40)
+    assert not leases.free & (out | done)
+
+
+def test_the_budget_halves_at_a_complaint_and_recovers() -> None:
+    budget = OriginBudget(16, recovery=1.0)
+    budget.complained(3.0, 10.0)
+    assert budget.wait(10.0) == 3.0
+    assert budget.wait(13.5) == 0.0
+    assert budget.allowed(13.0) == 8
+    assert budget.allowed(18.0) == 13
+    assert budget.allowed(99.0) == 16
+
+
+def test_few_hosts_all_know_each_other() -> None:
+    graph = Graph(everybody=8, degree=4, seed=1)
+    for i in range(8):
+        graph.join(f"h{i}")
+    assert all(len(graph.neighbours(f"h{i}")) == 7 for i in range(8))
+
+
+def test_many_hosts_are_one_connected_balanced_graph_that_survives_losses() -> None:
+    graph = Graph(everybody=10, degree=10, seed=1)
+    hosts = [f"h{i}" for i in range(400)]
+    for number, host in enumerate(hosts):
+        graph.join(host, f"zone{number % 3}")
+    for host in hosts[:100]:
+        graph.leave(host)
+    alive = set(hosts[100:])
+    assert all(graph.neighbours(h) <= alive for h in alive)
+    reached, todo = {hosts[100]}, [hosts[100]]
+    while todo:
+        for other in graph.neighbours(todo.pop()) - reached:
+            reached.add(other)
+            todo.append(other)
+    assert reached == alive
+    degrees = [len(graph.neighbours(h)) for h in alive]
+    assert min(degrees) >= 4
+    assert max(degrees) <= 40
+
+
+def test_another_shard_moves_only_its_share() -> None:
+    ids = [f"{i:064x}" for i in range(2000)]
+    moved = sum(shard_of(i, 4) != shard_of(i, 5) for i in ids)
+    assert 200 < moved < 700
+    assert {shard_of(i, 4) for i in ids} == {0, 1, 2, 3}

@@ -1,0 +1,115 @@
+"""Which piece is asked of whom."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dragonfly_ray.scheduling import bits
+from dragonfly_ray.scheduling.picker import ENDGAME_AFTER, ENDGAME_PIECES, Picker
+
+
+def ask_all(picker: Picker, host: str) -> list[int]:
+    """Everything that `host` can be asked for, in order."""
+    asked: list[int] = []
+    while run := picker.pick(host, 8, 0.0):
+        asked += run
+    return sorted(asked)
+
+
+def test_the_rarest_piece_comes_first() -> None:
+    picker = Picker(8, seed=1)
+    picker.joined("a", 0b1111_1111)
+    picker.joined("b", 0b0111_1111)
+    assert list(picker.pick("a", 1, 0.0)) == [7]
+
+
+def test_a_run_never_asks_twice_for_the_same_piece() -> None:
+    picker = Picker(64, seed=1)
+    for name in "abcd":
+        picker.joined(name, bits.full(64))
+    asked: list[int] = []
+    while any(len(run := picker.pick(name, 5, 0.0)) and (asked.extend(run) or True) for name in "abcd"):
+        pass
+    assert sorted(asked) == list(range(64))
+
+
+def test_what_is_read_comes_before_what_is_rare() -> None:
+    picker = Picker(8, seed=1)
+    picker.joined("a", 0b1111_1111)
+    picker.joined("b", 0b0000_1111)
+    picker.urgent = [2]
+    assert list(picker.pick("a", 1, 0.0)) == [2]
+
+
+def test_near_the_end_a_slow_piece_is_asked_of_somebody_else_too() -> None:
+    picker = Picker(ENDGAME_PIECES, seed=1)
+    picker.joined("a", bits.full(ENDGAME_PIECES))
+    picker.joined("b", bits.full(ENDGAME_PIECES))
+    assert ask_all(picker, "a") == list(range(ENDGAME_PIECES))
+    assert not picker.pick("b", 4, ENDGAME_AFTER / 2)
+    assert len(picker.pick("b", 4, ENDGAME_AFTER)) == 1
+
+
+def test_a_holder_that_leaves_frees_what_it_was_asked_for() -> None:
+    picker = Picker(4, seed=1)
+    picker.joined("a", 0b1111)
+    picker.joined("b", 0b1111)
+    assert ask_all(picker, "a") == [0, 1, 2, 3]
+    picker.left("a")
+    assert ask_all(picker, "b") == [0, 1, 2, 3]
+
+
+def test_a_piece_that_was_bad_is_not_asked_of_the_same_holder_again() -> None:
+    picker = Picker(1, seed=1)
+    picker.joined("a", 1)
+    picker.joined("b", 1)
+    picker.pick("a", 1, 0.0)
+    picker.refused("a", 0)
+    assert not picker.pick("a", 1, 1.0)
+    assert list(picker.pick("b", 1, 1.0)) == [0]
+
+
+def test_leased_pieces_are_left_to_the_origin_workers() -> None:
+    picker = Picker(4, seed=1)
+    picker.joined("a", 0b1111)
+    picker.claimed([0, 1])
+    assert ask_all(picker, "a") == [2, 3]
+    picker.unclaimed([0, 1])
+    assert ask_all(picker, "a") == [0, 1]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_every_piece_arrives_whatever_happens(data: st.DataObject) -> None:
+    """Holders come, go, refuse and stall; as long as one honest holder stays, the task ends."""
+    count = data.draw(st.integers(1, 40))
+    picker = Picker(count, seed=0)
+    picker.joined("rock", bits.full(count))
+    names = ["a", "b", "c"]
+    for _ in range(data.draw(st.integers(0, 30))):
+        name = data.draw(st.sampled_from(names))
+        match data.draw(st.sampled_from(["join", "leave", "pick", "refuse", "got", "lost", "reset"])):
+            case "join":
+                picker.joined(name, data.draw(st.integers(0, bits.full(count))))
+            case "leave":
+                picker.left(name)
+            case "pick":
+                picker.pick(name, data.draw(st.integers(1, 8)), 0.0)
+            case "refuse":
+                picker.refused(name, data.draw(st.integers(0, count - 1)))
+            case "got":
+                picker.got(data.draw(st.integers(0, count - 1)))
+            case "lost":
+                picker.lost(data.draw(st.integers(0, count - 1)))
+            case "reset":
+                picker.reset(name)
+    for name in names:
+        picker.left(name)
+    now = 10.0
+    while not picker.done:
+        run = picker.pick("rock", 8, now)
+        assert run, "a missing piece that a holder has can be asked for"
+        for piece in run:
+            picker.got(piece)
+    assert picker.available() == 0
