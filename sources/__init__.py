@@ -1,4 +1,60 @@
-"""Origins: any URL that fsspec can open, resolved to a manifest and read in ranges."""
+"""Where content comes from: one interface over HTTP, local files and every fsspec filesystem."""
+
+from __future__ import annotations
 
 if __name__ != "dragonfly_ray.sources":
     raise ImportError("import dragonfly_ray.sources: a second copy under another name would break pickling")
+
+from pathlib import Path
+
+from dragonfly_ray.config import OriginSettings
+from dragonfly_ray.model import Credentials, Manifest, PieceTable, Source
+from dragonfly_ray.sources.base import Adapter, Progress, Resolution, Take
+from dragonfly_ray.sources.reader import Reader
+from dragonfly_ray.urls import scheme
+
+__all__ = ["Adapter", "Progress", "Reader", "Resolution", "Take", "open_reader", "resolve"]
+
+
+def _adapter(source: Source, credentials: Credentials, settings: OriginSettings) -> Adapter:
+    match scheme(source.url):
+        case "http" | "https":
+            from dragonfly_ray.sources.http import HttpAdapter
+
+            return HttpAdapter(source, credentials, settings)
+        case "file" | "local":
+            from dragonfly_ray.sources.local import LocalAdapter
+
+            return LocalAdapter(source)
+        case _:
+            from dragonfly_ray.sources.fs import FsspecAdapter
+
+            return FsspecAdapter(source, credentials, settings)
+
+
+def resolve(
+    source: Source,
+    credentials: Credentials,
+    settings: OriginSettings,
+    *,
+    small_limit: int = 0,
+    spool: Path | None = None,
+) -> Resolution:
+    """Looks at the origin once: names, sizes, versions.
+
+    Content of at most `small_limit` bytes comes along where that costs no further request. Where the
+    origin does not say how long the content is, it is streamed once into a file in `spool`.
+    Raises `SourceError`, `UnsafePathError`.
+    """
+    adapter = _adapter(source, credentials, settings)
+    try:
+        return adapter.resolve(small_limit, spool)
+    finally:
+        adapter.close()
+
+
+def open_reader(
+    source: Source, credentials: Credentials, manifest: Manifest, table: PieceTable, settings: OriginSettings
+) -> Reader:
+    """Reads pieces of a resolved source; thread-safe."""
+    return Reader(_adapter(source, credentials, settings), manifest, table, settings)

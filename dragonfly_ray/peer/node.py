@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from dragonfly_ray import messages as m
@@ -77,6 +78,7 @@ class PeerNode:
         self.identity = identity
         self.settings = settings
         self.store = PieceStore(settings.storage)
+        self.store.on_evicted = self._evicted
         self.links = links
         self.pool = BufferPool()
         self.telemetry = telemetry or Telemetry()
@@ -265,7 +267,7 @@ class PeerNode:
     def shared(self, task_id: str) -> SharedTask | None:
         """For the upload server."""
         store = self.store.get(task_id)
-        return None if store is None else SharedTask(store, self._runs.get(task_id))
+        return None if store is None else SharedTask(store, partial(self._runs.get, task_id))
 
     def run_of(self, task_id: str) -> TaskRun | None:
         return self._runs.get(task_id)
@@ -290,8 +292,7 @@ class PeerNode:
         shown: dict[str, Any] = {"path": "", "base": 0, "size": found.table.size}
         shown |= {"complete": found.complete, "directory": found.task.directory}
         if found.table.size:
-            with found.using():
-                extent = found.extents(0)[0]
+            with found.reading(0) as (extent, *_):
                 shown |= {"path": os.readlink(f"/proc/self/fd/{extent.fd}"), "base": extent.offset}
         return shown
 
@@ -317,8 +318,7 @@ class PeerNode:
         if not found.table.size:
             yield memoryview(b"")
             return
-        with found.using():
-            extent = found.extents(0)[0]
+        with found.reading(0) as (extent, *_):
             start = extent.offset - extent.offset % mmap.ALLOCATIONGRANULARITY
             end = extent.offset + found.table.size
             with mmap.mmap(extent.fd, end - start, offset=start, access=mmap.ACCESS_READ) as pages:

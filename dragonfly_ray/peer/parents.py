@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dragonfly_ray import messages as m
 from dragonfly_ray.errors import DragonflyError, StorageError, TransportError
 from dragonfly_ray.peer.buffers import Lender
+from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.transport.connection import Busy, Data, Missing, ParentConnection
 
 if TYPE_CHECKING:
@@ -19,9 +20,14 @@ log = logging.getLogger(__name__)
 
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
-KEEP_ALIVE = 15.0
+REFRESH = 5.0
+"""Seconds without anything to ask for, after which a neighbour is asked again what it has."""
 SHARE = 256
 """A request asks for at most this share of the content, so that no piece waits long behind others."""
+
+
+class _Quiet(Exception):
+    """Nothing to ask for in a long while."""
 
 
 class Parent:
@@ -35,6 +41,8 @@ class Parent:
         self._connection: ParentConnection | None = None
         self._stopped = False
         self._failures = 0
+        self._told = 0
+        """The pieces that this neighbour knows to be here."""
         self._due = 0
         """Pieces asked for on this connection whose answer is still to come."""
         leaf = run.store.table.leaf if run.store else 1
@@ -58,12 +66,12 @@ class Parent:
 
     def tell(self, items: list[tuple[int, bytes]]) -> None:
         """Our news for this neighbour; what it has itself is no news to it."""
-        connection = self._connection
-        if connection is None:
-            return
-        theirs = self._run.picker.holder_bits(self.id)
-        news = [item for item in items if not theirs >> item[0] & 1]
-        if news:
+        with self._run.lock:
+            connection = self._connection
+            known = self._told | self._run.picker.holder_bits(self.id)
+            news = [item for item in items if not known >> item[0] & 1]
+            self._told |= bitset.of(index for index, _ in news)
+        if connection is not None and news:
             try:
                 connection.have(news)
             except DragonflyError:
@@ -87,6 +95,8 @@ class Parent:
             pause = FIRST_PAUSE
             try:
                 self._converse(connection)
+            except _Quiet:
+                pass
             except StorageError:
                 return  # the task has failed here, and knows
             except TransportError as error:
@@ -111,7 +121,7 @@ class Parent:
             for index, said in connection.digests.items():
                 run.digests.setdefault(index, said)
             self._connection = connection
-            self._due = 0
+            self._due = self._told = 0
         mine = run.holdings()
         if mine:
             self.tell(mine)
@@ -119,6 +129,7 @@ class Parent:
             while True:
                 if not self._ask(connection):
                     if self._over():
+                        self.tell(run.holdings())
                         return
                     continue
                 answer = connection.receive(lender.take, self._progress)
@@ -153,8 +164,10 @@ class Parent:
                 if not picked:
                     if self._due:
                         return True
-                    if not self._ready.wait(0.25 if run.picker.available() else KEEP_ALIVE):
-                        connection.ping()
+                    if run.picker.available():
+                        self._ready.wait(0.25)
+                    elif not self._ready.wait(REFRESH):
+                        raise _Quiet
                     return False
             rest = [p for p in picked if not run.from_cache(p)]
             for first, count in _runs(rest):

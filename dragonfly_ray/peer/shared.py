@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +16,14 @@ if TYPE_CHECKING:
 class SharedTask:
     """A task as others may read it. Children's news reach the running download, if there is one."""
 
-    def __init__(self, store: TaskStore, run: TaskRun | None = None) -> None:
+    def __init__(self, store: TaskStore, run: Callable[[], TaskRun | None] = lambda: None) -> None:
         self._store = store
-        self._run = run
+        self._find = run
+
+    @property
+    def _run(self) -> TaskRun | None:
+        """It may begin after a child has come."""
+        return self._find()
 
     @property
     def manifest_file(self) -> Path:
@@ -38,26 +44,23 @@ class SharedTask:
             raise KeyError(index)
         return found
 
-    def extents(self, index: int) -> list[Extent]:
-        return self._store.extents(index)
-
-    def using(self) -> AbstractContextManager[object]:
-        return self._store.using()
+    def reading(self, index: int) -> AbstractContextManager[list[Extent]]:
+        return self._store.reading(index)
 
     def on_have(self, host_id: str, items: list[tuple[int, bytes]]) -> None:
-        if self._run:
-            self._run.heard(host_id, items)
+        if run := self._run:
+            run.heard(host_id, items)
 
     def on_corrupt(self, host_id: str, index: int) -> None:
         """A child says that our bytes are bad: look again, and drop them if it is right."""
-        if self._run:
-            self._run.accused(index)
+        if run := self._run:
+            run.accused(index)
         elif self._store.has(index):
             self._store.recheck(index)
 
     def on_sent(self, host_id: str, nbytes: int) -> None:
-        if self._run:
-            self._run.sent(nbytes)
+        if run := self._run:
+            run.sent(nbytes)
 
     def on_joined(self, host_id: str) -> None:
         pass

@@ -1,0 +1,242 @@
+"""What became of a distribution, and how far one is: values that print themselves."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.filesize import decimal
+from rich.table import Table
+
+from dragonfly_ray.errors import DistributionFailedError, DragonflyError, from_report
+
+MOST_NAMED = 3
+_STYLES = {"done": "green", "failed": "red", "running": "cyan", "waiting": "dim"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One URL on one node. Bytes are those of the content, by where this node got them from."""
+
+    node_id: str
+    node: str
+    url: str
+    state: str
+    path: Path | None = None
+    size: int = 0
+    seconds: float = 0.0
+    bytes_origin: int = 0
+    bytes_peers: int = 0
+    bytes_object_store: int = 0
+    bytes_cache: int = 0
+    merged: bool = False
+    """Into a folder that was there before."""
+    error: DragonflyError | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.state == "done"
+
+    def to_dict(self) -> dict[str, Any]:
+        found = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        found["path"] = None if self.path is None else str(self.path)
+        found["error"] = None if self.error is None else self.error.to_dict()
+        return found | {"ok": self.ok}
+
+    @staticmethod
+    def from_record(node_id: str, node: str, url: str, record: Mapping[str, Any]) -> Outcome:
+        """From what a scheduler says of a node."""
+        kind = record["kind"]
+        return Outcome(
+            node_id=node_id,
+            node=node,
+            url=url,
+            state=record["state"],
+            path=Path(record["path"]) if record["path"] else None,
+            size=record["size"],
+            seconds=record["seconds"],
+            bytes_origin=record["bytes_origin"],
+            bytes_peers=record["bytes_peers"],
+            bytes_object_store=record["bytes_small"],
+            bytes_cache=record["bytes_cache"],
+            merged=record["merged"],
+            error=from_report(kind, record["message"]) if kind else None,
+        )
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """The end of it: an outcome for every node and URL."""
+
+    id: str
+    urls: tuple[str, ...]
+    outcomes: tuple[Outcome, ...]
+    seconds: float
+    size: int
+    """Bytes of content, all URLs together."""
+
+    @classmethod
+    def from_views(
+        cls, id: str, views: Sequence[Mapping[str, Any]], names: Mapping[str, str]
+    ) -> Distribution:
+        """From a scheduler's views, one a URL."""
+        outcomes = tuple(
+            Outcome.from_record(node, names.get(node, node[:12]), view["url"], record)
+            for view in views
+            for node, record in view["nodes"].items()
+        )
+        return cls(
+            id=id,
+            urls=tuple(view["url"] for view in views),
+            outcomes=outcomes,
+            seconds=max((view["seconds"] or 0.0 for view in views), default=0.0),
+            size=sum(view["size"] or 0 for view in views),
+        )
+
+    @property
+    def ok(self) -> bool:
+        """Every node has everything."""
+        return all(outcome.ok for outcome in self.outcomes)
+
+    @property
+    def failures(self) -> tuple[Outcome, ...]:
+        return tuple(outcome for outcome in self.outcomes if not outcome.ok)
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """Node id -> path, of the nodes that have it. With several URLs: of the first."""
+        return self.paths_of(self.urls[0])
+
+    def paths_of(self, url: str) -> dict[str, Path]:
+        """Node id -> path of one URL, spelled as in `urls`."""
+        return {o.node_id: o.path for o in self.outcomes if o.ok and o.url == url and o.path is not None}
+
+    def raise_for_failures(self) -> None:
+        """Raises `DistributionFailedError`, which carries this, unless everything went well."""
+        failed = self.failures
+        if not failed:
+            return
+        messages = list(dict.fromkeys(str(o.error) for o in failed))
+        nodes = list(dict.fromkeys(o.node for o in failed))
+        total = len({o.node_id for o in self.outcomes})
+        which = ", ".join(nodes[:MOST_NAMED]) + (", …" if len(nodes) > MOST_NAMED else "")
+        raise DistributionFailedError(
+            f"{len(nodes)} of {total} nodes failed ({which}): {'; '.join(messages[:MOST_NAMED])}",
+            distribution=self,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {
+            "id": self.id,
+            "ok": self.ok,
+            "urls": list(self.urls),
+            "seconds": self.seconds,
+            "size": self.size,
+            "outcomes": [outcome.to_dict() for outcome in self.outcomes],
+        }
+
+    def __repr__(self) -> str:
+        good, nodes = sum(o.ok for o in self.outcomes), len(self.outcomes)
+        source = self.urls[0] if len(self.urls) == 1 else f"{len(self.urls)} URLs"
+        word = "ok" if self.ok else f"{nodes - good} FAILED"
+        return f"<Distribution {source}: {good}/{nodes} {word}, {decimal(self.size)} in {self.seconds:.1f} s>"
+
+    def __rich__(self) -> Table:
+        table = Table(title=repr(self)[1:-1], title_justify="left", header_style="bold")
+        for heading in ("node", "state", "path"):
+            table.add_column(heading, overflow="fold")
+        for heading in ("size", "seconds", "origin", "peers", "object store", "cache"):
+            table.add_column(heading, justify="right")
+        for o in self.outcomes:
+            shown = str(o.path or "") if o.error is None else f"{o.error.kind}: {o.error}"
+            table.add_row(
+                o.node, f"[{_STYLES.get(o.state, 'none')}]{o.state}[/]", shown, decimal(o.size),
+                f"{o.seconds:.2f}", decimal(o.bytes_origin), decimal(o.bytes_peers),
+                decimal(o.bytes_object_store), decimal(o.bytes_cache),
+            )  # fmt: skip
+        return table
+
+    def _repr_html_(self) -> str:
+        heads = (
+            "node",
+            "state",
+            "path or error",
+            "size",
+            "seconds",
+            "origin",
+            "peers",
+            "object store",
+            "cache",
+        )
+        rows = []
+        for o in self.outcomes:
+            shown = str(o.path or "") if o.error is None else f"{o.error.kind}: {o.error}"
+            cells = (o.node, o.state, shown, decimal(o.size), f"{o.seconds:.2f}", decimal(o.bytes_origin),
+                     decimal(o.bytes_peers), decimal(o.bytes_object_store), decimal(o.bytes_cache))  # fmt: skip
+            rows.append("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in cells) + "</tr>")
+        head = "<tr>" + "".join(f"<th>{h}</th>" for h in heads) + "</tr>"
+        return f"<p>{html.escape(repr(self)[1:-1])}</p><table>{head}{''.join(rows)}</table>"
+
+
+@dataclass(frozen=True)
+class NodeProgress:
+    """One node, all URLs together; bytes."""
+
+    node_id: str
+    node: str
+    state: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a distribution is. `rate`: bytes a second over all nodes; `eta`: seconds, if known."""
+
+    phase: str
+    bytes_done: int
+    bytes_total: int
+    rate: float
+    eta: float | None
+    nodes: tuple[NodeProgress, ...] = field(default=(), repr=False)
+
+    @classmethod
+    def from_views(
+        cls, views: Sequence[Mapping[str, Any]], names: Mapping[str, str], rate: float
+    ) -> Progress:
+        """From a scheduler's views, one a URL."""
+        rows: dict[str, list[tuple[str, int, int]]] = {}
+        for view in views:
+            size = view["size"] or 0
+            for node, r in view["nodes"].items():
+                have = r["bytes_origin"] + r["bytes_peers"] + r["bytes_small"] + r["bytes_cache"]
+                done = size if r["state"] == "done" else min(size, have)
+                rows.setdefault(node, []).append((r["state"], done, size))
+        nodes = tuple(
+            NodeProgress(n, names.get(n, n[:12]), _state([s for s, _, _ in r]), sum(d for _, d, _ in r),
+                         sum(t for _, _, t in r))
+            for n, r in rows.items()
+        )  # fmt: skip
+        done, total = sum(n.done for n in nodes), sum(n.total for n in nodes)
+        phases = {view["phase"] for view in views} or {"resolving"}
+        phase = next(p for p in ("resolving", "running", "ended") if p in phases)
+        left = sum(n.total - n.done for n in nodes if n.state not in ("done", "failed"))
+        return cls(phase, done, total, rate, left / rate if rate > 0 and phase == "running" else None, nodes)
+
+    def __str__(self) -> str:
+        share = f"{100 * self.bytes_done / self.bytes_total:.0f} %" if self.bytes_total else "0 %"
+        ended = sum(n.state in ("done", "failed") for n in self.nodes)
+        eta = f", {self.eta:.0f} s left" if self.eta is not None else ""
+        speed = f"{decimal(int(self.rate))}/s"
+        return f"{self.phase}: {share} of {decimal(self.bytes_total)}, {speed}, {ended}/{len(self.nodes)} nodes{eta}"
+
+
+def _state(states: Sequence[str]) -> str:
+    for each in ("failed", "running", "waiting"):
+        if each in states:
+            return each
+    return "done"

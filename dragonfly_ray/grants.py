@@ -1,0 +1,115 @@
+"""Signed permissions to read a task from its holders: short-lived, for one host and one task.
+
+A scheduler issues them with the cluster's private key; peers know the public key only.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from dragonfly_ray.errors import GrantError
+from dragonfly_ray.model import digest
+
+SIGNATURE_SIZE = 64
+MAX_TOKEN = 1024
+SKEW = 60.0
+"""Seconds that the clocks of two hosts may differ."""
+
+
+class _Claims(msgspec.Struct, frozen=True, array_like=True):
+    key: bytes
+    task_id: str
+    holder: str
+    tenant: str
+    expires: float
+
+
+def _key_id(public: bytes) -> bytes:
+    return digest(public)[:8]
+
+
+class SigningKey:
+    """An Ed25519 private key. Its repr shows nothing of it."""
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+
+    def __repr__(self) -> str:
+        return f"SigningKey({_key_id(self.public_bytes()).hex()})"
+
+    @classmethod
+    def generate(cls) -> SigningKey:
+        return cls(Ed25519PrivateKey.generate())
+
+    @classmethod
+    def from_private_bytes(cls, data: bytes) -> SigningKey:
+        return cls(Ed25519PrivateKey.from_private_bytes(data))
+
+    @classmethod
+    def load_or_create(cls, path: Path) -> SigningKey:
+        """The key in `path`, readable by its owner alone; made if it is missing."""
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = path.with_name(f"{path.name}.{os.getpid()}.new")
+        key = cls.generate()
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(key.private_bytes())
+            os.link(draft, path)
+        except FileExistsError:
+            return cls.from_private_bytes(path.read_bytes())
+        finally:
+            draft.unlink(missing_ok=True)
+        return key
+
+    def private_bytes(self) -> bytes:
+        return self._key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+
+    def public_bytes(self) -> bytes:
+        return self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+    def sign(self, data: bytes) -> bytes:
+        return self._key.sign(data)
+
+
+class GrantIssuer:
+    """Signs grants."""
+
+    def __init__(self, key: SigningKey) -> None:
+        self._key = key
+        self._id = _key_id(key.public_bytes())
+
+    def issue(self, task_id: str, holder: str, tenant: str, ttl: float) -> bytes:
+        """A grant for the host `holder`, good for `ttl` seconds."""
+        claims = msgspec.msgpack.encode(_Claims(self._id, task_id, holder, tenant, time.time() + ttl))
+        return self._key.sign(claims) + claims
+
+
+class GrantVerifier:
+    """Knows the public keys, of which there are two while one replaces the other."""
+
+    def __init__(self, public_keys: Iterable[bytes]) -> None:
+        self._keys = {_key_id(key): Ed25519PublicKey.from_public_bytes(key) for key in public_keys}
+
+    def verify(self, token: bytes, task_id: str, holder: str, now: float | None = None) -> None:
+        """Raises `GrantError` unless `token` lets `holder` read `task_id` at `now` (Unix time)."""
+        if not SIGNATURE_SIZE < len(token) <= MAX_TOKEN:
+            raise GrantError("no grant")
+        signature, data = token[:SIGNATURE_SIZE], token[SIGNATURE_SIZE:]
+        try:
+            claims = msgspec.msgpack.decode(data, type=_Claims)
+            self._keys[claims.key].verify(signature, data)
+        except (msgspec.DecodeError, KeyError, InvalidSignature):
+            raise GrantError("the grant is not signed by this cluster") from None
+        if claims.task_id != task_id or claims.holder != holder:
+            raise GrantError("the grant is for another task or another host")
+        if (time.time() if now is None else now) > claims.expires + SKEW:
+            raise GrantError("the grant has expired")

@@ -1,0 +1,132 @@
+"""Open files of a store, a bounded number of them, and bytes between them without passing through here."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+FICLONE = 0x40049409
+MOST_OPEN = 512
+_UNSUPPORTED = (
+    errno.EOPNOTSUPP,
+    errno.ENOSYS,
+    errno.EXDEV,
+    errno.EINVAL,
+    errno.ENOTTY,
+    errno.EPERM,
+    errno.EBADF,
+)
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def allocate(fd: int, size: int) -> None:
+    """Reserves `size` bytes of disk, so that a full one is found out before the transfer."""
+    if os.fstat(fd).st_size >= size:
+        return
+    # Not os.posix_fallocate: where the file system cannot, it writes zeros instead.
+    while _libc.fallocate(fd, 0, ctypes.c_int64(0), ctypes.c_int64(size)):
+        code = ctypes.get_errno()
+        if code == errno.EINTR:
+            continue
+        if code not in _UNSUPPORTED:
+            raise OSError(code, os.strerror(code))
+        os.ftruncate(fd, size)
+        return
+
+
+def write_all(fd: int, view: memoryview, offset: int) -> None:
+    while view:
+        count = os.pwrite(fd, view, offset)
+        view, offset = view[count:], offset + count
+
+
+def copy(source: int, target: int, offset: int, length: int, to: int = 0) -> None:
+    """`length` bytes between two files inside the kernel: shared blocks, else a copy."""
+    if not length:
+        return
+    whole = not offset and not to and os.fstat(source).st_size == length
+    if whole:
+        try:
+            fcntl.ioctl(target, FICLONE, source)
+            return
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+    while length:
+        try:
+            count = os.copy_file_range(source, target, length, offset, to)
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+            os.lseek(target, to, os.SEEK_SET)
+            count = os.sendfile(target, source, offset, length)
+        if not count:
+            raise OSError(errno.EIO, "the file is shorter than it should be")
+        length, offset, to = length - count, offset + count, to + count
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except PermissionError:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # finished: it is only read
+
+
+class _Open:
+    __slots__ = ("fd", "users")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.users = 0
+
+
+class OpenFiles:
+    """Keeps files open while they are used, and the latest ones afterwards."""
+
+    def __init__(self, most: int = MOST_OPEN) -> None:
+        self._most = most
+        self._files: OrderedDict[Path, _Open] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def use(self, path: Path) -> Iterator[int]:
+        """A descriptor, good until the end of the block. Raises `OSError`."""
+        with self._lock:
+            found = self._files.get(path)
+            if found is None:
+                found = self._files[path] = _Open(_open(path))
+                self._shrink()
+            self._files.move_to_end(path)
+            found.users += 1
+        try:
+            yield found.fd
+        finally:
+            with self._lock:
+                found.users -= 1
+                if not found.users and self._files.get(path) is not found:
+                    os.close(found.fd)
+
+    def forget(self, path: Path) -> None:
+        """The name means another file now, or none."""
+        with self._lock:
+            found = self._files.pop(path, None)
+            if found and not found.users:
+                os.close(found.fd)
+
+    def close(self) -> None:
+        for path in list(self._files):
+            self.forget(path)
+
+    def _shrink(self) -> None:
+        for path in list(self._files):
+            if len(self._files) <= self._most:
+                return
+            if not self._files[path].users and path is not next(reversed(self._files)):
+                os.close(self._files.pop(path).fd)

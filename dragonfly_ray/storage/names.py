@@ -1,0 +1,75 @@
+"""Names of a listing that must not leave its folder."""
+
+from __future__ import annotations
+
+import posixpath
+import unicodedata
+from urllib.parse import unquote
+
+from dragonfly_ray.errors import UnsafePathError
+from dragonfly_ray.model import Manifest
+
+LONGEST_NAME = 255
+LONGEST_PATH = 4000
+
+
+def check_manifest(manifest: Manifest) -> None:
+    """Raises `UnsafePathError` naming the first entry that cannot be written safely."""
+    files: dict[str, str] = {}
+    folders: dict[str, str] = {}
+    for entry in manifest.entries:
+        _check(entry.path)
+        key = _key(entry.path)
+        if key in files or (entry.kind != "dir" and key in folders):
+            _refuse(entry.path, f"clashes with {files.get(key) or folders[key]!r}")
+        if entry.kind == "dir":
+            folders[key] = entry.path
+        else:
+            files[key] = entry.path
+        parent = posixpath.dirname(entry.path)
+        while parent:
+            above = _key(parent)
+            if above in files:
+                _refuse(entry.path, f"lies below the file {files[above]!r}")
+            known = folders.setdefault(above, parent)
+            if known != parent:
+                _refuse(entry.path, f"clashes with the folder {known!r}")
+            parent = posixpath.dirname(parent)
+        if entry.kind == "symlink":
+            _check_target(entry.path, entry.target)
+    links = [e.path for e in manifest.entries if e.kind == "symlink"]
+    for link in links:
+        if any(e.path.startswith(link + "/") for e in manifest.entries):
+            _refuse(link, "is a symlink with entries below it")
+
+
+def _key(path: str) -> str:
+    """Equal for names that some file systems cannot tell apart."""
+    return unicodedata.normalize("NFC", path).casefold()
+
+
+def _check(path: str) -> None:
+    if not path or path.startswith("/"):
+        _refuse(path, "is not relative")
+    if len(path.encode(errors="surrogateescape")) > LONGEST_PATH:
+        _refuse(path[:80], "is too long")
+    for form in (path, unquote(path)):
+        if "\0" in form or "\\" in form or any(ord(c) < 32 or ord(c) == 127 for c in form):
+            _refuse(path, "holds a backslash or a control character")
+        for name in form.split("/"):
+            if name in ("", ".", ".."):
+                _refuse(path, f"holds {name or 'an empty name'!r}")
+            if len(name.encode(errors="surrogateescape")) > LONGEST_NAME:
+                _refuse(path[:80], "holds a name longer than 255 bytes")
+
+
+def _check_target(path: str, target: str) -> None:
+    if not target or target.startswith("/") or "\0" in target or "\\" in target:
+        _refuse(path, f"points to {target!r}")
+    found = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+    if found == ".." or found.startswith("../"):
+        _refuse(path, f"points outside its folder, to {target!r}")
+
+
+def _refuse(path: str, why: str) -> None:
+    raise UnsafePathError(f"the listing's entry {path!r} {why}; nothing was written")

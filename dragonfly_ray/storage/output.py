@@ -1,0 +1,245 @@
+"""Outputs: a file or a tree at a place of the caller's choice, whole or not at all.
+
+Bytes never pass through this process: a hard link where the file system permits, else shared
+blocks, else a copy inside the kernel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from dragonfly_ray.errors import DestinationError, StorageError, StorageFullError, UnsafePathError
+from dragonfly_ray.model import Entry, Manifest
+from dragonfly_ray.storage import files
+
+PREFIX = ".dragonfly-"
+"""Names of what is not finished begin so."""
+_NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES)
+_COMPARE = 1024 * 1024
+
+
+class Stored(NamedTuple):
+    """Where an entry's bytes lie. `whole`: the file holds nothing else, and may be linked."""
+
+    file: Path
+    offset: int
+    whole: bool
+
+
+@dataclass(slots=True)
+class Published:
+    """What was done. `merged`: into a folder that was there. The numbers count files."""
+
+    path: Path
+    merged: bool = False
+    linked: int = 0
+    copied: int = 0
+    unchanged: int = 0
+
+
+class Output:
+    """Makes the entries of a manifest visible. `link`: whether they may share blocks with the store."""
+
+    def __init__(
+        self, manifest: Manifest, stored: Callable[[int], Stored], *, link: bool, durable: bool
+    ) -> None:
+        self._manifest = manifest
+        self._stored = stored
+        self._link = link
+        self._durable = durable
+
+    def publish(self, dest: Path) -> Published:
+        """Raises `DestinationError`, `StorageFullError`, `UnsafePathError`."""
+        done = Published(dest)
+        with _errors(dest):
+            dest.parent.mkdir(parents=True, exist_ok=True)
+            if not self._manifest.directory:
+                if dest.is_dir() and not dest.is_symlink():
+                    raise DestinationError(f"{dest}: is a folder; end dest with '/' to put the file into it")
+                self._file(0, dest, done)
+            elif _exists(dest):
+                self._merge(dest, done)
+            else:
+                self._tree(dest, done)
+            if self._durable:
+                _sync_folder(dest.parent)
+        return done
+
+    # --- trees ------------------------------------------------------------------------------
+
+    def _tree(self, dest: Path, done: Published) -> None:
+        draft = _beside(dest)
+        try:
+            draft.mkdir()
+            self._entries(draft, done)
+            os.rename(draft, dest)
+        finally:
+            if draft.exists():
+                shutil.rmtree(draft, ignore_errors=True)
+
+    def _merge(self, dest: Path, done: Published) -> None:
+        if not stat.S_ISDIR(os.lstat(dest).st_mode):
+            raise DestinationError(f"{dest}: exists and is no folder; a directory cannot replace it")
+        done.merged = True
+        self._refuse_symlinks(dest)
+        self._entries(dest, done)
+
+    def _refuse_symlinks(self, dest: Path) -> None:
+        """Before anything is written: no folder on the way may lead elsewhere."""
+        seen: set[str] = set()
+        for entry in self._manifest.entries:
+            names = entry.path.split("/")
+            folders = names if entry.kind == "dir" else names[:-1]
+            for depth in range(1, len(folders) + 1):
+                part = "/".join(folders[:depth])
+                if part in seen:
+                    continue
+                seen.add(part)
+                found = dest / part
+                if found.is_symlink():
+                    raise UnsafePathError(
+                        f"{found}: a symlink lies where a folder must be; nothing was written"
+                    )
+                if _exists(found) and not found.is_dir():
+                    raise DestinationError(
+                        f"{found}: a file lies where a folder must be; nothing was written"
+                    )
+
+    def _entries(self, root: Path, done: Published) -> None:
+        made: set[str] = set()
+        for number, entry in enumerate(self._manifest.entries):
+            folder = entry.path if entry.kind == "dir" else entry.path.rpartition("/")[0]
+            if folder and folder not in made:
+                (root / folder).mkdir(parents=True, exist_ok=True)
+                made.add(folder)
+            if entry.kind == "file":
+                self._file(number, root / entry.path, done)
+            elif entry.kind == "symlink":
+                _symlink(entry, root / entry.path)
+
+    # --- one file ---------------------------------------------------------------------------
+
+    def _file(self, number: int, target: Path, done: Published) -> None:
+        entry = self._manifest.entries[number]
+        stored = self._stored(number)
+        if self._unchanged(entry, stored, target):
+            done.unchanged += 1
+            return
+        draft = _beside(target)
+        try:
+            if self._make(entry, stored, draft):
+                done.linked += 1
+            else:
+                done.copied += 1
+            os.replace(draft, target)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                draft.unlink()
+
+    def _make(self, entry: Entry, stored: Stored, draft: Path) -> bool:
+        """Whether it is a link."""
+        if self._link and stored.whole and entry.size:
+            try:
+                os.link(stored.file, draft)
+                return True
+            except OSError as error:
+                if error.errno not in _NO_LINK:
+                    raise
+        mode = 0o644 if entry.mode is None else entry.mode & 0o777 | stat.S_IWUSR
+        target = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            if entry.size:
+                source = os.open(stored.file, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    files.copy(source, target, stored.offset, entry.size)
+                finally:
+                    os.close(source)
+            os.fchmod(target, mode)
+            if entry.mtime_ns is not None:
+                os.utime(target, ns=(entry.mtime_ns, entry.mtime_ns))
+            if self._durable:
+                os.fsync(target)
+        finally:
+            os.close(target)
+        return False
+
+    def _unchanged(self, entry: Entry, stored: Stored, target: Path) -> bool:
+        try:
+            found = os.lstat(target)
+        except FileNotFoundError:
+            return False
+        if not stat.S_ISREG(found.st_mode):
+            if stat.S_ISDIR(found.st_mode):
+                raise DestinationError(f"{target}: a folder lies where a file must be")
+            return False
+        if found.st_size != entry.size:
+            return False
+        if not entry.size:
+            return True
+        inside = os.stat(stored.file)
+        if stored.whole and (found.st_dev, found.st_ino) == (inside.st_dev, inside.st_ino):
+            return self._link
+        return _same(stored, target, entry.size)
+
+
+def _same(stored: Stored, target: Path, size: int) -> bool:
+    with stored.file.open("rb") as ours, target.open("rb") as theirs:
+        ours.seek(stored.offset)
+        while size > 0:
+            part = min(_COMPARE, size)
+            if ours.read(part) != theirs.read(part):
+                return False
+            size -= part
+    return True
+
+
+def _symlink(entry: Entry, target: Path) -> None:
+    if target.is_symlink() and os.readlink(target) == entry.target:
+        return
+    draft = _beside(target)
+    try:
+        draft.symlink_to(entry.target)
+        os.replace(draft, target)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            draft.unlink()
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{PREFIX}{secrets.token_hex(8)}")
+
+
+def _exists(path: Path) -> bool:
+    return os.path.lexists(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _errors(dest: Path) -> Iterator[None]:
+    try:
+        yield
+    except (StorageError, UnsafePathError):
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            text = f"{dest}: the disk is full; nothing was left there"
+            raise StorageFullError(text) from None
+        text = f"{error.filename or dest}: {error.strerror or error}; choose another dest or its permissions"
+        raise DestinationError(text) from None

@@ -1,0 +1,311 @@
+"""A node's piece store: a folder with one subfolder a task."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from dragonfly_ray.config import StorageSettings
+from dragonfly_ray.errors import InvalidRequestError, StorageError, StorageFullError
+from dragonfly_ray.model import Manifest, Task, digest
+from dragonfly_ray.storage import eviction
+from dragonfly_ray.storage.files import OpenFiles
+from dragonfly_ray.storage.media import medium
+from dragonfly_ray.storage.names import check_manifest
+from dragonfly_ray.storage.task_store import JOURNAL, MANIFEST, TaskStore
+
+log = logging.getLogger(__name__)
+
+TASK = "task"
+MOST_STORES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Bytes. `held`: of all tasks' content; `free`, `total`: of the file system."""
+
+    held: int
+    free: int
+    total: int
+
+
+class PieceStore:
+    """Takes the first free `store-N` below the root, and holds it while the process lives.
+
+    `host_id` belongs to the folder: it outlives processes and Ray's node ids. After a reboot
+    everything is hashed again before it is used: what a crash of the machine left is not known.
+    """
+
+    def __init__(self, settings: StorageSettings, *, boot_id: str | None = None) -> None:
+        self.settings = settings
+        self._medium = medium(settings.medium)
+        self.path, self._lock_fd = _claim(self._medium.folder(settings.root))
+        self.files = OpenFiles()
+        self.on_evicted: Callable[[Task], None] = lambda task: None
+        """Told of every task that made room for another."""
+        self._tasks: dict[str, TaskStore] = {}
+        self._used: dict[str, float] = {}
+        self._by_digest: dict[bytes, tuple[TaskStore, int]] = {}
+        self._twins: dict[bytes, Path] = {}
+        self._lock = threading.RLock()
+        self.host_id = self._identity()
+        self._pins: dict[str, dict[str, float | None]] = self._load_pins()
+        self._load(self._rebooted(boot_id))
+
+    def __repr__(self) -> str:
+        return f"PieceStore({self.path}: {len(self._tasks)} tasks)"
+
+    # --- start ------------------------------------------------------------------------------
+
+    def _identity(self) -> str:
+        file = self.path / "id"
+        if not file.exists():
+            _write(file, secrets.token_hex(16).encode())
+        return file.read_text()
+
+    def _rebooted(self, boot_id: str | None) -> bool:
+        now = boot_id if boot_id is not None else _boot_id()
+        file = self.path / "boot"
+        before = file.read_text() if file.exists() else now
+        _write(file, now.encode())
+        return before != now
+
+    def _load(self, rebooted: bool) -> None:
+        tasks = self.path / "tasks"
+        tasks.mkdir(exist_ok=True)
+        shutil.rmtree(self.path / "spool", ignore_errors=True)
+        (self.path / "spool").mkdir()
+        for folder in sorted(tasks.iterdir()):
+            try:
+                task = msgspec.msgpack.decode((folder / TASK).read_bytes(), type=Task)
+                data = (folder / MANIFEST).read_bytes()
+                if folder.name != task.id or digest(data) != task.manifest_digest:
+                    raise ValueError("not the task that it says")
+                found = TaskStore(self, folder, task, Manifest.decode(data))
+            except (OSError, ValueError, msgspec.DecodeError) as error:
+                log.warning("%s dropped: %s", folder, error)
+                shutil.rmtree(folder, ignore_errors=True)
+                continue
+            self._tasks[task.id] = found
+            self._used[task.id] = (folder / JOURNAL).stat().st_mtime
+            if rebooted:
+                bad = found.recheck_all()
+                if bad:
+                    log.warning("%s: %d pieces did not survive the reboot", task.url, len(bad))
+            for index, known in enumerate(found.digests):
+                if known is not None:
+                    self._by_digest.setdefault(known, (found, index))
+
+    # --- tasks ------------------------------------------------------------------------------
+
+    def tasks(self) -> list[TaskStore]:
+        with self._lock:
+            return list(self._tasks.values())
+
+    def get(self, task_id: str) -> TaskStore | None:
+        return self._tasks.get(task_id)
+
+    def open(self, task: Task, manifest: Manifest) -> TaskStore:
+        """Resumes the task, or makes room for it. Raises `UnsafePathError`, `StorageFullError`."""
+        with self._lock:
+            found = self._tasks.get(task.id)
+            if found is not None:
+                return found
+            check_manifest(manifest)
+            self.make_room(task.size)
+            final = self.path / "tasks" / task.id
+            draft = self.path / "spool" / secrets.token_hex(8)
+            try:
+                draft.mkdir(parents=True)
+                (draft / MANIFEST).write_bytes(manifest.encode())
+                (draft / TASK).write_bytes(msgspec.msgpack.encode(task))
+                os.rename(draft, final)
+            except OSError as error:
+                shutil.rmtree(draft, ignore_errors=True)
+                raise StorageFullError(f"{self.path}: {error.strerror}") from None
+            found = self._tasks[task.id] = TaskStore(self, final, task, manifest)
+            self._used[task.id] = time.time()
+            return found
+
+    def touch(self, task: TaskStore) -> None:
+        """It was used just now."""
+        self._used[task.task.id] = time.time()
+
+    # --- the same content -------------------------------------------------------------------
+
+    def find(self, wanted: bytes) -> tuple[TaskStore, int] | None:
+        """A verified piece with this digest, in any task."""
+        return self._by_digest.get(wanted)
+
+    def learnt(self, found: bytes, task: TaskStore, index: int) -> None:
+        self._by_digest.setdefault(found, (task, index))
+
+    def unlearnt(self, found: bytes | None, task: TaskStore, index: int) -> None:
+        if found is not None and self._by_digest.get(found) == (task, index):
+            del self._by_digest[found]
+
+    def twin(self, key: bytes, path: Path) -> Path | None:
+        """A finished file with the same content; `path` is one from now on if there is none."""
+        with self._lock:
+            found = self._twins.get(key)
+            if found is None or not found.exists():
+                self._twins[key] = path
+                return None
+            return found
+
+    # --- pins -------------------------------------------------------------------------------
+
+    def pin(self, task_id: str, owner: str, expires: float | None) -> None:
+        """Keeps a task until `expires` (Unix time; None: until it is unpinned)."""
+        with self._lock:
+            if task_id not in self._tasks:
+                raise InvalidRequestError(f"task {task_id[:12]} is not in the store {self.path}")
+            self._pins.setdefault(task_id, {})[owner] = expires
+            self._save_pins()
+
+    def unpin(self, task_id: str, owner: str) -> None:
+        with self._lock:
+            owners = self._pins.get(task_id, {})
+            owners.pop(owner, None)
+            if not owners:
+                self._pins.pop(task_id, None)
+            self._save_pins()
+
+    def pins(self, task_id: str) -> dict[str, float | None]:
+        """Owner -> expiry, of the pins that hold."""
+        now = time.time()
+        return {o: e for o, e in self._pins.get(task_id, {}).items() if e is None or e > now}
+
+    def _load_pins(self) -> dict[str, dict[str, float | None]]:
+        try:
+            data = (self.path / "pins").read_bytes()
+            return msgspec.json.decode(data, type=dict[str, dict[str, float | None]])
+        except (OSError, msgspec.DecodeError):
+            return {}
+
+    def _save_pins(self) -> None:
+        _write(self.path / "pins", msgspec.json.encode(self._pins))
+
+    # --- room -------------------------------------------------------------------------------
+
+    def evict(self, task_id: str) -> int:
+        """Drops a task; the bytes of content freed. Raises `InvalidRequestError` if it is kept."""
+        with self._lock:
+            found = self._tasks.get(task_id)
+            if found is None:
+                return 0
+            if found.users:
+                raise InvalidRequestError(f"{found.task.url}: is in use and cannot be evicted now")
+            if self.pins(task_id):
+                owners = ", ".join(sorted(self.pins(task_id)))
+                raise InvalidRequestError(f"{found.task.url}: is pinned by {owners}; unpin it first")
+            del self._tasks[task_id]
+            self._used.pop(task_id, None)
+            self._pins.pop(task_id, None)
+            freed = sum(found.table[i].length for i in range(len(found.table)) if found.has(i))
+            found.remove()
+            return freed
+
+    def make_room(self, need: int) -> None:
+        """Evicts until `need` more bytes fit. Raises `StorageFullError` if they cannot."""
+        with self._lock:
+            free, total = self._medium.space(self.path)
+            held = sum(t.task.size for t in self._tasks.values())
+            # What tasks under way have still to write is spoken for.
+            owed = sum(t.table.size - _written(t) for t in self._tasks.values() if not t.complete)
+            spare = int(total * self.settings.keep_free)
+            over = max(0, need + owed - (free - spare))
+            if self.settings.quota is not None:
+                s = self.settings
+                over = max(over, eviction.excess(held, need, self.settings.quota, s.high_water, s.low_water))
+            for task_id in eviction.choose(self._candidates(), over) if over else []:
+                self._drop(task_id)
+            self._check_room(need, owed, spare)
+
+    def _check_room(self, need: int, owed: int, spare: int) -> None:
+        free, _ = self._medium.space(self.path)
+        held = sum(t.task.size for t in self._tasks.values())
+        quota = self.settings.quota
+        if quota is not None and held + need > quota:
+            raise StorageFullError(
+                f"{self.path}: {need:,} bytes do not fit into the quota of {quota:,} with {held:,} kept; "
+                "raise storage.quota, or evict or unpin something"
+            )
+        if need + owed > free - spare:
+            raise StorageFullError(
+                f"{self.path}: {need:,} bytes do not fit, {max(0, free - spare - owed):,} are free; "
+                "free some space, or set storage.root"
+            )
+
+    def _candidates(self) -> list[eviction.Held]:
+        return [
+            eviction.Held(i, t.task.size, self._used.get(i, 0.0), bool(t.users or self.pins(i)))
+            for i, t in self._tasks.items()
+        ]
+
+    def _drop(self, task_id: str) -> None:
+        found = self._tasks.get(task_id)
+        with contextlib.suppress(InvalidRequestError):
+            self.evict(task_id)
+            if found:
+                log.info("%s evicted", found.task.url)
+                self.on_evicted(found.task)
+
+    def usage(self) -> Usage:
+        free, total = self._medium.space(self.path)
+        return Usage(sum(_written(t) for t in self.tasks()), free, total)
+
+    def close(self) -> None:
+        """Lets go of the folder; what is in it stays."""
+        with self._lock:
+            for task in self._tasks.values():
+                task.close()
+            self.files.close()
+            if self._lock_fd >= 0:
+                os.close(self._lock_fd)
+                self._lock_fd = -1
+
+
+def _written(task: TaskStore) -> int:
+    if task.complete:
+        return task.table.size
+    return min(task.table.size, task.count * task.table.leaf)
+
+
+def _claim(root: Path) -> tuple[Path, int]:
+    """The first store that no living process holds. Raises `StorageError`."""
+    for number in range(MOST_STORES):
+        folder = root / f"store-{number}"
+        folder.mkdir(mode=0o755, exist_ok=True)
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            continue
+        return folder, descriptor
+    raise StorageError(f"{root}: all {MOST_STORES} stores are in use")
+
+
+def _write(path: Path, data: bytes) -> None:
+    draft = path.with_name(f"{path.name}.new")
+    draft.write_bytes(data)
+    os.replace(draft, path)
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,195 @@
+"""A child's end of a connection to one parent."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from dragonfly_ray.config import TransportSettings
+from dragonfly_ray.errors import GrantError, ProtocolError, StalledError, TransportError
+from dragonfly_ray.model import Endpoint
+from dragonfly_ray.transport import protocol as p
+from dragonfly_ray.transport.protocol import Busy, Missing, Pong
+
+__all__ = ["Busy", "Data", "Missing", "ParentConnection", "Pong"]
+
+CHUNK = 1024 * 1024
+"""The most that one read from the socket takes."""
+KEEPALIVE = ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 2), (socket.TCP_KEEPCNT, 3))
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """A piece, in the buffer that was lent for it. `digest` is what the parent says of it."""
+
+    index: int
+    digest: bytes
+    view: memoryview
+
+
+Answer = Data | Busy | Missing | Pong
+
+
+class ParentConnection:
+    """Sends from any thread; one thread receives.
+
+    `bitmap`, `digests`: what the parent said that it has, when the connection was opened.
+    """
+
+    def __init__(self, sock: socket.socket, name: str, settings: TransportSettings) -> None:
+        self._sock = sock
+        self._name = name
+        self._settings = settings
+        self._sending = threading.Lock()
+        self._closed = False
+        self.bitmap = b""
+        self.digests: dict[int, bytes] = {}
+
+    def __repr__(self) -> str:
+        return f"ParentConnection({self._name})"
+
+    @classmethod
+    def open(
+        cls,
+        endpoints: Sequence[Endpoint],
+        task_id: str,
+        host_id: str,
+        grant: bytes,
+        settings: TransportSettings,
+    ) -> ParentConnection:
+        """Connects to the first endpoint that answers, and waits until the parent says what it has.
+
+        Raises `GrantError` if it refuses the grant, else `TransportError`.
+        """
+        failure: TransportError | None = None
+        for endpoint in endpoints:
+            name = f"{endpoint.address}:{endpoint.port}"
+            try:
+                sock = socket.create_connection((endpoint.address, endpoint.port), settings.connect_timeout)
+            except OSError as error:
+                failure = TransportError(f"{name}: {error.strerror or type(error).__name__}")
+                continue
+            connection = cls(sock, name, settings)
+            try:
+                connection._greet(p.Hello(task_id, host_id, grant))
+            except BaseException:
+                connection.close()
+                raise
+            return connection
+        raise failure or TransportError("the parent has no endpoint")
+
+    def _greet(self, hello: p.Hello) -> None:
+        sock = self._sock
+        sock.settimeout(self._settings.stall_timeout)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in KEEPALIVE:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        self._send(hello)
+        answer = self._frame()
+        if isinstance(answer, p.Refused):
+            kind = GrantError if "grant" in answer.reason else TransportError
+            raise kind(f"{self._name}: {answer.reason}")
+        if not isinstance(answer, p.Welcome):
+            raise ProtocolError(f"{self._name}: greeted with {type(answer).__name__}")
+        self.bitmap, self.digests = answer.bitmap, dict(answer.digests)
+
+    # --- sending ----------------------------------------------------------------------------
+
+    def request(self, first: int, count: int) -> None:
+        """Asks for `count` pieces from `first` on; each is answered by `Data`, `Busy` or `Missing`."""
+        self._send(p.Request(first, count))
+
+    def cancel(self, first: int, count: int) -> None:
+        self._send(p.Cancel(first, count))
+
+    def have(self, items: Sequence[tuple[int, bytes]]) -> None:
+        """Tells the parent what is here; it may want it from us."""
+        most = p.MAX_FRAME // 64
+        for start in range(0, len(items), most):
+            self._send(p.Have(tuple(items[start : start + most])))
+
+    def corrupt(self, index: int) -> None:
+        self._send(p.Corrupt(index))
+
+    def ping(self) -> None:
+        self._send(p.Ping())
+
+    def _send(self, frame: p.Frame) -> None:
+        data = p.encode(frame)
+        try:
+            with self._sending:
+                self._sock.sendall(data)
+        except TimeoutError:
+            raise StalledError(f"{self._name}: takes no more requests") from None
+        except OSError as error:
+            raise TransportError(f"{self._name}: {error.strerror or 'closed'}") from None
+
+    # --- receiving --------------------------------------------------------------------------
+
+    def receive(
+        self, take: Callable[[int, int], memoryview], progress: Callable[[int], None] = lambda count: None
+    ) -> Answer:
+        """The next answer. `take(index, length)` lends the buffer for a piece.
+
+        Raises `StalledError` after `stall_timeout` seconds without a byte.
+        """
+        while True:
+            frame = self._frame()
+            if isinstance(frame, p.DataHeader):
+                view = take(frame.index, frame.length)
+                self._fill(view, progress)
+                return Data(frame.index, frame.digest, view)
+            if isinstance(frame, (Busy, Missing, Pong)):
+                return frame
+            if frame is not None:
+                raise ProtocolError(f"{self._name}: a parent does not send {type(frame).__name__}")
+
+    def manifest(self, size: int) -> bytes:
+        """The manifest's `size` bytes. Before the first request only."""
+        found = bytearray()
+        while len(found) < size:
+            self._send(p.ManifestRequest(len(found), min(p.MANIFEST_CHUNK, size - len(found))))
+            answer = self._frame()
+            if not isinstance(answer, p.ManifestData) or answer.offset != len(found) or not answer.data:
+                raise ProtocolError(f"{self._name}: sent no manifest")
+            found += answer.data
+        return bytes(found)
+
+    def _frame(self) -> p.Frame | None:
+        header = bytearray(p.HEADER.size)
+        self._fill(memoryview(header))
+        kind, length = p.decode_header(header)
+        body = bytearray(length)
+        if length:
+            self._fill(memoryview(body))
+        return p.decode(kind, bytes(body))
+
+    def _fill(self, view: memoryview, progress: Callable[[int], None] | None = None) -> None:
+        at, end = 0, len(view)
+        try:
+            while at < end:
+                count = self._sock.recv_into(view[at : at + CHUNK])
+                if not count:
+                    raise TransportError(f"{self._name}: closed by the parent")
+                at += count
+                if progress:
+                    progress(count)
+        except TimeoutError:
+            text = f"{self._name}: silent for {self._settings.stall_timeout:g} s"
+            raise StalledError(text) from None
+        except TransportError:
+            raise
+        except OSError as error:
+            raise TransportError(f"{self._name}: {error.strerror or 'closed'}") from None
+
+    def close(self) -> None:
+        """From any thread; whoever is receiving gets a `TransportError`."""
+        if not self._closed:
+            self._closed = True
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)
+            self._sock.close()

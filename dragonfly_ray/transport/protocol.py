@@ -1,0 +1,256 @@
+"""The piece protocol, without sockets: bytes to frames and back.
+
+A child opens one connection to each parent. Every frame is an 8-byte header (type, flags, two
+bytes of zero, length of the body; big-endian) and its body. A `Data` frame is followed by the
+piece itself, whose length is in the body: it never passes through here. Frames of a type that is
+not known are skipped, so that a newer peer may say more than an older one understands.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from dragonfly_ray.errors import ProtocolError
+from dragonfly_ray.model import DIGEST_SIZE
+
+VERSION = 1
+HEADER = struct.Struct("!BBHI")
+MAX_FRAME = 4 * 1024 * 1024
+MAX_HELLO = 8 * 1024
+"""Nobody without a grant makes us hold more than this."""
+MAX_PIECE = 64 * 1024 * 1024
+MANIFEST_CHUNK = 1024 * 1024
+_INDEX = struct.Struct("!I")
+_PAIR = struct.Struct("!II")
+_OFFSET = struct.Struct("!Q")
+_RANGE = struct.Struct("!QI")
+_HELLO = struct.Struct("!HIBBH")
+_DATA = struct.Struct(f"!II{DIGEST_SIZE}s")
+_ITEM = struct.Struct(f"!I{DIGEST_SIZE}s")
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The child's first word. `features`: bits of what it understands beyond version 1."""
+
+    task_id: str
+    host_id: str
+    grant: bytes
+    version: int = VERSION
+    features: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """What the parent has: a bitmap (piece 0 is bit 0 of byte 0) and the digests of those pieces."""
+
+    bitmap: bytes
+    digests: tuple[tuple[int, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The child wants `count` pieces from `first` on."""
+
+    first: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """The child does not want these any more; what is on its way arrives still."""
+
+    first: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Have:
+    """The child has these pieces now."""
+
+    items: tuple[tuple[int, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Corrupt:
+    """What came as this piece does not match its digest."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestRequest:
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestData:
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DataHeader:
+    """The `length` bytes of piece `index` follow."""
+
+    index: int
+    length: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Not now: these were not sent, and may be asked for again."""
+
+    first: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """The parent has this piece no more."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    pass
+
+
+Frame = (
+    Hello | Welcome | Refused | Request | Cancel | Have | Corrupt | ManifestRequest | ManifestData
+    | DataHeader | Busy | Missing | Ping | Pong
+)  # fmt: skip
+_TYPES: dict[type, int] = {
+    Hello: 1, Welcome: 2, Refused: 3, Request: 4, Cancel: 5, Have: 6, Corrupt: 7, ManifestRequest: 8,
+    ManifestData: 9, DataHeader: 10, Busy: 11, Missing: 12, Ping: 13, Pong: 14,
+}  # fmt: skip
+_CLASSES = {number: cls for cls, number in _TYPES.items()}
+
+
+def encode(frame: Frame) -> bytes:
+    body = _body(frame)
+    if len(body) > MAX_FRAME:
+        raise ProtocolError(f"a {type(frame).__name__} of {len(body)} bytes is too long to send")
+    return HEADER.pack(_TYPES[type(frame)], 0, 0, len(body)) + body
+
+
+def _body(frame: Frame) -> bytes:
+    match frame:
+        case Hello():
+            task, host = frame.task_id.encode(), frame.host_id.encode()
+            head = _HELLO.pack(frame.version, frame.features, len(task), len(host), len(frame.grant))
+            return head + task + host + frame.grant
+        case Welcome():
+            return _INDEX.pack(len(frame.bitmap)) + frame.bitmap + _items(frame.digests)
+        case Refused():
+            return frame.reason.encode()[:512]
+        case Request() | Cancel() | Busy():
+            return _PAIR.pack(frame.first, frame.count)
+        case Have():
+            return _items(frame.items)
+        case Corrupt() | Missing():
+            return _INDEX.pack(frame.index)
+        case ManifestRequest():
+            return _RANGE.pack(frame.offset, frame.length)
+        case ManifestData():
+            return _OFFSET.pack(frame.offset) + frame.data
+        case DataHeader():
+            return _DATA.pack(frame.index, frame.length, frame.digest)
+        case Ping() | Pong():
+            return b""
+
+
+def _items(items: tuple[tuple[int, bytes], ...]) -> bytes:
+    return b"".join(_ITEM.pack(index, digest) for index, digest in items)
+
+
+def decode_header(header: bytes | bytearray | memoryview, most: int = MAX_FRAME) -> tuple[int, int]:
+    """(type, length of the body). Raises `ProtocolError` before anybody makes room for nonsense."""
+    kind, _, _, length = HEADER.unpack(header)
+    if length > most:
+        raise ProtocolError(f"a frame of {length} bytes is longer than the {most} allowed")
+    return kind, length
+
+
+def decode(kind: int, body: bytes) -> Frame | None:
+    """The frame, or None for a type that is not known here."""
+    cls = _CLASSES.get(kind)
+    if cls is None:
+        return None
+    try:
+        return _decode(cls, body)
+    except (struct.error, UnicodeDecodeError, ValueError) as error:
+        raise ProtocolError(f"a malformed {cls.__name__}: {error}") from None
+
+
+def _decode(cls: type, body: bytes) -> Frame:
+    if cls is Hello:
+        version, features, task, host, grant = _HELLO.unpack_from(body)
+        rest = body[_HELLO.size :]
+        if len(rest) != task + host + grant:
+            raise ValueError("lengths do not add up")
+        names = rest[:task].decode(), rest[task : task + host].decode()
+        return Hello(*names, rest[task + host :], version, features)
+    if cls is Welcome:
+        (size,) = _INDEX.unpack_from(body)
+        start = _INDEX.size + size
+        if start > len(body):
+            raise ValueError("the bitmap is cut short")
+        return Welcome(body[_INDEX.size : start], tuple(_ITEM.iter_unpack(body[start:])))
+    if cls is Refused:
+        return Refused(body.decode(errors="replace"))
+    if cls in (Request, Cancel, Busy):
+        first, count = _PAIR.unpack(body)
+        return cls(first, count)
+    if cls is Have:
+        return Have(tuple(_ITEM.iter_unpack(body)))
+    if cls in (Corrupt, Missing):
+        return cls(*_INDEX.unpack(body))
+    if cls is ManifestRequest:
+        return ManifestRequest(*_RANGE.unpack(body))
+    if cls is ManifestData:
+        return ManifestData(_OFFSET.unpack_from(body)[0], body[_OFFSET.size :])
+    if cls is DataHeader:
+        found = DataHeader(*_DATA.unpack(body))
+        if found.length > MAX_PIECE:
+            raise ValueError(f"a piece of {found.length} bytes")
+        return found
+    return Ping() if cls is Ping else Pong()
+
+
+class Parser:
+    """Frames out of a stream of bytes, however it is cut. Only for streams without piece payloads."""
+
+    def __init__(self, most: int = MAX_FRAME) -> None:
+        self.most = most
+        """The longest body accepted; may be raised when the other side is known."""
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes | memoryview) -> list[Frame]:
+        """The frames that are complete now. Raises `ProtocolError`; the stream is of no use then."""
+        self._buffer += data
+        found: list[Frame] = []
+        while len(self._buffer) >= HEADER.size:
+            kind, length = decode_header(self._buffer[: HEADER.size], self.most)
+            end = HEADER.size + length
+            if len(self._buffer) < end:
+                break
+            frame = decode(kind, bytes(self._buffer[HEADER.size : end]))
+            del self._buffer[:end]
+            if frame is not None:
+                found.append(frame)
+        return found

@@ -1,0 +1,421 @@
+"""The upload server of a peer: one thread that listens to all children, and a few that send pieces.
+
+Pieces go from the page cache to the socket by `sendfile`. No thread ever waits for a child: a
+socket that takes no more is handed back to the listening thread, which says when it does again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import select
+import socket
+import threading
+import time
+from collections import deque
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from dragonfly_ray.config import TransportSettings
+from dragonfly_ray.errors import DragonflyError, GrantError, ProtocolError
+from dragonfly_ray.grants import GrantVerifier
+from dragonfly_ray.storage.task_store import Extent
+from dragonfly_ray.transport import protocol as p
+from dragonfly_ray.transport.limiter import RateLimiter
+
+log = logging.getLogger(__name__)
+
+HELLO_TIMEOUT = 3.0
+MAX_STRANGERS = 1024
+"""Connections without a grant; the oldest is closed for one more."""
+MAX_QUEUE = 256
+"""Pieces that one child may have asked for at a time."""
+STUCK_FACTOR = 5
+"""A child that takes no byte for so many stall time-outs is closed."""
+ROUND = 0.5
+READ = 64 * 1024
+SEND_CHUNK = 1024 * 1024
+
+
+class Shared(Protocol):
+    """A task as the server sees it. All of it is called from the server's threads."""
+
+    @property
+    def manifest_file(self) -> Path: ...
+
+    def bitmap(self) -> bytes: ...
+
+    def digests(self) -> list[bytes | None]: ...
+
+    def has(self, index: int) -> bool: ...
+
+    def digest(self, index: int) -> bytes: ...
+
+    def reading(self, index: int) -> AbstractContextManager[list[Extent]]: ...
+
+    def on_have(self, host_id: str, items: list[tuple[int, bytes]]) -> None: ...
+
+    def on_corrupt(self, host_id: str, index: int) -> None: ...
+
+    def on_sent(self, host_id: str, nbytes: int) -> None: ...
+
+    def on_joined(self, host_id: str) -> None: ...
+
+    def on_left(self, host_id: str) -> None: ...
+
+
+class Library(Protocol):
+    """Where the server finds tasks."""
+
+    def shared(self, task_id: str) -> Shared | None: ...
+
+
+class _Child:
+    """One connection. `busy` while a sender works on it; only then may others not close it."""
+
+    def __init__(self, sock: socket.socket, now: float) -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.parser = p.Parser(most=p.MAX_HELLO)
+        self.since = now
+        self.seen = now
+        self.lock = threading.Lock()
+        self.jobs: deque[bytes | int] = deque()
+        """What to send, in order: encoded frames, and numbers of pieces."""
+        self.rest: list[Extent] = []
+        """What is left of the piece under way."""
+        self.head = b""
+        """What is left of the frame under way."""
+        self.uses: contextlib.ExitStack | None = None
+        self.busy = False
+        self.blocked = False
+        self.closing = False
+        self.host_id = ""
+        self.task_id = ""
+        self.shared: Shared | None = None
+
+
+class UploadServer:
+    """Serves the tasks of `library` on `bind`:`port` (0: any), to whoever has a grant."""
+
+    def __init__(
+        self, bind: str, port: int, library: Library, settings: TransportSettings, verifier: GrantVerifier
+    ) -> None:
+        self._library = library
+        self._settings = settings
+        self._verifier = verifier
+        self._limiter = RateLimiter(settings.upload_rate)
+        family = socket.AF_INET6 if ":" in bind else socket.AF_INET
+        self._listener = socket.create_server((bind, port), family=family, backlog=4096)
+        self._listener.setblocking(False)
+        self.port: int = self._listener.getsockname()[1]
+        self._epoll = select.epoll()
+        self._children: dict[int, _Child] = {}
+        self._strangers: dict[int, _Child] = {}
+        self._known: dict[tuple[str, str], _Child] = {}
+        self._work: queue.SimpleQueue[_Child | None] = queue.SimpleQueue()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._dead: queue.SimpleQueue[_Child] = queue.SimpleQueue()
+        self._stopping = False
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        self._epoll.register(self._listener.fileno(), select.EPOLLIN)
+        self._epoll.register(self._wake, select.EPOLLIN)
+        self._threads = [threading.Thread(target=self._listen, name="upload-listen", daemon=True)]
+        self._threads += [
+            threading.Thread(target=self._send, name=f"upload-{number}", daemon=True)
+            for number in range(self._settings.upload_threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Closes every connection, and waits for the threads."""
+        if self._stopping:
+            return
+        self._stopping = True
+        os.eventfd_write(self._wake, 1)
+        for _ in range(self._settings.upload_threads):
+            self._work.put(None)
+        for thread in self._threads:
+            thread.join(timeout=10)
+        for child in list(self._children.values()):
+            self._close(child)
+        self._listener.close()
+        self._epoll.close()
+        os.close(self._wake)
+
+    @property
+    def connections(self) -> int:
+        return len(self._children)
+
+    # --- the listening thread ---------------------------------------------------------------
+
+    def _listen(self) -> None:
+        swept = 0.0
+        while not self._stopping:
+            for fd, events in self._epoll.poll(ROUND):
+                if fd == self._listener.fileno():
+                    self._accept()
+                elif fd == self._wake:
+                    with contextlib.suppress(BlockingIOError):
+                        os.eventfd_read(self._wake)
+                elif child := self._children.get(fd):
+                    self._serve(child, events)
+            while not self._dead.empty():
+                self._close(self._dead.get())
+            now = time.monotonic()
+            if now - swept > ROUND:
+                swept = now
+                self._sweep(now)
+
+    def _accept(self) -> None:
+        now = time.monotonic()
+        for _ in range(256):
+            try:
+                sock, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                log.warning("no more connections: %s", error.strerror)
+                return
+            sock.setblocking(False)
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            child = _Child(sock, now)
+            self._children[child.fd] = self._strangers[child.fd] = child
+            self._epoll.register(child.fd, select.EPOLLIN | select.EPOLLRDHUP)
+            if len(self._strangers) > MAX_STRANGERS:
+                self._close(next(iter(self._strangers.values())))
+
+    def _serve(self, child: _Child, events: int) -> None:
+        if events & select.EPOLLOUT:
+            with child.lock:
+                child.blocked = False
+                self._epoll.modify(child.fd, select.EPOLLIN | select.EPOLLRDHUP)
+            self._schedule(child)
+        if not events & ~select.EPOLLOUT:
+            return
+        try:
+            data = child.sock.recv(READ)
+            if not data:
+                self._close(child)
+                return
+            child.seen = time.monotonic()
+            for frame in child.parser.feed(data):
+                self._on_frame(child, frame)
+        except BlockingIOError:
+            return
+        except (OSError, ProtocolError) as error:
+            log.debug("child %s closed: %s", child.host_id or "unknown", error)
+            self._close(child)
+
+    def _on_frame(self, child: _Child, frame: p.Frame) -> None:
+        shared = child.shared
+        if shared is None:
+            if child.closing:
+                return
+            if not isinstance(frame, p.Hello):
+                raise ProtocolError("the first word must be a HELLO")
+            self._greet(child, frame)
+            return
+        match frame:
+            case p.Request():
+                self._queue_pieces(child, frame)
+            case p.Have():
+                shared.on_have(child.host_id, list(frame.items))
+            case p.Corrupt():
+                shared.on_corrupt(child.host_id, frame.index)
+            case p.Cancel():
+                self._cancel(child, frame)
+            case p.ManifestRequest():
+                self._say(child, _manifest(shared, frame))
+            case p.Ping():
+                self._say(child, p.Pong())
+            case _:
+                raise ProtocolError(f"a child does not send {type(frame).__name__}")
+
+    def _greet(self, child: _Child, hello: p.Hello) -> None:
+        try:
+            self._verifier.verify(hello.grant, hello.task_id, hello.host_id)
+        except GrantError as error:
+            self._refuse(child, str(error))
+            return
+        shared = self._library.shared(hello.task_id)
+        if shared is None:
+            self._refuse(child, "unknown task")
+            return
+        self._strangers.pop(child.fd, None)
+        child.parser.most = p.MAX_FRAME
+        child.shared, child.host_id, child.task_id = shared, hello.host_id, hello.task_id
+        previous = self._known.get((hello.task_id, hello.host_id))
+        self._known[hello.task_id, hello.host_id] = child
+        if previous is not None:
+            self._close(previous)
+        digests = tuple((i, d) for i, d in enumerate(shared.digests()) if d is not None)
+        self._say(child, p.Welcome(shared.bitmap(), digests))
+        shared.on_joined(child.host_id)
+
+    def _refuse(self, child: _Child, reason: str) -> None:
+        """One short frame, if it fits; nobody waits for it to be read."""
+        with contextlib.suppress(OSError):
+            child.sock.send(p.encode(p.Refused(reason)))
+        self._close(child)
+
+    def _queue_pieces(self, child: _Child, request: p.Request) -> None:
+        shared = child.shared
+        count = len(shared.digests()) if shared else 0
+        if request.count <= 0 or request.first + request.count > count:
+            raise ProtocolError(f"a request for {request.count} pieces from {request.first} of {count}")
+        room = max(0, MAX_QUEUE - len(child.jobs))
+        with child.lock:
+            child.jobs.extend(range(request.first, request.first + min(room, request.count)))
+            if request.count > room:
+                child.jobs.append(p.encode(p.Busy(request.first + room, request.count - room)))
+        self._schedule(child)
+
+    def _cancel(self, child: _Child, frame: p.Cancel) -> None:
+        unwanted = range(frame.first, frame.first + frame.count)
+        with child.lock:
+            kept = [j for j in child.jobs if isinstance(j, bytes) or j not in unwanted]
+            child.jobs = deque(kept)
+
+    def _say(self, child: _Child, frame: p.Frame) -> None:
+        with child.lock:
+            child.jobs.append(p.encode(frame))
+            if len(child.jobs) > 4 * MAX_QUEUE:
+                raise ProtocolError("asks more than it reads")
+        self._schedule(child)
+
+    def _sweep(self, now: float) -> None:
+        for child in list(self._strangers.values()):
+            if now - child.since > HELLO_TIMEOUT:
+                self._close(child)
+        stuck = STUCK_FACTOR * self._settings.stall_timeout
+        for child in list(self._children.values()):
+            quiet = now - child.seen
+            if quiet > self._settings.idle_timeout or (child.blocked and quiet > stuck):
+                self._close(child)
+
+    def _close(self, child: _Child) -> None:
+        """In the listening thread only, so that a number of a closed socket is never used again."""
+        with child.lock:
+            first, child.closing = not child.closing, True
+            if child.busy:
+                with contextlib.suppress(OSError):
+                    child.sock.shutdown(socket.SHUT_RDWR)
+                return
+        if self._children.get(child.fd) is not child:
+            return
+        del self._children[child.fd]
+        self._strangers.pop(child.fd, None)
+        key = child.task_id, child.host_id
+        if self._known.get(key) is child:
+            del self._known[key]
+        if child.uses:
+            child.uses.close()
+        with contextlib.suppress(OSError):
+            self._epoll.unregister(child.fd)
+        child.sock.close()
+        if child.shared and first:
+            child.shared.on_left(child.host_id)
+
+    # --- the sending threads ----------------------------------------------------------------
+
+    def _schedule(self, child: _Child) -> None:
+        with child.lock:
+            if child.busy or child.blocked or child.closing:
+                return
+            if not (child.jobs or child.rest or child.head):
+                return
+            child.busy = True
+        self._work.put(child)
+
+    def _send(self) -> None:
+        while (child := self._work.get()) is not None:
+            try:
+                again = self._turn(child)
+            except (OSError, DragonflyError, KeyError) as error:
+                log.debug("child %s: %s", child.host_id, error)
+                with child.lock:
+                    child.closing, again = True, False
+            if again:
+                # One piece a turn: children share the link fairly.
+                self._work.put(child)
+                continue
+            with child.lock:
+                child.busy = False
+                closing = child.closing
+            if closing:
+                self._dead.put(child)
+                os.eventfd_write(self._wake, 1)
+            else:
+                self._schedule(child)
+
+    def _turn(self, child: _Child) -> bool:
+        """Sends until the socket takes no more or a piece is through. Whether there is more to do."""
+        if child.closing or self._stopping:
+            return False
+        if not (child.head or child.rest):
+            with child.lock:
+                if not child.jobs:
+                    return False
+                job = child.jobs.popleft()
+            self._prepare(child, job)
+        try:
+            while child.head:
+                more = socket.MSG_MORE if child.rest else 0
+                child.head = child.head[child.sock.send(child.head, more) :]
+            while child.rest:
+                fd, offset, length = child.rest[0]
+                count = os.sendfile(child.fd, fd, offset, min(length, SEND_CHUNK))
+                if not count:
+                    raise OSError("the piece is shorter than it should be")
+                child.seen = time.monotonic()
+                if child.shared:
+                    child.shared.on_sent(child.host_id, count)
+                if count < length:
+                    child.rest[0] = Extent(fd, offset + count, length - count)
+                else:
+                    child.rest.pop(0)
+        except BlockingIOError:
+            with child.lock:
+                child.blocked = True
+                self._epoll.modify(child.fd, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLOUT)
+            return False
+        if child.uses:
+            child.uses.close()
+            child.uses = None
+        return bool(child.jobs)
+
+    def _prepare(self, child: _Child, job: bytes | int) -> None:
+        if isinstance(job, bytes):
+            child.head = job
+            return
+        shared = child.shared
+        assert shared is not None
+        uses = contextlib.ExitStack()
+        try:
+            if not shared.has(job):
+                raise KeyError(job)
+            extents = uses.enter_context(shared.reading(job))
+            digest = shared.digest(job)
+        except (KeyError, DragonflyError, OSError):
+            uses.close()
+            child.head = p.encode(p.Missing(job))
+            return
+        length = sum(extent.length for extent in extents)
+        self._limiter.take(length)
+        child.uses = uses
+        child.head = p.encode(p.DataHeader(job, length, digest))
+        child.rest = list(extents)
+
+
+def _manifest(shared: Shared, ask: p.ManifestRequest) -> p.ManifestData:
+    with shared.manifest_file.open("rb") as file:
+        file.seek(ask.offset)
+        return p.ManifestData(ask.offset, file.read(min(ask.length, p.MANIFEST_CHUNK)))

@@ -1,0 +1,196 @@
+"""Every other protocol: whatever fsspec filesystem is installed for it."""
+
+from __future__ import annotations
+
+import datetime
+import posixpath
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from dragonfly_ray.config import OriginSettings
+from dragonfly_ray.errors import (
+    SourceAuthError,
+    SourceBusyError,
+    SourceChangedError,
+    SourceError,
+    SourceNotFoundError,
+    SourceTruncatedError,
+    SourceUnreachableError,
+    SourceUnsupportedError,
+)
+from dragonfly_ray.model import Credentials, Entry, Manifest, Source
+from dragonfly_ray.sources.base import Adapter, Resolution, Stream, chosen
+from dragonfly_ray.urls import basename, redacted, scheme
+
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure",
+          "hdfs": "hdfs"}  # fmt: skip
+_VERSION_KEYS = ("ETag", "etag", "version_id", "VersionId", "generation", "md5Hash", "md5", "ino")
+_TIME_KEYS = ("LastModified", "last_modified", "mtime", "modified", "updated", "created")
+STEP = 4 * 1024 * 1024
+"""Bytes that one request asks for: fsspec hands out whole answers."""
+
+
+class FsspecAdapter(Adapter):
+    """One URL on one filesystem instance of its own."""
+
+    def __init__(self, source: Source, credentials: Credentials, settings: OriginSettings) -> None:
+        self._source = source
+        self._settings = settings
+        self._name = redacted(source.url)
+        options: Any = {
+            **credentials.storage_options,
+            "skip_instance_cache": True,
+            "use_listings_cache": False,
+        }
+        protocol = scheme(source.url)
+        try:
+            self._fs, self._path = fsspec.core.url_to_fs(source.url, **options)
+        except (ImportError, ValueError) as error:
+            extra = EXTRAS.get(protocol)
+            hint = f"; pip install 'dragonfly-ray[{extra}]'" if extra else "; install a filesystem for it"
+            raise SourceUnsupportedError(
+                f"{self._name}: protocol {protocol!r} is not installed on this node{hint}"
+            ) from (None if isinstance(error, ImportError) else error)
+        except TypeError as error:
+            raise SourceUnsupportedError(f"{self._name}: storage_options do not fit: {error}") from None
+
+    # --- resolving --------------------------------------------------------------------------
+
+    def resolve(self, small_limit: int, spool: Path | None) -> Resolution:
+        with _Errors(self._name):
+            info = self._fs.info(self._path)
+            if info.get("type") == "directory":
+                entries = chosen(self._source, self._walk())
+                return Resolution(Manifest(entries, directory=True))
+            size = info.get("size")
+            if size is None:
+                raise SourceUnsupportedError(f"{self._name}: does not say how long it is")
+            entry = Entry(basename(self._source.url), int(size), _version(info))
+            manifest = Manifest((entry,), directory=False)
+            if size > small_limit:
+                return Resolution(manifest)
+            content = self._fs.cat_file(self._path) if size else b""
+            if len(content) != size:
+                raise SourceTruncatedError(f"{self._name}: ended too early")
+            return Resolution(manifest, bytes(content))
+
+    def _walk(self) -> Iterator[Entry]:
+        root = self._path.rstrip("/")
+        for path, info in self._fs.find(root, withdirs=True, detail=True).items():
+            relative = posixpath.relpath(path, root)
+            # An object store's placeholder for a folder has the folder's name and no bytes.
+            if relative == "." or path.rstrip("/") == root:
+                continue
+            if info.get("type") == "directory" or path.endswith("/"):
+                yield Entry(relative, kind="dir")
+            else:
+                yield Entry(relative, int(info["size"] or 0), _version(info), mode=_mode(info))
+
+    # --- reading ----------------------------------------------------------------------------
+
+    def stream(self, manifest: Manifest, number: int, offset: int, length: int) -> Stream:
+        entry = manifest.entries[number]
+        path = f"{self._path.rstrip('/')}/{entry.path}" if manifest.directory else self._path
+        return _Ranges(self, path, entry, offset, length)
+
+    def range(self, path: str, entry: Entry, start: int, end: int) -> bytes:
+        """The bytes [start, end) of the version in the manifest."""
+        name = f"{self._name} ({entry.path})"
+        with _Errors(name):
+            data: bytes = self._fs.cat_file(path, start=start, end=end)
+        if len(data) != end - start:
+            raise SourceTruncatedError(f"{name}: sent {len(data)} bytes instead of {end - start}")
+        return data
+
+    def check(self, path: str, entry: Entry) -> None:
+        """Raises `SourceChangedError` unless the version is still the one of the manifest."""
+        with _Errors(self._name):
+            info = self._fs.info(path)
+        if _version(info) != entry.version or int(info.get("size") or 0) != entry.size:
+            raise SourceChangedError(f"{self._name} ({entry.path}): has changed since it was looked at")
+
+
+class _Ranges(Stream):
+    """A request for each few MiB; the version is looked at again at the end of a file's last one."""
+
+    def __init__(self, adapter: FsspecAdapter, path: str, entry: Entry, offset: int, length: int) -> None:
+        self._adapter, self._path, self._entry = adapter, path, entry
+        self._at, self._end = offset, offset + length
+        self._data = memoryview(b"")
+
+    def readinto(self, view: memoryview) -> int:
+        if not self._data:
+            stop = min(self._end, self._at + STEP)
+            if stop == self._at:
+                return 0
+            self._data = memoryview(self._adapter.range(self._path, self._entry, self._at, stop))
+            self._at = stop
+            if stop == self._entry.size and self._entry.size > STEP:
+                self._adapter.check(self._path, self._entry)
+        count = min(len(view), len(self._data))
+        view[:count] = self._data[:count]
+        self._data = self._data[count:]
+        return count
+
+
+def _version(info: Mapping[str, Any]) -> str:
+    for key in (*_VERSION_KEYS, *_TIME_KEYS):
+        value = info.get(key)
+        if value:
+            shown = value.isoformat() if isinstance(value, datetime.datetime) else str(value)
+            return f"{key}={shown.strip(chr(34))}"
+    return ""
+
+
+def _mode(info: Mapping[str, Any]) -> int | None:
+    mode = info.get("mode")
+    return stat.S_IMODE(mode) if isinstance(mode, int) else None
+
+
+class _Errors:
+    """Turns what filesystems raise into this package's errors, without their texts: those may hold secrets."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None or isinstance(error, SourceError) or not isinstance(error, Exception):
+            return
+        raise self._typed(error) from None
+
+    def _typed(self, error: Exception) -> SourceError:
+        status = _status(error)
+        if isinstance(error, FileNotFoundError) or status == 404:
+            return SourceNotFoundError(f"{self._name}: not found")
+        if isinstance(error, PermissionError) or status in (401, 403) or "Credential" in type(error).__name__:
+            return SourceAuthError(f"{self._name}: not allowed; check storage_options")
+        if status in (429, 503):
+            return SourceBusyError(f"{self._name}: {status}, asks for patience", retry_after=None)
+        if status == 412:
+            return SourceChangedError(f"{self._name}: has changed since it was looked at")
+        if isinstance(error, (ImportError, NotImplementedError)):
+            return SourceUnsupportedError(f"{self._name}: {type(error).__name__}")
+        return SourceUnreachableError(f"{self._name}: could not be read ({type(error).__name__})")
+
+
+def _status(error: BaseException | None) -> int | None:
+    """An HTTP status in the error or in what caused it."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, Mapping):
+            found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            if isinstance(found, int):
+                return found
+        for name in ("status", "status_code", "code"):
+            found = getattr(error, name, None)
+            if isinstance(found, int):
+                return found
+        error = error.__cause__
+    return None

@@ -1,0 +1,383 @@
+"""`http` and `https`: files, and folders that the server lists.
+
+Bytes are taken as the server sends them (`Accept-Encoding: identity`, and nothing is decoded), so
+that ranges mean what they say. A server that ignores ranges is read in one stream.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import re
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import urllib3
+from urllib3.exceptions import HTTPError, IncompleteRead, ReadTimeoutError
+from urllib3.exceptions import ProtocolError as BrokenError
+
+from dragonfly_ray.config import OriginSettings
+from dragonfly_ray.errors import (
+    SourceAuthError,
+    SourceBusyError,
+    SourceChangedError,
+    SourceError,
+    SourceNotFoundError,
+    SourceTruncatedError,
+    SourceUnreachableError,
+    SourceUnsupportedError,
+)
+from dragonfly_ray.model import Credentials, Entry, Manifest, Source
+from dragonfly_ray.sources.autoindex import LISTED, list_folder, looks_like_index
+from dragonfly_ray.sources.base import Adapter, Resolution, Stream, chosen
+from dragonfly_ray.urls import basename, redacted
+
+ATTEMPTS = 3
+FIRST_PAUSE = 0.1
+MOST_REDIRECTS = 10
+MOST_PAGE = 64 * 1024 * 1024
+SKIP = 256 * 1024
+_CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
+
+
+class HttpAdapter(Adapter):
+    """One URL; its connections are kept and shared by all threads."""
+
+    def __init__(self, source: Source, credentials: Credentials, settings: OriginSettings) -> None:
+        self._source = source
+        self._name = redacted(source.url)
+        parts = urlsplit(source.url)
+        userinfo, _, _ = parts.netloc.rpartition("@")
+        self._url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
+        self._headers = {"Accept-Encoding": "identity", "User-Agent": "dragonfly-ray", **credentials.headers}
+        if userinfo and "authorization" not in {h.lower() for h in self._headers}:
+            self._headers |= urllib3.make_headers(basic_auth=userinfo)
+        mine = {name.lower() for name in credentials.headers} | {"authorization", "cookie"}
+        # What opens this origin is nobody else's business: a redirect elsewhere goes without it.
+        self._redirects = urllib3.Retry(
+            total=None,
+            connect=0,
+            read=0,
+            status=0,
+            other=0,
+            redirect=MOST_REDIRECTS,
+            remove_headers_on_redirect=mine,
+        )
+        self._pool = urllib3.PoolManager(
+            maxsize=settings.small_connections + settings.connections,
+            timeout=urllib3.Timeout(connect=settings.connect_timeout, read=settings.read_timeout),
+        )
+
+    def close(self) -> None:
+        self._pool.clear()
+
+    # --- resolving --------------------------------------------------------------------------
+
+    def resolve(self, small_limit: int, spool: Path | None) -> Resolution:
+        if urlsplit(self._url).path.endswith("/"):
+            return self._resolve_page(small_limit, spool)
+        response = self.get(self._url, {"Range": "bytes=0-0"}, allow=(416,))
+        try:
+            if response.url and urlsplit(response.url).path.endswith("/"):
+                response.close()
+                return self._resolve_page(small_limit, spool)
+            return self._resolve_file(response, small_limit, spool)
+        finally:
+            response.close()
+
+    def _resolve_file(
+        self, response: urllib3.BaseHTTPResponse, small_limit: int, spool: Path | None
+    ) -> Resolution:
+        version = version_of(response)
+        if response.status == 416:
+            size = self._total(response)
+            if size:
+                raise SourceUnsupportedError(f"{self._name}: refuses to send its first byte")
+            return Resolution(self._single(0, version, ranges=True), b"")
+        if response.status == 206:
+            size = self._total(response)
+            if size is None:
+                raise SourceUnsupportedError(f"{self._name}: does not say how long it is")
+            manifest = self._single(size, version, ranges=True)
+            if size > small_limit:
+                return Resolution(manifest)
+            response.drain_conn()
+            stream = self.stream(manifest, 0, 0, size)
+            try:
+                return Resolution(manifest, _read(stream, size))
+            finally:
+                stream.close()
+        length = _length(response)
+        if length is None:
+            return self._spool(response, version, spool)
+        manifest = self._single(length, version, ranges=False)
+        if length > small_limit:
+            return Resolution(manifest)
+        return Resolution(manifest, _read(_Body(self, response, length), length))
+
+    def _spool(self, response: urllib3.BaseHTTPResponse, version: str, spool: Path | None) -> Resolution:
+        """One stream, whose end tells how long it is."""
+        if spool is None:
+            raise SourceUnsupportedError(f"{self._name}: does not say how long it is")
+        body = _Body(self, response, None)
+        buffer = memoryview(bytearray(SKIP))
+        size = 0
+        with tempfile.NamedTemporaryFile(dir=spool, delete=False) as file:
+            path = Path(file.name)
+            try:
+                while count := body.readinto(buffer):
+                    file.write(buffer[:count])
+                    size += count
+            except BaseException:
+                path.unlink()
+                raise
+        return Resolution(self._single(size, version, ranges=False), spooled=path)
+
+    def _single(self, size: int, version: str, *, ranges: bool) -> Manifest:
+        entry = Entry(basename(self._source.url), size, version)
+        return Manifest((entry,), directory=False, ranges=ranges)
+
+    def _resolve_page(self, small_limit: int, spool: Path | None) -> Resolution:
+        response = self.get(self._folder_url(""), {})
+        try:
+            if not looks_like_index(response.headers.get("Content-Type", "")):
+                return self._resolve_file(response, small_limit, spool)
+            page = self._page(response)
+        finally:
+            response.close()
+        entries, ranges = list_folder(self, page)
+        if entries is None:
+            raise SourceUnsupportedError(
+                f"{self._name}: is a page, not a listing; name a file, or have the server list the folder"
+            )
+        return Resolution(Manifest(chosen(self._source, entries), directory=True, ranges=ranges))
+
+    def _page(self, response: urllib3.BaseHTTPResponse) -> str:
+        data = bytearray()
+        body = _Body(self, response, _length(response))
+        buffer = memoryview(bytearray(SKIP))
+        while count := body.readinto(buffer):
+            data += buffer[:count]
+            if len(data) > MOST_PAGE:
+                raise SourceUnsupportedError(f"{self._name}: its listing is longer than {MOST_PAGE} bytes")
+        return data.decode(errors="replace")
+
+    def folder(self, path: str) -> str:
+        """The listing of a folder below this one."""
+        response = self.get(self._folder_url(path), {})
+        try:
+            return self._page(response)
+        finally:
+            response.close()
+
+    def look(self, path: str) -> tuple[int, str, bool]:
+        """(size, version, has ranges) of a file of the folder, without its bytes."""
+        response = self.get(self._entry_url(path), {}, method="HEAD")
+        try:
+            size = _length(response)
+            if size is None:
+                raise SourceUnsupportedError(f"{self._name}{path}: does not say how long it is")
+            return size, version_of(response), response.headers.get("Accept-Ranges", "").lower() == "bytes"
+        finally:
+            response.close()
+
+    def _folder_url(self, path: str) -> str:
+        return self._entry_url(f"{path}/" if path else "")
+
+    def _entry_url(self, path: str) -> str:
+        parts = urlsplit(self._url)
+        base = parts.path if parts.path.endswith("/") else f"{parts.path}/"
+        return urlunsplit(parts._replace(path=base + quote(path, safe="/:@!$&'()*+,;=~-._")))
+
+    # --- reading ----------------------------------------------------------------------------
+
+    def stream(self, manifest: Manifest, number: int, offset: int, length: int) -> Stream:
+        entry = manifest.entries[number]
+        url = self._entry_url(entry.path) if manifest.directory else self._url
+        whole = offset == 0 and length == entry.size
+        headers = {}
+        if manifest.ranges and not whole:
+            headers["Range"] = f"bytes={offset}-{offset + length - 1}"
+        response = self.get(url, headers, allow=(416,))
+        try:
+            start = self._check(response, entry, offset)
+            stream = _Body(self, response, length, whole=response.status == 206 or whole)
+            stream.skip(offset - start)
+            return stream
+        except BaseException:
+            response.close()
+            raise
+
+    def _check(self, response: urllib3.BaseHTTPResponse, entry: Entry, offset: int) -> int:
+        """Where the body starts in the entry. Raises `SourceChangedError` for another version."""
+        name = f"{self._name} ({entry.path})"
+        found = version_of(response)
+        if response.status == 416 or (
+            entry.version and found and not entry.version.startswith(LISTED) and found != entry.version
+        ):
+            raise SourceChangedError(f"{name}: has changed since it was looked at; start again")
+        if response.status == 206:
+            match = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
+            if not match or match[1] is None or int(match[1]) != offset:
+                raise SourceUnsupportedError(f"{name}: answers with another range than the one asked for")
+            total = None if match[3] == "*" else int(match[3])
+            start = offset
+        else:
+            total, start = _length(response), 0
+        if total is not None and total != entry.size:
+            raise SourceChangedError(f"{name}: has {total} bytes now, not {entry.size}; start again")
+        return start
+
+    def _total(self, response: urllib3.BaseHTTPResponse) -> int | None:
+        match = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
+        return int(match[3]) if match and match[3] != "*" else None
+
+    # --- requests ---------------------------------------------------------------------------
+
+    def get(
+        self, url: str, headers: dict[str, str], *, allow: tuple[int, ...] = (), method: str = "GET"
+    ) -> urllib3.BaseHTTPResponse:
+        """An answer of 2xx (or one in `allow`), its body unread. Tries again where that may help.
+
+        Raises `SourceError`. A 429 or 503 is never tried again here: the whole cluster must wait.
+        """
+        pause = FIRST_PAUSE
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                response = self._pool.request(
+                    method,
+                    url,
+                    headers={**self._headers, **headers},
+                    preload_content=False,
+                    decode_content=False,
+                    retries=self._redirects,
+                )
+                if 200 <= response.status < 300 or response.status in allow:
+                    return response
+                error = self._refused(response)
+                response.close()
+                if response.status < 500 or response.status == 503:
+                    raise error
+            except HTTPError as failure:
+                error = self._failed(failure)
+            except (ValueError, UnicodeError):
+                raise SourceUnsupportedError(f"{self._name}: is no URL that can be asked for") from None
+            if attempt < ATTEMPTS:
+                time.sleep(pause)
+                pause *= 2
+        raise error
+
+    def _refused(self, response: urllib3.BaseHTTPResponse) -> SourceError:
+        status = response.status
+        if status in (401, 403, 407):
+            return SourceAuthError(f"{self._name}: {status}, not allowed; check the credentials or headers")
+        if status in (404, 410):
+            return SourceNotFoundError(f"{self._name}: {status}, not found")
+        if status in (429, 503):
+            after = _retry_after(response.headers.get("Retry-After"))
+            wait = "" if after is None else f" for {after:g} s"
+            return SourceBusyError(f"{self._name}: {status}, asks for patience{wait}", retry_after=after)
+        if status >= 500:
+            return SourceUnreachableError(f"{self._name}: {status}, the server has failed")
+        return SourceError(f"{self._name}: {status}, refused")
+
+    def _failed(self, error: Exception) -> SourceError:
+        cause: Any = error
+        while getattr(cause, "reason", None) is not None and isinstance(cause.reason, Exception):
+            cause = cause.reason
+        if isinstance(cause, ReadTimeoutError):
+            return SourceUnreachableError(f"{self._name}: silent for too long")
+        if isinstance(cause, IncompleteRead):
+            return SourceTruncatedError(f"{self._name}: ended too early")
+        if isinstance(cause, BrokenError):
+            return SourceUnreachableError(f"{self._name}: the connection broke")
+        text = {"ResponseError": "too many redirects", "NameResolutionError": "no such host"}
+        shown = text.get(type(cause).__name__, f"not reached ({type(cause).__name__})")
+        return SourceUnreachableError(f"{self._name}: {shown}")
+
+
+class _Body(Stream):
+    """`length` bytes of a response; None: until it ends. `whole`: the body has no more than that."""
+
+    def __init__(
+        self,
+        adapter: HttpAdapter,
+        response: urllib3.BaseHTTPResponse,
+        length: int | None,
+        *,
+        whole: bool = True,
+    ) -> None:
+        self._adapter = adapter
+        self._response = response
+        self._left = length
+        self._whole = whole
+
+    def skip(self, count: int) -> None:
+        """Of a server that has no ranges."""
+        scratch = memoryview(bytearray(min(SKIP, count))) if count else memoryview(b"")
+        while count:
+            got = self._read(scratch[:count])
+            if not got:
+                raise SourceTruncatedError(f"{self._adapter._name}: ended too early")
+            count -= got
+
+    def readinto(self, view: memoryview) -> int:
+        if self._left is not None:
+            view = view[: self._left]
+        count = self._read(view) if len(view) else 0
+        if self._left is not None:
+            self._left -= count
+        return count
+
+    def _read(self, view: memoryview) -> int:
+        try:
+            return self._response.readinto(view)
+        except HTTPError as error:
+            raise self._adapter._failed(error) from None
+        except (OSError, ValueError) as error:
+            raise SourceUnreachableError(
+                f"{self._adapter._name}: the connection broke ({type(error).__name__})"
+            ) from None
+
+    def close(self) -> None:
+        if self._left == 0 and self._whole:
+            self._response.drain_conn()
+            self._response.release_conn()
+        else:
+            self._response.close()
+
+
+def _read(stream: Stream, size: int) -> bytes:
+    data = bytearray(size)
+    view, at = memoryview(data), 0
+    while at < size:
+        count = stream.readinto(view[at:])
+        if not count:
+            raise SourceTruncatedError("the origin ended too early")
+        at += count
+    return bytes(data)
+
+
+def version_of(response: urllib3.BaseHTTPResponse) -> str:
+    """Whatever tells one content from the next; empty if the server says nothing."""
+    return response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
+
+
+def _length(response: urllib3.BaseHTTPResponse) -> int | None:
+    text = response.headers.get("Content-Length", "")
+    if "chunked" in response.headers.get("Transfer-Encoding", "").lower() or not text.isdigit():
+        return None
+    return int(text)
+
+
+def _retry_after(text: str | None) -> float | None:
+    if not text:
+        return None
+    if text.strip().isdigit():
+        return float(text)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return None

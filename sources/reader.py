@@ -1,0 +1,121 @@
+"""Pieces out of streams: one request for a run of pieces of a file, many at once for small files."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from dragonfly_ray.config import OriginSettings
+from dragonfly_ray.errors import SourceTruncatedError
+from dragonfly_ray.model import Manifest, PieceTable, Segment
+from dragonfly_ray.sources.base import Adapter, Progress, Take
+
+CHUNK = 256 * 1024
+
+
+class Reader:
+    """Thread-safe; `read` may run in several threads at once."""
+
+    def __init__(
+        self, adapter: Adapter, manifest: Manifest, table: PieceTable, settings: OriginSettings
+    ) -> None:
+        self._adapter = adapter
+        self._manifest = manifest
+        self._table = table
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+
+    def read(self, first: int, last: int, take: Take, progress: Progress) -> Iterator[tuple[int, memoryview]]:
+        """The pieces `first` … `last - 1`, each as soon as it is full: (index, buffer).
+
+        `take(index)` lends a buffer of the piece's length. `progress(count)` is told of bytes as they
+        arrive; what it raises ends the read and closes the connection. Raises `SourceError`.
+        """
+        index = first
+        while index < last:
+            segments = self._table.segments(index)
+            if len(segments) > 1:
+                view = take(index)
+                self._gather(segments, view, progress)
+                yield index, view
+                index += 1
+                continue
+            stop = index + 1
+            while stop < last and self._continues(segments[0].entry, stop):
+                stop += 1
+            yield from self._run(segments[0], index, stop, take, progress)
+            index = stop
+
+    def close(self) -> None:
+        if self._pool:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        self._adapter.close()
+
+    def _continues(self, entry: int, index: int) -> bool:
+        segments = self._table.segments(index)
+        return len(segments) == 1 and segments[0].entry == entry
+
+    def _run(
+        self, start: Segment, index: int, stop: int, take: Take, progress: Progress
+    ) -> Iterator[tuple[int, memoryview]]:
+        """Pieces of one entry: one request."""
+        length = self._table.cuts[stop] - self._table.cuts[index]
+        stream = self._adapter.stream(self._manifest, start.entry, start.offset, length)
+        try:
+            for number in range(index, stop):
+                view = take(number)
+                at = 0
+                while at < len(view):
+                    count = stream.readinto(view[at : at + CHUNK])
+                    if not count:
+                        raise SourceTruncatedError(f"{self._name(start.entry)}: ended too early")
+                    at += count
+                    progress(count)
+                yield number, view
+        finally:
+            stream.close()
+
+    def _gather(self, segments: list[Segment], view: memoryview, progress: Progress) -> None:
+        """One piece of several small entries: a request each, several at once."""
+        parts: list[Future[int]] = []
+        pool = self._threads()
+        at = 0
+        try:
+            for segment in segments:
+                part = view[at : at + segment.length]
+                parts.append(pool.submit(self._small, segment, part))
+                at += segment.length
+            for done in parts:
+                progress(done.result())
+        finally:
+            # The buffer is lent: nobody may write into it after this.
+            for left in parts:
+                left.cancel()
+            for left in parts:
+                if not left.cancelled():
+                    left.exception()
+
+    def _small(self, segment: Segment, view: memoryview) -> int:
+        stream = self._adapter.stream(self._manifest, segment.entry, segment.offset, segment.length)
+        try:
+            at = 0
+            while at < len(view):
+                count = stream.readinto(view[at:])
+                if not count:
+                    raise SourceTruncatedError(f"{self._name(segment.entry)}: ended too early")
+                at += count
+        finally:
+            stream.close()
+        return len(view)
+
+    def _threads(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._pool is None:
+                count = self._settings.small_connections
+                self._pool = ThreadPoolExecutor(count, thread_name_prefix="origin-small")
+            return self._pool
+
+    def _name(self, entry: int) -> str:
+        return self._manifest.entries[entry].path
