@@ -197,7 +197,7 @@ class OriginWorkers:
             self._failed(rest, error)
         except Exception as error:
             log.exception("task %.12s: reading the origin failed", run.task.id)
-            self._failed(rest, DragonflyError(f"{run.task.url}: {type(error).__name__}"))
+            self._failed(rest, DragonflyError(f"{run.task.url}: {type(error).__name__}"), final=True)
         finally:
             for index in pieces:
                 lender.give(index)
@@ -216,7 +216,7 @@ class OriginWorkers:
                 )
             return self._reader
 
-    def _failed(self, rest: set[int], error: DragonflyError) -> None:
+    def _failed(self, rest: set[int], error: DragonflyError, *, final: bool = False) -> None:
         run = self._run
         if isinstance(error, SourceBusyError):
             patience = error.retry_after if error.retry_after is not None else DEFAULT_PATIENCE
@@ -233,7 +233,7 @@ class OriginWorkers:
                 error.kind,
                 str(error),
                 tuple(sorted(rest)),
-                final=isinstance(error, FINAL),
+                final=final or isinstance(error, FINAL),
             )
         )
 

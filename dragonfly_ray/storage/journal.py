@@ -65,7 +65,7 @@ class Journal:
         """One write. Raises `OSError`."""
         data = bytearray()
         for record in records:
-            body = _RECORD.pack(record.kind, record.index, record.data.ljust(DIGEST_SIZE, b"\0"))
+            body = _RECORD.pack(record.kind, record.piece, record.data.ljust(DIGEST_SIZE, b"\0"))
             data += body + _CHECK.pack(zlib.crc32(body))
         if os.write(self._fd, data) != len(data):
             raise OSError("the journal was not written whole")

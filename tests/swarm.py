@@ -1,0 +1,155 @@
+"""A whole swarm in one process: real stores, sockets and peers, and the scheduler's core without Ray."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from dragonfly_ray import messages as m
+from dragonfly_ray.config import Settings
+from dragonfly_ray.grants import GrantIssuer, GrantVerifier, SigningKey
+from dragonfly_ray.model import Credentials, Host, Source, Task
+from dragonfly_ray.peer.node import Identity, PeerNode
+from dragonfly_ray.peer.task import SchedulerLink
+from dragonfly_ray.scheduling.core import Action, Ask, Probe, SchedulerCore, Send
+
+
+class LocalScheduler:
+    """`SchedulerCore` behind a lock; its actions are carried out by threads, in order for each host."""
+
+    def __init__(self, settings: Settings, issuer: GrantIssuer) -> None:
+        self.core = SchedulerCore(settings, lambda task, host: self._sign(issuer, task, host))
+        self.peers: dict[str, PeerNode] = {}
+        self.changed = threading.Condition()
+        self._stopped = False
+        self._ticker = threading.Thread(target=self._tick, daemon=True)
+        self._ticker.start()
+
+    @staticmethod
+    def _sign(issuer: GrantIssuer, task: Task, host: Host) -> bytes:
+        return issuer.issue(task.id, host.id, task.tenant, 3600.0)
+
+    def call(self, message: m.Message) -> m.Message | None:
+        message = m.decode(m.encode(message))
+        now = time.monotonic()
+        answer: m.Message | None = None
+        with self.changed:
+            match message:
+                case m.Report():
+                    answer, actions = self.core.report(message, now)
+                case m.Announce():
+                    actions = self.core.announce(message, now)
+                case m.Verify():
+                    answer, actions = self.core.verify(message), []
+                case m.Ended():
+                    actions = self.core.ended(message, now)
+                case m.Throttled():
+                    actions = self.core.throttled(message, now)
+                case m.OriginFailed():
+                    actions = self.core.origin_failed(message, now)
+                case m.Evicted():
+                    self.core.evicted(message.host_id, message.task_id)
+                    actions = []
+                case _:
+                    raise AssertionError(message)
+            self.act(actions)
+        return answer
+
+    def act(self, actions: Iterable[Action]) -> None:
+        for action in actions:
+            match action:
+                case Send(host, message):
+                    peer = self.peers.get(host)
+                    if peer:
+                        peer.handle(m.decode(m.encode(message)))
+                case Ask(host, message, spec_id):
+                    threading.Thread(target=self._ask, args=(host, message, spec_id), daemon=True).start()
+                case Probe(host):
+                    verdict = "alive" if host in self.peers else "gone"
+                    self.act(self.core.probed(host, verdict, time.monotonic()))  # type: ignore[arg-type]
+        self.changed.notify_all()
+
+    def _ask(self, host: str, message: m.Resolve, spec_id: str) -> None:
+        answer = self.peers[host].resolve(message)
+        with self.changed:
+            self.act(self.core.resolved(spec_id, answer, time.monotonic()))
+
+    def _tick(self) -> None:
+        while not self._stopped:
+            time.sleep(0.25)
+            with self.changed:
+                self.act(self.core.tick(time.monotonic()))
+                for state in self.core.specs.values():
+                    state.heartbeat = time.monotonic()
+
+    def stop(self) -> None:
+        self._stopped = True
+        self._ticker.join()
+
+
+class _Links:
+    def __init__(self, scheduler: LocalScheduler) -> None:
+        self._scheduler = scheduler
+
+    def of(self, source_id: str) -> SchedulerLink:
+        return self._scheduler
+
+    def every(self) -> Sequence[SchedulerLink]:
+        return [self._scheduler]
+
+
+class Swarm:
+    """`count` peers on loopback, each with a store of its own below `root`."""
+
+    def __init__(self, root: Path, count: int, *, seeds: int = 0, settings: Settings | None = None) -> None:
+        self.root = root
+        self.settings = settings or Settings()
+        key = SigningKey.generate()
+        self._verifier = GrantVerifier([key.public_bytes()])
+        self.scheduler = LocalScheduler(self.settings, GrantIssuer(key))
+        self.peers: dict[str, PeerNode] = {}
+        for number in range(count):
+            self.start(f"n{number}", seed=number < seeds)
+
+    def start(self, node: str, *, seed: bool = False) -> PeerNode:
+        """A peer; with the store of an earlier one of that name."""
+        storage = self.settings.storage.model_copy(update={"root": self.root / node})
+        settings = self.settings.model_copy(update={"storage": storage})
+        peer = PeerNode(
+            Identity(node, "127.0.0.1", node, seed), settings, self._verifier, _Links(self.scheduler)
+        )
+        self.peers[node] = self.scheduler.peers[peer.host.id] = peer
+        peer.announce()
+        return peer
+
+    def submit(
+        self, url: str, spec_id: str = "s.0", nodes: Iterable[str] | None = None, **options: Any
+    ) -> None:
+        credentials = options.pop("credentials", Credentials())
+        source = Source(url, node=options.pop("node", ""))
+        spec = m.Spec(spec_id, source, tuple(nodes or self.peers), **options)
+        with self.scheduler.changed:
+            self.scheduler.act(self.scheduler.core.submit(spec, credentials, time.monotonic()))
+
+    def wait(self, spec_id: str = "s.0", timeout: float = 60.0) -> dict[str, Any]:
+        """The view of the spec once it has ended."""
+        deadline = time.monotonic() + timeout
+        with self.scheduler.changed:
+            while True:
+                view = self.scheduler.core.view(spec_id)
+                if view and view["phase"] == "ended":
+                    return view
+                assert time.monotonic() < deadline, view
+                self.scheduler.changed.wait(0.2)
+
+    def distribute(self, url: str, spec_id: str = "s.0", **options: Any) -> dict[str, Any]:
+        self.submit(url, spec_id, **options)
+        return self.wait(spec_id)
+
+    def close(self) -> None:
+        self.scheduler.stop()
+        for peer in self.peers.values():
+            peer.stop()
