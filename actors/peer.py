@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import ray
-from dragonfly_ray.grants import GrantVerifier
 from ray.exceptions import RayError
 
 from dragonfly_ray import logs
@@ -21,6 +20,7 @@ from dragonfly_ray import messages as m
 from dragonfly_ray.actors.handles import scheduler_name
 from dragonfly_ray.config import Settings
 from dragonfly_ray.errors import ClusterError
+from dragonfly_ray.grants import GrantVerifier
 from dragonfly_ray.peer.node import Identity, PeerNode
 from dragonfly_ray.scheduling.ring import shard_of
 from dragonfly_ray.telemetry import RaySink, Telemetry
@@ -46,8 +46,9 @@ class _Link:
         try:
             if self._handle is None:
                 self._handle = ray.get_actor(self._name, namespace=self._namespace)
-            answer = ray.get(self._handle.call.remote(m.encode(message)), timeout=CALL_TIMEOUT)
-        except (RayError, ValueError) as error:
+            # Not ray.get: called from a thread of an asynchronous actor, it warns.
+            answer = self._handle.call.remote(m.encode(message)).future().result(CALL_TIMEOUT)
+        except (RayError, ValueError, TimeoutError) as error:
             self._handle = None
             raise ClusterError(f"{self._name} does not answer: {type(error).__name__}") from None
         return m.decode(answer) if answer else None

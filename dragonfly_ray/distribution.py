@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.filesize import decimal
 from rich.table import Table
+from rich.text import Text
 
 from dragonfly_ray.errors import DistributionFailedError, DragonflyError, from_report
 
@@ -120,9 +121,9 @@ class Distribution:
         if not failed:
             return
         messages = list(dict.fromkeys(str(o.error) for o in failed))
-        nodes = list(dict.fromkeys(o.node for o in failed))
+        nodes = {o.node_id: o.node for o in failed}
         total = len({o.node_id for o in self.outcomes})
-        which = ", ".join(nodes[:MOST_NAMED]) + (", …" if len(nodes) > MOST_NAMED else "")
+        which = ", ".join(list(nodes.values())[:MOST_NAMED]) + (", …" if len(nodes) > MOST_NAMED else "")
         raise DistributionFailedError(
             f"{len(nodes)} of {total} nodes failed ({which}): {'; '.join(messages[:MOST_NAMED])}",
             distribution=self,
@@ -147,17 +148,21 @@ class Distribution:
 
     def __rich__(self) -> Table:
         table = Table(title=repr(self)[1:-1], title_justify="left", header_style="bold")
-        for heading in ("node", "state", "path"):
-            table.add_column(heading, overflow="fold")
-        for heading in ("size", "seconds", "origin", "peers", "object store", "cache"):
-            table.add_column(heading, justify="right")
+        for heading in ("node", "state"):
+            table.add_column(heading, no_wrap=True)
+        for heading in ("seconds", "size", "from"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column("path or error", overflow="fold", ratio=1)
         for o in self.outcomes:
             shown = str(o.path or "") if o.error is None else f"{o.error.kind}: {o.error}"
             table.add_row(
-                o.node, f"[{_STYLES.get(o.state, 'none')}]{o.state}[/]", shown, decimal(o.size),
-                f"{o.seconds:.2f}", decimal(o.bytes_origin), decimal(o.bytes_peers),
-                decimal(o.bytes_object_store), decimal(o.bytes_cache),
-            )  # fmt: skip
+                o.node,
+                Text(o.state, style=_STYLES.get(o.state, "")),
+                f"{o.seconds:.2f}",
+                decimal(o.size),
+                _provenance(o),
+                Text(shown),
+            )
         return table
 
     def _repr_html_(self) -> str:
@@ -233,6 +238,14 @@ class Progress:
         eta = f", {self.eta:.0f} s left" if self.eta is not None else ""
         speed = f"{decimal(int(self.rate))}/s"
         return f"{self.phase}: {share} of {decimal(self.bytes_total)}, {speed}, {ended}/{len(self.nodes)} nodes{eta}"
+
+
+def _provenance(o: Outcome) -> str:
+    """`origin 24 % · peers 76 %`."""
+    parts = {"origin": o.bytes_origin, "peers": o.bytes_peers, "object store": o.bytes_object_store,
+             "cache": o.bytes_cache}  # fmt: skip
+    total = sum(parts.values())
+    return " · ".join(f"{name} {100 * n / total:.0f} %" for name, n in parts.items() if n) if total else ""
 
 
 def _state(states: Sequence[str]) -> str:

@@ -1,0 +1,131 @@
+"""nginx as an origin, with a log of every byte that it sent."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple, Self
+
+_CONF = """
+daemon off; pid {state}/pid; error_log {state}/error.log; worker_processes 1; {user}
+events {{ worker_connections 4096; }}
+http {{
+  log_format bytes '$msec $remote_addr $status $body_bytes_sent $request_method "$http_range" $uri';
+  access_log {state}/access.log bytes;
+  client_body_temp_path {state}/t1; proxy_temp_path {state}/t2; fastcgi_temp_path {state}/t3;
+  uwsgi_temp_path {state}/t4; scgi_temp_path {state}/t5;
+  sendfile on; tcp_nopush on; keepalive_requests 100000;
+  types {{ }} default_type application/octet-stream;
+  server {{ listen {listen}; root {root}; autoindex on; {extra} }}
+}}
+"""
+
+
+class Hit(NamedTuple):
+    """One line of the log. `time`: when the answer was through (Unix time)."""
+
+    time: float
+    address: str
+    status: int
+    sent: int
+    method: str
+    range: str
+    path: str
+
+
+def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+class Nginx:
+    """Serves `root`, with listings. `extra`: more of its configuration, for the server block."""
+
+    def __init__(
+        self,
+        root: Path,
+        state: Path,
+        *,
+        address: str = "127.0.0.1",
+        port: int = 0,
+        extra: str = "",
+        start: Callable[[Sequence[str]], subprocess.Popen[bytes]] = _start,
+    ) -> None:
+        self.root, self._state = root, state
+        self._address = address
+        self.port = port or _free_port()
+        self._extra = extra
+        self._start = start
+        self._process: subprocess.Popen[bytes] | None = None
+        root.mkdir(parents=True, exist_ok=True)
+        state.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://{self._address}:{self.port}"
+
+    def start(self, extra: str | None = None) -> None:
+        """Until it answers."""
+        self._extra = self._extra if extra is None else extra
+        conf = self._state / "nginx.conf"
+        conf.write_text(
+            _CONF.format(
+                state=self._state,
+                root=self.root,
+                listen=f"{self._address}:{self.port}",
+                extra=self._extra,
+                user="" if os.geteuid() else "user root;",
+            )
+        )
+        self._process = self._start(["nginx", "-p", str(self._state), "-c", str(conf)])
+        deadline = time.monotonic() + 20
+        while not (self._state / "pid").exists() or not (self._state / "pid").read_text().strip():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                errors = self._state / "error.log"
+                raise RuntimeError(
+                    f"nginx does not start: {errors.read_text()[-500:] if errors.exists() else ''}"
+                )
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """At once; connections break."""
+        if self._process is None:
+            return
+        with contextlib.suppress(OSError, ValueError):
+            os.kill(int((self._state / "pid").read_text()), signal.SIGTERM)
+        self._process.wait(timeout=20)
+        self._process = None
+        (self._state / "pid").unlink(missing_ok=True)
+
+    def hits(self) -> list[Hit]:
+        log = self._state / "access.log"
+        found = []
+        for line in log.read_text().splitlines() if log.exists() else []:
+            at, address, status, sent, method, rest = line.split(" ", 5)
+            asked, _, path = rest[1:].partition('" ')
+            found.append(Hit(float(at), address, int(status), int(sent), method, asked, path))
+        return found
+
+    def sent(self, path: str = "") -> int:
+        """Bytes of bodies, of all files whose path starts so."""
+        return sum(hit.sent for hit in self.hits() if hit.path.startswith(path) and hit.method != "HEAD")
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
