@@ -66,6 +66,7 @@ class BedHost:
             env={
                 "DRAGONFLY_STORAGE__ROOT": str(self.storage),
                 "RAY_AUTH_MODE": "disabled",
+                "RAY_raylet_start_wait_time_s": "120",
                 "PYTHONPATH": str(CHECKOUT),
                 **self._bed.env,
             },
@@ -131,11 +132,10 @@ class Testbed:
             self.origin.start()
             for host in self.hosts:
                 host.link.create(self._mbit)
-            self.hosts[0].start_ray()
-            self._wait_nodes(1)
-            for host in self.hosts[1:]:
+            # One by one: they share a session folder, and two at once choose the same socket in it.
+            for host in self.hosts:
                 host.start_ray()
-            self._wait_nodes(len(self.hosts))
+                self._wait_nodes(host.number + 1)
         except BaseException:
             self.close()
             raise
