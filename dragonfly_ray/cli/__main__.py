@@ -1,0 +1,5 @@
+"""`python -m dragonfly_ray.cli`."""
+
+from dragonfly_ray.cli import main
+
+main()
