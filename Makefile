@@ -14,6 +14,9 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[all]" --group dev
 	touch $(STAMP)
 
+run: $(STAMP)
+	$(BIN)/python -m dragonfly_ray.demo
+
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
 
@@ -21,6 +24,9 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+build-check: $(STAMP)
+	$(BIN)/python tests/build_check.py
 
 clean:
 	rm -rf $(VENV)

@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -471,7 +472,10 @@ def _scheduler_of(source: Source, settings: Settings) -> Any:
 
 
 def _names(known: Sequence[Member]) -> dict[str, str]:
-    return {member.node_id: member.name or member.address for member in known}
+    """Node id -> a name for people: several nodes of one machine get part of their id."""
+    names = {member.node_id: member.name or member.address for member in known}
+    counts = Counter(names.values())
+    return {node: name if counts[name] == 1 else f"{name} ({node[:6]})" for node, name in names.items()}
 
 
 def _urls(url: str | os.PathLike[str] | Sequence[str]) -> list[str]:

@@ -154,7 +154,8 @@ class Distribution:
             table.add_column(heading, justify="right", no_wrap=True)
         table.add_column("path or error", overflow="fold", ratio=1)
         for o in self.outcomes:
-            shown = str(o.path or "") if o.error is None else f"{o.error.kind}: {o.error}"
+            path = str(o.path or "").replace(o.node_id, "{node}")
+            shown = path if o.error is None else f"{o.error.kind}: {o.error}"
             table.add_row(
                 o.node,
                 Text(o.state, style=_STYLES.get(o.state, "")),

@@ -29,8 +29,8 @@ def test_a_run_never_asks_twice_for_the_same_piece() -> None:
     for name in "abcd":
         picker.joined(name, bits.full(64))
     asked: list[int] = []
-    while any(len(run := picker.pick(name, 5, 0.0)) and (asked.extend(run) or True) for name in "abcd"):
-        pass
+    while runs := [run for name in "abcd" if (run := picker.pick(name, 5, 0.0))]:
+        asked += [piece for run in runs for piece in run]
     assert sorted(asked) == list(range(64))
 
 

@@ -17,7 +17,7 @@ PIECES = 100
 
 
 def settings(policy: str = "all") -> Settings:
-    return Settings(origin=OriginSettings(policy=policy))  # type: ignore[arg-type]
+    return Settings(origin=OriginSettings(policy=policy))
 
 
 def host(number: int, *, seed: bool = False, incarnation: str = "1") -> Host:

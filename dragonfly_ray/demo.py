@@ -1,0 +1,233 @@
+"""`make run`: a local cluster of four nodes, a real web server, one big file and one real directory.
+
+Needs no root, leaves nothing behind: the processes that it starts die with it, however it dies.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from blake3 import blake3
+from rich.console import Console
+
+NODES = 4
+SIZE = 256 * 1024 * 1024
+OBJECT_STORE = 100 * 1024 * 1024
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+console = Console()
+_libc = ctypes.CDLL(None)
+_NGINX = """
+daemon off; pid {state}/pid; error_log {state}/error.log; worker_processes 1;
+events {{}}
+http {{
+  access_log off; sendfile on; types {{ }} default_type application/octet-stream;
+  client_body_temp_path {state}/a; proxy_temp_path {state}/b; fastcgi_temp_path {state}/c;
+  uwsgi_temp_path {state}/d; scgi_temp_path {state}/e;
+  server {{ listen 127.0.0.1:{port}; root {root}; autoindex on; }}
+}}
+"""
+
+
+def _dies_with_us() -> None:
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def web_server(root: Path, state: Path) -> Iterator[str]:
+    """nginx where it is installed, else aiohttp's own file server; both know ranges and listings."""
+    port = _free_port()
+    nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    command: Sequence[str]
+    if nginx:
+        conf = state / "nginx.conf"
+        user = "" if os.geteuid() else "user root;"
+        conf.write_text(user + _NGINX.format(state=state, port=port, root=root))
+        command = [nginx, "-p", str(state), "-c", str(conf)]
+    else:
+        command = [sys.executable, "-c", _SERVE, str(root), str(port)]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=_dies_with_us,  # noqa: PLW1509, there are no other threads yet
+    )
+    try:
+        _await_port(port)
+        console.print(f"origin: {'nginx' if nginx else 'aiohttp'} on http://127.0.0.1:{port}")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+
+
+_SERVE = """
+import html, pathlib, sys
+from aiohttp import web
+root = pathlib.Path(sys.argv[1])
+async def serve(request):
+    path = root / request.match_info["path"]
+    if not path.is_dir():
+        return web.FileResponse(path)
+    names = [p.name + ("/" if p.is_dir() else "") for p in sorted(path.iterdir())]
+    links = "".join(f'<li><a href="{html.escape(n)}">{html.escape(n)}</a></li>' for n in names)
+    page = f"<title>Index of {request.path}</title><ul>{links}</ul>"
+    return web.Response(text=page, content_type="text/html")
+app = web.Application()
+app.add_routes([web.get("/{path:.*}", serve)])
+web.run_app(app, host="127.0.0.1", port=int(sys.argv[2]), print=None)
+"""
+
+
+def _await_port(port: int) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.02)
+    raise RuntimeError("the web server does not start")
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[None]:
+    """Ray nodes on this machine, each as if it were a host of its own."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    console.print(f"starting {NODES} Ray nodes …")
+    started: Any = Cluster(
+        initialize_head=True,
+        head_node_args={
+            "num_cpus": 1,
+            "object_store_memory": OBJECT_STORE,
+            "include_dashboard": False,
+            "temp_dir": str(folder / "ray"),
+        },
+    )
+    try:
+        for _ in range(NODES - 1):
+            started.add_node(num_cpus=1, object_store_memory=OBJECT_STORE)
+        ray.init(address=started.address, log_to_driver=False, logging_level=logging.ERROR)
+        yield
+    finally:
+        ray.shutdown()
+        started.shutdown()
+
+
+def tree_digest(path: Path) -> str:
+    """Over every name and every byte below `path`, or of one file."""
+    found = blake3()
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    for file in files:
+        name = file.relative_to(path).as_posix()
+        found.update(f"{name}\0{file.stat().st_size}\0".encode())
+        found.update_mmap(file)
+    return found.hexdigest()
+
+
+def run(folder: Path) -> None:
+    """The whole demonstration. Raises if a single byte is wrong."""
+    import pyarrow
+
+    import dragonfly_ray
+    from dragonfly_ray.cli.show import Live
+
+    root, state = folder / "www", folder / "nginx"
+    root.mkdir(mode=0o755)
+    state.mkdir()
+    big = root / "big.bin"
+    with big.open("wb") as file:
+        for _ in range(SIZE // (1 << 22)):
+            file.write(os.urandom(1 << 22))
+    tree = root / "pyarrow"
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(Path(pyarrow.__file__).parent, tree, symlinks=False, ignore=ignore)
+    with web_server(root, state) as url, cluster(folder):
+        console.print(f"{len(dragonfly_ray.up())} peers are ready")
+        for name, source in (("big.bin", big), ("pyarrow/", tree)):
+            with Live(console) as live:
+                done = dragonfly_ray.distribute(
+                    f"{url}/{name}",
+                    dest=str(folder / "nodes" / "{node}" / "{name}"),
+                    progress=live.update,
+                )
+            console.print(done)
+            wanted = tree_digest(source)
+            for node, path in done.paths.items():
+                if tree_digest(path) != wanted:
+                    raise SystemExit(f"node {node}: {path} is not what was sent")
+            console.print(f"every byte verified on {len(done.paths)} nodes\n", style="green")
+        dragonfly_ray.down()
+
+
+def _children() -> list[int]:
+    try:
+        return [int(p) for p in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _reap() -> None:
+    """Kills whatever is left below this process: it is the reaper of all its descendants."""
+    deadline = time.monotonic() + 10
+    while (left := _children()) and time.monotonic() < deadline:
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            except (ProcessLookupError, ChildProcessError):
+                pass
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)  # once is enough: now everything is put away
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    _libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, _interrupted)
+    started = time.monotonic()
+    with ExitStack() as stack:
+        stack.callback(_reap)
+        folder = Path(tempfile.mkdtemp(prefix="dragonfly-demo-"))
+        folder.chmod(0o755)
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        stack.callback(_reap)
+        os.environ["DRAGONFLY_STORAGE__ROOT"] = str(folder / "stores")
+        try:
+            run(folder)
+        except KeyboardInterrupt:
+            console.print("interrupted; stopping everything", style="yellow")
+            return 130
+        console.print(f"done in {time.monotonic() - started:.0f} s, stopped cleanly")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,36 @@
+"""What all tests share: the list of skips that are allowed, and a guard against processes left over."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+ALLOWED = Path(__file__).with_name("allowed_skips.txt")
+
+
+def _allowed() -> list[tuple[str, str]]:
+    lines = [line.split("|") for line in ALLOWED.read_text().splitlines() if line and line[0] != "#"]
+    return [(pattern.strip(), when.strip()) for pattern, when, _ in lines]
+
+
+def _may_skip(test: str) -> bool:
+    root = os.geteuid() == 0
+    return any(
+        fnmatch.fnmatchcase(test, pattern) and (when == "always" or not root) for pattern, when in _allowed()
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None:
+        return
+    unexpected = [r.nodeid for r in reporter.stats.get("skipped", []) if not _may_skip(r.nodeid)]
+    if unexpected:
+        reporter.write_line(f"skipped, and not in {ALLOWED.name}: {', '.join(unexpected)}", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
