@@ -1,0 +1,134 @@
+"""Origins that lie, stall, change and complain: a scripted HTTP server on loopback."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Self
+
+_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
+
+
+@dataclass
+class Behaviour:
+    """How the origin answers. Whatever is changed counts from the next request on."""
+
+    content: bytes = b""
+    etag: str = '"v1"'
+    ranges: bool = True
+    length: bool = True
+    status: int = 0
+    """Answer everything with this, if not 0."""
+    headers: dict[str, str] = field(default_factory=dict)
+    truncate: int | None = None
+    """Close after so many bytes of a body."""
+    claim: int | None = None
+    """A Content-Length that is not true."""
+    stall: int | None = None
+    """Say nothing more after so many bytes of a body."""
+    redirect: str = ""
+    before: Callable[[int], int] | None = None
+    """Called with the number of the request; a status to answer with, or 0."""
+
+
+class ScriptedOrigin:
+    """Serves `behaviour` at every path; `requests` holds (time, status, range) of each."""
+
+    def __init__(self, behaviour: Behaviour) -> None:
+        self.behaviour = behaviour
+        self.requests: list[tuple[float, int, str]] = []
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        origin = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+            def do_GET(self) -> None:
+                origin.answer(self)
+
+            def do_HEAD(self) -> None:
+                origin.answer(self)
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._server.block_on_close = False
+        self.port = int(self._server.server_address[1])
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/content.bin"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        b = self.behaviour
+        asked = handler.headers.get("Range", "")
+        with self._lock:
+            number = len(self.requests)
+            status = b.status or (b.before(number) if b.before else 0)
+            self.requests.append((time.monotonic(), status, asked))
+        if b.redirect and not handler.path.startswith("/moved"):
+            handler.send_response(302)
+            handler.send_header("Location", b.redirect)
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
+            return
+        if status:
+            handler.send_response(status)
+            for name, value in b.headers.items():
+                handler.send_header(name, value)
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
+            return
+        self._body(handler, b, asked)
+
+    def _body(self, handler: BaseHTTPRequestHandler, b: Behaviour, asked: str) -> None:
+        data, start, code = b.content, 0, 200
+        match = _RANGE.match(asked) if b.ranges else None
+        if match:
+            start = int(match[1])
+            end = min(len(data), int(match[2]) + 1) if match[2] else len(data)
+            data, code = data[start:end], 206
+        if match and not data:
+            code = 416
+        handler.send_response(code)
+        if b.etag:
+            handler.send_header("ETag", b.etag)
+        if code == 416:
+            handler.send_header("Content-Range", f"bytes */{len(b.content)}")
+        elif code == 206:
+            handler.send_header("Content-Range", f"bytes {start}-{start + len(data) - 1}/{len(b.content)}")
+        if b.length:
+            handler.send_header("Content-Length", str(len(data) if b.claim is None else b.claim))
+        else:
+            handler.send_header("Connection", "close")
+            handler.close_connection = True
+        handler.end_headers()
+        if handler.command == "HEAD":
+            return
+        cut = min(x for x in (b.truncate, b.stall, len(data)) if x is not None)
+        try:
+            handler.wfile.write(data[:cut])
+            handler.wfile.flush()
+            if b.stall is not None and cut < len(data):
+                self._stop.wait(60)
+        except OSError:
+            pass
+        if cut < len(data) or b.claim is not None:
+            handler.close_connection = True

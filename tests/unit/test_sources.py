@@ -1,0 +1,274 @@
+"""Origins as they are: honest ones, poor ones and liars. Real sockets, no cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dragonfly_ray.config import OriginSettings
+from dragonfly_ray.errors import (
+    SourceAuthError,
+    SourceBusyError,
+    SourceChangedError,
+    SourceError,
+    SourceNotFoundError,
+    SourceTruncatedError,
+    SourceUnreachableError,
+    SourceUnsupportedError,
+    UnsafePathError,
+)
+from dragonfly_ray.model import Credentials, Manifest, PieceTable, Source
+from dragonfly_ray.sources import Resolution, open_reader, resolve
+from dragonfly_ray.sources.autoindex import parse
+from tests.origins import Behaviour, ScriptedOrigin
+
+SETTINGS = OriginSettings(read_timeout=0.5, connect_timeout=1.0)
+CONTENT = os.urandom(3 * 1024 * 1024 + 17)
+
+
+@pytest.fixture
+def origin() -> Iterator[ScriptedOrigin]:
+    with ScriptedOrigin(Behaviour(CONTENT)) as made:
+        yield made
+
+
+def look(
+    url: str, spool: Path | None = None, small: int = 0, headers: dict[str, str] | None = None
+) -> Resolution:
+    return resolve(Source(url), Credentials({}, headers or {}), SETTINGS, small_limit=small, spool=spool)
+
+
+def read_all(url: str, manifest: Manifest, first: int = 0, last: int | None = None) -> bytes:
+    table = PieceTable.of(manifest)
+    reader = open_reader(Source(url), Credentials(), manifest, table, SETTINGS)
+    seen: list[int] = []
+    data = bytearray()
+    try:
+        pieces = reader.read(
+            first,
+            len(table) if last is None else last,
+            lambda i: memoryview(bytearray(table[i].length)),
+            seen.append,
+        )
+        for _, view in pieces:
+            data += view
+    finally:
+        reader.close()
+    assert sum(seen) == len(data)
+    return bytes(data)
+
+
+def test_a_file_is_one_small_question_and_one_request(origin: ScriptedOrigin) -> None:
+    found = look(origin.url)
+    assert (found.manifest.size, found.manifest.ranges) == (len(CONTENT), True)
+    assert read_all(origin.url, found.manifest) == CONTENT
+    assert [asked for _, _, asked in origin.requests] == ["bytes=0-0", ""]
+
+
+def test_the_middle_is_read_from_the_middle(origin: ScriptedOrigin) -> None:
+    manifest = look(origin.url).manifest
+    piece = PieceTable.of(manifest)[3]
+    assert read_all(origin.url, manifest, 3, 5) == CONTENT[piece.offset : piece.offset + 2 * piece.length]
+
+
+def test_small_content_comes_along(origin: ScriptedOrigin) -> None:
+    assert look(origin.url, small=len(CONTENT)).content == CONTENT
+
+
+def test_without_ranges_everything_is_one_stream(origin: ScriptedOrigin) -> None:
+    origin.behaviour.ranges = False
+    manifest = look(origin.url).manifest
+    assert not manifest.ranges
+    assert read_all(origin.url, manifest) == CONTENT
+    assert read_all(origin.url, manifest, 5) == CONTENT[PieceTable.of(manifest)[5].offset :]
+
+
+def test_without_a_length_it_is_streamed_once_to_disk(origin: ScriptedOrigin, tmp_path: Path) -> None:
+    origin.behaviour.ranges = origin.behaviour.length = False
+    found = look(origin.url, spool=tmp_path)
+    assert found.spooled is not None
+    assert found.spooled.read_bytes() == CONTENT
+    assert found.manifest.size == len(CONTENT)
+    assert len(origin.requests) == 1
+
+
+def test_an_empty_file(origin: ScriptedOrigin) -> None:
+    origin.behaviour.content = b""
+    assert look(origin.url).manifest.size == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(401, SourceAuthError), (403, SourceAuthError), (404, SourceNotFoundError), (410, SourceNotFoundError),
+     (429, SourceBusyError), (503, SourceBusyError), (500, SourceUnreachableError), (418, SourceError)],
+)  # fmt: skip
+def test_refusals_are_typed_and_hide_secrets(
+    origin: ScriptedOrigin, status: int, error: type[SourceError]
+) -> None:
+    origin.behaviour.status = status
+    url = origin.url.replace("http://", "http://user:hunter2@") + "?token=hunter3"
+    with pytest.raises(error) as caught:
+        look(url, headers={"X-Secret": "hunter4"})
+    assert "hunter" not in f"{caught.value!r}{caught.value}"
+    assert "\n" not in str(caught.value)
+
+
+def test_patience_is_passed_on_and_never_tried_again_here(origin: ScriptedOrigin) -> None:
+    origin.behaviour.status, origin.behaviour.headers = 429, {"Retry-After": "7"}
+    with pytest.raises(SourceBusyError) as caught:
+        look(origin.url)
+    assert caught.value.retry_after == 7.0
+    assert len(origin.requests) == 1
+
+
+def test_a_server_error_is_tried_again(origin: ScriptedOrigin) -> None:
+    origin.behaviour.before = lambda number: 502 if number < 2 else 0
+    assert look(origin.url).manifest.size == len(CONTENT)
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_changed_content_is_noticed(origin: ScriptedOrigin, ranges: bool) -> None:
+    origin.behaviour.ranges = ranges
+    manifest = look(origin.url).manifest
+    origin.behaviour.etag = '"v2"'
+    with pytest.raises(SourceChangedError):
+        read_all(origin.url, manifest)
+
+
+def test_changed_length_is_noticed_even_without_a_version(origin: ScriptedOrigin) -> None:
+    origin.behaviour.etag = ""
+    manifest = look(origin.url).manifest
+    origin.behaviour.content = CONTENT[:-5]
+    with pytest.raises(SourceChangedError):
+        read_all(origin.url, manifest, 0, 2)
+
+
+def test_a_truncated_body_is_noticed(origin: ScriptedOrigin) -> None:
+    manifest = look(origin.url).manifest
+    origin.behaviour.truncate = 100_000
+    with pytest.raises((SourceTruncatedError, SourceUnreachableError)):
+        read_all(origin.url, manifest)
+
+
+def test_a_wrong_length_is_noticed(origin: ScriptedOrigin) -> None:
+    manifest = look(origin.url).manifest
+    origin.behaviour.claim = len(CONTENT) + 10
+    with pytest.raises(SourceError):
+        read_all(origin.url, manifest)
+
+
+def test_a_stall_ends_in_an_error(origin: ScriptedOrigin) -> None:
+    manifest = look(origin.url).manifest
+    origin.behaviour.stall = 300_000
+    with pytest.raises(SourceUnreachableError, match="silent"):
+        read_all(origin.url, manifest)
+
+
+def test_nobody_listens(origin: ScriptedOrigin) -> None:
+    with pytest.raises(SourceUnreachableError):
+        look("http://127.0.0.1:9/x")
+
+
+def test_a_redirect_is_followed_and_secrets_stay_behind(origin: ScriptedOrigin) -> None:
+    seen: list[str | None] = []
+    with ScriptedOrigin(Behaviour(CONTENT)) as elsewhere:
+        answer = elsewhere.answer
+
+        def spy(handler: object) -> None:
+            seen.append(handler.headers.get("X-Secret"))  # type: ignore[attr-defined]
+            answer(handler)  # type: ignore[arg-type]
+
+        elsewhere.answer = spy  # type: ignore[assignment, method-assign]
+        origin.behaviour.redirect = f"http://localhost:{elsewhere.port}/moved/x"
+        found = look(origin.url, headers={"X-Secret": "s"})
+        assert found.manifest.size == len(CONTENT)
+        assert seen == [None]
+
+
+def test_redirects_in_a_circle_end(origin: ScriptedOrigin) -> None:
+    origin.behaviour.redirect = origin.url
+    with pytest.raises(SourceError):
+        look(origin.url)
+
+
+def test_a_page_that_is_no_listing_is_refused(origin: ScriptedOrigin) -> None:
+    origin.behaviour.content, origin.behaviour.headers = b"<html><h1>hello</h1></html>", {}
+    found = look(origin.url.replace("content.bin", ""))
+    assert not found.manifest.directory
+
+
+# --- listings -----------------------------------------------------------------------------------
+
+NGINX = """<html><head><title>Index of /d/</title></head><body><h1>Index of /d/</h1><hr><pre><a href="../">../</a>
+<a href="sub/">sub/</a>          24-Nov-2026 12:00       -
+<a href="a%20b.bin">a b.bin</a>   24-Nov-2026 12:00     1234
+<a href="c..%3E">c..&gt;</a>      24-Nov-2026 12:00      5
+</pre><hr></body></html>"""
+PYTHON = """<title>Directory listing for /</title><h1>Directory listing for /</h1><ul>
+<li><a href="a.txt">a.txt</a></li><li><a href="sub/">sub/</a></li>
+<li><a href="http://evil/x">x</a></li><li><a href="/etc/passwd">p</a></li><li><a href="%2e%2e/y">y</a></li>
+<li><a href="?C=N;O=D">Name</a></li></ul>"""
+
+
+def test_nginx_listing() -> None:
+    found = {each.name: each for each in parse(NGINX) or []}
+    assert set(found) == {"sub", "a b.bin", "c..>"}
+    assert (found["a b.bin"].size, found["sub"].folder) == (1234, True)
+
+
+def test_links_that_lead_elsewhere_are_no_entries() -> None:
+    assert {each.name for each in parse(PYTHON) or []} == {"a.txt", "sub"}
+
+
+def test_nginx_json_listing() -> None:
+    page = '[{"name": "a", "type": "file", "mtime": "m", "size": 3}, {"name": "d", "type": "directory"}]'
+    assert [(e.name, e.folder, e.size) for e in parse(page) or []] == [("a", False, 3), ("d", True, None)]
+
+
+# --- local files --------------------------------------------------------------------------------
+
+
+def test_a_local_folder(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "b" / "x").write_bytes(b"1234")
+    (tmp_path / "l").symlink_to("b/x")
+    found = look(f"file://{tmp_path}").manifest
+    assert [(e.path, e.kind, e.size) for e in found.entries] == [
+        ("b", "dir", 0), ("b/x", "file", 4), ("empty", "dir", 0), ("l", "symlink", 0)]  # fmt: skip
+    assert read_all(f"file://{tmp_path}", found) == b"1234"
+
+
+def test_a_symlink_out_of_the_folder_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "l").symlink_to("/etc/passwd")
+    with pytest.raises(UnsafePathError, match="/l: a symlink"):
+        look(f"file://{tmp_path}")
+
+
+def test_a_local_file_that_changes_is_noticed(tmp_path: Path) -> None:
+    file = tmp_path / "f"
+    file.write_bytes(CONTENT)
+    manifest = look(f"file://{file}").manifest
+    file.write_bytes(CONTENT[::-1])
+    with pytest.raises(SourceChangedError):
+        read_all(f"file://{file}", manifest)
+
+
+def test_include_and_exclude(tmp_path: Path) -> None:
+    for name in ("a.bin", "b.txt", "c.bin"):
+        (tmp_path / name).write_bytes(b"x")
+    source = Source(f"file://{tmp_path}", include=("*.bin",), exclude=("c*",))
+    found = resolve(source, Credentials(), SETTINGS)
+    assert [e.path for e in found.manifest.entries] == ["a.bin"]
+    with pytest.raises(SourceNotFoundError):
+        resolve(Source(f"file://{tmp_path}", include=("*.nope",)), Credentials(), SETTINGS)
+
+
+def test_missing_things_are_named() -> None:
+    with pytest.raises(SourceNotFoundError, match="/no/such"):
+        look("file:///no/such")
+    with pytest.raises(SourceUnsupportedError, match="nosuch"):
+        look("nosuch://x/y")
