@@ -144,6 +144,7 @@ class UploadServer:
         for thread in self._threads:
             thread.join(timeout=10)
         for child in list(self._children.values()):
+            child.busy = False  # nobody is left to work on it
             self._close(child)
         self._listener.close()
         self._epoll.close()

@@ -1,0 +1,370 @@
+"""The piece protocol, the upload server and the child's end, on real sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dragonfly_ray.config import TransportSettings
+from dragonfly_ray.errors import GrantError, ProtocolError, StalledError, TransportError
+from dragonfly_ray.grants import GrantIssuer, GrantVerifier, SigningKey
+from dragonfly_ray.model import Endpoint, digest
+from dragonfly_ray.storage.task_store import Extent
+from dragonfly_ray.transport import protocol as p
+from dragonfly_ray.transport.connection import Busy, Data, Missing, ParentConnection, Pong
+from dragonfly_ray.transport.limiter import RateLimiter
+from dragonfly_ray.transport.server import HELLO_TIMEOUT, MAX_QUEUE, UploadServer
+
+PIECE = 256 * 1024
+COUNT = 64
+SETTINGS = TransportSettings(stall_timeout=1.0, connect_timeout=1.0)
+KEY = SigningKey.generate()
+ISSUER = GrantIssuer(KEY)
+
+
+class FakeTask:
+    """A file of pieces; piece 3 is missing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "content"
+        self.file.write_bytes(os.urandom(PIECE * COUNT))
+        self.manifest_file = folder / "manifest"
+        self.manifest_file.write_bytes(os.urandom(3_000_000))
+        data = self.file.read_bytes()
+        self.parts = [data[i * PIECE : (i + 1) * PIECE] for i in range(COUNT)]
+        self.fd = os.open(self.file, os.O_RDONLY)
+        self.heard: list[tuple[str, list[tuple[int, bytes]]]] = []
+        self.accused: list[int] = []
+        self.event = threading.Event()
+        self.sent = 0
+
+    def bitmap(self) -> bytes:
+        return (((1 << COUNT) - 1) & ~(1 << 3)).to_bytes(COUNT // 8, "little")
+
+    def digests(self) -> list[bytes | None]:
+        return [None if i == 3 else digest(part) for i, part in enumerate(self.parts)]
+
+    def has(self, index: int) -> bool:
+        return index != 3
+
+    def digest(self, index: int) -> bytes:
+        return digest(self.parts[index])
+
+    @contextlib.contextmanager
+    def reading(self, index: int) -> Iterator[list[Extent]]:
+        half = PIECE // 2
+        yield [Extent(self.fd, index * PIECE, half), Extent(self.fd, index * PIECE + half, half)]
+
+    def on_have(self, host_id: str, items: list[tuple[int, bytes]]) -> None:
+        self.heard.append((host_id, items))
+        self.event.set()
+
+    def on_corrupt(self, host_id: str, index: int) -> None:
+        self.accused.append(index)
+        self.event.set()
+
+    def on_sent(self, host_id: str, nbytes: int) -> None:
+        self.sent += nbytes
+
+    def on_joined(self, host_id: str) -> None:
+        pass
+
+    def on_left(self, host_id: str) -> None:
+        pass
+
+
+class Bench:
+    """A server with one task, `t`."""
+
+    def __init__(self, folder: Path, settings: TransportSettings = SETTINGS) -> None:
+        self.task = FakeTask(folder)
+        self.server = UploadServer("127.0.0.1", 0, self, settings, GrantVerifier([KEY.public_bytes()]))
+        self.server.start()
+
+    def shared(self, task_id: str) -> FakeTask | None:
+        return self.task if task_id == "t" else None
+
+    def connect(self, host: str = "child", task: str = "t", grant: bytes | None = None) -> ParentConnection:
+        token = ISSUER.issue(task, host, "default", 60) if grant is None else grant
+        return ParentConnection.open([Endpoint("127.0.0.1", self.server.port)], task, host, token, SETTINGS)
+
+    def close(self) -> None:
+        self.server.stop()
+        os.close(self.task.fd)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.close()
+
+
+def take(index: int, length: int) -> memoryview:
+    return memoryview(bytearray(length))
+
+
+def fetch(connection: ParentConnection, task: FakeTask, pieces: range) -> None:
+    connection.request(pieces.start, len(pieces))
+    for expected in pieces:
+        answer = connection.receive(take)
+        if expected == 3:
+            assert answer == Missing(3)
+        else:
+            assert isinstance(answer, Data)
+            assert answer.index == expected
+            assert bytes(answer.view) == task.parts[expected]
+            assert answer.digest == digest(answer.view)
+
+
+# --- the codec ----------------------------------------------------------------------------------
+
+_index = st.integers(0, 2**32 - 1)
+_digest = st.binary(min_size=32, max_size=32)
+_items = st.lists(st.tuples(_index, _digest), max_size=5).map(tuple)
+_frames = st.one_of(
+    st.builds(p.Hello, st.text(max_size=70), st.text(max_size=40), st.binary(max_size=300)),
+    st.builds(p.Welcome, st.binary(max_size=40), _items),
+    st.builds(p.Refused, st.text(max_size=40)),
+    st.builds(p.Request, _index, _index),
+    st.builds(p.Cancel, _index, _index),
+    st.builds(p.Busy, _index, _index),
+    st.builds(p.Have, _items),
+    st.builds(p.Corrupt, _index),
+    st.builds(p.Missing, _index),
+    st.builds(p.ManifestRequest, st.integers(0, 2**63), _index),
+    st.builds(p.ManifestData, st.integers(0, 2**63), st.binary(max_size=100)),
+    st.builds(p.DataHeader, _index, st.integers(0, p.MAX_PIECE), _digest),
+    st.just(p.Ping()),
+    st.just(p.Pong()),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(_frames, max_size=6), st.data())
+def test_frames_survive_any_cutting_of_the_stream(frames: list[p.Frame], data: st.DataObject) -> None:
+    stream = b"".join(p.encode(frame) for frame in frames)
+    parser, found, at = p.Parser(), [], 0
+    while at < len(stream):
+        step = data.draw(st.integers(1, len(stream) - at))
+        found += parser.feed(stream[at : at + step])
+        at += step
+    assert found == frames
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.binary(max_size=400))
+def test_hostile_bytes_only_ever_raise_a_protocol_error(data: bytes) -> None:
+    with contextlib.suppress(ProtocolError):
+        p.Parser().feed(data)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.integers(0, 16), st.binary(max_size=200))
+def test_hostile_bodies_only_ever_raise_a_protocol_error(kind: int, body: bytes) -> None:
+    with contextlib.suppress(ProtocolError):
+        p.Parser().feed(p.HEADER.pack(kind, 0, 0, len(body)) + body)
+
+
+def test_frames_of_a_later_version_are_skipped() -> None:
+    later = p.HEADER.pack(200, 1, 0, 5) + b"12345"
+    assert p.Parser().feed(later + p.encode(p.Ping())) == [p.Ping()]
+
+
+def test_a_frame_that_is_too_long_is_refused_before_it_is_read() -> None:
+    with pytest.raises(ProtocolError):
+        p.Parser().feed(p.HEADER.pack(6, 0, 0, p.MAX_FRAME + 1))
+
+
+# --- conversations ------------------------------------------------------------------------------
+
+
+def test_pieces_arrive_intact(bench: Bench) -> None:
+    with contextlib.closing(bench.connect()) as connection:
+        assert connection.bitmap == bench.task.bitmap()
+        assert connection.digests[0] == digest(bench.task.parts[0])
+        started = time.monotonic()
+        for first in range(0, COUNT, 8):
+            fetch(connection, bench.task, range(first, first + 8))
+        rate = PIECE * COUNT / (time.monotonic() - started) / 1e6
+        print(f"{rate:.0f} MB/s on one connection, each piece hashed twice")
+    assert bench.task.sent == PIECE * (COUNT - 1)
+
+
+def test_many_children_at_once(bench: Bench) -> None:
+    def child(number: int) -> None:
+        with contextlib.closing(bench.connect(f"child{number}")) as connection:
+            for first in range(0, COUNT, 16):
+                fetch(connection, bench.task, range(first, first + 16))
+
+    with ThreadPoolExecutor(40) as pool:
+        list(pool.map(child, range(40)))
+
+
+def test_news_and_accusations_reach_the_parent(bench: Bench) -> None:
+    with contextlib.closing(bench.connect()) as connection:
+        connection.have([(1, digest(b"1")), (2, digest(b"2"))])
+        assert bench.task.event.wait(10)
+        assert bench.task.heard == [("child", [(1, digest(b"1")), (2, digest(b"2"))])]
+        bench.task.event.clear()
+        connection.corrupt(5)
+        assert bench.task.event.wait(10)
+        assert bench.task.accused == [5]
+        connection.ping()
+        assert connection.receive(take) == Pong()
+
+
+def test_the_manifest_travels_on_the_same_port(bench: Bench) -> None:
+    with contextlib.closing(bench.connect()) as connection:
+        assert connection.manifest(3_000_000) == bench.task.manifest_file.read_bytes()
+
+
+def test_a_child_that_asks_for_too_much_is_told_so(bench: Bench) -> None:
+    with contextlib.closing(bench.connect()) as connection:
+        for _ in range(8):
+            connection.request(4, 60)
+        busy = pieces = 0
+        while busy + pieces < 480:
+            answer = connection.receive(take)
+            if isinstance(answer, Busy):
+                busy += answer.count
+            else:
+                assert isinstance(answer, Data)
+                pieces += 1
+        assert busy > 0
+        assert pieces >= MAX_QUEUE - 60
+
+
+def test_a_parent_that_dies_is_noticed_at_once(bench: Bench) -> None:
+    connection = bench.connect()
+    connection.request(4, 60)
+    bench.server.stop()
+    with pytest.raises(TransportError):
+        while True:
+            connection.receive(take)
+    connection.close()
+
+
+def test_a_parent_that_stalls_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = Endpoint("127.0.0.1", silent.getsockname()[1])
+        with pytest.raises(StalledError):
+            ParentConnection.open([endpoint], "t", "h", b"g", SETTINGS)
+
+
+def test_the_next_endpoint_is_tried(bench: Bench) -> None:
+    token = ISSUER.issue("t", "h", "default", 60)
+    endpoints = [Endpoint("127.0.0.1", 9), Endpoint("127.0.0.1", bench.server.port)]
+    ParentConnection.open(endpoints, "t", "h", token, SETTINGS).close()
+
+
+def test_the_newer_connection_of_a_host_wins(bench: Bench) -> None:
+    first = bench.connect()
+    with contextlib.closing(bench.connect()) as second:
+        with pytest.raises(TransportError):
+            first.receive(take)
+        fetch(second, bench.task, range(4, 8))
+    first.close()
+
+
+# --- strangers ----------------------------------------------------------------------------------
+
+
+def tampered() -> bytes:
+    good = ISSUER.issue("t", "child", "default", 60)
+    return good[:-1] + bytes([good[-1] ^ 1])
+
+
+@pytest.mark.parametrize(
+    "grant",
+    [b"", b"x" * 100, tampered(), ISSUER.issue("t", "somebody-else", "default", 60),
+     ISSUER.issue("other", "child", "default", 60), ISSUER.issue("t", "child", "default", -3600),
+     GrantIssuer(SigningKey.generate()).issue("t", "child", "default", 60)],
+    ids=["none", "noise", "tampered", "other host", "other task", "expired", "other cluster"],
+)  # fmt: skip
+def test_nobody_gets_in_without_a_grant(bench: Bench, grant: bytes) -> None:
+    with pytest.raises(GrantError):
+        bench.connect(grant=grant)
+
+
+def test_a_task_that_is_not_here_is_said_so(bench: Bench) -> None:
+    with pytest.raises(TransportError, match="unknown task"):
+        bench.connect(task="u")
+
+
+def test_ten_thousand_strangers_and_noise_cost_a_closed_connection_each(bench: Bench) -> None:
+    hello = p.encode(p.Hello("t", "child", b"no grant"))
+    noise = os.urandom(300)
+    address = ("127.0.0.1", bench.server.port)
+    for number in range(10_000):
+        with socket.create_connection(address) as sock, contextlib.suppress(OSError):
+            sock.sendall(hello if number % 10 else noise)
+    with contextlib.closing(bench.connect()) as connection:
+        fetch(connection, bench.task, range(4, 12))
+    deadline = time.monotonic() + 30
+    while bench.server.connections > 0 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert bench.server.connections == 0
+
+
+def test_who_says_nothing_is_closed(bench: Bench) -> None:
+    address = ("127.0.0.1", bench.server.port)
+    slow = [socket.create_connection(address) for _ in range(200)]
+    try:
+        for sock in slow:
+            sock.sendall(b"\x01")
+        with contextlib.closing(bench.connect()) as connection:
+            fetch(connection, bench.task, range(4, 12))
+        for sock in slow:
+            sock.settimeout(10 * HELLO_TIMEOUT)
+            with contextlib.suppress(ConnectionResetError):
+                assert sock.recv(1) == b""
+    finally:
+        for sock in slow:
+            sock.close()
+
+
+def test_stop_leaves_no_thread_and_no_descriptor(tmp_path: Path) -> None:
+    before, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+    bench = Bench(tmp_path)
+    connections = [bench.connect(f"c{n}") for n in range(5)]
+    for connection in connections:
+        connection.request(4, 20)
+    bench.close()
+    for connection in connections:
+        connection.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert threading.active_count() == threads
+
+
+# --- limits and keys ----------------------------------------------------------------------------
+
+
+def test_the_limiter_keeps_to_its_rate() -> None:
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    limiter = RateLimiter(1_000_000, clock=lambda: now[0], sleep=sleep)
+    for _ in range(100):
+        limiter.take(100_000)
+    assert 9.0 < now[0] <= 10.0
+
+
+def test_a_key_is_kept_for_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "keys" / "k"
+    key = SigningKey.load_or_create(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert SigningKey.load_or_create(path).public_bytes() == key.public_bytes()
+    assert key.private_bytes().hex() not in repr(key)
