@@ -181,7 +181,7 @@ def test_a_redirect_is_followed_and_secrets_stay_behind(origin: ScriptedOrigin) 
             seen.append(handler.headers.get("X-Secret"))  # type: ignore[attr-defined]
             answer(handler)  # type: ignore[arg-type]
 
-        elsewhere.answer = spy  # type: ignore[assignment, method-assign]
+        elsewhere.answer = spy  # type: ignore[method-assign]
         origin.behaviour.redirect = f"http://localhost:{elsewhere.port}/moved/x"
         found = look(origin.url, headers={"X-Secret": "s"})
         assert found.manifest.size == len(CONTENT)

@@ -50,7 +50,7 @@ def fill(found: TaskStore, files: dict[str, bytes]) -> None:
 
 
 def store_at(root: Path, **settings: object) -> PieceStore:
-    return PieceStore(StorageSettings(root=root, **settings))  # type: ignore[arg-type]
+    return PieceStore(StorageSettings(root=root, **settings))
 
 
 def complete(

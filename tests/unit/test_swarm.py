@@ -1,0 +1,419 @@
+"""Whole distributions in one process: real stores, sockets, peers and origins; no Ray."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dragonfly_ray.config import OriginSettings, Settings, StorageSettings
+from tests.nginx import Nginx
+from tests.origins import Behaviour, ScriptedOrigin
+from tests.swarm import Swarm
+
+MIB = 1 << 20
+SIZE = 32 * MIB
+
+
+@pytest.fixture(scope="module")
+def content() -> bytes:
+    return os.urandom(SIZE)
+
+
+@pytest.fixture
+def origin(tmp_path: Path, content: bytes) -> Iterator[Nginx]:
+    tmp_path.chmod(0o755)
+    with Nginx(tmp_path / "www", tmp_path / "nginx") as made:
+        (made.root / "big").write_bytes(content)
+        yield made
+
+
+@pytest.fixture
+def swarm(tmp_path: Path) -> Iterator[Callable[..., Swarm]]:
+    made: list[Swarm] = []
+
+    def build(count: int = 4, **options: Any) -> Swarm:
+        made.append(Swarm(tmp_path / f"swarm{len(made)}", count, **options))
+        return made[-1]
+
+    yield build
+    for each in made:
+        each.close()
+
+
+def settings(**sections: Any) -> Settings:
+    return Settings(**sections)
+
+
+def until(condition: Callable[[], bool], timeout: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def states(view: dict[str, Any]) -> dict[str, str]:
+    return {node: record["state"] for node, record in view["nodes"].items()}
+
+
+def kinds(view: dict[str, Any]) -> dict[str, str]:
+    return {node: record["kind"] for node, record in view["nodes"].items()}
+
+
+def assert_everywhere(view: dict[str, Any], content: bytes, nodes: int) -> None:
+    assert list(states(view).values()) == ["done"] * nodes, view
+    for record in view["nodes"].values():
+        assert Path(record["path"]).read_bytes() == content
+
+
+# --- the fault-free case ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("seeds", "policy"), [(0, "all"), (1, "seeds"), (1, "all")])
+def test_each_byte_leaves_the_origin_once(
+    origin: Nginx, swarm: Callable[..., Swarm], content: bytes, seeds: int, policy: str
+) -> None:
+    built = swarm(4, seeds=seeds, settings=settings(origin=OriginSettings(policy=policy)))
+    view = built.distribute(f"{origin.url}/big")
+    assert_everywhere(view, content, 4)
+    assert SIZE <= origin.sent("/big") <= SIZE + 1, "all of it once, and the first byte to learn its length"
+    got = sum(n["bytes_origin"] for n in view["nodes"].values())
+    assert got == SIZE
+    assert sum(n["bytes_peers"] for n in view["nodes"].values()) == 3 * SIZE
+
+
+def test_a_seed_that_is_no_target_helps_and_writes_nothing(
+    origin: Nginx, swarm: Callable[..., Swarm], content: bytes
+) -> None:
+    built = swarm(3, seeds=1, settings=settings(origin=OriginSettings(policy="seeds")))
+    view = built.distribute(f"{origin.url}/big", nodes=["n1", "n2"])
+    assert_everywhere(view, content, 2)
+    assert all(n["bytes_origin"] == 0 for n in view["nodes"].values())
+
+
+def test_a_directory_of_small_files_is_one_request_a_file(
+    origin: Nginx, swarm: Callable[..., Swarm], tmp_path: Path
+) -> None:
+    files = {f"d/{i % 7}/f{i:04}": os.urandom(i * 13 % 9000) for i in range(1500)}
+    files["d/large"] = os.urandom(3 * MIB)
+    for name, data in files.items():
+        (origin.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (origin.root / name).write_bytes(data)
+    view = swarm(4).distribute(f"{origin.url}/d/", dest=str(tmp_path / "out" / "{node}"))
+    assert set(states(view).values()) == {"done"}, view
+    for record in view["nodes"].values():
+        found = {p.relative_to(record["path"]).as_posix(): p.read_bytes()
+                 for p in Path(record["path"]).rglob("*") if p.is_file()}  # fmt: skip
+        assert {f"d/{name}": data for name, data in found.items()} == files
+    asked = [hit for hit in origin.hits() if not hit.path.endswith("/")]
+    per_file = {name: sum(hit.path == f"/{name}" for hit in asked) for name, data in files.items() if data}
+    small = {n: c for n, c in per_file.items() if n != "d/large"}
+    assert set(small.values()) == {1}
+    assert sum(hit.sent for hit in asked) == sum(map(len, files.values()))
+    assert len(origin.hits()) - len(asked) == 8, "one listing a folder"
+
+
+@pytest.mark.parametrize("size", [0, 1, 50_000, 300_000])
+def test_small_content_needs_no_socket(
+    origin: Nginx, swarm: Callable[..., Swarm], tmp_path: Path, size: int
+) -> None:
+    data = os.urandom(size)
+    (origin.root / "small").write_bytes(data)
+    view = swarm(3).distribute(f"{origin.url}/small", dest=str(tmp_path / "out" / "{node}"))
+    assert_everywhere(view, data, 3)
+    assert sum(n["bytes_small"] for n in view["nodes"].values()) == 3 * size
+    assert sum(n["bytes_peers"] for n in view["nodes"].values()) == 0
+
+
+def test_the_second_time_nothing_leaves_the_origin(
+    origin: Nginx, swarm: Callable[..., Swarm], content: bytes, tmp_path: Path
+) -> None:
+    built = swarm(3)
+    built.distribute(f"{origin.url}/big", "a.0")
+    before = origin.sent("/big")
+    view = built.distribute(f"{origin.url}/big", "b.0", dest=str(tmp_path / "again" / "{node}"))
+    assert_everywhere(view, content, 3)
+    assert origin.sent("/big") - before <= 1
+    assert all(n["bytes_cache"] == SIZE for n in view["nodes"].values())
+
+
+def test_a_newcomer_gets_it_from_those_who_have_it(
+    origin: Nginx, swarm: Callable[..., Swarm], content: bytes
+) -> None:
+    built = swarm(2)
+    built.distribute(f"{origin.url}/big", "a.0")
+    before = origin.sent("/big")
+    built.start("late")
+    view = built.distribute(f"{origin.url}/big", "b.0", nodes=["late"])
+    assert_everywhere(view, content, 1)
+    assert view["nodes"]["late"]["bytes_peers"] == SIZE
+    assert origin.sent("/big") - before <= 1
+
+
+def test_a_local_file_is_read_by_its_owner_alone(
+    swarm: Callable[..., Swarm], content: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").write_bytes(content)
+    view = swarm(3).distribute(f"file://{tmp_path}/mine", node="n1", nodes=["n0", "n2"])
+    assert_everywhere(view, content, 2)
+    assert all(n["bytes_origin"] == 0 for n in view["nodes"].values())
+
+
+# --- origins that lie or are poor ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("behaviour", [
+    Behaviour(ranges=False), Behaviour(ranges=False, length=False), Behaviour(etag=""),
+], ids=["no ranges", "no length", "no version"])  # fmt: skip
+def test_a_poor_origin_is_shared_by_all(
+    swarm: Callable[..., Swarm], content: bytes, behaviour: Behaviour
+) -> None:
+    behaviour.content = content
+    with ScriptedOrigin(behaviour) as poor:
+        view = swarm(3).distribute(poor.url)
+        assert_everywhere(view, content, 3)
+        bodies = [r for r in poor.requests if r[2] != "bytes=0-0"]
+        if not behaviour.ranges:
+            assert len(bodies) <= 1, "one stream, shared by all"
+
+
+def test_content_that_changes_is_never_mixed(swarm: Callable[..., Swarm], content: bytes) -> None:
+    behaviour = Behaviour(content)
+    other = content[::-1]
+
+    def change(number: int) -> int:
+        if number == 6:
+            behaviour.content, behaviour.etag = other, '"v2"'
+        return 0
+
+    behaviour.before = change
+    with ScriptedOrigin(behaviour) as fickle:
+        view = swarm(3).distribute(fickle.url)
+        assert_everywhere(view, other, 3)
+
+
+def test_one_busy_answer_silences_every_node(swarm: Callable[..., Swarm], content: bytes) -> None:
+    told: list[float] = []
+    behaviour = Behaviour(content, headers={"Retry-After": "3"})
+
+    def complain(number: int) -> int:
+        if number == 8:
+            told.append(time.monotonic())
+            return 429
+        return 0
+
+    behaviour.before = complain
+    with ScriptedOrigin(behaviour) as busy:
+        view = swarm(4).distribute(busy.url)
+        assert_everywhere(view, content, 4)
+        quiet = [at - told[0] for at, _, _ in busy.requests if at > told[0] + 0.25]
+        assert quiet
+        assert min(quiet) >= 2.9, "requests under way may end; new ones wait"
+
+
+@pytest.mark.parametrize(("status", "kind"), [(403, "source-auth"), (404, "source-not-found")])
+def test_a_refusal_in_the_middle_ends_it_everywhere(
+    swarm: Callable[..., Swarm], content: bytes, status: int, kind: str
+) -> None:
+    behaviour = Behaviour(content)
+    behaviour.before = lambda number: status if number > 5 else 0
+    with ScriptedOrigin(behaviour) as refusing:
+        view = swarm(3).distribute(refusing.url)
+        assert set(kinds(view).values()) == {kind}
+
+
+def test_an_origin_that_is_away_for_a_while(
+    origin: Nginx, swarm: Callable[..., Swarm], content: bytes
+) -> None:
+    origin.stop()
+    origin.start("limit_rate 2m;")
+    built = swarm(3)
+    built.submit(f"{origin.url}/big")
+    until(lambda: origin.sent("/big") > SIZE // 8)
+    origin.stop()
+    restart = threading.Timer(1.5, origin.start, [""])
+    restart.start()
+    assert_everywhere(built.wait(), content, 3)
+    restart.join()
+
+
+def test_an_origin_that_never_comes_back(origin: Nginx, swarm: Callable[..., Swarm]) -> None:
+    origin.stop()
+    origin.start("limit_rate 1m;")
+    built = swarm(3, settings=settings(origin=OriginSettings(give_up=2.0)))
+    built.submit(f"{origin.url}/big")
+    until(lambda: origin.sent("/big") > SIZE // 10)
+    origin.stop()
+    view = built.wait()
+    assert set(kinds(view).values()) == {"source-unreachable"}
+
+
+# --- peers that fail ----------------------------------------------------------------------------
+
+
+def test_a_parent_with_corrupted_bytes_is_found_out(
+    origin: Nginx, swarm: Callable[..., Swarm], content: bytes
+) -> None:
+    built = swarm(4)
+    built.distribute(f"{origin.url}/big", "a.0", nodes=["n0"])
+    (task,) = built.peers["n0"].store.tasks()
+    file = task.folder / "0"
+    os.chmod(file, 0o600)
+    with file.open("r+b") as damaged:
+        for place in range(1000, SIZE, 4 * MIB):
+            damaged.seek(place)
+            damaged.write(b"\0" * 100)
+    view = built.distribute(f"{origin.url}/big", "b.0", nodes=["n1", "n2", "n3"])
+    assert_everywhere(view, content, 3)
+
+
+def test_a_killed_peer_resumes_with_what_it_had(
+    origin: Nginx, swarm: Callable[..., Swarm], content: bytes
+) -> None:
+    origin.stop()
+    origin.start("limit_rate 1500k;")
+    built = swarm(3)
+    built.submit(f"{origin.url}/big")
+    victim = built.peers["n1"]
+    until(lambda: sum(t.count for t in victim.store.tasks()) > 30)
+    had = sum(t.count for t in victim.store.tasks())
+    assert 0.1 * 128 < had < 0.9 * 128
+    del built.scheduler.peers[victim.host.id]
+    victim.stop()
+    with built.scheduler.changed:
+        built.scheduler.act(built.scheduler.core.probed(victim.host.id, "died", time.monotonic()))
+    built.start("n1")
+    view = built.wait()
+    assert_everywhere(view, content, 3)
+    assert view["nodes"]["n1"]["bytes_cache"] >= had * (SIZE // 128)
+
+
+def test_a_lost_peer_does_not_hold_up_the_others(
+    origin: Nginx, swarm: Callable[..., Swarm], content: bytes
+) -> None:
+    origin.stop()
+    origin.start("limit_rate 1500k;")
+    built = swarm(4)
+    built.submit(f"{origin.url}/big")
+    victim = built.peers["n2"]
+    until(lambda: sum(t.count for t in victim.store.tasks()) > 30)
+    del built.scheduler.peers[victim.host.id]
+    victim.stop()
+    with built.scheduler.changed:
+        built.scheduler.act(built.scheduler.core.probed(victim.host.id, "gone", time.monotonic()))
+    view = built.wait()
+    assert kinds(view)["n2"] == "node-lost"
+    rest = {**view, "nodes": {n: r for n, r in view["nodes"].items() if n != "n2"}}
+    assert_everywhere(rest, content, 3)
+
+
+def test_a_wrong_digest_writes_nothing(
+    origin: Nginx, swarm: Callable[..., Swarm], tmp_path: Path, content: bytes
+) -> None:
+    import hashlib
+
+    built, out = swarm(2), tmp_path / "out"
+    view = built.distribute(f"{origin.url}/big", "a.0", digest=f"sha256:{'0' * 64}", dest=str(out / "{node}"))
+    assert set(kinds(view).values()) == {"integrity"}
+    assert not list(out.rglob("*"))
+    good = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    assert_everywhere(
+        built.distribute(f"{origin.url}/big", "b.0", digest=good, dest=str(out / "{node}")), content, 2
+    )
+
+
+def test_an_unwritable_dest_fails_that_delivery_alone(
+    origin: Nginx, swarm: Callable[..., Swarm], tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "n1").write_bytes(b"a file, not a folder")
+    view = swarm(3).distribute(f"{origin.url}/big", dest=str(tmp_path / "out" / "{node}" / "f"))
+    assert kinds(view) == {"n0": "", "n1": "destination", "n2": ""}
+    assert not list(tmp_path.rglob(".dragonfly-*"))
+
+
+def test_a_full_disk_fails_that_node_alone_and_is_freed(
+    origin: Nginx, swarm: Callable[..., Swarm], tmp_path: Path, content: bytes
+) -> None:
+    built = swarm(2)
+    small = StorageSettings(root=tmp_path, quota=SIZE // 2)
+    built.settings = built.settings.model_copy(update={"storage": small})
+    full = built.start("full")
+    view = built.distribute(f"{origin.url}/big")
+    assert kinds(view) == {"n0": "", "n1": "", "full": "storage-full"}
+    assert full.store.tasks() == []
+
+
+def test_cancel_stops_every_byte(origin: Nginx, swarm: Callable[..., Swarm]) -> None:
+    origin.stop()
+    origin.start("limit_rate 1m;")
+    built = swarm(3)
+    built.submit(f"{origin.url}/big")
+    until(lambda: sum(t.count for t in built.peers["n1"].store.tasks()) > 20)
+    with built.scheduler.changed:
+        built.scheduler.act(built.scheduler.core.cancel("s.0", time.monotonic()))
+    view = built.wait()
+    assert set(kinds(view).values()) == {"cancelled"}
+    until(lambda: all(not peer.status()["tasks"] for peer in built.peers.values()))
+    held = {n: sum(t.count for t in peer.store.tasks()) for n, peer in built.peers.items()}
+    asked = len(origin.hits())
+    time.sleep(1.0)  # what must not happen cannot be awaited
+    assert held == {n: sum(t.count for t in peer.store.tasks()) for n, peer in built.peers.items()}
+    assert len(origin.hits()) == asked
+
+
+def test_what_is_read_is_fetched_first(origin: Nginx, swarm: Callable[..., Swarm], content: bytes) -> None:
+    origin.stop()
+    origin.start("limit_rate 1m;")
+    built = swarm(2)
+    built.submit(f"{origin.url}/big")
+    peer = built.peers["n0"]
+    until(lambda: bool(peer.store.tasks()))
+    task = peer.store.tasks()[0]
+    last = SIZE - 1000
+    assert peer.await_range(task.task.id, last, 1000, 20.0)
+    assert not task.complete
+    layout = peer.layout(task.task.id)
+    assert layout is not None
+    with open(layout["path"], "rb") as file:
+        file.seek(layout["base"] + last)
+        assert file.read(1000) == content[-1000:]
+    assert_everywhere(built.wait(), content, 2)
+
+
+def test_a_scheduler_that_forgets_everything_is_told_again(
+    origin: Nginx, swarm: Callable[..., Swarm], content: bytes
+) -> None:
+    from dragonfly_ray.scheduling.core import SchedulerCore
+
+    origin.stop()
+    origin.start("limit_rate 1500k;")
+    built = swarm(3)
+    built.submit(f"{origin.url}/big")
+    until(lambda: sum(t.count for t in built.peers["n1"].store.tasks()) > 20)
+    with built.scheduler.changed:
+        old = built.scheduler.core
+        built.scheduler.core = SchedulerCore(built.settings, old.sign)
+    for peer in built.peers.values():
+        peer.announce()
+    built.submit(f"{origin.url}/big")
+    view = built.wait()
+    assert_everywhere(view, content, 3)
+
+
+def test_nothing_is_left_over(origin: Nginx, tmp_path: Path, content: bytes) -> None:
+    """Threads and descriptors, after a distribution and after the peers."""
+    before, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+    built = Swarm(tmp_path / "s", 3)
+    assert_everywhere(built.distribute(f"{origin.url}/big"), content, 3)
+    built.close()
+    until(lambda: threading.active_count() == threads)
+    until(lambda: len(os.listdir("/proc/self/fd")) == before)
+    assert not list(tmp_path.rglob(".dragonfly-*"))
+    shutil.rmtree(tmp_path / "s")
