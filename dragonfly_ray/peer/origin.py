@@ -82,6 +82,11 @@ class OriginWorkers:
             self._queue.clear()
             self._ready.notify_all()
 
+    def close(self) -> None:
+        """Lets go of the connections, once the workers have ended."""
+        if self._reader:
+            self._reader.close()
+
     # --- leases -----------------------------------------------------------------------------
 
     def allow(self, may_claim: bool | None, not_before: float) -> None:

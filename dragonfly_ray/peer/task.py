@@ -239,6 +239,8 @@ class TaskRun:
         for thread in self._threads:
             if thread is not me:
                 thread.join(timeout=15)
+        if self.origin:
+            self.origin.close()
         if self.store:
             try:
                 self.report(claim=False)
