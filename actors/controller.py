@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from typing import Any
 
 import ray
-from dragonfly_ray.grants import SigningKey
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError, RayError
 
 from dragonfly_ray import logs
@@ -18,6 +18,7 @@ from dragonfly_ray.actors.handles import CONTROLLER, as_actor, find, peer_name, 
 from dragonfly_ray.actors.peer import PeerActor
 from dragonfly_ray.actors.scheduler import SchedulerActor
 from dragonfly_ray.config import Settings
+from dragonfly_ray.grants import SigningKey
 from dragonfly_ray.scheduling.reconciler import Action, Check, Kill, Reconciler, Start
 
 log = logging.getLogger(__name__)
@@ -64,8 +65,9 @@ class ControllerActor:
         }
 
     @ray.method(concurrency_group="health")
-    async def ping(self) -> bool:
-        return True
+    async def ping(self) -> int:
+        """The process's id."""
+        return os.getpid()
 
     async def stop(self) -> None:
         """Stops peers and schedulers; what they stored stays."""

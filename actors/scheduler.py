@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import ray
-from dragonfly_ray.grants import GrantIssuer, SigningKey
 from ray.exceptions import ActorDiedError, RayActorError, RayError
 
 from dragonfly_ray import logs
@@ -18,6 +18,7 @@ from dragonfly_ray import messages as m
 from dragonfly_ray.actors import nodes
 from dragonfly_ray.actors.handles import find, peer_name, scheduler_name
 from dragonfly_ray.config import Settings
+from dragonfly_ray.grants import GrantIssuer, SigningKey
 from dragonfly_ray.model import Credentials, Host, Task
 from dragonfly_ray.scheduling.core import Action, Ask, Probe, SchedulerCore, Send, Tell, Verdict
 from dragonfly_ray.telemetry import RaySink, Telemetry
@@ -156,6 +157,7 @@ class SchedulerActor:
         core = self._core
         return {
             "index": self._index,
+            "pid": os.getpid(),
             "hosts": {h.host.node_id: h.alive for h in core.hosts.values()},
             "tasks": [
                 {

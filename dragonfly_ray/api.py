@@ -420,6 +420,10 @@ def status() -> dict[str, Any]:
     views = [get(s.status.remote(), CALL_TIMEOUT, "a scheduler") for s in _schedulers(settings)]
     return {
         "namespace": settings.namespace,
+        "pids": {
+            CONTROLLER: get(controller.ping.remote(), CALL_TIMEOUT, CONTROLLER),
+            **{scheduler_name(view["index"]): view["pid"] for view in views},
+        },
         "hosts": hosts,
         "tasks": [task for view in views for task in view["tasks"]],
         "distributions": [spec for view in views for spec in view["distributions"]],

@@ -351,6 +351,7 @@ class PeerNode:
             "address": self.host.endpoints[0].address,
             "port": self.host.endpoints[0].port,
             "seed": self.host.seed,
+            "pid": os.getpid(),
             "tasks": len(runs),
             "used": sum(t.task.size for t in self.store.tasks() if t.complete),
             "store": str(self.store.path),

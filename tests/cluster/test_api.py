@@ -1,0 +1,306 @@
+"""What users call, on a real cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import pickle
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+import dragonfly_ray as d
+from dragonfly_ray.errors import (
+    DeadlineError,
+    DistributionFailedError,
+    InvalidRequestError,
+    SourceNotFoundError,
+    UnknownNodesError,
+)
+from tests.cluster.conftest import METRICS_PORT, LocalCluster, until
+from tests.nginx import Nginx
+
+MIB = 1 << 20
+pytestmark = pytest.mark.cluster
+
+
+def make(origin: Nginx, name: str, size: int) -> bytes:
+    data = os.urandom(size)
+    (origin.root / name).write_bytes(data)
+    return data
+
+
+def test_a_file_on_every_node(cluster: LocalCluster, origin: Nginx, tmp_path: Path) -> None:
+    data = make(origin, "f", 24 * MIB)
+    seen: list[d.Progress] = []
+    done = d.distribute(f"{origin.url}/f", dest=tmp_path / "{node}" / "{name}", progress=seen.append)
+    assert done.ok
+    assert set(done.paths) == set(cluster.node_ids)
+    for node, path in done.paths.items():
+        assert path == tmp_path / node / "f"
+        assert path.read_bytes() == data
+    assert len(data) <= origin.sent("/f") <= len(data) + 1
+    assert sum(o.bytes_origin for o in done.outcomes) == len(data)
+    assert seen[-1].bytes_done == 4 * len(data)
+    assert "4/4 ok" in repr(done)
+    assert json.loads(json.dumps(done.to_dict(), default=str))["ok"]
+    assert "<table>" in done._repr_html_()
+    assert pickle.loads(pickle.dumps(done)) == done
+
+
+def test_a_directory_on_every_node(cluster: LocalCluster, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    for i in range(400):
+        (tree / f"{i % 9}").mkdir(parents=True, exist_ok=True)
+        (tree / f"{i % 9}" / f"f{i}").write_bytes(os.urandom(i * 11))
+    (tree / "empty").mkdir()
+    done = d.distribute(tree, dest=tmp_path / "out" / "{node}", link=False)
+    for path in done.paths.values():
+        subprocess.run(["diff", "-r", str(tree), str(path)], check=True)
+
+
+def test_several_urls_are_one_distribution(cluster: LocalCluster, origin: Nginx, tmp_path: Path) -> None:
+    data = {name: make(origin, name, 500_000) for name in ("one", "two")}
+    done = d.distribute([f"{origin.url}/{n}" for n in data], 2, dest=tmp_path / "{node}" / "{name}")
+    for url in done.urls:
+        paths = done.paths_of(url)
+        assert len(paths) == 2
+        assert all(p.read_bytes() == data[url.rpartition("/")[2]] for p in paths.values())
+
+
+def test_nodes_by_every_kind_of_name(cluster: LocalCluster, origin: Nginx) -> None:
+    make(origin, "n", 1000)
+    url = f"{origin.url}/n"
+    ids = cluster.node_ids
+    pool = {m.node_id for m in d.nodes() if m.labels.get("pool") == "a"}
+    assert len(pool) == 2
+    assert set(d.distribute(url, {"pool": "a"}).paths) == pool
+    assert set(d.distribute(url, [ids[0], ids[3][:12]]).paths) == {ids[0], ids[3]}
+    assert len(d.distribute(url, 2).paths) == 2
+    assert len(d.distribute(url, "50%").paths) == 2
+    for wrong in ("nope", {"pool": "z"}, [ids[0], "nope"], 5, "seeds"):
+        with pytest.raises(UnknownNodesError, match=r"nope|pool|5 asked|seeds"):
+            d.submit(url, wrong)
+
+
+@pytest.mark.parametrize("options", [
+    {"dest": "relative"}, {"dest": "/a/../b"}, {"dest": "/x/{what}"}, {"digest": "sha256:12"},
+    {"digest": "crc0:00"}, {"id": "a b"}, {"on_failure": "ignore"},
+])  # fmt: skip
+def test_bad_input_is_refused_before_any_work(
+    cluster: LocalCluster, origin: Nginx, options: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidRequestError):
+        d.distribute(f"{origin.url}/x", **options)
+    assert origin.hits() == []
+
+
+def test_a_missing_source_is_one_clear_line(cluster: LocalCluster, origin: Nginx) -> None:
+    with pytest.raises(DistributionFailedError) as caught:
+        d.distribute(f"{origin.url}/missing?token=secret")
+    assert "404" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    done = caught.value.distribution
+    assert all(isinstance(o.error, SourceNotFoundError) for o in done.outcomes)
+    returned = d.distribute(f"{origin.url}/missing?token=secret", on_failure="return")
+    assert not returned.ok
+    assert "secret" not in f"{returned!r}{returned.to_dict()}"
+
+
+def test_submit_is_awaitable_and_found_again_elsewhere(
+    cluster: LocalCluster, origin: Nginx, tmp_path: Path
+) -> None:
+    origin.stop()
+    origin.start("limit_rate 2m;")
+    data = make(origin, "s", 24 * MIB)
+    submission = d.submit(f"{origin.url}/s", dest=tmp_path / "{node}", id="found-again")
+    code = (
+        f"import json, ray, dragonfly_ray as d; ray.init(address={cluster.ray.address!r}, log_to_driver=False)\n"
+        "print(json.dumps(d.attach('found-again').result(120).to_dict(), default=str))"
+    )
+    other = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False
+    )
+    assert other.returncode == 0, other.stderr[-2000:]
+    assert json.loads(other.stdout.splitlines()[-1])["ok"]
+
+    async def wait() -> d.Distribution:
+        return await submission
+
+    done = asyncio.run(wait())
+    assert all(path.read_bytes() == data for path in done.paths.values())
+    with pytest.raises(InvalidRequestError):
+        d.attach("never-heard-of")
+
+
+def test_cancel_and_timeout_stop_everything(cluster: LocalCluster, origin: Nginx, tmp_path: Path) -> None:
+    origin.stop()
+    origin.start("limit_rate 500k;")
+    make(origin, "c", 48 * MIB)
+    submission = d.submit(f"{origin.url}/c", dest=tmp_path / "{node}")
+    until(lambda: submission.progress().bytes_done > 4 * MIB)
+    assert submission.progress().bytes_done < 0.9 * submission.progress().bytes_total
+    submission.cancel()
+    done = submission.result(60)
+    assert {o.error.kind for o in done.outcomes if o.error} == {"cancelled"}
+    with pytest.raises(DeadlineError):
+        d.distribute(f"{origin.url}/c", timeout=1.5)
+    until(lambda: all(h["tasks"] == 0 for h in d.status()["hosts"]))
+    asked = len(origin.hits())
+    assert not list(tmp_path.glob("????????????????*"))
+    import time
+
+    time.sleep(2.0)  # what must not happen cannot be awaited
+    assert len(origin.hits()) == asked
+
+
+def test_a_digest_is_checked(cluster: LocalCluster, origin: Nginx, tmp_path: Path) -> None:
+    data = make(origin, "g", 9 * MIB)
+    with pytest.raises(DistributionFailedError) as caught:
+        d.distribute(f"{origin.url}/g", dest=tmp_path / "o" / "{node}", digest="sha256:" + "0" * 64)
+    assert {o.error.kind for o in caught.value.distribution.outcomes} == {"integrity"}
+    assert not (tmp_path / "o").exists()
+    good = "sha256:" + hashlib.sha256(data).hexdigest()
+    assert d.distribute(f"{origin.url}/g", dest=tmp_path / "o" / "{node}", digest=good).ok
+
+
+def test_on_this_node(cluster: LocalCluster, origin: Nginx) -> None:
+    data = make(origin, "h", 9 * MIB)
+    assert d.fetch(f"{origin.url}/h").read_bytes() == data
+    assert d.where(f"{origin.url}/h")[0] == ray.get_runtime_context().get_node_id()
+
+    @ray.remote(num_cpus=0)
+    def elsewhere(url: str) -> str:
+        return hashlib.sha256(d.fetch(url).read_bytes()).hexdigest()
+
+    assert ray.get(elsewhere.remote(f"{origin.url}/h")) == hashlib.sha256(data).hexdigest()
+
+
+def test_open_reads_before_all_of_it_is_here(cluster: LocalCluster, origin: Nginx) -> None:
+    origin.stop()
+    origin.start("limit_rate 1m;")
+    data = make(origin, "o", 40 * MIB)
+    with d.open(f"{origin.url}/o") as file:
+        file.seek(-1000, os.SEEK_END)
+        assert file.read() == data[-1000:]
+        file.seek(20 * MIB)
+        assert file.read(100_000) == data[20 * MIB : 20 * MIB + 100_000]
+        assert sum(hit.sent for hit in origin.hits()) < len(data) * 0.9
+
+
+def test_load_is_one_object_for_all_workers_of_a_node(cluster: LocalCluster, origin: Nginx) -> None:
+    data = make(origin, "l", 16 * MIB)
+    url = f"{origin.url}/l"
+
+    @ray.remote(num_cpus=0)
+    class Reader:
+        def load(self, url: str) -> tuple[str, int, bool]:
+            def anonymous() -> int:
+                return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0])
+
+            d.where(url)
+            before = anonymous()
+            self.view = d.load(url)
+            grown = anonymous() - before
+            return hashlib.sha256(self.view).hexdigest(), grown, self.view.readonly
+
+    def used() -> float:
+        api: Any = ray
+        name = "object_store_memory"
+        return float(api.cluster_resources()[name] - api.available_resources()[name])
+
+    node = ray.get_runtime_context().get_node_id()
+    readers = [Reader.options(label_selector={"ray.io/node-id": node}).remote() for _ in range(2)]  # type: ignore[attr-defined]
+    first = ray.get(readers[0].load.remote(url))
+    until(lambda: used() >= 15 * MIB)
+    once = used()
+    second = ray.get(readers[1].load.remote(url))
+    for found, grown, readonly in (first, second):
+        assert found == hashlib.sha256(data).hexdigest()
+        assert grown < 8 * 1024, "KiB of anonymous memory"
+        assert readonly
+    assert used() - once < MIB, "the store grows once"
+
+
+def test_pin_and_evict(cluster: LocalCluster, origin: Nginx) -> None:
+    make(origin, "p", 1 * MIB)
+    url = f"{origin.url}/p"
+    d.distribute(url)
+    assert set(d.where(url)) == set(cluster.node_ids)
+    assert d.pin(url, owner="me") == 4
+    with pytest.raises(InvalidRequestError, match="pinned by me"):
+        d.evict(url)
+    d.unpin(url, owner="me")
+    assert d.evict(url, cluster.node_ids[0]) == MIB
+    until(lambda: set(d.where(url)) == set(cluster.node_ids[1:]))
+    assert d.evict(url) == 3 * MIB
+    until(lambda: d.where(url) == [])
+
+
+def test_metrics_are_exported(cluster: LocalCluster, origin: Nginx) -> None:
+    make(origin, "m", 9 * MIB)
+    d.distribute(f"{origin.url}/m")
+
+    def scraped() -> str:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{METRICS_PORT}/metrics", timeout=5) as answer:
+                return str(answer.read().decode())
+        except OSError:
+            return ""
+
+    wanted = ("ray_dragonfly_bytes_total", "ray_dragonfly_pieces_total", "ray_dragonfly_active_tasks",
+              "ray_dragonfly_receive_rate", 'provenance="origin"', 'provenance="peers"')  # fmt: skip
+    until(lambda: all(name in scraped() for name in wanted), 90.0)
+
+
+def test_the_dashboard_can_tell_the_actors_apart(cluster: LocalCluster) -> None:
+    from ray.util import list_named_actors
+
+    names = {a["name"] for a in list_named_actors(all_namespaces=True) if a["namespace"] == "dragonfly"}
+    assert names == {"controller", "scheduler:0", *(f"peer:{n}" for n in cluster.node_ids)}
+
+
+# --- the command line ---------------------------------------------------------------------------
+
+
+def dragonfly(cluster: LocalCluster, *arguments: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "RAY_ADDRESS": cluster.ray.address}
+    return subprocess.run(
+        [sys.executable, "-m", "dragonfly_ray.cli", *arguments],
+        env=env, capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+
+
+def test_the_command_line(cluster: LocalCluster, origin: Nginx, tmp_path: Path) -> None:
+    data = make(origin, "cli", 5 * MIB)
+    url = f"{origin.url}/cli"
+    ran = dragonfly(cluster, "distribute", url, "-d", f"{tmp_path}/{{node}}/x", "--json")
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    assert found["ok"]
+    assert all(Path(o["path"]).read_bytes() == data for o in found["outcomes"])
+    ran = dragonfly(cluster, "get", url, "-O", str(tmp_path / "got"))
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "got").read_bytes() == data
+    held = json.loads(dragonfly(cluster, "ls", "--json").stdout)
+    assert sum(row["url"] == url for row in held) == 4
+    assert len(json.loads(dragonfly(cluster, "nodes", "--json").stdout)) == 4
+    assert len(json.loads(dragonfly(cluster, "status", "--json").stdout)["hosts"]) == 4
+    assert json.loads(dragonfly(cluster, "rm", url, "--json").stdout) == {"freed": 4 * len(data)}
+
+
+def test_exit_codes_are_the_documented_ones(cluster: LocalCluster, origin: Nginx) -> None:
+    assert dragonfly(cluster, "distribute", f"{origin.url}/missing").returncode == 4
+    bad = dragonfly(cluster, "distribute", f"{origin.url}/x", "-n", "nope")
+    assert bad.returncode == 2
+    assert bad.stderr.startswith("dragonfly: no such nodes: nope")
+    assert "Traceback" not in bad.stderr
+    assert dragonfly(cluster, "--namespace", "empty", "status").returncode == 3

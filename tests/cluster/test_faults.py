@@ -1,0 +1,284 @@
+"""Processes that die in mid-transfer, on a real cluster. Each victim holds 10 to 90 % when it is hit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+import dragonfly_ray as d
+from dragonfly_ray.config import OriginSettings, PeerSettings
+from dragonfly_ray.errors import NotRunningError
+from tests.cluster.conftest import LocalCluster, until
+from tests.nginx import Nginx
+
+MIB = 1 << 20
+SIZE = 64 * MIB
+SLOW = "limit_rate 1m;"
+"""For each connection; four peers with two each make 8 MiB a second."""
+END = 120.0
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+def content(origin: Nginx) -> bytes:
+    data = os.urandom(SIZE)
+    (origin.root / "f").write_bytes(data)
+    origin.stop()
+    origin.start(SLOW)
+    return data
+
+
+class Transfer:
+    """A distribution under way to every node, stopped by nothing yet."""
+
+    def __init__(self, origin: Nginx, out: Path, nodes: object = "all") -> None:
+        self.submission = d.submit(f"{origin.url}/f", nodes, dest=out / "{node}" / "f")  # type: ignore[arg-type]
+
+    def share(self, node: str) -> float:
+        """How much of it this node has, by its own account."""
+        progress = self.submission.progress()
+        found = next((n for n in progress.nodes if n.node_id == node), None)
+        return found.done / found.total if found and found.total else 0.0
+
+    def half_way(self, *nodes: str) -> None:
+        """Waits until each of the nodes has something to lose, and checks that none has all of it."""
+        until(lambda: all(self.share(node) > 0.25 for node in nodes))
+        for node in nodes:
+            assert 0.1 <= self.share(node) <= 0.9
+
+    def end(self) -> d.Distribution:
+        return self.submission.result(END)
+
+
+def assert_right(done: d.Distribution, content: bytes, nodes: object) -> None:
+    wanted = set(nodes)  # type: ignore[call-overload]
+    assert wanted <= set(done.paths), done.to_dict()
+    assert all(done.paths[node].read_bytes() == content for node in wanted)
+
+
+def kinds(done: d.Distribution) -> dict[str, str]:
+    return {o.node_id: o.error.kind for o in done.outcomes if o.error}
+
+
+def test_a_peer_is_killed(cluster: LocalCluster, origin: Nginx, content: bytes, tmp_path: Path) -> None:
+    transfer = Transfer(origin, tmp_path / "o")
+    victim = cluster.node_ids[1]
+    transfer.half_way(victim)
+    pid = cluster.peer(victim)["pid"]
+    os.kill(pid, signal.SIGKILL)
+    done = transfer.end()
+    assert_right(done, content, cluster.node_ids)
+    outcome = next(o for o in done.outcomes if o.node_id == victim)
+    assert outcome.bytes_cache > 0.1 * SIZE, "it resumed with what it had"
+    assert cluster.peer(victim)["pid"] != pid
+
+
+def test_the_scheduler_is_killed(
+    cluster: LocalCluster, origin: Nginx, content: bytes, tmp_path: Path
+) -> None:
+    transfer = Transfer(origin, tmp_path / "o")
+    transfer.half_way(*cluster.node_ids)
+    pid = d.status()["pids"]["scheduler:0"]
+    os.kill(pid, signal.SIGKILL)
+    assert_right(transfer.end(), content, cluster.node_ids)
+    assert d.status()["pids"]["scheduler:0"] != pid
+
+
+def test_the_controller_is_killed(
+    cluster: LocalCluster, origin: Nginx, content: bytes, tmp_path: Path
+) -> None:
+    transfer = Transfer(origin, tmp_path / "o")
+    transfer.half_way(*cluster.node_ids)
+    before = {h["node_id"]: h["pid"] for h in d.status()["hosts"]}
+    os.kill(d.status()["pids"]["controller"], signal.SIGKILL)
+    assert_right(transfer.end(), content, cluster.node_ids)
+    until(lambda: _answers(cluster))
+    assert {h["node_id"]: h["pid"] for h in d.status()["hosts"]} == before, "it adopted what ran"
+
+
+def _answers(cluster: LocalCluster) -> bool:
+    try:
+        return all(h["state"] == "healthy" for h in d.status()["hosts"])
+    except NotRunningError:
+        return False
+
+
+@contextlib.contextmanager
+def another_dragonfly(name: str, settings: d.Settings) -> Iterator[None]:
+    """A second set of actors on the same Ray cluster, with settings of its own."""
+    os.environ["DRAGONFLY_NAMESPACE"] = name
+    try:
+        d.up(settings)
+        yield
+    finally:
+        d.down()
+        del os.environ["DRAGONFLY_NAMESPACE"]
+
+
+def test_the_only_seed_is_killed(
+    cluster: LocalCluster, origin: Nginx, content: bytes, tmp_path: Path
+) -> None:
+    seed = cluster.node_ids[2]
+    origin.stop()
+    origin.start("limit_rate 4m;")
+    settings = d.Settings(
+        namespace="seeded", origin=OriginSettings(policy="seeds"), peer=PeerSettings(seeds=(seed,))
+    )
+    with another_dragonfly("seeded", settings):
+        transfer = Transfer(origin, tmp_path / "o")
+        transfer.half_way(seed)
+        os.kill(cluster.peer(seed)["pid"], signal.SIGKILL)
+        assert_right(transfer.end(), content, cluster.node_ids)
+
+
+def test_a_peer_stalls_without_closing(
+    cluster: LocalCluster, origin: Nginx, content: bytes, tmp_path: Path
+) -> None:
+    transfer = Transfer(origin, tmp_path / "o")
+    victim = cluster.node_ids[2]
+    transfer.half_way(victim)
+    process = psutil.Process(cluster.peer(victim)["pid"])
+    process.suspend()
+    try:
+        done = transfer.end()
+    finally:
+        process.kill()
+    others = [n for n in cluster.node_ids if n != victim]
+    assert_right(done, content, others)
+    outcome = next(o for o in done.outcomes if o.node_id == victim)
+    if outcome.ok:  # its health checks failed first, and its successor finished
+        assert_right(done, content, [victim])
+    else:
+        assert kinds(done) == {victim: "node-lost"}
+    until(lambda: cluster.peer(victim)["alive"])
+
+
+def test_a_node_is_removed_and_another_added(
+    cluster: LocalCluster, origin: Nginx, content: bytes, tmp_path: Path
+) -> None:
+    extra = cluster.add()
+    until(lambda: sum(m.alive for m in d.nodes()) == 5)
+    gone = next(m.node_id for m in d.nodes() if m.alive and m.node_id not in cluster.node_ids)
+    d.up()
+    transfer = Transfer(origin, tmp_path / "o")
+    transfer.half_way(gone)
+    cluster.ray.remove_node(extra, allow_graceful=False)
+    fresh = cluster.add()
+    try:
+        done = transfer.end()
+        assert_right(done, content, cluster.node_ids)
+        assert kinds(done) == {gone: "node-lost"}
+        until(lambda: sum(m.alive for m in d.nodes()) == 5)
+        d.up()
+        again = d.distribute(f"{origin.url}/f", dest=tmp_path / "again" / "{node}")
+        assert len(again.paths) == 5
+        new = next(iter(set(again.paths) - set(cluster.node_ids)))
+        assert_right(again, content, [new])
+        assert next(o for o in again.outcomes if o.node_id == new).bytes_peers == SIZE
+    finally:
+        cluster.ray.remove_node(fresh)
+        until(lambda: sum(m.alive for m in d.nodes()) == 4)
+        until(lambda: len(d.status()["hosts"]) == 4)
+
+
+def test_an_origin_dies_and_comes_back(
+    cluster: LocalCluster, origin: Nginx, content: bytes, tmp_path: Path
+) -> None:
+    transfer = Transfer(origin, tmp_path / "o")
+    transfer.half_way(*cluster.node_ids)
+    origin.stop()
+    back = threading.Timer(3.0, origin.start, [""])
+    back.start()
+    assert_right(transfer.end(), content, cluster.node_ids)
+    back.join()
+
+
+def test_an_origin_dies_for_good(
+    cluster: LocalCluster, origin: Nginx, content: bytes, tmp_path: Path
+) -> None:
+    settings = d.Settings(namespace="impatient", origin=OriginSettings(give_up=3.0))
+    with another_dragonfly("impatient", settings):
+        transfer = Transfer(origin, tmp_path / "o")
+        transfer.half_way(*cluster.node_ids)
+        origin.stop()
+        done = transfer.end()
+    assert set(kinds(done).values()) == {"source-unreachable"}
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_parent_has_corrupted_bytes(
+    cluster: LocalCluster, origin: Nginx, content: bytes, tmp_path: Path
+) -> None:
+    liar = cluster.node_ids[0]
+    origin.stop()
+    origin.start("")
+    path = d.distribute(f"{origin.url}/f", [liar]).paths[liar]
+    path.chmod(0o600)
+    with path.open("r+b") as file:
+        for place in range(0, SIZE, 2 * MIB):
+            file.seek(place)
+            file.write(os.urandom(64))
+    others = cluster.node_ids[1:]
+    done = d.distribute(f"{origin.url}/f", others, dest=tmp_path / "o" / "{node}")
+    assert_right(done, content, others)
+
+
+def test_an_unwritable_dest_and_a_full_disk_fail_their_node_alone(
+    cluster: LocalCluster, origin: Nginx, content: bytes, tmp_path: Path
+) -> None:
+    origin.stop()
+    origin.start("")
+    blocked = cluster.node_ids[3]
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o" / blocked).write_bytes(b"a file, no folder")
+    done = d.distribute(f"{origin.url}/f", dest=tmp_path / "o" / "{node}" / "f", on_failure="return")
+    assert kinds(done) == {blocked: "destination"}
+    assert_right(done, content, set(cluster.node_ids) - {blocked})
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Callable[[], Path]]:
+    """A file system of 40 MiB."""
+    mounts: list[Path] = []
+
+    def mount() -> Path:
+        folder = tmp_path / "tiny"
+        folder.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(folder)], check=True)
+        mounts.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounts:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk(
+    cluster: LocalCluster,
+    origin: Nginx,
+    content: bytes,
+    tmp_path: Path,
+    tiny_disk: Callable[[], Path],
+) -> None:
+    root = tiny_disk()
+    node = cluster.add(env_vars={"DRAGONFLY_STORAGE__ROOT": str(root)})
+    try:
+        until(lambda: sum(m.alive for m in d.nodes()) == 5)
+        d.up()
+        done = d.distribute(f"{origin.url}/f", dest=tmp_path / "o" / "{node}", on_failure="return")
+        full = next(n for n in done.to_dict()["outcomes"] if n["node_id"] not in cluster.node_ids)
+        assert full["error"]["kind"] == "storage-full"
+        assert_right(done, content, cluster.node_ids)
+        until(lambda: sum(p.stat().st_size for p in root.rglob("*") if p.is_file()) < MIB)
+    finally:
+        cluster.ray.remove_node(node)
+        until(lambda: len(d.status()["hosts"]) == 4)
