@@ -233,6 +233,8 @@ class Verified(_Message, frozen=True):
     ok: bool = True
     pending: bool = False
     """The record has gaps still: ask again in a moment."""
+    gaps: tuple[int, ...] = ()
+    """Some of them. Whoever read these pieces may be gone: tell their digests if it takes long."""
     digests: bytes = b""
     """The record, where it does not agree."""
 

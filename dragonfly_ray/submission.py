@@ -159,6 +159,9 @@ class Submission:
                 over = all(s in self._views and self._views[s]["phase"] == "ended" for s in specs)
                 if self._stopped or over or self._error is not None:
                     return
+            if not ray.is_initialized():  # or Ray would connect again by itself
+                self._give_up("this process has left the cluster")
+                return
             try:
                 handle = handle or self._scheduler(shard)
                 if unknown:
@@ -182,16 +185,17 @@ class Submission:
     def _patient(self, error: Exception) -> bool:
         now = time.monotonic()
         self._silent_since = self._silent_since or now
-        if now - self._silent_since < self._settings.peer.start_timeout and ray.is_initialized():
+        patience = self._settings.peer.start_timeout
+        if now - self._silent_since < patience:
             return True
+        self._give_up(f"its scheduler has not answered for {patience:g} s ({type(error).__name__})")
+        return False
+
+    def _give_up(self, why: str) -> None:
         with self._changed:
             if self._error is None:
-                self._error = NotRunningError(
-                    f"distribution {self.id}: its scheduler has not answered for "
-                    f"{self._settings.peer.start_timeout:g} s ({type(error).__name__})"
-                )
+                self._error = NotRunningError(f"distribution {self.id}: {why}")
             self._changed.notify_all()
-        return False
 
     def _take(self, views: dict[str, dict[str, Any]]) -> None:
         with self._changed:

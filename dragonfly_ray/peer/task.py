@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 
 BAD_PIECES = 2
 """Corrupted pieces from one parent before it is not asked any more."""
-VERIFY_PATIENCE = 10.0
-"""Seconds to wait for the scheduler's record of digests to be whole."""
+VERIFY_PATIENCE = 1.0
+"""Seconds to wait for those who read the origin to fill the scheduler's record of digests."""
 
 
 class SchedulerLink(Protocol):
@@ -630,10 +630,10 @@ class TaskRun:
             if isinstance(answer, m.Verified) and not answer.known:
                 self.context.announce(self.task.source_id)
             if time.monotonic() > deadline:
-                # The record has gaps that nobody can fill: whoever read those pieces is gone, and
-                # the scheduler too. What is here was checked against its senders' digests.
+                # Whoever read those pieces is gone. What is here was checked against the digests
+                # of its senders; if two peers disagree, both are dropped and read again.
                 if isinstance(answer, m.Verified):
-                    self._teach()
+                    self._teach(answer.gaps)
                 deadline = time.monotonic() + VERIFY_PATIENCE
             self.stopping.wait(pause)
             pause = min(0.25, pause * 2)
@@ -642,10 +642,11 @@ class TaskRun:
                     return False
         return False
 
-    def _teach(self) -> None:
+    def _teach(self, gaps: Iterable[int]) -> None:
         assert self.store is not None
+        digests = self.store.digests
         with self.lock:
-            self.news.origin += [(i, d) for i, d in enumerate(self.store.digests) if d is not None]
+            self.news.origin += [(i, d) for i in gaps if (d := digests[i]) is not None]
 
     def _mend(self, mine: list[bytes], record: bytes) -> bool:
         assert self.store is not None

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 MANIFEST_INLINE = 64 * 1024
 """A manifest up to this size travels with the delivery; a longer one goes from peer to peer."""
 RESOLVE_ATTEMPTS = 3
+MOST_GAPS = 4096
 KEEP_ENDED = 600.0
 """Seconds for which an ended spec can still be asked about."""
 
@@ -534,7 +535,7 @@ class SchedulerCore:
             return m.Verified(known=False)
         root = task.root()
         if root is None:
-            return m.Verified(pending=True)
+            return m.Verified(pending=True, gaps=task.gaps(MOST_GAPS))
         if root == message.root:
             return m.Verified()
         return m.Verified(ok=False, digests=task.digests())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -121,6 +122,11 @@ class TaskState:
         if len(self.record) < self.task.pieces:
             return None
         return root_digest([self.record[i] for i in range(self.task.pieces)])
+
+    def gaps(self, most: int) -> tuple[int, ...]:
+        """Up to `most` pieces whose digest is not known."""
+        missing = (i for i in range(self.task.pieces) if i not in self.record)
+        return tuple(itertools.islice(missing, most))
 
     def digests(self) -> bytes:
         blank = bytes(DIGEST_SIZE)
