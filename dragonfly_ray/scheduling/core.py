@@ -411,6 +411,12 @@ class SchedulerCore:
             actions += self._forget(previous)
         if restarted:
             actions += self._forget(host.id, leave=False)
+        if old and old.host.node_id != host.node_id:
+            # The store has moved to a peer on another node; what is delivered there is not here.
+            if self.by_node.get(old.host.node_id) == host.id:
+                del self.by_node[old.host.node_id]
+            for task in self.tasks.values():
+                task.participants.pop(host.id, None)
         self.hosts[host.id] = HostState(host, now)
         self.by_node[host.node_id] = host.id
         for held in message.held:

@@ -176,6 +176,16 @@ def test_a_peer_that_died_gets_its_delivery_again_when_it_is_back() -> None:
     assert any(n.joined for n in cluster.sent(m.News, 1))
 
 
+def test_a_store_that_moves_to_another_node_does_not_hide_the_loss_of_its_first() -> None:
+    cluster = started(2)
+    moved = Host("h0", "n9", (Endpoint("10.0.0.1", 1),), "host9", incarnation="2")
+    cluster.do(cluster.core.announce(m.Announce(moved), cluster.now))
+    cluster.end(1)
+    cluster.do(cluster.core.node_gone("n0", cluster.now))
+    assert cluster.view()["nodes"]["n0"]["kind"] == "node-lost"  # type: ignore[index]
+    assert cluster.view()["phase"] == "ended"
+
+
 def test_a_new_scheduler_learns_everything_from_announcements() -> None:
     old = started(2)
     deliveries = {n: old.sent(m.Deliver, n)[0] for n in (0, 1)}
