@@ -256,8 +256,9 @@ class SchedulerActor:
 
     async def _probe(self, host: str) -> None:
         try:
+            incarnation = self._core.hosts[host].host.incarnation
             verdict = await self._verdict(host)
-            self._act(self._core.probed(host, verdict, time.monotonic()))
+            self._act(self._core.probed(host, verdict, time.monotonic(), incarnation))
         finally:
             self._probing.discard(host)
 
@@ -311,11 +312,16 @@ class SchedulerActor:
 
     async def _membership(self) -> None:
         waited = {n for s in self._core.specs.values() for n in s.open_nodes if s.phase != "ended"}
-        if not waited:
+        missed = self._core.missed()
+        if not waited and not missed:
             return
         alive = {n["NodeID"] for n in await asyncio.to_thread(nodes.table) if n["Alive"]}
         for node in waited - alive:
             self._act(self._core.node_gone(node, time.monotonic()))
+        for node in alive.intersection(missed):
+            peer = find(peer_name(node), self._settings.namespace)
+            if peer is not None:
+                peer.announce.remote(self._index)
 
     async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         while True:

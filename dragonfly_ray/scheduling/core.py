@@ -567,10 +567,13 @@ class SchedulerCore:
 
     # --- loss -------------------------------------------------------------------------------
 
-    def probed(self, host_id: str, verdict: Verdict, now: float) -> list[Action]:
-        """What a look at a host found out. `died`: its process, and its node lives; it will be back."""
+    def probed(self, host_id: str, verdict: Verdict, now: float, incarnation: str = "") -> list[Action]:
+        """What a look at a host found out. `died`: its process, and its node lives; it will be back.
+
+        `incarnation`: of the process that was looked at; a successor is not judged by it.
+        """
         state = self.hosts.get(host_id)
-        if state is None:
+        if state is None or (incarnation and incarnation != state.host.incarnation):
             return []
         if verdict == "alive":
             state.last_seen = now
@@ -719,6 +722,10 @@ class SchedulerCore:
         task = self.tasks.get(state.task_id)
         if task and not task.holders and not any(s.task_id == task.task.id for s in self.specs.values()):
             del self.tasks[task.task.id]
+
+    def missed(self) -> list[str]:
+        """The nodes whose peers were given up; they may have been too slow only."""
+        return [h.host.node_id for h in self.hosts.values() if not h.alive]
 
     def evicted(self, host_id: str, task_id: str) -> None:
         """A peer has dropped a task from its store."""

@@ -182,7 +182,9 @@ def test_a_node_is_removed_and_another_added(
         assert len(again.paths) == 5
         new = next(iter(set(again.paths) - set(cluster.node_ids)))
         assert_right(again, content, [new])
-        assert next(o for o in again.outcomes if o.node_id == new).bytes_peers == SIZE
+        outcome = next(o for o in again.outcomes if o.node_id == new)
+        assert outcome.bytes_origin == 0
+        assert outcome.bytes_peers + outcome.bytes_cache == SIZE
     finally:
         cluster.ray.remove_node(fresh)
         until(lambda: sum(m.alive for m in d.nodes()) == 4)

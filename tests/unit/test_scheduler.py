@@ -186,6 +186,15 @@ def test_a_store_that_moves_to_another_node_does_not_hide_the_loss_of_its_first(
     assert cluster.view()["phase"] == "ended"
 
 
+def test_a_successor_is_not_judged_by_what_became_of_its_predecessor() -> None:
+    cluster = started(2)
+    cluster.do(cluster.core.announce(m.Announce(host(0, incarnation="2")), cluster.now))
+    cluster.do(cluster.core.probed("h0", "died", cluster.now, "1"))
+    assert cluster.core.hosts["h0"].alive
+    cluster.do(cluster.core.probed("h0", "died", cluster.now, "2"))
+    assert cluster.core.missed() == ["n0"]
+
+
 def test_a_new_scheduler_learns_everything_from_announcements() -> None:
     old = started(2)
     deliveries = {n: old.sent(m.Deliver, n)[0] for n in (0, 1)}
