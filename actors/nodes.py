@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import ray
-from dragonfly_ray.targets import Member
 
 from dragonfly_ray.config import PeerSettings
 from dragonfly_ray.peer.node import Identity
+from dragonfly_ray.targets import Member
 
 
 def table() -> list[dict[str, Any]]:

@@ -1,0 +1,118 @@
+"""Real hosts with real addresses: what a single machine's loopback cannot show."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.testbed import network
+from tests.testbed.bed import Testbed, root_file
+
+MIB = 1 << 20
+SIZE = 48 * MIB
+WHY_NOT = network.available()
+pytestmark = [pytest.mark.testbed, pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT or "never")]
+SILENCE_BOUND = 15.0
+"""Seconds after the last survivor's end within which the caller knows."""
+
+
+@pytest.fixture(scope="module")
+def bed() -> Iterator[Testbed]:
+    with Testbed(4, mbit=200, origin_mbit=100) as made:
+        made.run("answer(len(d.up()))")
+        yield made
+
+
+def until(condition: Callable[[], object], timeout: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def held(bed: Testbed, host: int) -> int:
+    """Bytes on the disk of a host's store, as the file system counts them."""
+    files = [p for p in bed.hosts[host].storage.rglob("journal") if p.is_file()]
+    return sum(max(0, p.stat().st_size - 36) // 41 * 256 * 1024 for p in files)
+
+
+def submit(bed: Testbed, name: str, out: Path) -> str:
+    return f"""
+run = d.submit({f"{bed.origin.url}/{name}"!r}, dest={str(out / "{node}")!r})
+run.wait(150)
+done = run.result(1)
+answer({{"took": done.seconds, "outcomes": done.to_dict()["outcomes"], "addresses":
+        {{m.node_id: m.address for m in d.nodes()}}}})
+"""
+
+
+def by_address(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {found["addresses"][o["node_id"]]: o for o in found["outcomes"]}
+
+
+def test_the_links_are_as_fast_as_they_say(bed: Testbed) -> None:
+    root_file(bed.origin.root / "probe", 10 * MIB)
+    rate = bed.hosts[1].link.run(
+        ["curl", "-sf", "-o", "/dev/null", "-w", "%{speed_download}", f"{bed.origin.url}/probe"]
+    )
+    assert 70e6 < float(rate) * 8 < 130e6
+
+
+def test_a_file_crosses_the_origin_link_once(bed: Testbed) -> None:
+    root_file(bed.origin.root / "once", SIZE)
+    found = bed.run(submit(bed, "once", bed.folder / "once"))
+    content = (bed.origin.root / "once").read_bytes()
+    assert all(Path(o["path"]).read_bytes() == content for o in found["outcomes"])
+    assert len(found["outcomes"]) == 4
+    assert SIZE <= bed.origin.sent("/once") <= SIZE + 1
+
+
+def test_the_data_port_listens_on_the_nodes_address_only(bed: Testbed) -> None:
+    ports = bed.run("answer({h['address']: h['port'] for h in d.status()['hosts']})")
+    for host in bed.hosts:
+        listening = host.link.run(["ss", "-Hltn"]).splitlines()
+        mine = [line.split()[3] for line in listening if line.split()[3].endswith(f":{ports[host.address]}")]
+        assert mine == [f"{host.address}:{ports[host.address]}"]
+
+
+def test_a_host_is_cut_off_silently(bed: Testbed) -> None:
+    root_file(bed.origin.root / "cut", SIZE)
+    victim = bed.hosts[2]
+    before = held(bed, 2)
+    with bed.driver(submit(bed, "cut", bed.folder / "cut")) as driver:
+        until(lambda: held(bed, 2) - before > SIZE // 4)
+        assert 0.1 * SIZE < held(bed, 2) - before < 0.9 * SIZE
+        victim.cut()
+        try:
+            found = driver.answer(150)
+        finally:
+            victim.mend()
+    content = (bed.origin.root / "cut").read_bytes()
+    outcomes = by_address(found)
+    lost = outcomes.pop(victim.address)
+    assert lost["error"]["kind"] == "node-lost"
+    assert all(o["ok"] and Path(o["path"]).read_bytes() == content for o in outcomes.values())
+    last = max(o["seconds"] for o in outcomes.values())
+    assert found["took"] - last < SILENCE_BOUND
+
+
+def test_a_whole_host_is_killed(bed: Testbed) -> None:
+    root_file(bed.origin.root / "killed", SIZE)
+    until(lambda: bed.run("answer(sum(h['alive'] for h in d.status()['hosts']))") == 4)
+    victim = bed.hosts[3]
+    before = held(bed, 3)
+    with bed.driver(submit(bed, "killed", bed.folder / "killed")) as driver:
+        until(lambda: held(bed, 3) - before > SIZE // 4)
+        assert 0.1 * SIZE < held(bed, 3) - before < 0.9 * SIZE
+        victim.kill()
+        found = driver.answer(150)
+    content = (bed.origin.root / "killed").read_bytes()
+    outcomes = by_address(found)
+    assert outcomes.pop(victim.address)["error"]["kind"] == "node-lost"
+    assert all(o["ok"] and Path(o["path"]).read_bytes() == content for o in outcomes.values())
+    last = max(o["seconds"] for o in outcomes.values())
+    assert found["took"] - last < SILENCE_BOUND
