@@ -175,6 +175,10 @@ class _Errors:
             return SourceBusyError(f"{self._name}: {status}, asks for patience", retry_after=None)
         if status == 412:
             return SourceChangedError(f"{self._name}: has changed since it was looked at")
+        if isinstance(error, TypeError):
+            return SourceUnsupportedError(
+                f"{self._name}: does not take these storage_options; check their names"
+            )
         if isinstance(error, (ImportError, NotImplementedError)):
             return SourceUnsupportedError(f"{self._name}: {type(error).__name__}")
         return SourceUnreachableError(f"{self._name}: could not be read ({type(error).__name__})")

@@ -1,0 +1,101 @@
+"""The conformance suite, against real servers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from uuid import uuid4
+
+import boto3
+import fsspec
+import pytest
+from moto.server import ThreadedMotoServer
+
+from dragonfly_ray.errors import SourceAuthError, SourceUnsupportedError
+from dragonfly_ray.sources.conformance import Place, SourceConformance
+from tests.nginx import Nginx
+
+
+def writer(root: Path) -> Any:
+    def put(path: str, data: bytes) -> None:
+        target = root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(f".{target.name}")
+        draft.write_bytes(data)
+        os.replace(draft, target)
+
+    return put
+
+
+class TestLocal(SourceConformance):
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Place:
+        return Place(f"file://{tmp_path}", writer(tmp_path))
+
+
+class _OnNginx(SourceConformance):
+    extra = ""
+
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Iterator[Place]:
+        for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+            folder.chmod(0o755)
+        with Nginx(tmp_path / "www", tmp_path / "nginx", extra=self.extra) as origin:
+            yield Place(origin.url, writer(origin.root))
+
+
+class TestNginx(_OnNginx):
+    pass
+
+
+class TestNginxJson(_OnNginx):
+    extra = "autoindex_format json;"
+
+
+class TestMemory(SourceConformance):
+    @pytest.fixture
+    def place(self) -> Iterator[Place]:
+        files: Any = fsspec.filesystem("memory")
+        folder = f"/{uuid4().hex}"
+
+        def put(path: str, data: bytes) -> None:
+            files.pipe_file(f"{folder}/{path}", data)
+
+        yield Place(f"memory:/{folder}", put)
+        if files.exists(folder):
+            files.rm(folder, recursive=True)
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[str]:
+    server: Any = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+class TestS3(SourceConformance):
+    @pytest.fixture
+    def place(self, moto: str) -> Place:
+        client: Any = boto3.client(
+            "s3", endpoint_url=moto, region_name="us-east-1", aws_access_key_id="k", aws_secret_access_key="s"
+        )
+        bucket = f"b{uuid4().hex[:12]}"
+        client.create_bucket(Bucket=bucket)
+
+        def put(path: str, data: bytes) -> None:
+            client.put_object(Bucket=bucket, Key=f"top/{path}", Body=data)
+
+        options: dict[str, object] = {"key": "k", "secret": "s", "endpoint_url": moto}
+        return Place(f"s3://{bucket}/top", put, options)
+
+
+def test_wrong_storage_options_hide_their_values() -> None:
+    with pytest.raises((SourceUnsupportedError, SourceAuthError)) as caught:
+        Place("s3://bucket", lambda path, data: None, {"no_such_option": "hunter2"}).resolve("x")
+    assert "hunter2" not in str(caught.value)
+    assert quote("hunter2") not in repr(caught.value)
