@@ -179,6 +179,9 @@ class SchedulerCore:
             if answer.kind in ("source-busy", "source-unreachable") and state.attempts < RESOLVE_ATTEMPTS:
                 return self._resolve(state, now)
             return self._fail(state, answer.kind or "source", answer.message or "could not resolve", now)
+        if state.spec.digest and answer.task.directory:
+            text = f"{answer.task.url}: is a directory; a digest is for one file"
+            return self._fail(state, "invalid-request", text, now)
         task = self._task(answer.task, state.spec.source.url, answer.units)
         state.task_id, state.content, state.digests = answer.task.id, answer.content, answer.digests
         state.manifest, state.beside = answer.manifest, answer.beside
