@@ -27,6 +27,7 @@ from rich.console import Console
 NODES = 4
 SIZE = 256 * 1024 * 1024
 OBJECT_STORE = 100 * 1024 * 1024
+PREFIX = "dragonfly-demo-"
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 console = Console()
@@ -215,7 +216,8 @@ def main() -> int:
     started = time.monotonic()
     with ExitStack() as stack:
         stack.callback(_reap)
-        folder = Path(tempfile.mkdtemp(prefix="dragonfly-demo-"))
+        # Not below TMPDIR: Ray's sockets need a short path.
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))
         folder.chmod(0o755)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.callback(_reap)
