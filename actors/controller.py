@@ -126,7 +126,10 @@ class ControllerActor:
                 max_restarts=-1,
                 num_cpus=0,
                 max_concurrency=100_000,
-                scheduling_strategy="SPREAD" if self._settings.scheduler.shards > 1 else "DEFAULT",
+                # The first lives and dies with the head: another node's death takes Ray most of a
+                # minute to notice, and its scheduler would be away for as long.
+                resources={"node:__internal_head__": 0.001} if index == 0 else {},
+                scheduling_strategy="DEFAULT" if index == 0 else "SPREAD",
             ).remote(index, self._settings, self._private)
 
     def _act(self, action: Action) -> None:
