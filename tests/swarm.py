@@ -23,6 +23,8 @@ class LocalScheduler:
     def __init__(self, settings: Settings, issuer: GrantIssuer) -> None:
         self.core = SchedulerCore(settings, lambda task, host: self._sign(issuer, task, host))
         self.peers: dict[str, PeerNode] = {}
+        self.verdicts: dict[str, str] = {}
+        """What a probe finds out of a host whose peer is not there; else it is `gone`."""
         self.changed = threading.Condition()
         self._stopped = False
         self._ticker = threading.Thread(target=self._tick, daemon=True)
@@ -68,7 +70,7 @@ class LocalScheduler:
                 case Ask(host, message, spec_id):
                     threading.Thread(target=self._ask, args=(host, message, spec_id), daemon=True).start()
                 case Probe(host):
-                    verdict = "alive" if host in self.peers else "gone"
+                    verdict = "alive" if host in self.peers else self.verdicts.get(host, "gone")
                     self.act(self.core.probed(host, verdict, time.monotonic()))  # type: ignore[arg-type]
         self.changed.notify_all()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -45,6 +46,9 @@ class ParentConnection:
         self._settings = settings
         self._sending = threading.Lock()
         self._closed = False
+        self._asked: Counter[int] = Counter()
+        """Pieces asked for and not answered: nothing else is accepted."""
+        self._asking = threading.Lock()
         self.bitmap = b""
         self.digests: dict[int, bytes] = {}
 
@@ -101,6 +105,8 @@ class ParentConnection:
 
     def request(self, first: int, count: int) -> None:
         """Asks for `count` pieces from `first` on; each is answered by `Data`, `Busy` or `Missing`."""
+        with self._asking:
+            self._asked.update(range(first, first + count))
         self._send(p.Request(first, count))
 
     def cancel(self, first: int, count: int) -> None:
@@ -140,13 +146,30 @@ class ParentConnection:
         while True:
             frame = self._frame()
             if isinstance(frame, p.DataHeader):
+                self._answered(frame.index, 1)
                 view = take(frame.index, frame.length)
                 self._fill(view, progress)
                 return Data(frame.index, frame.digest, view)
-            if isinstance(frame, (Busy, Missing, Pong)):
+            if isinstance(frame, Missing):
+                self._answered(frame.index, 1)
+                return frame
+            if isinstance(frame, Busy):
+                self._answered(frame.first, frame.count)
+                return frame
+            if isinstance(frame, Pong):
                 return frame
             if frame is not None:
                 raise ProtocolError(f"{self._name}: a parent does not send {type(frame).__name__}")
+
+    def _answered(self, first: int, count: int) -> None:
+        """Before a buffer is lent, or a caller walks through the numbers of a parent that lies."""
+        with self._asking:
+            if count > len(self._asked) or any(i not in self._asked for i in range(first, first + count)):
+                raise ProtocolError(f"{self._name}: answers for {count} pieces from {first}, unasked")
+            for index in range(first, first + count):
+                self._asked[index] -= 1
+                if not self._asked[index]:
+                    del self._asked[index]
 
     def manifest(self, size: int) -> bytes:
         """The manifest's `size` bytes. Before the first request only."""

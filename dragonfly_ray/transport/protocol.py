@@ -12,14 +12,14 @@ import struct
 from dataclasses import dataclass
 
 from dragonfly_ray.errors import ProtocolError
-from dragonfly_ray.model import DIGEST_SIZE
+from dragonfly_ray.model import DIGEST_SIZE, MAX_LEAF
 
 VERSION = 1
 HEADER = struct.Struct("!BBHI")
 MAX_FRAME = 4 * 1024 * 1024
 MAX_HELLO = 8 * 1024
 """Nobody without a grant makes us hold more than this."""
-MAX_PIECE = 64 * 1024 * 1024
+MAX_PIECE = MAX_LEAF
 MANIFEST_CHUNK = 1024 * 1024
 _INDEX = struct.Struct("!I")
 _PAIR = struct.Struct("!II")

@@ -7,11 +7,15 @@ socket that takes no more is handed back to the listening thread, which says whe
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import logging
 import os
 import queue
 import select
 import socket
+import sys
+import termios
 import threading
 import time
 from collections import deque
@@ -38,6 +42,10 @@ STUCK_FACTOR = 5
 ROUND = 0.5
 READ = 64 * 1024
 SEND_CHUNK = 1024 * 1024
+LEAST_CHUNK = 4 * 1024
+TICKS = 50
+"""Under a rate limit, chunks of this fraction of a second: all children get some before any stalls."""
+FULL = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 
 class Shared(Protocol):
@@ -82,9 +90,12 @@ class _Child:
         self.parser = p.Parser(most=p.MAX_HELLO)
         self.since = now
         self.seen = now
+        self.moved = now
+        """When it last took bytes of what it asked for."""
+        self.unsent = 0
         self.lock = threading.Lock()
-        self.jobs: deque[bytes | int] = deque()
-        """What to send, in order: encoded frames, and numbers of pieces."""
+        self.jobs: deque[bytes | int | p.ManifestRequest] = deque()
+        """What to send, in order: encoded frames, numbers of pieces, and stretches of the manifest."""
         self.rest: list[Extent] = []
         """What is left of the piece under way."""
         self.head = b""
@@ -108,6 +119,8 @@ class UploadServer:
         self._settings = settings
         self._verifier = verifier
         self._limiter = RateLimiter(settings.upload_rate)
+        rate = settings.upload_rate
+        self._chunk = SEND_CHUNK if rate is None else min(SEND_CHUNK, max(LEAST_CHUNK, rate // TICKS))
         family = socket.AF_INET6 if ":" in bind else socket.AF_INET
         self._listener = socket.create_server((bind, port), family=family, backlog=4096)
         self._listener.setblocking(False)
@@ -120,6 +133,8 @@ class UploadServer:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._dead: queue.SimpleQueue[_Child] = queue.SimpleQueue()
         self._stopping = False
+        self._paused = False
+        """No descriptor was left: new connections wait until the next sweep."""
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
@@ -182,7 +197,10 @@ class UploadServer:
             except BlockingIOError:
                 return
             except OSError as error:
-                log.warning("no more connections: %s", error.strerror)
+                if error.errno in FULL:
+                    # The listener stays readable: without a pause this thread would spin.
+                    log.warning("no more connections for now: %s", error.strerror)
+                    self._pause()
                 return
             sock.setblocking(False)
             with contextlib.suppress(OSError):
@@ -192,6 +210,12 @@ class UploadServer:
             self._epoll.register(child.fd, select.EPOLLIN | select.EPOLLRDHUP)
             if len(self._strangers) > MAX_STRANGERS:
                 self._close(next(iter(self._strangers.values())))
+
+    def _pause(self) -> None:
+        if self._strangers:
+            self._close(next(iter(self._strangers.values())))
+        self._epoll.modify(self._listener.fileno(), 0)
+        self._paused = True
 
     def _serve(self, child: _Child, events: int) -> None:
         if events & select.EPOLLOUT:
@@ -214,6 +238,10 @@ class UploadServer:
         except (OSError, ProtocolError) as error:
             log.debug("child %s closed: %s", child.host_id or "unknown", error)
             self._close(child)
+        except Exception:
+            # One child's words must never end the thread that listens to all of them.
+            log.exception("child %s closed", child.host_id or "unknown")
+            self._close(child)
 
     def _on_frame(self, child: _Child, frame: p.Frame) -> None:
         shared = child.shared
@@ -234,9 +262,9 @@ class UploadServer:
             case p.Cancel():
                 self._cancel(child, frame)
             case p.ManifestRequest():
-                self._say(child, _manifest(shared, frame))
+                self._queue(child, frame)
             case p.Ping():
-                self._say(child, p.Pong())
+                self._queue(child, p.encode(p.Pong()))
             case _:
                 raise ProtocolError(f"a child does not send {type(frame).__name__}")
 
@@ -258,7 +286,7 @@ class UploadServer:
         if previous is not None:
             self._close(previous)
         digests = tuple((i, d) for i, d in enumerate(shared.digests()) if d is not None)
-        self._say(child, p.Welcome(shared.bitmap(), digests))
+        self._queue(child, p.encode(p.Welcome(shared.bitmap(), digests)))
         shared.on_joined(child.host_id)
 
     def _refuse(self, child: _Child, reason: str) -> None:
@@ -277,35 +305,44 @@ class UploadServer:
             child.jobs.extend(range(request.first, request.first + min(room, request.count)))
             if request.count > room:
                 child.jobs.append(p.encode(p.Busy(request.first + room, request.count - room)))
+            _check(child)
         self._schedule(child)
 
     def _cancel(self, child: _Child, frame: p.Cancel) -> None:
         unwanted = range(frame.first, frame.first + frame.count)
         with child.lock:
-            kept = [j for j in child.jobs if isinstance(j, bytes) or j not in unwanted]
+            kept = [j for j in child.jobs if not (isinstance(j, int) and j in unwanted)]
             child.jobs = deque(kept)
 
-    def _say(self, child: _Child, frame: p.Frame) -> None:
+    def _queue(self, child: _Child, job: bytes | p.ManifestRequest) -> None:
         with child.lock:
-            child.jobs.append(p.encode(frame))
-            if len(child.jobs) > 4 * MAX_QUEUE:
-                raise ProtocolError("asks more than it reads")
+            child.jobs.append(job)
+            _check(child)
         self._schedule(child)
 
     def _sweep(self, now: float) -> None:
+        if self._paused:
+            self._paused = False
+            self._epoll.modify(self._listener.fileno(), select.EPOLLIN)
         for child in list(self._strangers.values()):
             if now - child.since > HELLO_TIMEOUT:
                 self._close(child)
         stuck = STUCK_FACTOR * self._settings.stall_timeout
         for child in list(self._children.values()):
-            quiet = now - child.seen
-            if quiet > self._settings.idle_timeout or (child.blocked and quiet > stuck):
+            if child.blocked:
+                # The kernel reports room only when a third of its buffer is free: ask it what left.
+                unsent = _unsent(child.sock)
+                if unsent != child.unsent:
+                    child.unsent, child.moved = unsent, now
+                if now - child.moved > stuck:
+                    self._close(child)
+            elif now - child.seen > self._settings.idle_timeout:
                 self._close(child)
 
     def _close(self, child: _Child) -> None:
         """In the listening thread only, so that a number of a closed socket is never used again."""
         with child.lock:
-            first, child.closing = not child.closing, True
+            child.closing = True
             if child.busy:
                 with contextlib.suppress(OSError):
                     child.sock.shutdown(socket.SHUT_RDWR)
@@ -315,14 +352,15 @@ class UploadServer:
         del self._children[child.fd]
         self._strangers.pop(child.fd, None)
         key = child.task_id, child.host_id
-        if self._known.get(key) is child:
+        left = self._known.get(key) is child
+        if left:
             del self._known[key]
         if child.uses:
             child.uses.close()
         with contextlib.suppress(OSError):
             self._epoll.unregister(child.fd)
         child.sock.close()
-        if child.shared and first:
+        if child.shared and left:
             child.shared.on_left(child.host_id)
 
     # --- the sending threads ----------------------------------------------------------------
@@ -344,6 +382,10 @@ class UploadServer:
                 log.debug("child %s: %s", child.host_id, error)
                 with child.lock:
                     child.closing, again = True, False
+            except Exception:
+                log.exception("child %s closed", child.host_id)
+                with child.lock:
+                    child.closing, again = True, False
             if again:
                 # One piece a turn: children share the link fairly.
                 self._work.put(child)
@@ -358,7 +400,10 @@ class UploadServer:
                 self._schedule(child)
 
     def _turn(self, child: _Child) -> bool:
-        """Sends until the socket takes no more or a piece is through. Whether there is more to do."""
+        """Sends until the socket takes no more or a piece is through; under a rate limit, one chunk.
+
+        Says whether there is more to do.
+        """
         if child.closing or self._stopping:
             return False
         if not (child.head or child.rest):
@@ -371,18 +416,22 @@ class UploadServer:
             while child.head:
                 more = socket.MSG_MORE if child.rest else 0
                 child.head = child.head[child.sock.send(child.head, more) :]
+                child.moved = time.monotonic()
             while child.rest:
                 fd, offset, length = child.rest[0]
-                count = os.sendfile(child.fd, fd, offset, min(length, SEND_CHUNK))
+                count = os.sendfile(child.fd, fd, offset, min(length, self._chunk))
                 if not count:
                     raise OSError("the piece is shorter than it should be")
-                child.seen = time.monotonic()
+                child.seen = child.moved = time.monotonic()
                 if child.shared:
                     child.shared.on_sent(child.host_id, count)
                 if count < length:
                     child.rest[0] = Extent(fd, offset + count, length - count)
                 else:
                     child.rest.pop(0)
+                self._limiter.take(count)
+                if child.rest and self._limiter.rate is not None:
+                    return True
         except BlockingIOError:
             with child.lock:
                 child.blocked = True
@@ -393,12 +442,17 @@ class UploadServer:
             child.uses = None
         return bool(child.jobs)
 
-    def _prepare(self, child: _Child, job: bytes | int) -> None:
+    def _prepare(self, child: _Child, job: bytes | int | p.ManifestRequest) -> None:
+        child.moved = time.monotonic()
         if isinstance(job, bytes):
             child.head = job
             return
         shared = child.shared
         assert shared is not None
+        if isinstance(job, p.ManifestRequest):
+            # Read only now: a child that never reads holds one chunk, not all that it asked for.
+            child.head = p.encode(_manifest(shared, job))
+            return
         uses = contextlib.ExitStack()
         try:
             if not shared.has(job):
@@ -410,13 +464,25 @@ class UploadServer:
             child.head = p.encode(p.Missing(job))
             return
         length = sum(extent.length for extent in extents)
-        self._limiter.take(length)
         child.uses = uses
         child.head = p.encode(p.DataHeader(job, length, digest))
         child.rest = list(extents)
 
 
+def _check(child: _Child) -> None:
+    if len(child.jobs) > 4 * MAX_QUEUE:
+        raise ProtocolError("asks more than it reads")
+
+
+def _unsent(sock: socket.socket) -> int:
+    """Bytes that the kernel still holds for the other side."""
+    answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+    return int.from_bytes(answer, sys.byteorder)
+
+
 def _manifest(shared: Shared, ask: p.ManifestRequest) -> p.ManifestData:
     with shared.manifest_file.open("rb") as file:
+        if ask.offset > os.fstat(file.fileno()).st_size:
+            raise ProtocolError(f"the manifest is asked for from {ask.offset} on")
         file.seek(ask.offset)
         return p.ManifestData(ask.offset, file.read(min(ask.length, p.MANIFEST_CHUNK)))
