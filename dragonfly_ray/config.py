@@ -81,7 +81,8 @@ class OriginSettings(_Section):
     lease_timeout: float = Field(2.0, gt=0)
     connect_timeout: float = Field(5.0, gt=0)
     read_timeout: float = Field(10.0, gt=0)
-    retries: int = Field(5, ge=0)
+    retries: int = Field(2, ge=0)
+    """Of one request, where the server or the connection failed; a 429 or 503 is never retried."""
     give_up: float = Field(30.0, gt=0)
     """Seconds for which an origin may fail in a row before the distribution does."""
 

@@ -34,7 +34,6 @@ from dragonfly_ray.sources.autoindex import LISTED, list_folder, looks_like_inde
 from dragonfly_ray.sources.base import Adapter, Resolution, Stream, chosen
 from dragonfly_ray.urls import basename, redacted
 
-ATTEMPTS = 3
 FIRST_PAUSE = 0.1
 MOST_REDIRECTS = 10
 MOST_PAGE = 64 * 1024 * 1024
@@ -48,6 +47,7 @@ class HttpAdapter(Adapter):
     def __init__(self, source: Source, credentials: Credentials, settings: OriginSettings) -> None:
         self._source = source
         self._name = redacted(source.url)
+        self._attempts = 1 + settings.retries
         parts = urlsplit(source.url)
         userinfo, _, _ = parts.netloc.rpartition("@")
         self._url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
@@ -244,7 +244,7 @@ class HttpAdapter(Adapter):
         Raises `SourceError`. A 429 or 503 is never tried again here: the whole cluster must wait.
         """
         pause = FIRST_PAUSE
-        for attempt in range(1, ATTEMPTS + 1):
+        for attempt in range(self._attempts):
             try:
                 response = self._pool.request(
                     method,
@@ -264,7 +264,7 @@ class HttpAdapter(Adapter):
                 error = self._failed(failure)
             except (ValueError, UnicodeError):
                 raise SourceUnsupportedError(f"{self._name}: is no URL that can be asked for") from None
-            if attempt < ATTEMPTS:
+            if attempt + 1 < self._attempts:
                 time.sleep(pause)
                 pause *= 2
         raise error

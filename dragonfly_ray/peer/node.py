@@ -33,6 +33,7 @@ from dragonfly_ray.sources import resolve
 from dragonfly_ray.storage.store import PieceStore
 from dragonfly_ray.storage.task_store import TaskStore
 from dragonfly_ray.telemetry import Telemetry
+from dragonfly_ray.transport.limiter import RateLimiter
 from dragonfly_ray.transport.server import UploadServer
 from dragonfly_ray.urls import redacted
 
@@ -81,6 +82,7 @@ class PeerNode:
         self.store.on_evicted = self._evicted
         self.links = links
         self.pool = BufferPool()
+        self._limiter = RateLimiter(settings.transport.download_rate)
         self.telemetry = telemetry or Telemetry()
         self._runs: dict[str, TaskRun] = {}
         self._ended: OrderedDict[str, m.Ended] = OrderedDict()
@@ -150,6 +152,7 @@ class PeerNode:
             ended=self._on_ended,
             finished=self._on_finished,
             telemetry=self.telemetry,
+            limiter=self._limiter,
         )
 
     def _on_ended(self, ended: m.Ended) -> None:

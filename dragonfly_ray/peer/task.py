@@ -30,6 +30,7 @@ from dragonfly_ray.storage.store import PieceStore
 from dragonfly_ray.storage.task_store import TaskStore
 from dragonfly_ray.telemetry import Telemetry
 from dragonfly_ray.transport.connection import ParentConnection
+from dragonfly_ray.transport.limiter import RateLimiter
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,13 @@ class Context:
     finished: Callable[[TaskRun], None]
     telemetry: Telemetry = field(default_factory=Telemetry)
 
+    limiter: RateLimiter = field(default_factory=lambda: RateLimiter(None))
+    """Of what all tasks together receive."""
+
     def received(self, provenance: str, nbytes: int) -> None:
+        """Bytes that came in; waits where a limit says so."""
+        if provenance in ("origin", "peers"):
+            self.limiter.take(nbytes)
         self.telemetry.count("dragonfly_bytes", nbytes, provenance=provenance)
 
 

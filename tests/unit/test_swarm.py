@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dragonfly_ray.config import OriginSettings, Settings, StorageSettings
+from dragonfly_ray.config import OriginSettings, Settings, StorageSettings, TransportSettings
 from tests.nginx import Nginx
 from tests.origins import Behaviour, ScriptedOrigin
 from tests.swarm import Swarm
@@ -154,6 +154,18 @@ def test_a_newcomer_gets_it_from_those_who_have_it(
     assert_everywhere(view, content, 1)
     assert view["nodes"]["late"]["bytes_peers"] == SIZE
     assert origin.sent("/big") - before <= 1
+
+
+@pytest.mark.parametrize("limit", ["upload_rate", "download_rate"])
+def test_limits_slow_it_down_and_break_nothing(
+    origin: Nginx, swarm: Callable[..., Swarm], content: bytes, limit: str
+) -> None:
+    rates: dict[str, Any] = {limit: 16 * MIB}
+    view = swarm(2, settings=settings(transport=TransportSettings(**rates))).distribute(f"{origin.url}/big")
+    assert_everywhere(view, content, 2)
+    peers, everything = SIZE / 2 / (16 * MIB), SIZE / (16 * MIB)
+    least = everything if limit == "download_rate" else min(peers, 0.3)
+    assert max(n["seconds"] for n in view["nodes"].values()) > 0.8 * least, "no faster than allowed"
 
 
 def test_a_local_file_is_read_by_its_owner_alone(
