@@ -176,7 +176,7 @@ class SchedulerCore:
         if state is None or state.phase != "resolving":
             return []
         if answer.task is None:
-            if answer.kind in ("source-busy", "source-unreachable") and state.attempts < RESOLVE_ATTEMPTS:
+            if self._may_differ_elsewhere(answer.kind) and state.attempts < RESOLVE_ATTEMPTS:
                 return self._resolve(state, now)
             return self._fail(state, answer.kind or "source", answer.message or "could not resolve", now)
         if state.spec.digest and answer.task.directory:
@@ -189,6 +189,11 @@ class SchedulerCore:
         state.version += 1
         task.manifest_holders.add(state.resolver)
         return self._start(state, now)
+
+    @staticmethod
+    def _may_differ_elsewhere(kind: str) -> bool:
+        """Whether another node may fare better: its way to the origin, or its disk."""
+        return kind in ("source-busy", "source-unreachable") or kind.startswith("storage")
 
     def resolve_failed(self, spec_id: str, now: float) -> list[Action]:
         """The resolver died or did not answer: ask another."""

@@ -66,6 +66,20 @@ def test_a_directory_on_every_node(cluster: LocalCluster, tmp_path: Path) -> Non
         subprocess.run(["diff", "-r", str(tree), str(path)], check=True)
 
 
+@pytest.mark.parametrize(
+    ("size", "policy"), [(50_000, "inline"), (2 * MIB, "object store"), (5 * MIB, "peers")]
+)
+def test_the_carrier_is_chosen_by_size(
+    cluster: LocalCluster, origin: Nginx, tmp_path: Path, size: int, policy: str
+) -> None:
+    data = make(origin, "carried", size)
+    done = d.distribute(f"{origin.url}/carried", dest=tmp_path / "o" / "{node}")
+    assert all(path.read_bytes() == data for path in done.paths.values())
+    by_store = sum(o.bytes_object_store for o in done.outcomes)
+    assert by_store == (0 if policy == "peers" else 4 * size)
+    assert sum(h.sent for h in origin.hits()) <= size + 1
+
+
 def test_several_urls_are_one_distribution(cluster: LocalCluster, origin: Nginx, tmp_path: Path) -> None:
     data = {name: make(origin, name, 500_000) for name in ("one", "two")}
     done = d.distribute([f"{origin.url}/{n}" for n in data], 2, dest=tmp_path / "{node}" / "{name}")

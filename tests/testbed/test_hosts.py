@@ -103,7 +103,9 @@ def test_a_host_is_cut_off_silently(bed: Testbed) -> None:
 
 def test_a_whole_host_is_killed(bed: Testbed) -> None:
     root_file(bed.origin.root / "killed", SIZE)
-    until(lambda: bed.run("answer(sum(h['alive'] for h in d.status()['hosts']))") == 4)
+    (bed.origin.root / "tiny").write_bytes(b"all are back")
+    tiny = f"{bed.origin.url}/tiny"
+    until(lambda: bed.run(f"answer(d.distribute({tiny!r}, on_failure='return').ok)"), 200.0)
     victim = bed.hosts[3]
     before = held(bed, 3)
     with bed.driver(submit(bed, "killed", bed.folder / "killed")) as driver:

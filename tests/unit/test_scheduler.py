@@ -93,6 +93,17 @@ def test_one_host_resolves_for_all_and_everybody_gets_the_delivery() -> None:
     assert all(len(d.neighbours) == 3 for d in deliveries)
 
 
+def test_a_resolver_with_a_full_disk_does_not_end_it_for_all() -> None:
+    cluster = Cluster(host(i) for i in range(3))
+    cluster.submit(range(3))
+    full = m.Resolved(kind="storage-full", message="full")
+    cluster.do(cluster.core.resolved("s.0", full, cluster.now))
+    asked = [a.host for a in cluster.said if isinstance(a, Ask)]
+    assert len(set(asked)) == 2
+    cluster.resolved()
+    assert len(cluster.sent(m.Deliver)) == 3
+
+
 def test_no_piece_is_leased_twice() -> None:
     cluster = started()
     leased = [p for d in cluster.sent(m.Deliver) for p in d.lease]
