@@ -36,7 +36,8 @@ class ControllerActor:
     def __init__(self, settings: Settings) -> None:
         logs.setup(CONTROLLER)
         self._settings = settings
-        key = SigningKey.load_or_create(settings.storage.root / "keys" / f"{settings.namespace}.key")
+        root = settings.on_this_node().storage.root
+        key = SigningKey.load_or_create(root / "keys" / f"{settings.namespace}.key")
         self._private, self._public = key.private_bytes(), key.public_bytes()
         self._reconciler = Reconciler(interval=settings.peer.health_interval)
         self._rows: dict[str, dict[str, Any]] = {}

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -30,8 +28,6 @@ log = logging.getLogger(__name__)
 CALL_TIMEOUT = 5.0
 ANNOUNCE_PAUSE = 0.5
 FLUSH_INTERVAL = 1.0
-STORAGE_ROOT = "DRAGONFLY_STORAGE__ROOT"
-"""The one setting that a node may have for itself, from its own environment."""
 
 
 class _Link:
@@ -65,20 +61,12 @@ class _Links:
         return self._links
 
 
-def _local(settings: Settings) -> Settings:
-    root = os.environ.get(STORAGE_ROOT)
-    if not root:
-        return settings
-    storage = settings.storage.model_copy(update={"root": Path(root)})
-    return settings.model_copy(update={"storage": storage})
-
-
 class PeerActor:
     """One a node."""
 
     def __init__(self, identity: Identity, settings: Settings, public_keys: Sequence[bytes]) -> None:
         logs.setup(f"peer:{identity.name}")
-        settings = _local(settings)
+        settings = settings.on_this_node()
         self._settings = settings
         telemetry = Telemetry(RaySink("actor"), actor=f"peer:{identity.name}")
         self._node = PeerNode(

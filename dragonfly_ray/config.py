@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import (
@@ -20,6 +20,7 @@ from pydantic_settings import (
 
 CONFIG_VARIABLE = "DRAGONFLY_CONFIG"
 """Names the YAML file."""
+STORAGE_ROOT = "DRAGONFLY_STORAGE__ROOT"
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 
 
@@ -130,8 +131,14 @@ class Settings(BaseSettings):
     origin: OriginSettings = OriginSettings()
     scheduler: SchedulerSettings = SchedulerSettings()
     peer: PeerSettings = PeerSettings()
-    faults: dict[str, Any] = {}
-    """Faults to inject, for tests: nothing of it is documented to users."""
+
+    def on_this_node(self) -> Settings:
+        """With the one setting that a node may have for itself: its storage root, from its environment."""
+        root = os.environ.get(STORAGE_ROOT)
+        if not root:
+            return self
+        storage = self.storage.model_copy(update={"root": Path(root)})
+        return self.model_copy(update={"storage": storage})
 
     @classmethod
     def settings_customise_sources(

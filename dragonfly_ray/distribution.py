@@ -149,10 +149,12 @@ class Distribution:
     def __rich__(self) -> Table:
         table = Table(title=repr(self)[1:-1], title_justify="left", header_style="bold")
         for heading in ("node", "state"):
-            table.add_column(heading, no_wrap=True)
-        for heading in ("seconds", "size", "from"):
+            table.add_column(heading)
+        for heading in ("seconds", "size"):
             table.add_column(heading, justify="right", no_wrap=True)
-        table.add_column("path or error", overflow="fold", ratio=1)
+        table.add_column("from")
+        # However narrow the terminal, what a person came for stays readable.
+        table.add_column("path or error", overflow="fold", min_width=24)
         for o in self.outcomes:
             path = str(o.path or "").replace(o.node_id, "{node}")
             shown = path if o.error is None else f"{o.error.kind}: {o.error}"
@@ -242,11 +244,12 @@ class Progress:
 
 
 def _provenance(o: Outcome) -> str:
-    """`origin 24 % · peers 76 %`."""
+    """`origin 24 % peers 76 %`, to be broken between the two only."""
     parts = {"origin": o.bytes_origin, "peers": o.bytes_peers, "object store": o.bytes_object_store,
              "cache": o.bytes_cache}  # fmt: skip
     total = sum(parts.values())
-    return " · ".join(f"{name} {100 * n / total:.0f} %" for name, n in parts.items() if n) if total else ""
+    shares = [f"{name}\u00a0{100 * n / total:.0f}\u00a0%" for name, n in parts.items() if n]
+    return " ".join(shares)
 
 
 def _state(states: Sequence[str]) -> str:

@@ -35,9 +35,17 @@ from dragonfly_ray.sources.base import Adapter, Resolution, Stream, chosen
 from dragonfly_ray.urls import basename, redacted
 
 FIRST_PAUSE = 0.1
+"""Seconds before the second try; doubles with each."""
 MOST_REDIRECTS = 10
 MOST_PAGE = 64 * 1024 * 1024
 SKIP = 256 * 1024
+_PLAINLY = {
+    "ResponseError": "too many redirects",
+    "NameResolutionError": "no such host; check its name",
+    "NewConnectionError": "nobody listens there; check the address and the port",
+    "ConnectTimeoutError": "the host does not answer",
+    "SSLError": "its certificate is not trusted",
+}
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
 
 
@@ -47,7 +55,6 @@ class HttpAdapter(Adapter):
     def __init__(self, source: Source, credentials: Credentials, settings: OriginSettings) -> None:
         self._source = source
         self._name = redacted(source.url)
-        self._attempts = 1 + settings.retries
         parts = urlsplit(source.url)
         userinfo, _, _ = parts.netloc.rpartition("@")
         self._url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
@@ -55,14 +62,20 @@ class HttpAdapter(Adapter):
         if userinfo and "authorization" not in {h.lower() for h in self._headers}:
             self._headers |= urllib3.make_headers(basic_auth=userinfo)
         mine = {name.lower() for name in credentials.headers} | {"authorization", "cookie"}
-        # What opens this origin is nobody else's business: a redirect elsewhere goes without it.
-        self._redirects = urllib3.Retry(
+        tries = settings.retries
+        self._retries = urllib3.Retry(
             total=None,
-            connect=0,
-            read=0,
-            status=0,
+            connect=tries,
+            read=tries,
+            status=tries,
             other=0,
             redirect=MOST_REDIRECTS,
+            # Not 429 and 503: there the whole cluster must wait, not this request alone.
+            status_forcelist=(500, 502, 504),
+            respect_retry_after_header=False,
+            raise_on_status=False,
+            backoff_factor=FIRST_PAUSE,
+            # What opens this origin is nobody else's business: a redirect elsewhere goes without it.
             remove_headers_on_redirect=mine,
         )
         self._pool = urllib3.PoolManager(
@@ -243,31 +256,23 @@ class HttpAdapter(Adapter):
 
         Raises `SourceError`. A 429 or 503 is never tried again here: the whole cluster must wait.
         """
-        pause = FIRST_PAUSE
-        for attempt in range(self._attempts):
-            try:
-                response = self._pool.request(
-                    method,
-                    url,
-                    headers={**self._headers, **headers},
-                    preload_content=False,
-                    decode_content=False,
-                    retries=self._redirects,
-                )
-                if 200 <= response.status < 300 or response.status in allow:
-                    return response
-                error = self._refused(response)
-                response.close()
-                if response.status < 500 or response.status == 503:
-                    raise error
-            except HTTPError as failure:
-                error = self._failed(failure)
-            except (ValueError, UnicodeError):
-                raise SourceUnsupportedError(f"{self._name}: is no URL that can be asked for") from None
-            if attempt + 1 < self._attempts:
-                time.sleep(pause)
-                pause *= 2
-        raise error
+        try:
+            response = self._pool.request(
+                method,
+                url,
+                headers={**self._headers, **headers},
+                preload_content=False,
+                decode_content=False,
+                retries=self._retries,
+            )
+        except HTTPError as failure:
+            raise self._failed(failure) from None
+        except (ValueError, UnicodeError):
+            raise SourceUnsupportedError(f"{self._name}: is no URL that can be asked for") from None
+        if 200 <= response.status < 300 or response.status in allow:
+            return response
+        response.close()
+        raise self._refused(response)
 
     def _refused(self, response: urllib3.BaseHTTPResponse) -> SourceError:
         status = response.status
@@ -293,8 +298,7 @@ class HttpAdapter(Adapter):
             return SourceTruncatedError(f"{self._name}: ended too early")
         if isinstance(cause, BrokenError):
             return SourceUnreachableError(f"{self._name}: the connection broke")
-        text = {"ResponseError": "too many redirects", "NameResolutionError": "no such host"}
-        shown = text.get(type(cause).__name__, f"not reached ({type(cause).__name__})")
+        shown = _PLAINLY.get(type(cause).__name__, f"not reached ({type(cause).__name__})")
         return SourceUnreachableError(f"{self._name}: {shown}")
 
 

@@ -1,4 +1,4 @@
-"""What all tests share: the list of skips that are allowed, and a guard against processes left over."""
+"""What all tests share: a skip that is not in the committed list fails the run."""
 
 from __future__ import annotations
 

@@ -131,8 +131,7 @@ class PeerNode:
                 return
             self._ended.pop(deliver.spec.id, None)
             run = self._runs.get(deliver.task.id)
-            if run and not run.closing:
-                run.add(deliver)
+            if run and run.add(deliver):
                 return
             run = TaskRun(self._context(), deliver, small)
             self._runs[deliver.task.id] = run
@@ -149,6 +148,7 @@ class PeerNode:
             pool=self.pool,
             announce=self.announce_to,
             link=self.links.of,
+            evict=self.evict,
             ended=self._on_ended,
             finished=self._on_finished,
             telemetry=self.telemetry,
@@ -270,10 +270,15 @@ class PeerNode:
     def shared(self, task_id: str) -> SharedTask | None:
         """For the upload server."""
         store = self.store.get(task_id)
-        return None if store is None else SharedTask(store, partial(self._runs.get, task_id))
+        return None if store is None else SharedTask(store, partial(self._runs.get, task_id), self._lost)
 
-    def run_of(self, task_id: str) -> TaskRun | None:
-        return self._runs.get(task_id)
+    def _lost(self, task: Task) -> None:
+        """Something of a task that nobody is fetching turned out bad: its scheduler must not count on it."""
+        self._work.submit(self._reannounce, task.source_id)
+
+    def _reannounce(self, source_id: str) -> None:
+        with contextlib.suppress(ClusterError):  # a scheduler that is away will ask
+            self.announce_to(source_id)
 
     def stored(self, task_id: str) -> TaskStore:
         found = self.store.get(task_id)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from blake3 import blake3
 
-from dragonfly_ray.errors import IntegrityError, InvalidRequestError
+from dragonfly_ray.errors import DragonflyError, IntegrityError, InvalidRequestError
 
 if TYPE_CHECKING:
     from dragonfly_ray.peer.task import TaskRun
@@ -45,12 +45,24 @@ class PrefixHash:
         self._more = threading.Event()
         self._done = threading.Event()
         self._result = ""
+        self._failure: DragonflyError | None = None
+        self._started = False
 
     def advance(self) -> None:
         """A piece arrived."""
         self._more.set()
 
     def run(self) -> None:
+        """Until all is hashed, or the task ends."""
+        self._started = True
+        try:
+            self._follow()
+        except DragonflyError as error:
+            self._failure = error
+        finally:
+            self._done.set()
+
+    def _follow(self) -> None:
         store = self._run.store
         assert store is not None
         count = self._run.task.pieces
@@ -62,16 +74,18 @@ class PrefixHash:
                 self._hash.update(store.read(self._next))
                 self._next += 1
         self._result = self._hash.hexdigest()
-        self._done.set()
 
     def check(self, wanted: str) -> None:
-        """Raises `IntegrityError` if the content is not what the caller expects."""
+        """Raises `IntegrityError` if the content is not what the caller expects. All of it must be here."""
         algorithm, value = parse(wanted)
-        self._more.set()
-        self._done.wait()
-        found = self._result
-        if algorithm != self._algorithm:
+        if not self._started:
             found = self._whole(algorithm)
+        else:
+            self._more.set()
+            self._done.wait()
+            if self._failure:
+                raise self._failure
+            found = self._result if algorithm == self._algorithm else self._whole(algorithm)
         if found != value:
             raise IntegrityError(
                 f"{self._run.task.url}: {algorithm} is {found[:16]}…, expected {value[:16]}…; nothing was written"

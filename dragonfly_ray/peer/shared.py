@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dragonfly_ray.model import Task
 from dragonfly_ray.storage.task_store import Extent, TaskStore
 
 if TYPE_CHECKING:
@@ -16,9 +17,12 @@ if TYPE_CHECKING:
 class SharedTask:
     """A task as others may read it. Children's news reach the running download, if there is one."""
 
-    def __init__(self, store: TaskStore, run: Callable[[], TaskRun | None] = lambda: None) -> None:
+    def __init__(
+        self, store: TaskStore, run: Callable[[], TaskRun | None], lost: Callable[[Task], None]
+    ) -> None:
         self._store = store
         self._find = run
+        self._lost = lost
 
     @property
     def _run(self) -> TaskRun | None:
@@ -55,8 +59,8 @@ class SharedTask:
         """A child says that our bytes are bad: look again, and drop them if it is right."""
         if run := self._run:
             run.accused(index)
-        elif self._store.has(index):
-            self._store.recheck(index)
+        elif self._store.has(index) and not self._store.recheck(index):
+            self._lost(self._store.task)
 
     def on_sent(self, host_id: str, nbytes: int) -> None:
         if run := self._run:

@@ -17,7 +17,13 @@ from typing import Protocol
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.config import Settings
-from dragonfly_ray.errors import DragonflyError, IntegrityError, StorageError, TransportError
+from dragonfly_ray.errors import (
+    DragonflyError,
+    IntegrityError,
+    StorageError,
+    StorageFullError,
+    TransportError,
+)
 from dragonfly_ray.model import DIGEST_SIZE, Manifest, PieceTable, Task, digest, root_digest
 from dragonfly_ray.peer.buffers import BufferPool
 from dragonfly_ray.peer.delivery import Delivery
@@ -60,6 +66,8 @@ class Context:
     """Tells the scheduler of a source everything again: it has forgotten."""
     link: Callable[[str], SchedulerLink]
     """By source id."""
+    evict: Callable[[str], int]
+    """By task id; tells the scheduler, too."""
     ended: Callable[[m.Ended], None]
     finished: Callable[[TaskRun], None]
     telemetry: Telemetry = field(default_factory=Telemetry)
@@ -121,6 +129,7 @@ class TaskRun:
         """What neighbours say a piece's digest is; the first word counts, the record decides."""
         self._first = deliver
         self._small = small
+        self._early: list[m.Neighbour] = []
         self._gossip: list[tuple[int, bytes]] = []
         self._gossip_ready = threading.Event()
         self._kick = threading.Event()
@@ -144,49 +153,67 @@ class TaskRun:
         thread.start()
         return thread
 
-    def add(self, deliver: m.Deliver) -> None:
-        """Another distribution of the same task, or the same one again after the scheduler's restart."""
+    def add(self, deliver: m.Deliver) -> bool:
+        """Another distribution of the same task, or the same one again after the scheduler's restart.
+
+        False if this run takes no more: it is about to end.
+        """
         with self.lock:
+            if self._closed or self._idle():
+                return False
             if deliver.spec.id not in self.deliveries:
                 self.deliveries[deliver.spec.id] = Delivery(deliver)
             self.grant = deliver.grant
             if deliver.may_claim:
                 self.credentials = deliver.credentials
             self.changed.notify_all()
-        self._apply(deliver)
-
-    def _apply(self, deliver: m.Deliver) -> None:
         for neighbour in deliver.neighbours:
             self._meet(neighbour)
         if self.origin:
             self.origin.allow(deliver.may_claim, deliver.not_before)
             self.origin.leased(deliver.lease)
+        return True
 
     def _main(self) -> None:
+        failure: DragonflyError | None = None
         try:
             with self.context.store.open(self.task, self._manifest()).using():
                 self._run()
         except DragonflyError as error:
-            self._fail_all(error)
+            failure = error
         except Exception as error:
             log.exception("task %.12s failed", self.task.id)
-            self._fail_all(DragonflyError(f"{self.context.node_name}: {type(error).__name__}: {error}"))
-        finally:
-            self._shut()
-            self.context.finished(self)
+            failure = DragonflyError(f"{self.context.node_name}: {type(error).__name__}: {error}")
+        if failure:
+            self._fail_all(failure)
+        self._shut()
+        if isinstance(failure, StorageFullError):
+            self._give_back()
+        self.context.finished(self)
+
+    def _give_back(self) -> None:
+        """What a full disk could not take whole is of no use there."""
+        try:
+            self.context.evict(self.task.id)
+        except DragonflyError as error:
+            log.warning("task %.12s: what it took is not freed: %s", self.task.id, error)
 
     def _run(self) -> None:
         store = self.context.store.get(self.task.id)
         assert store is not None
+        edited = store.refresh()
+        if edited:
+            log.warning("task %.12s: %d pieces were edited through an output", self.task.id, len(edited))
         with self.lock:
             self.store = store
+            self.news.lost = edited
             self.picker.have = bitset.from_bytes(store.have(), self.task.pieces)
             self.bytes_cache = sum(store.table[i].length for i in bitset.members(self.picker.have))
             self.news.got = list(bitset.members(self.picker.have))
             self.digests = {i: d for i, d in enumerate(store.digests) if d is not None}
         self._take_small()
         self.origin = OriginWorkers(self, self._first.may_claim, self._first.not_before)
-        wanted = next((d.spec.digest for d in self.deliveries.values() if d.spec.digest), "")
+        wanted = next((d.spec.digest for d in list(self.deliveries.values()) if d.spec.digest), "")
         if wanted:
             self.prefix = PrefixHash(self, wanted)
             self._spawn("prefix", self.prefix.run)
@@ -195,7 +222,7 @@ class TaskRun:
             self._spawn("gossip", self._gossip_loop)
             self.origin.leased(self._first.lease)
             self.origin.start(self._spawn)
-            for neighbour in self._first.neighbours:
+            for neighbour in self._neighbours():
                 self._meet(neighbour)
         while True:
             with self.lock:
@@ -217,12 +244,6 @@ class TaskRun:
                     return
             for delivery in waiting:
                 self._deliver(delivery, store)
-
-    @property
-    def closing(self) -> bool:
-        """It takes no more deliveries."""
-        with self.lock:
-            return self._closed or self._idle()
 
     def _idle(self) -> bool:
         """Nobody waits for this task any more."""
@@ -293,9 +314,7 @@ class TaskRun:
         failure: DragonflyError | None = None
         deadline = time.monotonic() + self.settings.origin.give_up
         while time.monotonic() < deadline and not self.stopping.is_set():
-            with self.lock:
-                known = [n for n in self._first.neighbours if n.manifest]
-            for neighbour in known:
+            for neighbour in [n for n in self._neighbours() if n.manifest]:
                 try:
                     connection = self.connect(neighbour)
                     try:
@@ -450,13 +469,21 @@ class TaskRun:
 
     # --- neighbours -------------------------------------------------------------------------
 
+    def _neighbours(self) -> list[m.Neighbour]:
+        """Those known before the manifest is here."""
+        with self.lock:
+            return [*self._first.neighbours, *self._early]
+
     def _meet(self, neighbour: m.Neighbour) -> None:
         """Connects to a neighbour, or to its new incarnation."""
         host = neighbour.host.id
         with self.lock:
             if host == self.context.host_id or host in self.banned or self.stopping.is_set():
                 return
-            if self.store is None or self.picker.done:
+            if self.store is None:
+                self._early.append(neighbour)
+                return
+            if self.picker.done:
                 return
             old = self.parents.get(host)
             if old and old.neighbour.host == neighbour.host:
@@ -668,15 +695,20 @@ class TaskRun:
 
     def _deliver(self, delivery: Delivery, store: TaskStore) -> None:
         try:
-            if delivery.spec.digest and self.prefix:
-                self.prefix.check(delivery.spec.digest)
+            if delivery.spec.digest:
+                # This one may have joined a run that had no digest to compute.
+                prefix = self.prefix or PrefixHash(self, delivery.spec.digest)
+                prefix.check(delivery.spec.digest)
             delivery.publish(self.context, store)
             self._end(delivery, None)
         except DragonflyError as error:
             self._end(delivery, error)
 
     def _fail_all(self, error: DragonflyError) -> None:
-        for delivery in list(self.deliveries.values()):
+        with self.lock:
+            self._closed = True
+            deliveries = list(self.deliveries.values())
+        for delivery in deliveries:
             if not delivery.over:
                 self._end(delivery, error)
 

@@ -430,6 +430,9 @@ class SchedulerCore:
         for held in message.held:
             task = self._task(held.task, "")
             bits = bitset.from_bytes(held.have, held.task.pieces)
+            gone = task.holders.get(host.id, 0) & ~bits
+            if gone:
+                task.drop(host.id, gone)
             task.hold(host.id, bits)
             task.manifest_holders.add(host.id)
             actions += self._learnt(task, *task.learn_all(host.id, held.digests, bits))

@@ -241,5 +241,7 @@ def _errors(dest: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             text = f"{dest}: the disk is full; nothing was left there"
             raise StorageFullError(text) from None
-        text = f"{error.filename or dest}: {error.strerror or error}; choose another dest or its permissions"
+        text = (
+            f"{error.filename or dest}: {error.strerror or error}; choose another dest, or make it writable"
+        )
         raise DestinationError(text) from None

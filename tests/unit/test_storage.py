@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -407,6 +408,8 @@ def test_a_medium_in_memory(tmp_path: Path) -> None:
     finally:
         store.close()
         shutil.rmtree(store.path.parent)
+        with contextlib.suppress(OSError):
+            store.path.parent.parent.rmdir()
 
 
 def test_an_unknown_medium_is_refused(tmp_path: Path) -> None:
