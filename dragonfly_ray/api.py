@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import logging
 import os
+import socket
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import ray
+from ray.exceptions import RayError, RayTaskError
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.actors.handles import (
@@ -29,6 +32,7 @@ from dragonfly_ray.config import Settings
 from dragonfly_ray.distribution import Distribution, Progress
 from dragonfly_ray.errors import (
     DeadlineError,
+    DragonflyError,
     InvalidRequestError,
     NotRunningError,
 )
@@ -43,6 +47,7 @@ from dragonfly_ray.urls import redacted, scheme
 CALL_TIMEOUT = 30.0
 PROGRESS_INTERVAL = 0.2
 LOAD_TIMEOUT = 600.0
+KNOCK_TIMEOUT = 5.0
 
 
 def distribute(
@@ -126,8 +131,6 @@ def distribute(
 def _await(
     submission: Submission, timeout: float | None, progress: Callable[[Progress], None] | None
 ) -> Distribution:
-    import time
-
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
         left = None if deadline is None else deadline - time.monotonic()
@@ -292,8 +295,6 @@ def pin(
 
     Returns the number of nodes.
     """
-    import time
-
     expires = None if ttl is None else time.time() + ttl
     held = _held(url, nodes, identity)
     calls = [peer.pin.remote(task, owner, expires) for _, peer, tasks in held for task in tasks]
@@ -340,17 +341,13 @@ def _held(
 
 def _call(reference: Any, what: str) -> Any:
     """A peer's answer; its own refusals come through as they are."""
-    from ray.exceptions import RayTaskError
-
-    from dragonfly_ray.errors import DragonflyError
-
     try:
         return ray.get(reference, timeout=CALL_TIMEOUT)
     except RayTaskError as error:
         if isinstance(error.cause, DragonflyError):
             raise error.cause from None
         raise NotRunningError(f"{what} failed: {type(error.cause).__name__}") from None
-    except ray.exceptions.RayError as error:
+    except RayError as error:
         raise NotRunningError(f"{what} does not answer: {type(error).__name__}") from None
 
 
@@ -362,8 +359,6 @@ def up(settings: Settings | None = None, *, wait: bool = True, timeout: float = 
 
     Returns node id -> state of its peer. Settings count at the first start only.
     """
-    import time
-
     _connect()
     controller = start_controller(settings or Settings())
     deadline = time.monotonic() + timeout
@@ -441,14 +436,22 @@ def _connect() -> None:
     """Joins the cluster that runs here (or where RAY_ADDRESS says), unless that is done."""
     if ray.is_initialized():
         return
+    address = os.environ.get("RAY_ADDRESS", "auto")
     try:
-        ray.init(
-            address=os.environ.get("RAY_ADDRESS", "auto"), log_to_driver=False, logging_level=logging.WARNING
-        )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+        _knock(address)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+    except (OSError, RuntimeError, ValueError) as error:
         raise NotRunningError(
-            f"no Ray cluster to connect to ({type(error).__name__}); start one with `ray start --head`"
+            f"no Ray cluster answers at {address} ({type(error).__name__}); start one with `ray start "
+            "--head`, or check RAY_ADDRESS and, where it wants one, the token"
         ) from None
+
+
+def _knock(address: str) -> None:
+    """Raises `OSError` at once where nobody listens: Ray itself takes more than a minute to find out."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit() and "://" not in address:
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_TIMEOUT).close()
 
 
 def _settings() -> Settings:

@@ -68,7 +68,7 @@ def run() -> None:
         err.print("interrupted; what was under way is cancelled", style="yellow")
         _leave(INTERRUPTED)
     except errors.DragonflyError as error:
-        err.print(f"dragonfly: {error}", style="red", markup=False, highlight=False)
+        err.print(f"dragonfly: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         _leave(exit_code(error))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -239,7 +239,7 @@ def distribute(
         try:
             done.raise_for_failures()
         except errors.DistributionFailedError as error:
-            err.print(f"dragonfly: {error}", style="red", markup=False, highlight=False)
+            err.print(f"dragonfly: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(exit_code(error)) from None
 
 
