@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -309,6 +310,44 @@ def test_the_command_line(cluster: LocalCluster, origin: Nginx, tmp_path: Path) 
     assert len(json.loads(dragonfly(cluster, "nodes", "--json").stdout)) == 4
     assert len(json.loads(dragonfly(cluster, "status", "--json").stdout)["hosts"]) == 4
     assert json.loads(dragonfly(cluster, "rm", url, "--json").stdout) == {"freed": 4 * len(data)}
+
+
+def test_a_detached_distribution_goes_on_without_whoever_submitted_it(
+    cluster: LocalCluster, origin: Nginx, tmp_path: Path
+) -> None:
+    origin.stop()
+    origin.start("limit_rate 1m;")
+    data = make(origin, "detached", 40 * MIB)
+    ran = dragonfly(
+        cluster, "distribute", f"{origin.url}/detached", "-d", f"{tmp_path}/o/{{node}}", "--detach", "--json"
+    )
+    assert ran.returncode == 0, ran.stderr
+    submission = d.attach(json.loads(ran.stdout)["id"])
+    assert not submission.done
+    done = submission.result(120)
+    submission.close()
+    assert len(done.paths) == 4
+    assert all(path.read_bytes() == data for path in done.paths.values())
+
+
+def test_an_interrupted_command_cancels_and_says_so(
+    cluster: LocalCluster, origin: Nginx, tmp_path: Path
+) -> None:
+    origin.stop()
+    origin.start("limit_rate 500k;")
+    make(origin, "interrupted", 60 * MIB)
+    command = subprocess.Popen(
+        [sys.executable, "-m", "dragonfly_ray.cli", "distribute", f"{origin.url}/interrupted",
+         "-d", f"{tmp_path}/o/{{node}}"],
+        env={**os.environ, "RAY_ADDRESS": cluster.ray.address}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    until(lambda: any(h["tasks"] for h in d.status()["hosts"]))
+    command.send_signal(signal.SIGINT)
+    _, said = command.communicate(timeout=60)
+    assert command.returncode == 130, said
+    assert "Traceback" not in said
+    until(lambda: not any(h["tasks"] for h in d.status()["hosts"]))
+    assert not (tmp_path / "o").exists()
 
 
 def test_exit_codes_are_the_documented_ones(cluster: LocalCluster, origin: Nginx) -> None:

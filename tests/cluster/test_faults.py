@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from dragonfly_ray.config import OriginSettings, PeerSettings
 from dragonfly_ray.errors import NotRunningError
 from tests.cluster.conftest import LocalCluster, until
 from tests.nginx import Nginx
+from tests.origins import Behaviour, ScriptedOrigin
 
 MIB = 1 << 20
 SIZE = 64 * MIB
@@ -39,8 +41,8 @@ def content(origin: Nginx) -> bytes:
 class Transfer:
     """A distribution under way to every node, stopped by nothing yet."""
 
-    def __init__(self, origin: Nginx, out: Path, nodes: object = "all") -> None:
-        self.submission = d.submit(f"{origin.url}/f", nodes, dest=out / "{node}" / "f")  # type: ignore[arg-type]
+    def __init__(self, origin: Nginx, out: Path, *, name: str = "f") -> None:
+        self.submission = d.submit(f"{origin.url}/{name}", dest=out / "{node}" / "f")
 
     def share(self, node: str) -> float:
         """How much of it this node has, by its own account."""
@@ -246,15 +248,52 @@ def test_an_unwritable_dest_and_a_full_disk_fail_their_node_alone(
     assert_right(done, content, set(cluster.node_ids) - {blocked})
 
 
+def test_a_peer_in_the_middle_of_it_gives_corrupted_bytes(
+    cluster: LocalCluster, origin: Nginx, content: bytes, tmp_path: Path
+) -> None:
+    transfer = Transfer(origin, tmp_path / "o")
+    liar = cluster.node_ids[1]
+    transfer.half_way(liar)
+    (task,) = {h["task_id"] for h in cluster.peer(liar)["held"] if h["url"] == f"{origin.url}/f"}
+    with (Path(cluster.peer(liar)["store"]) / "tasks" / task / "0").open("r+b") as file:
+        for place in range(0, SIZE, MIB // 2):
+            file.seek(place)
+            if file.read(64).strip(b"\0"):
+                file.seek(place)
+                file.write(os.urandom(64))
+    assert_right(transfer.end(), content, set(cluster.node_ids) - {liar})
+
+
+def test_one_busy_answer_silences_every_node(cluster: LocalCluster, tmp_path: Path) -> None:
+    content = os.urandom(24 * MIB)
+    told: list[float] = []
+    behaviour = Behaviour(content, headers={"Retry-After": "3"})
+
+    def complain(number: int) -> int:
+        if number == 8:
+            told.append(time.monotonic())
+            return 429
+        return 0
+
+    behaviour.before = complain
+    with ScriptedOrigin(behaviour) as busy:
+        done = d.distribute(busy.url, dest=tmp_path / "o" / "{node}")
+        assert_right(done, content, cluster.node_ids)
+        # What was asked before the others had heard may come in still; nothing that was asked later.
+        later = [at - told[0] for at, _, _ in busy.requests if at > told[0] + 0.25]
+        assert later
+        assert min(later) >= 2.9
+
+
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Callable[[], Path]]:
-    """A file system of 40 MiB."""
+    """A file system of 90 MiB."""
     mounts: list[Path] = []
 
     def mount() -> Path:
         folder = tmp_path / "tiny"
         folder.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(folder)], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=90m", "tmpfs", str(folder)], check=True)
         mounts.append(folder)
         return folder
 
@@ -271,15 +310,27 @@ def test_a_full_disk(
     tmp_path: Path,
     tiny_disk: Callable[[], Path],
 ) -> None:
+    """It takes the transfer at first, and fills up when a good part of it is there."""
     root = tiny_disk()
+    (origin.root / "d").mkdir()
+    for part in range(16):
+        (origin.root / "d" / f"{part}").write_bytes(content[part * SIZE // 16 : (part + 1) * SIZE // 16])
     node = cluster.add(env_vars={"DRAGONFLY_STORAGE__ROOT": str(root)})
     try:
         until(lambda: sum(m.alive for m in d.nodes()) == 5)
         d.up()
-        done = d.distribute(f"{origin.url}/f", dest=tmp_path / "o" / "{node}", on_failure="return")
-        full = next(n for n in done.to_dict()["outcomes"] if n["node_id"] not in cluster.node_ids)
-        assert full["error"]["kind"] == "storage-full"
-        assert_right(done, content, cluster.node_ids)
+        victim = next(m.node_id for m in d.nodes() if m.alive and m.node_id not in cluster.node_ids)
+        transfer = Transfer(origin, tmp_path / "o", name="d/")
+        transfer.half_way(victim)
+        with contextlib.suppress(OSError), (root / "ballast").open("wb") as ballast:
+            while True:
+                ballast.write(bytes(64 * 1024))
+                ballast.flush()
+        done = transfer.end()
+        assert kinds(done) == {victim: "storage-full"}
+        for other in cluster.node_ids:
+            assert b"".join((done.paths[other] / f"{p}").read_bytes() for p in range(16)) == content
+        (root / "ballast").unlink()
         until(lambda: sum(p.stat().st_size for p in root.rglob("*") if p.is_file()) < MIB)
     finally:
         cluster.ray.remove_node(node)

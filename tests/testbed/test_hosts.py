@@ -71,6 +71,20 @@ def test_a_file_crosses_the_origin_link_once(bed: Testbed) -> None:
     assert SIZE <= bed.origin.sent("/once") <= SIZE + 1
 
 
+def test_a_driver_may_run_on_any_host(bed: Testbed) -> None:
+    root_file(bed.folder / "mine", 6 * MIB)
+    out = str(bed.folder / "from-2" / "{node}")
+    found = bed.run(
+        f"done = d.distribute({str(bed.folder / 'mine')!r}, dest={out!r})\n"
+        "answer([str(p) for p in done.paths.values()] + [str(d.fetch('/etc/hostname'))])",
+        host=2,
+    )
+    *copies, fetched = map(Path, found)
+    assert len(copies) == 4
+    assert all(path.read_bytes() == (bed.folder / "mine").read_bytes() for path in copies)
+    assert fetched.read_bytes() == Path("/etc/hostname").read_bytes()
+
+
 def test_the_data_port_listens_on_the_nodes_address_only(bed: Testbed) -> None:
     ports = bed.run("answer({h['address']: h['port'] for h in d.status()['hosts']})")
     for host in bed.hosts:

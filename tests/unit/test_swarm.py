@@ -341,6 +341,51 @@ def test_a_wrong_digest_writes_nothing(
     )
 
 
+def test_a_digest_that_joins_a_transfer_under_way_is_checked_too(
+    origin: Nginx, swarm: Callable[..., Swarm], tmp_path: Path, content: bytes
+) -> None:
+    origin.stop()
+    origin.start("limit_rate 4m;")
+    built, out = swarm(2), tmp_path / "out"
+    built.submit(f"{origin.url}/big", "a.0")
+    until(lambda: sum(t.count for t in built.peers["n1"].store.tasks()) > 10)
+    built.submit(f"{origin.url}/big", "b.0", digest=f"sha256:{'0' * 64}", dest=str(out / "{node}"))
+    assert_everywhere(built.wait("a.0"), content, 2)
+    assert set(kinds(built.wait("b.0")).values()) == {"integrity"}
+    assert not out.exists()
+
+
+def test_an_edited_output_is_noticed_mended_and_left_as_its_owner_made_it(
+    origin: Nginx, swarm: Callable[..., Swarm], tmp_path: Path, content: bytes
+) -> None:
+    built = swarm(2)
+    view = built.distribute(f"{origin.url}/big", "a.0", dest=str(tmp_path / "a" / "{node}"))
+    edited = Path(view["nodes"]["n0"]["path"])
+    edited.chmod(0o644)
+    with edited.open("r+b") as file:
+        file.seek(5 * MIB)
+        file.write(b"edited")
+    view = built.distribute(f"{origin.url}/big", "b.0", dest=str(tmp_path / "b" / "{node}"))
+    assert_everywhere(view, content, 2)
+    assert edited.read_bytes()[5 * MIB : 5 * MIB + 6] == b"edited"
+
+
+def test_a_holder_that_finds_itself_corrupted_is_not_counted_on(
+    origin: Nginx, swarm: Callable[..., Swarm], content: bytes
+) -> None:
+    built = swarm(2)
+    built.distribute(f"{origin.url}/big", "a.0", nodes=["n0"])
+    (task,) = built.peers["n0"].store.tasks()
+    os.chmod(task.folder / "0", 0o600)
+    with (task.folder / "0").open("r+b") as damaged:
+        damaged.seek(20 * MIB)
+        damaged.write(b"bit rot")
+    view = built.distribute(f"{origin.url}/big", "b.0", nodes=["n1"])
+    assert_everywhere(view, content, 1)
+    known = built.scheduler.core.tasks[task.task.id]
+    until(lambda: not known.is_complete(built.peers["n0"].host.id))
+
+
 def test_an_unwritable_dest_fails_that_delivery_alone(
     origin: Nginx, swarm: Callable[..., Swarm], tmp_path: Path, content: bytes
 ) -> None:
