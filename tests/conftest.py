@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,15 @@ def _allowed() -> list[tuple[str, str]]:
 
 
 def _may_skip(test: str) -> bool:
-    root = os.geteuid() == 0
-    return any(
-        fnmatch.fnmatchcase(test, pattern) and (when == "always" or not root) for pattern, when in _allowed()
-    )
+    return any(fnmatch.fnmatchcase(test, pattern) and _holds(when) for pattern, when in _allowed())
+
+
+def _holds(when: str) -> bool:
+    if when == "not-root":
+        return os.geteuid() != 0
+    word, _, command = when.partition(" ")
+    assert word == "without", when
+    return shutil.which(command) is None
 
 
 @pytest.hookimpl(trylast=True)

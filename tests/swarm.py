@@ -13,7 +13,7 @@ from dragonfly_ray.config import Settings
 from dragonfly_ray.grants import GrantIssuer, GrantVerifier, SigningKey
 from dragonfly_ray.model import Credentials, Host, Source, Task
 from dragonfly_ray.peer.node import Identity, PeerNode
-from dragonfly_ray.peer.task import SchedulerLink
+from dragonfly_ray.peer.reporter import SchedulerLink
 from dragonfly_ray.scheduling.core import Action, Ask, Probe, SchedulerCore, Send
 
 

@@ -27,8 +27,9 @@ from dragonfly_ray.errors import (
 from dragonfly_ray.grants import GrantVerifier
 from dragonfly_ray.model import DIGEST_SIZE, Endpoint, Host, Manifest, PieceTable, Task, digest
 from dragonfly_ray.peer.buffers import BufferPool
+from dragonfly_ray.peer.reporter import SchedulerLink
 from dragonfly_ray.peer.shared import SharedTask
-from dragonfly_ray.peer.task import Context, SchedulerLink, TaskRun
+from dragonfly_ray.peer.task import Context, TaskRun
 from dragonfly_ray.sources import resolve
 from dragonfly_ray.storage.store import PieceStore
 from dragonfly_ray.storage.task_store import TaskStore

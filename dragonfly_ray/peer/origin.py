@@ -156,14 +156,14 @@ class OriginWorkers:
                 self._queue.pop(0)
                 last += 1
             self._active[number] = set(range(first, last))
-        self._run.kick()
+        self._run.reporter.kick()
         return range(first, last)
 
     def _work(self, number: int) -> None:
         with Lender(self._run.context.pool) as lender:
             while (pieces := self._take(number)) is not None:
                 self._fetch(number, pieces, lender)
-        self._run.kick()
+        self._run.reporter.kick()
 
     def _fetch(self, number: int, pieces: range, lender: Lender) -> None:
         run = self._run
@@ -172,7 +172,7 @@ class OriginWorkers:
         taken = 0
 
         def take(index: int) -> memoryview:
-            return lender.take(index, run._table()[index].length)
+            return lender.take(index, run.table()[index].length)
 
         def progress(count: int) -> None:
             nonlocal taken
@@ -226,12 +226,12 @@ class OriginWorkers:
         if isinstance(error, SourceBusyError):
             patience = error.retry_after if error.retry_after is not None else DEFAULT_PATIENCE
             self.allow(None, patience)
-            run.tell_scheduler(m.Throttled(run.context.host_id, run.task.id, patience))
+            run.reporter.tell(m.Throttled(run.context.host_id, run.task.id, patience))
         else:
             self._backoff = min(2.0, self._backoff * 2 or 0.1)
             self.allow(None, self._backoff)
         log.info("task %.12s: %s", run.task.id, error)
-        run.tell_scheduler(
+        run.reporter.tell(
             m.OriginFailed(
                 run.context.host_id,
                 run.task.id,

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.config import Settings
@@ -24,12 +23,14 @@ from dragonfly_ray.errors import (
     StorageFullError,
     TransportError,
 )
-from dragonfly_ray.model import DIGEST_SIZE, Manifest, PieceTable, Task, digest, root_digest
+from dragonfly_ray.model import DIGEST_SIZE, Manifest, PieceTable, Task, digest
 from dragonfly_ray.peer.buffers import BufferPool
 from dragonfly_ray.peer.delivery import Delivery
 from dragonfly_ray.peer.origin import OriginWorkers
 from dragonfly_ray.peer.parents import Parent
 from dragonfly_ray.peer.prefix import PrefixHash
+from dragonfly_ray.peer.record import agrees_with_record
+from dragonfly_ray.peer.reporter import Reporter, SchedulerLink
 from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling.picker import Picker
 from dragonfly_ray.storage.store import PieceStore
@@ -42,14 +43,6 @@ log = logging.getLogger(__name__)
 
 BAD_PIECES = 2
 """Corrupted pieces from one parent before it is not asked any more."""
-VERIFY_PATIENCE = 1.0
-"""Seconds to wait for those who read the origin to fill the scheduler's record of digests."""
-
-
-class SchedulerLink(Protocol):
-    """The way to the scheduler of a task. Raises `ClusterError` while it cannot be reached."""
-
-    def call(self, message: m.Message) -> m.Message | None: ...
 
 
 @dataclass
@@ -82,21 +75,6 @@ class Context:
         self.telemetry.count("dragonfly_bytes", nbytes, provenance=provenance)
 
 
-@dataclass
-class _News:
-    """What happened since the last report, and totals."""
-
-    got: list[int] = field(default_factory=list)
-    origin: list[tuple[int, bytes]] = field(default_factory=list)
-    lost: list[int] = field(default_factory=list)
-    released: list[int] = field(default_factory=list)
-    bad: list[str] = field(default_factory=list)
-    unreachable: list[str] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return bool(self.got or self.lost or self.released or self.bad or self.unreachable)
-
-
 class TaskRun:
     """Fetches a task, and sees its deliveries through."""
 
@@ -122,7 +100,6 @@ class TaskRun:
         self.bytes_cache = 0
         self.bytes_small = 0
         self.bytes_sent = 0
-        self.news = _News()
         self.provenance: dict[int, str] = {}
         """Piece -> the parent it came from."""
         self.digests: dict[int, bytes] = {}
@@ -132,15 +109,12 @@ class TaskRun:
         self._early: list[m.Neighbour] = []
         self._gossip: list[tuple[int, bytes]] = []
         self._gossip_ready = threading.Event()
-        self._kick = threading.Event()
-        self._interval = deliver.interval
         self._bad: dict[str, int] = {}
         self._threads: list[threading.Thread] = []
-        self._reporting = threading.Lock()
         self._closed = False
         self.origin: OriginWorkers | None = None
         self.prefix: PrefixHash | None = None
-        self._link = context.link(self.task.source_id)
+        self.reporter = Reporter(self, context.link(self.task.source_id), deliver.interval)
 
     # --- life -------------------------------------------------------------------------------
 
@@ -159,7 +133,7 @@ class TaskRun:
         False if this run takes no more: it is about to end.
         """
         with self.lock:
-            if self._closed or self._idle():
+            if self._closed or self.idle():
                 return False
             if deliver.spec.id not in self.deliveries:
                 self.deliveries[deliver.spec.id] = Delivery(deliver)
@@ -206,10 +180,10 @@ class TaskRun:
             log.warning("task %.12s: %d pieces were edited through an output", self.task.id, len(edited))
         with self.lock:
             self.store = store
-            self.news.lost = edited
+            self.reporter.news.lost = edited
             self.picker.have = bitset.from_bytes(store.have(), self.task.pieces)
             self.bytes_cache = sum(store.table[i].length for i in bitset.members(self.picker.have))
-            self.news.got = list(bitset.members(self.picker.have))
+            self.reporter.news.got = list(bitset.members(self.picker.have))
             self.digests = {i: d for i, d in enumerate(store.digests) if d is not None}
         self._take_small()
         self.origin = OriginWorkers(self, self._first.may_claim, self._first.not_before)
@@ -217,7 +191,7 @@ class TaskRun:
         if wanted:
             self.prefix = PrefixHash(self, wanted)
             self._spawn("prefix", self.prefix.run)
-        self._spawn("report", self._report_loop)
+        self._spawn("report", self.reporter.run)
         if not self.picker.done:
             self._spawn("gossip", self._gossip_loop)
             self.origin.leased(self._first.lease)
@@ -226,13 +200,13 @@ class TaskRun:
                 self._meet(neighbour)
         while True:
             with self.lock:
-                while not (self.picker.done or self.error or self._idle()):
+                while not (self.picker.done or self.error or self.idle()):
                     self.changed.wait(1.0)
                 if self.error:
                     raise self.error
-                if self._idle():
+                if self.idle():
                     return
-            if self._verified():
+            if agrees_with_record(self):
                 break
         store.finish()
         self._gossip_ready.set()
@@ -245,7 +219,7 @@ class TaskRun:
             for delivery in waiting:
                 self._deliver(delivery, store)
 
-    def _idle(self) -> bool:
+    def idle(self) -> bool:
         """Nobody waits for this task any more."""
         return self.stopping.is_set() or all(d.over for d in self.deliveries.values())
 
@@ -255,7 +229,7 @@ class TaskRun:
         self._gossip_now()
         self.stopping.set()
         self._gossip_ready.set()
-        self._kick.set()
+        self.reporter.kick()
         with self.lock:
             parents = list(self.parents.values())
             self.changed.notify_all()
@@ -271,7 +245,7 @@ class TaskRun:
             self.origin.close()
         if self.store:
             try:
-                self.report(claim=False)
+                self.reporter.report(claim=False)
             except DragonflyError:
                 log.info("task %.12s: last report not delivered", self.task.id)
 
@@ -286,7 +260,7 @@ class TaskRun:
             delivery = self.deliveries.get(spec_id)
             if delivery:
                 delivery.over = True
-            over = self._idle()
+            over = self.idle()
             self.changed.notify_all()
         if over:
             self.stopping.set()
@@ -342,7 +316,7 @@ class TaskRun:
         if not content or self.picker.done:
             return
         view, expected = memoryview(content), self._first.digests
-        for piece in self._table():
+        for piece in self.table():
             if self.picker.have >> piece.index & 1:
                 continue
             part = view[piece.offset : piece.offset + piece.length]
@@ -352,9 +326,9 @@ class TaskRun:
             self._keep(piece.index, part, found)
             self.bytes_small += piece.length
             self.context.received("object-store", piece.length)
-            self.news.origin.append((piece.index, found))
+            self.reporter.news.origin.append((piece.index, found))
 
-    def _table(self) -> PieceTable:
+    def table(self) -> PieceTable:
         assert self.store is not None
         return self.store.table
 
@@ -363,14 +337,14 @@ class TaskRun:
         found = digest(view)
         if self._keep(index, view, found):
             with self.lock:
-                self.news.origin.append((index, found))
+                self.reporter.news.origin.append((index, found))
                 self.digests.setdefault(index, found)
 
     def from_parent(self, host: str, index: int, said: bytes, view: memoryview) -> bool:
         """A piece from a parent; False if it is not what was promised."""
         found = digest(view)
         if found != said or found != self.digests.setdefault(index, found):
-            self._accuse(host, index)
+            self.accuse(host, index)
             return False
         if self._keep(index, view, found):
             with self.lock:
@@ -413,14 +387,14 @@ class TaskRun:
         self.context.telemetry.count("dragonfly_pieces")
         with self.lock:
             self.picker.got(index)
-            self.news.got.append(index)
+            self.reporter.news.got.append(index)
             self._gossip.append((index, found))
             done = self.picker.done
             if done or self._readers:
                 self.changed.notify_all()
         self._gossip_ready.set()
         if done:
-            self._kick.set()
+            self.reporter.kick()
             for parent in list(self.parents.values()):
                 parent.wake()
         if self.prefix:
@@ -428,14 +402,14 @@ class TaskRun:
 
     _readers = 0
 
-    def _accuse(self, host: str, index: int) -> None:
+    def accuse(self, host: str, index: int) -> None:
         log.warning("task %.12s: piece %d from %s does not match its digest", self.task.id, index, host)
         with self.lock:
             self.picker.refused(host, index)
-            self.news.bad.append(host)
+            self.reporter.news.bad.append(host)
             self._bad[host] = self._bad.get(host, 0) + 1
             give_up = self._bad[host] >= BAD_PIECES
-        self._kick.set()
+        self.reporter.kick()
         if give_up:
             self._ban(host)
 
@@ -463,9 +437,9 @@ class TaskRun:
                 self.picker.lost(index)
                 self.digests.pop(index, None)
                 self.provenance.pop(index, None)
-                self.news.lost.append(index)
+                self.reporter.news.lost.append(index)
         self.wake_all()
-        self._kick.set()
+        self.reporter.kick()
 
     # --- neighbours -------------------------------------------------------------------------
 
@@ -516,9 +490,9 @@ class TaskRun:
 
     def unreachable(self, host: str) -> None:
         with self.lock:
-            if host not in self.news.unreachable:
-                self.news.unreachable.append(host)
-        self._kick.set()
+            if host not in self.reporter.news.unreachable:
+                self.reporter.news.unreachable.append(host)
+        self.reporter.kick()
 
     def sent(self, nbytes: int) -> None:
         self.bytes_sent += nbytes
@@ -540,78 +514,6 @@ class TaskRun:
                 parent.tell(items)
 
     # --- the scheduler ----------------------------------------------------------------------
-
-    def kick(self) -> None:
-        """Report now."""
-        self._kick.set()
-
-    def _report_loop(self) -> None:
-        quiet = 0.0
-        pause = 0.0
-        while not self.stopping.is_set():
-            self._kick.wait(timeout=max(self._interval, pause))
-            self._kick.clear()
-            if self.stopping.is_set():
-                return
-            claim = self.origin.appetite() if self.origin else 0
-            now = time.monotonic()
-            if not (self.news or claim or now - quiet > 0.5):
-                continue
-            try:
-                self.report()
-                quiet, pause = now, 0.0
-            except DragonflyError as error:
-                pause = min(1.0, pause * 2 or 0.1)
-                log.info("task %.12s: scheduler not reached: %s", self.task.id, error)
-                self.stopping.wait(pause)
-
-    def report(self, *, claim: bool = True) -> None:
-        """One report and what follows from the answer. Raises `ClusterError`; nothing is lost then."""
-        with self._reporting:
-            with self.lock:
-                news, self.news = self.news, _News()
-                urgent = tuple(self.picker.urgent[:8])
-            origin = self.origin
-            message = m.Report(
-                host_id=self.context.host_id,
-                task_id=self.task.id,
-                got=tuple(news.got),
-                origin=tuple(news.origin),
-                lost=tuple(news.lost),
-                released=tuple(news.released),
-                bad=tuple(news.bad),
-                unreachable=tuple(news.unreachable),
-                bytes_origin=origin.bytes if origin else 0,
-                bytes_peers=self.bytes_peers,
-                bytes_cache=self.bytes_cache,
-                bytes_small=self.bytes_small,
-                claim=origin.appetite() if origin and claim else 0,
-                rate=origin.rate if origin else 0.0,
-                urgent=urgent,
-            )
-            try:
-                reply = self._link.call(message)
-            except DragonflyError:
-                self._unsaid(news)
-                raise
-            if not isinstance(reply, m.ReportReply):
-                return
-            if not reply.known:
-                if self._idle():
-                    return
-                with self.lock:
-                    news.got = list(bitset.members(self.picker.have))
-                self._unsaid(news)
-                self.context.announce(self.task.source_id)
-                return
-            self._interval = reply.interval
-            if origin:
-                origin.answered(reply)
-
-    def _unsaid(self, news: _News) -> None:
-        with self.lock:
-            for name in ("got", "origin", "lost", "released", "bad", "unreachable"):
-                setattr(self.news, name, [*getattr(news, name), *getattr(self.news, name)])
 
     def on_news(self, news: m.News) -> None:
         """Pushed by the scheduler."""
@@ -637,61 +539,7 @@ class TaskRun:
         if news.left or news.banned:
             self.wake_all()
 
-    def tell_scheduler(self, message: m.Message) -> None:
-        """Says it if the scheduler can be reached; what matters is said again by reports."""
-        try:
-            self._link.call(message)
-        except DragonflyError as error:
-            log.info("task %.12s: scheduler not reached: %s", self.task.id, error)
-
     # --- the end ----------------------------------------------------------------------------
-
-    def _verified(self) -> bool:
-        """Whether every digest agrees with the record; pieces that do not are fetched again."""
-        assert self.store is not None
-        deadline = time.monotonic() + VERIFY_PATIENCE
-        pause = 0.005
-        while not self.stopping.is_set():
-            digests = [d or bytes(DIGEST_SIZE) for d in self.store.digests]
-            try:
-                if self.news.origin:
-                    self.report()
-                answer = self._link.call(m.Verify(self.context.host_id, self.task.id, root_digest(digests)))
-            except DragonflyError:
-                answer = None
-            if isinstance(answer, m.Verified) and answer.known and not answer.pending:
-                return answer.ok or self._mend(digests, answer.digests)
-            if isinstance(answer, m.Verified) and not answer.known:
-                self.context.announce(self.task.source_id)
-            if time.monotonic() > deadline:
-                # Whoever read those pieces is gone. What is here was checked against the digests
-                # of its senders; if two peers disagree, both are dropped and read again.
-                if isinstance(answer, m.Verified):
-                    self._teach(answer.gaps)
-                deadline = time.monotonic() + VERIFY_PATIENCE
-            self.stopping.wait(pause)
-            pause = min(0.25, pause * 2)
-            with self.lock:
-                if not self.picker.done:
-                    return False
-        return False
-
-    def _teach(self, gaps: Iterable[int]) -> None:
-        assert self.store is not None
-        digests = self.store.digests
-        with self.lock:
-            self.news.origin += [(i, d) for i in gaps if (d := digests[i]) is not None]
-
-    def _mend(self, mine: list[bytes], record: bytes) -> bool:
-        assert self.store is not None
-        wrong = [i for i, d in enumerate(mine) if d != record[i * DIGEST_SIZE : (i + 1) * DIGEST_SIZE]]
-        for index in wrong:
-            self.store.discard(index)
-            liar = self.provenance.get(index)
-            if liar:
-                self._accuse(liar, index)
-        self.discarded(wrong)
-        return not wrong
 
     def _deliver(self, delivery: Delivery, store: TaskStore) -> None:
         try:
@@ -724,7 +572,7 @@ class TaskRun:
         if delivery.helper:
             return
         try:
-            self.report(claim=False)
+            self.reporter.report(claim=False)
         except DragonflyError:
             log.info("task %.12s: report before the end not delivered", self.task.id)
         self.context.ended(

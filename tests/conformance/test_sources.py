@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,6 +97,75 @@ class TestS3(SourceConformance):
 
         options: dict[str, object] = {"key": "k", "secret": "s", "endpoint_url": moto}
         return Place(f"s3://{bucket}/top", put, options)
+
+
+@pytest.fixture(scope="module")
+def gcs() -> Iterator[str]:
+    from gcp_storage_emulator.server import create_server
+
+    # Its gRPC side speaks to the real service only.
+    os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
+    server: Any = create_server("127.0.0.1", 0, in_memory=True)
+    server.start()
+    yield f"http://127.0.0.1:{server._api._httpd.server_port}"
+    server.stop()
+
+
+class TestGcs(SourceConformance):
+    @pytest.fixture
+    def place(self, gcs: str) -> Place:
+        options: dict[str, object] = {"endpoint_url": gcs, "token": "anon", "project": "p"}
+        files: Any = fsspec.filesystem("gs", **options)
+        bucket = f"b{uuid4().hex[:12]}"
+        files.mkdir(bucket)
+
+        def put(path: str, data: bytes) -> None:
+            files.pipe_file(f"{bucket}/top/{path}", data)
+
+        return Place(f"gs://{bucket}/top", put, options)
+
+
+AZURITE = shutil.which("azurite-blob") or shutil.which(
+    "azurite-blob", path=str(Path(sys.prefix) / "azurite" / "node_modules" / ".bin")
+)
+ACCOUNT = "devstoreaccount1"
+# The key that every Azurite has, published with it.
+KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+
+
+@pytest.fixture(scope="module")
+def azurite() -> Iterator[str]:
+    assert AZURITE
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [AZURITE, "--silent", "--skipApiVersionCheck", "--inMemoryPersistence", "--blobPort", str(port)],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while socket.socket().connect_ex(("127.0.0.1", port)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    blobs = f"http://127.0.0.1:{port}/{ACCOUNT}"
+    yield f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint={blobs};"
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.skipif(AZURITE is None, reason="needs Azurite, which npm installs")
+class TestAzure(SourceConformance):
+    @pytest.fixture
+    def place(self, azurite: str) -> Place:
+        options: dict[str, object] = {"connection_string": azurite}
+        files: Any = fsspec.filesystem("abfs", **options)
+        container = f"c{uuid4().hex[:12]}"
+        files.mkdir(container)
+
+        def put(path: str, data: bytes) -> None:
+            files.pipe_file(f"{container}/top/{path}", data, overwrite=True)
+
+        return Place(f"abfs://{container}/top", put, options)
 
 
 def test_wrong_storage_options_hide_their_values() -> None:

@@ -1,0 +1,66 @@
+"""The last check before a task is done: do all digests agree with the scheduler's record?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from dragonfly_ray import messages as m
+from dragonfly_ray.errors import DragonflyError
+from dragonfly_ray.model import DIGEST_SIZE, root_digest
+
+if TYPE_CHECKING:
+    from dragonfly_ray.peer.task import TaskRun
+    from dragonfly_ray.storage.task_store import TaskStore
+
+PATIENCE = 1.0
+"""Seconds to wait for those who read the origin to fill the record."""
+LONGEST_PAUSE = 0.25
+
+
+def agrees_with_record(run: TaskRun) -> bool:
+    """Waits for the record to be whole. Pieces that do not agree with it are dropped, to be fetched again."""
+    store = run.store
+    assert store is not None
+    deadline = time.monotonic() + PATIENCE
+    pause = 0.005
+    while not run.stopping.is_set():
+        digests = [d or bytes(DIGEST_SIZE) for d in store.digests]
+        answer: m.Message | None = None
+        try:
+            answer = run.reporter.ask(m.Verify(run.context.host_id, run.task.id, root_digest(digests)))
+            if isinstance(answer, m.Verified) and not answer.known:
+                run.context.announce(run.task.source_id)
+        except DragonflyError:
+            pass  # a scheduler that is away comes back, and is asked again
+        if isinstance(answer, m.Verified):
+            if answer.known and not answer.pending:
+                return answer.ok or _mend(run, store, digests, answer.digests)
+            if time.monotonic() > deadline:
+                # Whoever read those pieces is gone. What is here was checked against the digests
+                # of its senders; if two peers disagree, both are dropped and read again.
+                _teach(run, store, answer.gaps)
+                deadline = time.monotonic() + PATIENCE
+        run.stopping.wait(pause)
+        pause = min(LONGEST_PAUSE, pause * 2)
+        with run.lock:
+            if not run.picker.done:
+                return False
+    return False
+
+
+def _teach(run: TaskRun, store: TaskStore, gaps: Iterable[int]) -> None:
+    with run.lock:
+        run.reporter.news.origin += [(i, d) for i in gaps if (d := store.digests[i]) is not None]
+
+
+def _mend(run: TaskRun, store: TaskStore, mine: list[bytes], record: bytes) -> bool:
+    wrong = [i for i, d in enumerate(mine) if d != record[i * DIGEST_SIZE : (i + 1) * DIGEST_SIZE]]
+    for index in wrong:
+        store.discard(index)
+        liar = run.provenance.get(index)
+        if liar:
+            run.accuse(liar, index)
+    run.discarded(wrong)
+    return not wrong

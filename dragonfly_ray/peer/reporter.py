@@ -1,0 +1,143 @@
+"""What a task tells its scheduler, in batches, and what comes back: leases, and how often to report."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Protocol
+
+from dragonfly_ray import messages as m
+from dragonfly_ray.errors import DragonflyError
+from dragonfly_ray.scheduling import bits as bitset
+
+if TYPE_CHECKING:
+    from dragonfly_ray.peer.task import TaskRun
+
+log = logging.getLogger(__name__)
+
+QUIET = 0.5
+"""Seconds after which a report is made without any news, as a sign of life."""
+LONGEST_PAUSE = 1.0
+
+
+class SchedulerLink(Protocol):
+    """The way to the scheduler of a task. Raises `ClusterError` while it cannot be reached."""
+
+    def call(self, message: m.Message) -> m.Message | None: ...
+
+
+@dataclass
+class News:
+    """What happened since the last report; changed under the run's lock."""
+
+    got: list[int] = field(default_factory=list)
+    origin: list[tuple[int, bytes]] = field(default_factory=list)
+    lost: list[int] = field(default_factory=list)
+    released: list[int] = field(default_factory=list)
+    bad: list[str] = field(default_factory=list)
+    unreachable: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, each.name) for each in fields(self))
+
+    def put_back(self, earlier: News) -> None:
+        """`earlier` could not be told: it goes before what came since."""
+        for each in fields(self):
+            setattr(self, each.name, [*getattr(earlier, each.name), *getattr(self, each.name)])
+
+
+class Reporter:
+    """One for each task under way. Nothing is lost while the scheduler cannot be reached."""
+
+    def __init__(self, run: TaskRun, link: SchedulerLink, interval: float) -> None:
+        self._run = run
+        self._link = link
+        self._interval = interval
+        self._kick = threading.Event()
+        self._reporting = threading.Lock()
+        self.news = News()
+
+    def kick(self) -> None:
+        """Report now."""
+        self._kick.set()
+
+    def run(self) -> None:
+        """Until the task stops."""
+        run, said, pause = self._run, 0.0, 0.0
+        while not run.stopping.is_set():
+            self._kick.wait(timeout=max(self._interval, pause))
+            self._kick.clear()
+            if run.stopping.is_set():
+                return
+            claim = run.origin.appetite() if run.origin else 0
+            now = time.monotonic()
+            if not (self.news or claim or now - said > QUIET):
+                continue
+            try:
+                self.report()
+                said, pause = now, 0.0
+            except DragonflyError as error:
+                pause = min(LONGEST_PAUSE, pause * 2 or 0.1)
+                log.info("task %.12s: scheduler not reached: %s", run.task.id, error)
+                run.stopping.wait(pause)
+
+    def report(self, *, claim: bool = True) -> None:
+        """One report and what follows from the answer. Raises `ClusterError`."""
+        run = self._run
+        with self._reporting:
+            with run.lock:
+                news, self.news = self.news, News()
+                urgent = tuple(run.picker.urgent[:8])
+            origin = run.origin
+            message = m.Report(
+                host_id=run.context.host_id,
+                task_id=run.task.id,
+                got=tuple(news.got),
+                origin=tuple(news.origin),
+                lost=tuple(news.lost),
+                released=tuple(news.released),
+                bad=tuple(news.bad),
+                unreachable=tuple(news.unreachable),
+                bytes_origin=origin.bytes if origin else 0,
+                bytes_peers=run.bytes_peers,
+                bytes_cache=run.bytes_cache,
+                bytes_small=run.bytes_small,
+                claim=origin.appetite() if origin and claim else 0,
+                rate=origin.rate if origin else 0.0,
+                urgent=urgent,
+            )
+            try:
+                reply = self._link.call(message)
+            except DragonflyError:
+                with run.lock:
+                    self.news.put_back(news)
+                raise
+            if isinstance(reply, m.ReportReply):
+                self._answered(reply, news)
+
+    def _answered(self, reply: m.ReportReply, news: News) -> None:
+        run = self._run
+        if reply.known:
+            self._interval = reply.interval
+            if run.origin:
+                run.origin.answered(reply)
+        elif not run.idle():
+            with run.lock:
+                news.got = list(bitset.members(run.picker.have))
+                self.news.put_back(news)
+            run.context.announce(run.task.source_id)
+
+    def ask(self, message: m.Verify) -> m.Message | None:
+        """The scheduler's answer, after everything that it must know for it. Raises `ClusterError`."""
+        if self.news.origin:
+            self.report()
+        return self._link.call(message)
+
+    def tell(self, message: m.Message) -> None:
+        """Says it if the scheduler can be reached; what matters is said again by reports."""
+        try:
+            self._link.call(message)
+        except DragonflyError as error:
+            log.info("task %.12s: scheduler not reached: %s", self._run.task.id, error)
