@@ -29,6 +29,8 @@ TICK = 0.25
 MEMBERSHIP = 1.0
 """Seconds between looks at Ray's list of nodes, while somebody waits for one."""
 PING_TIMEOUT = 2.0
+GATHER = 0.1
+"""Seconds in which a watcher's news are gathered into one answer; an end is told at once."""
 GRANT_TTL = 24 * 3600.0
 
 
@@ -112,21 +114,29 @@ class SchedulerActor:
             self._act(self._core.submit(spec, credentials, time.monotonic()))
 
     async def watch(self, known: dict[str, int], timeout: float) -> dict[str, dict[str, Any] | None]:
-        """The specs of `known` (id -> version) as they are, as soon as one differs. A sign of life, too."""
-        deadline = time.monotonic() + timeout
+        """The specs of `known` (id -> version) that differ, at once if one has ended. A sign of life, too."""
+        now = time.monotonic()
+        deadline, gathered = now + timeout, now + min(GATHER, timeout)
         while True:
-            views: dict[str, dict[str, Any] | None] = {}
-            for spec_id, version in known.items():
-                self._core.beat(spec_id, time.monotonic())
-                state = self._core.specs.get(spec_id)
-                if state is None or state.version != version:
-                    views[spec_id] = self._core.view(spec_id)
-            left = deadline - time.monotonic()
-            if views or left <= 0:
-                return views
+            urgent, news = self._news(known)
+            now = time.monotonic()
+            if urgent or now >= deadline or (news and now >= gathered):
+                return {spec_id: self._core.view(spec_id) for spec_id in news}
+            until = gathered if news else deadline
             with contextlib.suppress(TimeoutError):
                 async with self._changed:
-                    await asyncio.wait_for(self._changed.wait(), left)
+                    await asyncio.wait_for(self._changed.wait(), until - now)
+
+    def _news(self, known: dict[str, int]) -> tuple[bool, list[str]]:
+        """Whether a watcher must hear now, and the specs that are not as it knows them."""
+        urgent, found = False, []
+        for spec_id, version in known.items():
+            self._core.beat(spec_id, time.monotonic())
+            state = self._core.specs.get(spec_id)
+            if state is None or state.version != version:
+                found.append(spec_id)
+                urgent = urgent or state is None or state.phase == "ended"
+        return urgent, found
 
     async def cancel(self, spec_id: str, kind: str = "cancelled", message: str = "cancelled") -> None:
         self._act(self._core.cancel(spec_id, time.monotonic(), kind, message))

@@ -8,6 +8,7 @@ import mmap
 import os
 import secrets
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -210,8 +211,12 @@ class PeerNode:
 
     def resolve(self, ask: m.Resolve) -> m.Resolved:
         """Looks at the origin; the answer carries an error as its kind and message."""
+        started = time.monotonic()
         try:
-            return self._resolve(ask)
+            found = self._resolve(ask)
+            shown = redacted(ask.source.url)
+            log.info("%s resolved after %.2f s", shown, time.monotonic() - started)
+            return found
         except DragonflyError as error:
             return m.Resolved(kind=error.kind, message=str(error))
         except Exception as error:

@@ -206,8 +206,9 @@ class TaskRun:
                     raise self.error
                 if self.idle():
                     return
-            if agrees_with_record(self):
+            if self._as_delivered(store) or agrees_with_record(self):
                 break
+        log.info("task %.12s: all pieces are here after %.2f s", self.task.id, self._elapsed())
         store.finish()
         self._gossip_ready.set()
         while True:
@@ -218,6 +219,14 @@ class TaskRun:
                     return
             for delivery in waiting:
                 self._deliver(delivery, store)
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self.started
+
+    def _as_delivered(self, store: TaskStore) -> bool:
+        """The record itself came with the delivery (small content), and all of it agrees."""
+        said = self._first.digests
+        return bool(said) and said == b"".join(d or b"" for d in store.digests)
 
     def idle(self) -> bool:
         """Nobody waits for this task any more."""
@@ -243,7 +252,7 @@ class TaskRun:
                 thread.join(timeout=15)
         if self.origin:
             self.origin.close()
-        if self.store:
+        if self.reporter.news:
             try:
                 self.reporter.report(claim=False)
             except DragonflyError:
@@ -326,7 +335,8 @@ class TaskRun:
             self._keep(piece.index, part, found)
             self.bytes_small += piece.length
             self.context.received("object-store", piece.length)
-            self.reporter.news.origin.append((piece.index, found))
+            if not expected:
+                self.reporter.news.origin.append((piece.index, found))
 
     def table(self) -> PieceTable:
         assert self.store is not None
@@ -571,10 +581,16 @@ class TaskRun:
         delivery.over = True
         if delivery.helper:
             return
-        try:
-            self.reporter.report(claim=False)
-        except DragonflyError:
-            log.info("task %.12s: report before the end not delivered", self.task.id)
+        if error is None:
+            with self.lock:
+                self.reporter.news.got.clear()  # the outcome says that all of it is here
+        if self.reporter.news:
+            try:
+                self.reporter.report(claim=False)
+            except DragonflyError:
+                log.info("task %.12s: report before the end not delivered", self.task.id)
+        outcome = f"failed ({error.kind})" if error else f"at {delivery.path}"
+        log.info("task %.12s: %s after %.2f s", self.task.id, outcome, self._elapsed())
         self.context.ended(
             m.Ended(
                 host_id=self.context.host_id,
@@ -583,7 +599,7 @@ class TaskRun:
                 ok=error is None,
                 path=str(delivery.path or ""),
                 size=self.task.size,
-                seconds=time.monotonic() - self.started,
+                seconds=self._elapsed(),
                 bytes_origin=self.origin.bytes if self.origin else 0,
                 bytes_peers=self.bytes_peers,
                 bytes_cache=self.bytes_cache,

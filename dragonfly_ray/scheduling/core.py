@@ -188,7 +188,9 @@ class SchedulerCore:
         state.phase = "running"
         state.version += 1
         task.manifest_holders.add(state.resolver)
-        return self._start(state, now)
+        # Small content came along: its digests are the record.
+        learnt = self._learnt(task, *task.learn_all(state.resolver, answer.digests, task.everything))
+        return [*learnt, *self._start(state, now)]
 
     @staticmethod
     def _may_differ_elsewhere(kind: str) -> bool:
