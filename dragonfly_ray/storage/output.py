@@ -57,11 +57,14 @@ class Output:
         self._stored = stored
         self._link = link
         self._durable = durable
+        self._opened: tuple[Path, int] | None = None
+        """The stored file that was copied from last: small entries share one."""
 
     def publish(self, dest: Path) -> Published:
         """Raises `DestinationError`, `StorageFullError`, `UnsafePathError`."""
         done = Published(dest)
-        with _errors(dest):
+        with _errors(dest), contextlib.ExitStack() as stack:
+            stack.callback(self._let_go)
             dest.parent.mkdir(parents=True, exist_ok=True)
             if not self._manifest.directory:
                 if dest.is_dir() and not dest.is_symlink():
@@ -75,17 +78,54 @@ class Output:
                 _sync_folder(dest.parent)
         return done
 
+    def _source(self, file: Path) -> int:
+        """An open descriptor of a stored file, until the next is asked for."""
+        if self._opened and self._opened[0] == file:
+            return self._opened[1]
+        self._let_go()
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        self._opened = file, descriptor
+        return descriptor
+
+    def _let_go(self) -> None:
+        if self._opened:
+            os.close(self._opened[1])
+            self._opened = None
+
     # --- trees ------------------------------------------------------------------------------
 
     def _tree(self, dest: Path, done: Published) -> None:
         draft = _beside(dest)
         try:
             draft.mkdir()
-            self._entries(draft, done)
+            self._fresh(draft, done)
             os.rename(draft, dest)
         finally:
             if draft.exists():
                 shutil.rmtree(draft, ignore_errors=True)
+
+    def _fresh(self, root: Path, done: Published) -> None:
+        """Into a folder that nobody else sees yet: each name is made once, in its place."""
+        folders = _Folders(root)
+        try:
+            for number, entry in enumerate(self._manifest.entries):
+                if entry.kind == "dir":
+                    folders.make(entry.path)
+                    continue
+                parent, _, name = entry.path.rpartition("/")
+                at = folders.open(parent)
+                if entry.kind == "symlink":
+                    os.symlink(entry.target, name, dir_fd=at)
+                elif self._make(entry, self._stored(number), name, at):
+                    done.linked += 1
+                else:
+                    done.copied += 1
+        finally:
+            folders.close()
+        for entry in self._manifest.entries:
+            if entry.kind == "dir" and entry.mode is not None:
+                # Writable for its owner whatever the source says, or nothing could be merged into it.
+                os.chmod(root / entry.path, entry.mode & 0o777 | stat.S_IRWXU)
 
     def _merge(self, dest: Path, done: Published) -> None:
         if not stat.S_ISDIR(os.lstat(dest).st_mode):
@@ -146,24 +186,20 @@ class Output:
             with contextlib.suppress(FileNotFoundError):
                 draft.unlink()
 
-    def _make(self, entry: Entry, stored: Stored, draft: Path) -> bool:
-        """Whether it is a link."""
+    def _make(self, entry: Entry, stored: Stored, draft: Path | str, folder: int | None = None) -> bool:
+        """Whether it is a link. `folder`: what a relative `draft` is relative to, an open one."""
         if self._link and stored.whole and entry.size:
             try:
-                os.link(stored.file, draft)
+                os.link(stored.file, draft, dst_dir_fd=folder)
                 return True
             except OSError as error:
                 if error.errno not in _NO_LINK:
                     raise
         mode = 0o644 if entry.mode is None else entry.mode & 0o777 | stat.S_IWUSR
-        target = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        target = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
         try:
             if entry.size:
-                source = os.open(stored.file, os.O_RDONLY | os.O_CLOEXEC)
-                try:
-                    files.copy(source, target, stored.offset, entry.size)
-                finally:
-                    os.close(source)
+                files.copy(self._source(stored.file), target, stored.offset, entry.size)
             os.fchmod(target, mode)
             if entry.mtime_ns is not None:
                 os.utime(target, ns=(entry.mtime_ns, entry.mtime_ns))
@@ -190,6 +226,34 @@ class Output:
         if stored.whole and (found.st_dev, found.st_ino) == (inside.st_dev, inside.st_ino):
             return self._link
         return _same(stored, target, entry.size)
+
+
+class _Folders:
+    """The folders of a tree that is being made; the one in use is open."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._made: set[str] = set()
+        self._open: tuple[str, int] | None = None
+
+    def make(self, path: str) -> None:
+        if path and path not in self._made:
+            (self._root / path).mkdir(parents=True, exist_ok=True)
+            self._made.add(path)
+
+    def open(self, path: str) -> int:
+        if self._open and self._open[0] == path:
+            return self._open[1]
+        self.close()
+        self.make(path)
+        descriptor = os.open(self._root / path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._open = path, descriptor
+        return descriptor
+
+    def close(self) -> None:
+        if self._open:
+            os.close(self._open[1])
+            self._open = None
 
 
 def _same(stored: Stored, target: Path, size: int) -> bool:

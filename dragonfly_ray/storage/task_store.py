@@ -262,8 +262,13 @@ class TaskStore:
                 os.link(twin, draft)
                 os.replace(draft, path)
                 self._store.files.forget(path)
-        if stat.S_IMODE(os.stat(path).st_mode) != mode and os.stat(path).st_nlink == 1:
-            os.chmod(path, mode)
+        found = os.stat(path)
+        if found.st_nlink == 1:  # else it is somebody's output already, as its first task made it
+            if stat.S_IMODE(found.st_mode) != mode:
+                os.chmod(path, mode)
+            mtime = self.manifest.entries[number].mtime_ns
+            if mtime is not None and found.st_mtime_ns != mtime:
+                os.utime(path, ns=(mtime, mtime))
         self._note(number)
 
     def _content_key(self, number: int) -> bytes | None:

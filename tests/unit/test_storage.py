@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from dragonfly_ray.config import StorageSettings
+from dragonfly_ray.config import OriginSettings, StorageSettings
 from dragonfly_ray.errors import (
     DestinationError,
     InvalidRequestError,
     StorageFullError,
     UnsafePathError,
 )
-from dragonfly_ray.model import Entry, Manifest, PieceTable, Source, Task, digest
+from dragonfly_ray.model import Credentials, Entry, Manifest, PieceTable, Source, Task, digest
+from dragonfly_ray.sources import resolve
 from dragonfly_ray.storage import eviction
 from dragonfly_ray.storage.journal import HAVE, RECORD_SIZE, Journal, Record
 from dragonfly_ray.storage.names import check_manifest
@@ -255,6 +256,28 @@ def test_a_tree_appears_whole_with_empty_folders(tmp_path: Path) -> None:
     assert_tree(tmp_path / "out", FILES)
     assert (tmp_path / "out" / "none").is_dir()
     assert not leftovers(tmp_path)
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_modes_and_times_are_kept_where_the_source_knows_them(tmp_path: Path, link: bool) -> None:
+    source = tmp_path / "source"
+    (source / "d").mkdir(parents=True)
+    for name, size, mode in (("d/big", 100_000, 0o755), ("d/small", 10, 0o640)):
+        (source / name).write_bytes(os.urandom(size))
+        (source / name).chmod(mode)
+        os.utime(source / name, ns=(10**18, 10**18 + size))
+    (source / "d").chmod(0o750)
+    manifest = resolve(Source(f"file://{source}"), Credentials(), OriginSettings()).manifest
+    found = store_at(tmp_path / "s").open(task_of(manifest), manifest)
+    fill(found, {e.path: (source / e.path).read_bytes() for e in manifest.entries if e.kind == "file"})
+    found.finish()
+    out = found.publish(tmp_path / "out", link=link).path
+    for path in ("d/big", "d/small"):
+        assert (out / path).stat().st_mtime_ns == (source / path).stat().st_mtime_ns
+    linked = out / "d" / "big"
+    assert linked.stat().st_mode & 0o777 == (0o555 if link else 0o755), "a shared one is read-only"
+    assert (out / "d" / "small").stat().st_mode & 0o777 == 0o640
+    assert (out / "d").stat().st_mode & 0o777 == 0o750
 
 
 def test_a_tree_is_merged_into_a_folder_that_is_there(tmp_path: Path) -> None:
