@@ -35,12 +35,23 @@ def lowest(bits: int) -> int:
 
 
 def any_of(bits: int, rng: random.Random) -> int:
-    """A member near a random place; -1 of the empty set. Not uniform, but cheap and unbiased enough."""
-    if not bits:
-        return -1
-    shift = rng.randrange(bits.bit_length())
-    above = bits >> shift
-    return shift + lowest(above)
+    """A member, each with the same probability; -1 of the empty set."""
+    rank = int(rng.random() * bits.bit_count())
+    width, base = bits.bit_length(), 0
+    while width > 64:  # halve it, and go on in the half that holds the member of this rank
+        width >>= 1
+        low = bits & ((1 << width) - 1)
+        below = low.bit_count()
+        if rank < below:
+            bits = low
+        else:
+            rank -= below
+            base += width
+            bits >>= width
+        width = bits.bit_length()
+    for _ in range(rank):
+        bits &= bits - 1
+    return base + lowest(bits) if bits else -1
 
 
 def run_from(bits: int, first: int, most: int) -> int:

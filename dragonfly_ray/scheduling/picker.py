@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from dragonfly_ray.scheduling import bits as bitset
+from dragonfly_ray.scheduling.tally import Tally
 
 ENDGAME_PIECES = 16
 """So few missing pieces may be asked for twice."""
@@ -18,50 +19,74 @@ ENDGAME_AFTER = 0.3
 """Seconds that a request may take before, near the end, somebody else is asked as well."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Holder:
     bits: int = 0
-    avoid: int = 0
-    """Pieces that it once could not give, or gave wrong."""
+    usable: int = 0
+    """`bits` without the pieces that it once could not give, or gave wrong."""
+    far: bool = False
+    here: bool = False
+    """Its bitmap came, and the connection has not been lost since."""
     asked: dict[int, float] = field(default_factory=dict)
 
 
 class Picker:
     """What one peer still wants of one task, and who has it.
 
-    `order` makes it prefer pieces in that order (streaming), instead of the rarest.
+    While `urgent` names pieces, they come before the rarest (streaming).
     """
 
     def __init__(
         self, count: int, *, have: int = 0, wanted: int | None = None, seed: int | None = None
     ) -> None:
         self.count = count
-        self.have = have
-        self.wanted = bitset.full(count) if wanted is None else wanted
         self.urgent: list[int] = []
-        self._asked: dict[int, int] = {}
-        """Pieces under way -> at how many holders."""
-        self._asked_bits = 0
+        self._all = bitset.full(count)
+        self._have = have
+        self._wanted = self._all if wanted is None else wanted
+        self._asked: dict[int, list[_Holder]] = {}
+        """Pieces under way -> the holders that were asked."""
         self._own = 0
         """Pieces that this peer reads from the origin itself."""
+        self._open = self._wanted & ~have
+        """Missing pieces that nobody has been asked for, and that are not this peer's own."""
         self._holders: dict[str, _Holder] = {}
-        self._rarity: list[int] = [bitset.full(count)]
-        """rarity[n]: the pieces that n holders have."""
-        self._counts = [0] * count
+        self._tally = Tally()
+        """Of what can be asked of holders."""
         self._random = random.Random(seed)
+
+    @property
+    def have(self) -> int:
+        """The set of pieces that are here."""
+        return self._have
+
+    @have.setter
+    def have(self, pieces: int) -> None:
+        self._have = pieces
+        self._reopen()
+
+    @property
+    def wanted(self) -> int:
+        """The want-set."""
+        return self._wanted
 
     @property
     def missing(self) -> int:
         """The set of wanted pieces that are not here."""
-        return self.wanted & ~self.have
+        return self._wanted ^ (self._wanted & self._have)
 
     @property
     def done(self) -> bool:
         return not self.missing
 
+    @property
+    def requests(self) -> int:
+        """Pieces asked of holders and not yet here; one that was asked for twice counts once."""
+        return len(self._asked)
+
     def available(self) -> int:
         """The missing pieces that some holder has."""
-        return self.missing & ~self._rarity[0]
+        return self.missing & self._tally.held()
 
     def holders(self) -> list[str]:
         return list(self._holders)
@@ -72,41 +97,53 @@ class Picker:
 
     # --- events -----------------------------------------------------------------------------
 
-    def joined(self, host: str, held: int) -> None:
-        """A holder's bitmap arrived. It adds to what is known of it."""
-        holder = self._holders.setdefault(host, _Holder())
-        self._add(holder, held & ~holder.bits)
+    def joined(self, host: str, held: int, *, far: bool = False) -> None:
+        """A holder's bitmap arrived. It adds to what is known of it.
 
-    def has(self, host: str, pieces: Iterable[int]) -> None:
-        """News of a holder."""
-        holder = self._holders.setdefault(host, _Holder())
-        self._add(holder, bitset.of(p for p in pieces if 0 <= p < self.count) & ~holder.bits)
+        `far`: its bytes cross a thin link. It is asked only for want of a near holder with
+        anything useful.
+        """
+        holder = self._holder(host)
+        holder.far = far
+        holder.here = True
+        self._add(holder, held)
+
+    def has(self, host: str, pieces: int | Iterable[int]) -> None:
+        """News of a holder: a set as a bitmap, or piece numbers."""
+        if not isinstance(pieces, int):
+            pieces = bitset.of(p for p in pieces if 0 <= p < self.count)
+        self._add(self._holders.get(host) or self._holder(host), pieces)
 
     def left(self, host: str) -> None:
         """The holder is gone: what it was asked for is free again."""
         self.reset(host)
         holder = self._holders.pop(host, None)
         if holder:
-            for piece in bitset.members(holder.bits):
-                self._move(piece, -1)
+            self._tally.remove(holder.usable)
 
     def reset(self, host: str) -> None:
         """The connection is gone, the holder may come back: its requests are free again."""
         holder = self._holders.get(host)
         if holder:
+            holder.here = False
             for piece in list(holder.asked):
                 self._unask(holder, piece)
 
     def refused(self, host: str, piece: int, *, forget: bool = True) -> None:
-        """The holder could not give `piece`, or gave it wrong: do not ask it again for this one."""
+        """The holder could not give `piece`, or gave it wrong: do not ask it again for this one.
+
+        With `forget` that ends when it says once more that it has it.
+        """
         holder = self._holders.get(host)
         if holder is None:
             return
         self._unask(holder, piece)
-        if forget and holder.bits >> piece & 1:
-            holder.bits &= ~(1 << piece)
-            self._move(piece, -1)
-        holder.avoid |= 1 << piece
+        bit = 1 << piece
+        if holder.usable & bit:
+            holder.usable ^= bit
+            self._tally.remove(bit)
+        if forget:
+            holder.bits &= ~bit
 
     def unasked(self, host: str, piece: int) -> None:
         """The request came back unserved (busy): free again, for this holder too."""
@@ -116,26 +153,32 @@ class Picker:
 
     def got(self, piece: int) -> None:
         """Verified and stored, wherever it came from."""
-        self.have |= 1 << piece
-        if piece in self._asked:
-            for holder in self._holders.values():
-                self._unask(holder, piece)
-        self._own &= ~(1 << piece)
+        bit = 1 << piece
+        self._have |= bit
+        for holder in self._asked.pop(piece, ()):
+            del holder.asked[piece]
+        self._own &= ~bit
+        if self._open & bit:
+            self._open ^= bit
 
     def lost(self, piece: int) -> None:
         """What was here turned out bad."""
-        self.have &= ~(1 << piece)
+        self._have &= ~(1 << piece)
+        self._reopen()
 
     def claimed(self, pieces: Iterable[int]) -> None:
         """This peer reads them from the origin; do not ask others for them."""
         self._own |= bitset.of(pieces)
+        self._reopen()
 
     def unclaimed(self, pieces: Iterable[int]) -> None:
         self._own &= ~bitset.of(pieces)
+        self._reopen()
 
     def want(self, pieces: int) -> None:
         """Extends the want-set."""
-        self.wanted |= pieces
+        self._wanted |= pieces
+        self._reopen()
 
     # --- the choice -------------------------------------------------------------------------
 
@@ -149,62 +192,68 @@ class Picker:
         holder = self._holders.get(host)
         if holder is None:
             return ()
-        useful = holder.bits & self.missing & ~holder.avoid & ~self._own
-        free = useful & ~self._asked_bits
-        if free:
+        free = holder.usable & self._open
+        run: Sequence[int]
+        if not free:
+            run = self._again(holder, now)
+        elif holder.far and self._useful_nearby():
+            return ()
+        else:
             first = self._first(free)
             run = range(first, first + bitset.run_from(free, first, most))
-        else:
-            run = self._again(holder, useful, now)
         for piece in run:
             holder.asked[piece] = now
-            self._asked[piece] = self._asked.get(piece, 0) + 1
-            self._asked_bits |= 1 << piece
+            self._asked.setdefault(piece, []).append(holder)
+            self._open &= ~(1 << piece)
         return run
 
     def _first(self, free: int) -> int:
         for piece in self.urgent:
             if free >> piece & 1:
                 return piece
-        for rarity in self._rarity:
-            among = free & rarity
-            if among:
-                return bitset.any_of(among, self._random)
-        raise AssertionError("a piece that a holder has is in some rarity")
+        return bitset.any_of(self._tally.rarest(free), self._random)
 
-    def _again(self, holder: _Holder, useful: int, now: float) -> range:
-        if not useful or self.missing.bit_count() > ENDGAME_PIECES:
+    def _useful_nearby(self) -> bool:
+        free = self._open
+        return any(h.usable & free for h in self._holders.values() if h.here and not h.far)
+
+    def _again(self, holder: _Holder, now: float) -> range:
+        if not self._asked:
             return range(0)
-        for piece in bitset.members(useful):
-            if piece in holder.asked or self._asked.get(piece, 0) > 1:
+        missing = self.missing
+        if missing.bit_count() > ENDGAME_PIECES:
+            return range(0)
+        for piece in bitset.members(holder.usable & missing & ~self._own):
+            asked = self._asked.get(piece, ())
+            if len(asked) != 1 or asked[0] is holder:
                 continue
-            since = min((h.asked[piece] for h in self._holders.values() if piece in h.asked), default=now)
-            if now - since >= ENDGAME_AFTER:
+            if now - asked[0].asked[piece] >= ENDGAME_AFTER:
                 return range(piece, piece + 1)
         return range(0)
 
     # --- bookkeeping ------------------------------------------------------------------------
 
-    def _add(self, holder: _Holder, news: int) -> None:
-        holder.bits |= news
-        holder.avoid &= ~news
-        for piece in bitset.members(news):
-            self._move(piece, 1)
+    def _holder(self, host: str) -> _Holder:
+        return self._holders.setdefault(host, _Holder())
 
-    def _move(self, piece: int, step: int) -> None:
-        bit, old = 1 << piece, self._counts[piece]
-        self._counts[piece] = new = old + step
-        while len(self._rarity) <= new:
-            self._rarity.append(0)
-        self._rarity[old] &= ~bit
-        self._rarity[new] |= bit
+    def _add(self, holder: _Holder, pieces: int) -> None:
+        pieces &= self._all
+        news = pieces ^ (pieces & holder.bits)
+        if news:
+            holder.bits |= news
+            holder.usable |= news
+            self._tally.add(news)
 
     def _unask(self, holder: _Holder, piece: int) -> None:
         if holder.asked.pop(piece, None) is None:
             return
-        left = self._asked[piece] - 1
-        if left:
-            self._asked[piece] = left
-        else:
+        asked = self._asked[piece]
+        asked.remove(holder)
+        if not asked:
             del self._asked[piece]
-            self._asked_bits &= ~(1 << piece)
+            bit = 1 << piece
+            if self._wanted & bit and not (self._have | self._own) & bit:
+                self._open |= bit
+
+    def _reopen(self) -> None:
+        self._open = self.missing & ~self._own & ~bitset.of(self._asked)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -113,3 +116,95 @@ def test_every_piece_arrives_whatever_happens(data: st.DataObject) -> None:
         for piece in run:
             picker.got(piece)
     assert picker.available() == 0
+
+
+def test_a_far_holder_is_asked_only_for_want_of_a_near_one() -> None:
+    picker = Picker(4, seed=1)
+    picker.joined("far", 0b1111, far=True)
+    picker.joined("near", 0b0011)
+    assert not picker.pick("far", 4, 0.0)
+    assert ask_all(picker, "near") == [0, 1]
+    assert ask_all(picker, "far") == [2, 3]
+
+
+def test_a_near_holder_that_cannot_be_reached_keeps_nobody_from_a_far_one() -> None:
+    picker = Picker(2, seed=1)
+    picker.has("unmet", 0b11)
+    picker.joined("broken", 0b11)
+    picker.joined("far", 0b11, far=True)
+    picker.reset("broken")
+    assert ask_all(picker, "far") == [0, 1]
+
+
+def test_ties_are_broken_evenly() -> None:
+    """A member after a wide gap is as likely as one that has neighbours."""
+    rng = random.Random(1)
+    members = [0, 1, 2, 3, 200, 1023]
+    drawn = Counter(bits.any_of(bits.of(members), rng) for _ in range(6000))
+    assert sorted(drawn) == members
+    assert all(850 < times < 1150 for times in drawn.values())
+    assert bits.any_of(0, rng) == -1
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_news_and_choices_are_those_of_a_naive_count(data: st.DataObject) -> None:
+    """Against one counter a piece: the choice has always the fewest holders of what may be asked."""
+    count = data.draw(st.integers(1, 80))
+    picker = Picker(count, seed=0)
+    said: dict[str, set[int]] = {}
+    given_away: dict[int, str] = {}
+    here: set[int] = set()
+    own: set[int] = set()
+    sets = st.sets(st.integers(0, count - 1))
+    for _ in range(data.draw(st.integers(1, 40))):
+        host = data.draw(st.sampled_from("abcde"))
+        piece = data.draw(st.integers(0, count - 1))
+        match data.draw(
+            st.sampled_from(["join", "has", "numbers", "left", "refused", "got", "lost", "own", "pick"])
+        ):
+            case "join":
+                news = data.draw(sets)
+                picker.joined(host, bits.of(news))
+                said.setdefault(host, set()).update(news)
+            case "has":
+                news = data.draw(sets)
+                picker.has(host, bits.of(news))
+                said.setdefault(host, set()).update(news)
+            case "numbers":
+                news = data.draw(sets)
+                picker.has(host, [*news, count, -1])
+                said.setdefault(host, set()).update(news)
+            case "left":
+                picker.left(host)
+                said.pop(host, None)
+                given_away = {p: h for p, h in given_away.items() if h != host}
+            case "refused":
+                picker.refused(host, piece)
+                if host in said:
+                    said[host].discard(piece)
+                    if given_away.get(piece) == host:
+                        del given_away[piece]
+            case "got":
+                picker.got(piece)
+                here.add(piece)
+                own.discard(piece)
+                given_away.pop(piece, None)
+            case "lost":
+                picker.lost(piece)
+                here.discard(piece)
+            case "own":
+                picker.claimed([piece])
+                own.add(piece)
+            case "pick":
+                holders = Counter(p for held in said.values() for p in held)
+                may = {p for p in said.get(host, ()) if p not in here | own and p not in given_away}
+                run = picker.pick(host, data.draw(st.integers(1, 4)), 0.0)
+                assert bool(run) == bool(may)
+                assert set(run) <= may
+                if run:
+                    assert holders[run[0]] == min(holders[p] for p in may)
+                given_away |= dict.fromkeys(run, host)
+        assert picker.available() == bits.of(set().union(*said.values()) - here)
+        assert picker.requests == len(given_away)
+        assert all(picker.holder_bits(h) == bits.of(held) for h, held in said.items())
