@@ -1,0 +1,44 @@
+"""What a scheduler decides to do; whoever holds the core carries it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dragonfly_ray import messages as m
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Push `message` to a peer."""
+
+    host: str
+    message: m.Message
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Have a peer resolve a source, and bring the answer to `resolved` (or `resolve_failed`)."""
+
+    host: str
+    message: m.Resolve
+    spec_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Somebody cannot reach this host: find out whether it lives, and tell `probed`."""
+
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Other schedulers must know that an origin wants patience."""
+
+    origin: str
+    seconds: float
+
+
+Action = Send | Ask | Probe | Tell
+Verdict = Literal["alive", "died", "silent", "gone"]

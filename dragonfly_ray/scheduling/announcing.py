@@ -1,0 +1,73 @@
+"""A peer makes itself known: it is new, it is back, or the scheduler has forgotten it."""
+
+from __future__ import annotations
+
+from dragonfly_ray import messages as m
+from dragonfly_ray.model import Host
+from dragonfly_ray.scheduling import bits as bitset
+from dragonfly_ray.scheduling import deliveries, loss, resolving, trust
+from dragonfly_ray.scheduling.actions import Action
+from dragonfly_ray.scheduling.cluster import ClusterState, HostState
+from dragonfly_ray.scheduling.spec import SpecState
+
+
+def announce(cluster: ClusterState, message: m.Announce, now: float) -> list[Action]:
+    """A peer has started, or has found out that this scheduler is new."""
+    host = message.host
+    old = cluster.hosts.get(host.id)
+    actions: list[Action] = []
+    restarted = old is not None and old.host.incarnation != host.incarnation
+    previous = cluster.by_node.get(host.node_id)
+    if previous and previous != host.id:
+        actions += loss.forget(cluster, previous)
+    if restarted:
+        actions += loss.forget(cluster, host.id, leave=False)
+    if old and old.host.node_id != host.node_id:
+        # The store has moved to a peer on another node; what is delivered there is not here.
+        if cluster.by_node.get(old.host.node_id) == host.id:
+            del cluster.by_node[old.host.node_id]
+        for task in cluster.tasks.values():
+            task.participants.pop(host.id, None)
+    cluster.hosts[host.id] = HostState(host, now)
+    cluster.by_node[host.node_id] = host.id
+    for held in message.held:
+        task = cluster.task(held.task, "")
+        bits = bitset.from_bytes(held.have, held.task.pieces)
+        gone = task.holders.get(host.id, 0) & ~bits
+        if gone:
+            task.drop(host.id, gone)
+        task.hold(host.id, bits)
+        task.manifest_holders.add(host.id)
+        actions += trust.learnt(cluster, task, *task.learn_all(host.id, held.digests, bits))
+    for delivery in message.deliveries:
+        _adopt(cluster, delivery, host, now)
+    for task in cluster.tasks.values():
+        if host.id in task.participants and (old is None or restarted):
+            task.graph.join(host.id, host.idc)
+            actions += deliveries.news_of_joined(cluster, task, [host.id], list(task.participants))
+    fresh = old is None or restarted or not old.alive
+    in_hand = {d.spec.id for d in message.deliveries}
+    for state in list(cluster.specs.values()):
+        if state.phase == "resolving":
+            if not state.resolver or (restarted and state.resolver == host.id):
+                actions += resolving.resolve(cluster, state, now)
+        elif state.phase == "running" and fresh and state.spec.id not in in_hand:
+            actions += deliveries.deliver_late(cluster, state, host, now)
+    return actions
+
+
+def _adopt(cluster: ClusterState, delivery: m.Deliver, host: Host, now: float) -> None:
+    """A delivery that this scheduler does not know: it was another's, before a restart."""
+    task = cluster.task(delivery.task, delivery.spec.source.url)
+    state = cluster.specs.get(delivery.spec.id)
+    if state is None:
+        state = cluster.specs[delivery.spec.id] = SpecState.new(delivery.spec, delivery.credentials, now)
+    if state.phase == "resolving":
+        state.phase, state.task_id = "running", delivery.task.id
+        state.version += 1
+    if not state.credentials.storage_options and not state.credentials.headers:
+        state.credentials = delivery.credentials
+    deliveries.join(cluster, task, host.id, helper=delivery.helper)
+    record = state.nodes.get(host.node_id)
+    if record and record.state == "waiting":
+        record.state = "running"

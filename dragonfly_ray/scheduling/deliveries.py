@@ -1,0 +1,131 @@
+"""Hosts join a task: what each is told to fetch, and of whom."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+from dragonfly_ray import messages as m
+from dragonfly_ray.model import Credentials, Host
+from dragonfly_ray.scheduling import origins
+from dragonfly_ray.scheduling.actions import Action, Send
+from dragonfly_ray.scheduling.cluster import ClusterState
+from dragonfly_ray.scheduling.spec import SpecState
+from dragonfly_ray.scheduling.task import TaskState, Traffic
+
+MANIFEST_INLINE = 64 * 1024
+"""A manifest up to this size travels with the delivery; a longer one goes from peer to peer."""
+
+
+def start(cluster: ClusterState, state: SpecState, now: float) -> list[Action]:
+    task = cluster.tasks[state.task_id]
+    joining = [cluster.by_node[n] for n in state.open_nodes if cluster.alive_node(n)]
+    helpers = [h for h in _helpers(cluster, state) if h not in joining]
+    known = set(task.participants)
+    for host in joining:
+        join(cluster, task, host, helper=False)
+    for host in helpers:
+        join(cluster, task, host, helper=True)
+    actions: list[Action] = [
+        Send(host, delivery(cluster, state, task, host, now)) for host in itertools.chain(joining, helpers)
+    ]
+    actions += news_of_joined(cluster, task, [h for h in (*joining, *helpers) if h not in known], known)
+    for host in joining:
+        record = state.nodes[cluster.hosts[host].host.node_id]
+        if record.state == "waiting":
+            record.state = "running"
+        cluster.hosts[host].last_seen = now
+    state.version += 1
+    return actions
+
+
+def _helpers(cluster: ClusterState, state: SpecState) -> list[str]:
+    """Hosts that are no targets but must take part: whoever may go to the origin."""
+    owner = state.spec.source.node
+    if owner:
+        return [cluster.by_node[owner]] if cluster.alive_node(owner) else []
+    if cluster.seeds_only(state):
+        return [h.host.id for h in cluster.hosts.values() if h.alive and h.host.seed]
+    return []
+
+
+def join(cluster: ClusterState, task: TaskState, host: str, *, helper: bool) -> None:
+    task.participants[host] = task.participants.get(host, True) and helper
+    task.traffic.setdefault(host, Traffic())
+    task.graph.join(host, cluster.hosts[host].host.idc)
+    for holder in task.holders:
+        if holder not in task.graph and cluster.usable(task, holder):
+            task.graph.join(holder, cluster.hosts[holder].host.idc)
+
+
+def delivery(cluster: ClusterState, state: SpecState, task: TaskState, host: str, now: float) -> m.Deliver:
+    target = cluster.hosts[host].host
+    claimants = origins.claimants(cluster, task, state)
+    may_claim = host in claimants
+    helper = task.participants.get(host, True)
+    wait = cluster.budget(task).wait(now)
+    lease: list[int] = []
+    if may_claim and not wait and not state.small and not task.is_complete(host):
+        lease = origins.grant(
+            cluster, task, host, 2 * cluster.settings.origin.connections, len(claimants), now
+        )
+    inline = state.manifest if len(state.manifest) <= MANIFEST_INLINE else b""
+    return m.Deliver(
+        spec=state.spec,
+        task=task.task,
+        credentials=state.credentials if may_claim else Credentials(),
+        manifest=inline,
+        neighbours=neighbours(cluster, task, host),
+        grant=cluster.sign(task.task, target),
+        may_claim=may_claim,
+        helper=helper,
+        lease=tuple(lease),
+        content=state.content,
+        digests=state.digests,
+        beside=state.beside,
+        interval=cluster.interval(),
+        not_before=wait,
+    )
+
+
+def neighbours(
+    cluster: ClusterState, task: TaskState, host: str, among: Iterable[str] | None = None
+) -> tuple[m.Neighbour, ...]:
+    chosen = task.graph.neighbours(host) if among is None else task.graph.neighbours(host) & set(among)
+    return tuple(
+        m.Neighbour(
+            cluster.hosts[other].host,
+            complete=other not in task.participants,
+            manifest=other in task.manifest_holders or bool(task.holders.get(other)),
+        )
+        for other in sorted(chosen)
+        if cluster.usable(task, other)
+    )
+
+
+def news_of_joined(
+    cluster: ClusterState, task: TaskState, joined: list[str], to: Iterable[str]
+) -> list[Action]:
+    actions: list[Action] = []
+    for host in to:
+        news = neighbours(cluster, task, host, joined)
+        if news and cluster.usable(task, host):
+            actions.append(Send(host, m.News(task.task.id, joined=news)))
+    return actions
+
+
+def deliver_late(cluster: ClusterState, state: SpecState, host: Host, now: float) -> list[Action]:
+    record = state.nodes.get(host.node_id)
+    task = cluster.tasks[state.task_id]
+    helper = record is None and host.id in task.participants
+    if (record is None or record.terminal) and not helper:
+        return []
+    known = [h for h in task.participants if h != host.id]
+    join(cluster, task, host.id, helper=helper)
+    if record:
+        record.state = "running"
+        state.version += 1
+    return [
+        Send(host.id, delivery(cluster, state, task, host.id, now)),
+        *news_of_joined(cluster, task, [host.id], known),
+    ]

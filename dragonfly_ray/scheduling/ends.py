@@ -1,0 +1,78 @@
+"""How a distribution ends: node by node, by an error for all, by being forgotten."""
+
+from __future__ import annotations
+
+from dragonfly_ray import messages as m
+from dragonfly_ray.model import Credentials
+from dragonfly_ray.scheduling.actions import Action, Send
+from dragonfly_ray.scheduling.cluster import ClusterState
+from dragonfly_ray.scheduling.spec import SpecState
+from dragonfly_ray.scheduling.task import TaskState
+
+
+def fail(cluster: ClusterState, state: SpecState, kind: str, message: str, now: float) -> list[Action]:
+    if state.phase == "ended":
+        return []
+    actions: list[Action] = []
+    task = cluster.tasks.get(state.task_id)
+    if task:
+        cancel = m.Cancel(state.spec.id, kind, message)
+        actions += [Send(h, cancel) for h in task.participants if cluster.hosts[h].alive]
+    for node in state.open_nodes:
+        state.fail_node(node, kind, message)
+    return actions + maybe_end(cluster, state, now)
+
+
+def fail_task(cluster: ClusterState, task: TaskState, kind: str, message: str, now: float) -> list[Action]:
+    return [a for s in cluster.specs_of(task) for a in fail(cluster, s, kind, message, now)]
+
+
+def maybe_end(cluster: ClusterState, state: SpecState, now: float) -> list[Action]:
+    state.version += 1
+    if state.open_nodes or state.phase == "ended":
+        return []
+    state.phase, state.ended_at = "ended", now
+    state.content = b""
+    state.credentials = Credentials()
+    task = cluster.tasks.get(state.task_id)
+    if task is None or cluster.specs_of(task):
+        return []
+    done = m.Cancel(state.spec.id, "done", "")
+    actions: list[Action] = [
+        Send(h, done) for h, helper in task.participants.items() if helper and cluster.usable(task, h)
+    ]
+    for host in task.participants:
+        task.leases.drop(host)
+        if host in task.graph and not task.is_complete(host):
+            task.graph.leave(host)
+    task.participants.clear()
+    task.traffic.clear()
+    task.complaints.clear()
+    return actions
+
+
+def retire(cluster: ClusterState, state: SpecState) -> None:
+    del cluster.specs[state.spec.id]
+    task = cluster.tasks.get(state.task_id)
+    if task and not task.holders and not any(s.task_id == task.task.id for s in cluster.specs.values()):
+        del cluster.tasks[task.task.id]
+
+
+def ended(cluster: ClusterState, message: m.Ended, now: float) -> list[Action]:
+    state, host = cluster.specs.get(message.spec_id), cluster.hosts.get(message.host_id)
+    if state is None or host is None:
+        return []
+    host.last_seen = now
+    record = state.nodes.get(host.host.node_id)
+    task = cluster.tasks.get(message.task_id)
+    actions: list[Action] = []
+    if task and message.task_id == state.task_id:
+        if message.ok:
+            task.hold(message.host_id, task.everything)
+        else:
+            task.leases.drop(message.host_id)
+    if record and not record.terminal and (message.task_id == state.task_id):
+        state.end_node(host.host.node_id, message)
+        state.version += 1
+        actions += maybe_end(cluster, state, now)
+    return actions

@@ -1,0 +1,111 @@
+"""Hosts that die, fall silent or leave: nobody waits for them, and what only they had is fetched again."""
+
+from __future__ import annotations
+
+from dragonfly_ray import messages as m
+from dragonfly_ray.scheduling import deliveries, ends, resolving
+from dragonfly_ray.scheduling.actions import Action, Probe, Send, Verdict
+from dragonfly_ray.scheduling.cluster import ClusterState
+
+
+def probed(
+    cluster: ClusterState, host_id: str, verdict: Verdict, now: float, incarnation: str = ""
+) -> list[Action]:
+    """What a look at a host found out. `died`: its process, and its node lives; it will be back.
+
+    `incarnation`: of the process that was looked at; a successor is not judged by it.
+    """
+    state = cluster.hosts.get(host_id)
+    if state is None or (incarnation and incarnation != state.host.incarnation):
+        return []
+    if verdict == "alive":
+        state.last_seen = now
+        return []
+    if verdict == "died":
+        if state.alive:
+            state.last_seen = now
+        actions = forget(cluster, host_id)
+        for spec in cluster.specs.values():
+            record = spec.nodes.get(state.host.node_id)
+            if record and record.state == "running":
+                record.state = "waiting"
+                spec.version += 1
+            if spec.phase == "resolving" and spec.resolver == host_id:
+                actions += resolving.resolve_failed(cluster, spec.spec.id, now)
+        return actions
+    if verdict == "silent" and now - state.last_seen < cluster.settings.scheduler.silent_after:
+        return forget(cluster, host_id) if state.alive else []
+    why = "the node has left the cluster" if verdict == "gone" else "no word from the node"
+    return _lost(cluster, host_id, f"{state.host.name or state.host.node_id}: {why}", now)
+
+
+def node_gone(cluster: ClusterState, node: str, now: float) -> list[Action]:
+    """Ray says that a node is dead."""
+    host = cluster.by_node.get(node)
+    if host:
+        return probed(cluster, host, "gone", now)
+    return fail_nodes(cluster, node, f"{node}: the node has left the cluster", now)
+
+
+def _lost(cluster: ClusterState, host_id: str, why: str, now: float) -> list[Action]:
+    node = cluster.hosts[host_id].host.node_id
+    return [*forget(cluster, host_id), *fail_nodes(cluster, node, why, now)]
+
+
+def fail_nodes(cluster: ClusterState, node: str, why: str, now: float) -> list[Action]:
+    actions: list[Action] = []
+    for state in list(cluster.specs.values()):
+        record = state.nodes.get(node)
+        if record and not record.terminal:
+            state.fail_node(node, "node-lost", why)
+            state.version += 1
+            actions += ends.maybe_end(cluster, state, now)
+    return actions
+
+
+def forget(cluster: ClusterState, host_id: str, *, leave: bool = True) -> list[Action]:
+    """Nobody shall wait for this host any more; what only it had must be fetched again."""
+    cluster.hosts[host_id].alive = False
+    actions: list[Action] = []
+    for task in cluster.tasks.values():
+        was = host_id in task.participants or host_id in task.holders
+        task.drop(host_id)
+        task.manifest_holders.discard(host_id)
+        if host_id not in task.graph:
+            continue
+        near = list(task.graph.neighbours(host_id))
+        if leave:
+            for other, gained in task.graph.leave(host_id).items():
+                news = deliveries.neighbours(cluster, task, other, gained)
+                actions.append(Send(other, m.News(task.task.id, joined=news)))
+        if was:
+            left = m.News(task.task.id, left=(host_id,))
+            actions += [Send(h, left) for h in near if h in task.participants and cluster.usable(task, h)]
+    return actions
+
+
+def watch(cluster: ClusterState, node: str, now: float) -> list[Action]:
+    host_id = cluster.by_node.get(node)
+    if host_id is None:
+        waited = min(s.submitted for s in cluster.specs.values() if node in s.open_nodes)
+        if now - waited > cluster.settings.peer.start_timeout:
+            return fail_nodes(cluster, node, f"{node}: no peer has started there", now)
+        return []
+    host = cluster.hosts[host_id]
+    silence = now - host.last_seen
+    if silence > cluster.settings.peer.start_timeout:
+        return _lost(cluster, host_id, f"{host.host.name or node}: its peer did not come back", now)
+    return [Probe(host_id)] if silence > min(2.0, cluster.settings.scheduler.silent_after / 2) else []
+
+
+def missed(cluster: ClusterState) -> list[str]:
+    """The nodes whose peers were given up; they may have been too slow only."""
+    return [h.host.node_id for h in cluster.hosts.values() if not h.alive]
+
+
+def evicted(cluster: ClusterState, host_id: str, task_id: str) -> None:
+    """A peer has dropped a task from its store."""
+    task = cluster.tasks.get(task_id)
+    if task:
+        task.drop(host_id)
+        task.manifest_holders.discard(host_id)

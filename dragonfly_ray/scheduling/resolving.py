@@ -1,0 +1,112 @@
+"""One host looks at the origin for everybody; another if it fails, and again if the content changes."""
+
+from __future__ import annotations
+
+from dragonfly_ray import messages as m
+from dragonfly_ray.scheduling import deliveries, ends, trust
+from dragonfly_ray.scheduling.actions import Action, Ask, Send
+from dragonfly_ray.scheduling.cluster import ClusterState
+from dragonfly_ray.scheduling.spec import SpecState
+from dragonfly_ray.scheduling.task import TaskState
+from dragonfly_ray.urls import redacted
+
+RESOLVE_ATTEMPTS = 3
+
+
+def resolve(cluster: ClusterState, state: SpecState, now: float) -> list[Action]:
+    host = _resolver(cluster, state)
+    if host is None:
+        state.resolver = ""
+        return []
+    state.resolver = host
+    state.tried.add(host)
+    state.attempts += 1
+    small = state.spec.small and cluster.settings.transport.carrier != "socket"
+    return [Ask(host, m.Resolve(state.spec.source, state.credentials, small), state.spec.id)]
+
+
+def _resolver(cluster: ClusterState, state: SpecState) -> str | None:
+    """Who looks at the origin for everybody: the owner of a local file, a seed, a target."""
+    owner = state.spec.source.node
+    if owner:
+        host = cluster.by_node.get(owner)
+        return host if host and cluster.hosts[host].alive else None
+    alive = {h.host.node_id: h.host for h in cluster.hosts.values() if h.alive}
+    seeds = [h.id for h in alive.values() if h.seed]
+    targets = [alive[n].id for n in state.open_nodes if n in alive]
+    policy = cluster.settings.origin.policy
+    pool = (seeds or targets) if policy != "targets" else targets
+    fresh = [h for h in pool if h not in state.tried] or pool
+    return fresh[next(cluster.spread) % len(fresh)] if fresh else None
+
+
+def resolved(cluster: ClusterState, spec_id: str, answer: m.Resolved, now: float) -> list[Action]:
+    """A resolver's answer."""
+    state = cluster.specs.get(spec_id)
+    if state is None or state.phase != "resolving":
+        return []
+    if answer.task is None:
+        if _may_differ_elsewhere(answer.kind) and state.attempts < RESOLVE_ATTEMPTS:
+            return resolve(cluster, state, now)
+        return ends.fail(cluster, state, answer.kind or "source", answer.message or "could not resolve", now)
+    if state.spec.digest and answer.task.directory:
+        text = f"{answer.task.url}: is a directory; a digest is for one file"
+        return ends.fail(cluster, state, "invalid-request", text, now)
+    task = cluster.task(answer.task, state.spec.source.url, answer.units)
+    state.task_id, state.content, state.digests = answer.task.id, answer.content, answer.digests
+    state.manifest, state.beside = answer.manifest, answer.beside
+    state.phase = "running"
+    state.version += 1
+    task.manifest_holders.add(state.resolver)
+    # Small content came along: its digests are the record.
+    learnt = trust.learnt(cluster, task, *task.learn_all(state.resolver, answer.digests, task.everything))
+    return [*learnt, *deliveries.start(cluster, state, now)]
+
+
+def _may_differ_elsewhere(kind: str) -> bool:
+    """Whether another node may fare better: its way to the origin, or its disk."""
+    return kind in ("source-busy", "source-unreachable") or kind.startswith("storage")
+
+
+def resolve_failed(cluster: ClusterState, spec_id: str, now: float) -> list[Action]:
+    """The resolver died or did not answer: ask another."""
+    state = cluster.specs.get(spec_id)
+    if state is None or state.phase != "resolving":
+        return []
+    if state.attempts >= RESOLVE_ATTEMPTS:
+        shown = redacted(state.spec.source.url)
+        return ends.fail(cluster, state, "source-unreachable", f"{shown}: no node could resolve it", now)
+    return resolve(cluster, state, now)
+
+
+def origin_failed(cluster: ClusterState, message: m.OriginFailed, now: float) -> list[Action]:
+    task = cluster.tasks.get(message.task_id)
+    if task is None:
+        return []
+    task.leases.release(message.host_id, message.pieces)
+    task.failures += 1
+    if task.failing_since is None:
+        task.failing_since = now
+    if message.kind == "source-changed":
+        return _changed(cluster, task, message, now)
+    if message.final or now - task.failing_since > cluster.settings.origin.give_up:
+        return ends.fail_task(cluster, task, message.kind, message.message, now)
+    return []
+
+
+def _changed(cluster: ClusterState, task: TaskState, message: m.OriginFailed, now: float) -> list[Action]:
+    """Other content at the same URL: everything starts again with a new resolve, once."""
+    actions: list[Action] = []
+    for state in cluster.specs_of(task):
+        if state.attempts > 1:
+            actions += ends.fail(cluster, state, message.kind, message.message, now)
+            continue
+        for host in list(task.participants):
+            actions.append(Send(host, m.Cancel(state.spec.id, "superseded", "the source has changed")))
+        for record in state.nodes.values():
+            if not record.terminal:
+                record.state = "waiting"
+        state.phase, state.task_id, state.content = "resolving", "", b""
+        state.version += 1
+        actions += resolve(cluster, state, now)
+    return actions
