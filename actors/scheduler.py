@@ -29,6 +29,8 @@ TICK = 0.25
 MEMBERSHIP = 1.0
 """Seconds between looks at Ray's list of nodes, while somebody waits for one."""
 PING_TIMEOUT = 2.0
+SHOWN_EDGES = 256
+"""Of each task, in the status: those that carried most."""
 GRANT_TTL = 24 * 3600.0
 
 
@@ -153,6 +155,10 @@ class SchedulerActor:
     async def decisions(self, task_id: str | None = None) -> list[Any]:
         return self._core.decisions.recent(task_id)
 
+    async def edges(self, task_id: str, most: int = 10_000) -> list[dict[str, Any]]:
+        """Who feeds whom in a task; see `SchedulerCore.edges`."""
+        return self._core.edges(task_id, most)
+
     async def status(self) -> dict[str, Any]:
         core = self._core
         return {
@@ -170,6 +176,7 @@ class SchedulerActor:
                     "partial": sum(0 < b != t.everything for b in t.holders.values()),
                     "active": len(t.participants),
                     "banned": sorted(t.banned),
+                    "edges": core.edges(t.task.id, SHOWN_EDGES),
                 }
                 for t in core.tasks.values()
             ],

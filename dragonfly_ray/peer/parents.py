@@ -118,8 +118,7 @@ class Parent:
         run = self._run
         with run.lock:
             run.picker.joined(self.id, int.from_bytes(connection.bitmap, "little"))
-            for index, said in connection.digests.items():
-                run.digests.setdefault(index, said)
+            run.told(self.id, connection.digests.items())
             self._connection = connection
             self._due = self._told = 0
         mine = run.holdings()
