@@ -177,8 +177,7 @@ class Parent:
         run = self._run
         if run.picker.have >> data.index & 1:
             return
-        if not run.from_parent(self.id, data.index, data.digest, data.view):
-            connection.corrupt(data.index)
+        run.from_parent(self.id, data.index, data.digest, data.view, connection.corrupt)
 
 
 def _runs(pieces: list[int]) -> list[tuple[int, int]]:

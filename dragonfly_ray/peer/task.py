@@ -344,10 +344,12 @@ class TaskRun:
                 self.reporter.news.origin.append((index, found))
                 self.words.mine(index, found)
 
-    def from_parent(self, host: str, index: int, said: bytes, view: memoryview) -> bool:
+    def from_parent(
+        self, host: str, index: int, said: bytes, view: memoryview, corrupt: Callable[[int], None]
+    ) -> bool:
         """A piece from a parent; False if it is not what was promised, or not what the record says.
 
-        A parent is accused for what it said itself only, never for what others say.
+        A parent is accused for what it said itself only, never for what others say; `corrupt` tells it.
         """
         found = digest(view)
         with self.lock:
@@ -355,7 +357,11 @@ class TaskRun:
             if found == said == promised and not self._told(host, index, said):
                 return False
         if not found == said == promised:
-            self.accuse(host, index)
+            try:
+                # Before the complaint, or the ban that follows may close the way to tell it.
+                corrupt(index)
+            finally:
+                self.accuse(host, index)
             return False
         if self._keep(index, view, found):
             with self.lock:

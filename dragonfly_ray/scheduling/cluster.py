@@ -11,7 +11,7 @@ from dragonfly_ray.model import Host, Task
 from dragonfly_ray.scheduling.budget import OriginBudget
 from dragonfly_ray.scheduling.decisions import DecisionLog
 from dragonfly_ray.scheduling.drawing import Drawing
-from dragonfly_ray.scheduling.evaluator import BalancedEvaluator, Evaluator, Facts
+from dragonfly_ray.scheduling.evaluator import Evaluator, Facts
 from dragonfly_ray.scheduling.spec import SpecState
 from dragonfly_ray.scheduling.task import TaskState, new_task
 from dragonfly_ray.urls import origin
@@ -29,6 +29,7 @@ class ClusterState:
 
     settings: Settings
     sign: Callable[[Task, Host], bytes]
+    evaluator: Evaluator
     hosts: dict[str, HostState] = field(default_factory=dict)
     by_node: dict[str, str] = field(default_factory=dict)
     """Ray node id -> host id."""
@@ -38,7 +39,6 @@ class ClusterState:
     decisions: DecisionLog = field(default_factory=DecisionLog)
     spread: Iterator[int] = field(default_factory=itertools.count)
     """Who resolves next: one after the other."""
-    evaluator: Evaluator = field(default_factory=BalancedEvaluator)
     busy: int = 0
     """Participants of all tasks."""
 

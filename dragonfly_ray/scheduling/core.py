@@ -19,6 +19,7 @@ from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling.actions import Action, Ask, Probe, Send, Tell, Verdict
 from dragonfly_ray.scheduling.cluster import ClusterState
 from dragonfly_ray.scheduling.decisions import MOST
+from dragonfly_ray.scheduling.evaluator import BalancedEvaluator, Evaluator
 from dragonfly_ray.scheduling.spec import SpecState
 from dragonfly_ray.scheduling.task import TaskState, Traffic
 
@@ -31,12 +32,22 @@ KEEP_ENDED = 600.0
 
 
 class SchedulerCore:
-    """One scheduler's state and decisions. `sign(task, host)` makes the grant of a holder."""
+    """One scheduler's state and decisions.
 
-    def __init__(self, settings: Settings, sign: Callable[[Task, Host], bytes]) -> None:
+    `sign(task, host)` makes the grant of a holder; `evaluator` judges parents, by default on balance.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        sign: Callable[[Task, Host], bytes],
+        evaluator: Evaluator | None = None,
+    ) -> None:
+        known = settings.scheduler
+        evaluator = evaluator or BalancedEvaluator(bears=known.everybody + known.neighbours)
         self.settings = settings
         self.sign = sign
-        self.cluster = ClusterState(settings, sign)
+        self.cluster = ClusterState(settings, sign, evaluator)
         self.hosts = self.cluster.hosts
         self.by_node = self.cluster.by_node
         self.tasks = self.cluster.tasks

@@ -83,14 +83,17 @@ class Evaluator(Protocol):
     def rank(
         self, child: Facts, parents: Sequence[Facts], edges: Sequence[int], count: int, now: float
     ) -> list[int]:
-        """The positions of the best `count` of `parents`, best first; `edges`: what each has in the task."""
+        """The positions of the best `count` of `parents`, best first, or of fewer.
+
+        `edges`: how many neighbours each has in the task.
+        """
         ...
 
 
 class BalancedEvaluator:
     """The default: level numbers of neighbours first, then nearness, free slots, seeds and a clean record.
 
-    `bears`: neighbours in one task beyond which a host gets no more, if others can be had.
+    `bears`: neighbours in one task beyond which a host is given to nobody any more.
     """
 
     policy = "balanced/1"
@@ -145,9 +148,7 @@ class BalancedEvaluator:
                 value -= self.GUILT * min(1.0, parent.guilt(now))
             found.append((-value, place))
         found.sort()
-        best = [place for _, place in found]
-        able = [place for place in best if edges[place] < self.bears]
-        return (able or best)[:count]
+        return [place for _, place in found if edges[place] < self.bears][:count]
 
     def _location(self, child: str, parent: str) -> float:
         if not child or not parent:

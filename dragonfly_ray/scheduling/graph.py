@@ -24,7 +24,7 @@ class Choice(Protocol):
         ...
 
     def best(self, host: str, candidates: list[str], edges: list[int], count: int, now: float) -> list[int]:
-        """The positions of `count` of the candidates, best first; `edges`: how many each has."""
+        """The positions of `count` of the candidates, or fewer, best first; `edges`: how many each has."""
         ...
 
     def drew(
@@ -145,23 +145,31 @@ class Graph:
         zone = self._zone[number]
         mates = self._zones[zone]
         known = {number, *self._edges[number]}
-        names, host = self._names, self._names[number]
+        host = self._names[number]
         shown: list[str] = []
         loads: list[int] = []
         picked: list[str] = []
-        for wanted, sample in (
-            (near, self._sample(mates, SAMPLE * near, known)),
-            (far, self._sample_outside(zone, SAMPLE * far, known)),
-        ):
+
+        def choose(sample: list[int], count: int) -> int:
             if not sample:
-                continue
-            candidates = [names[n] for n in sample]
+                return 0
+            candidates = [self._names[n] for n in sample]
             edges = [len(self._edges[n]) for n in sample]
-            best = self.choice.best(host, candidates, edges, wanted, now)
+            best = self.choice.best(host, candidates, edges, count, now)
             self._link(number, [sample[place] for place in best])
-            picked += [candidates[place] for place in best]
-            shown += candidates
-            loads += edges
+            picked.extend([candidates[place] for place in best])
+            shown.extend(candidates)
+            loads.extend(edges)
+            return len(best)
+
+        found = choose(self._sample_outside(zone, SAMPLE * far, known), far)
+        near += far - found  # those that the few outside cannot bear
+        choose(self._sample(mates, SAMPLE * near, known), near)
+        if not self._edges[number] and shown:
+            # All of them are full. One must do, or this host would be alone.
+            least = min(range(len(shown)), key=loads.__getitem__)
+            self._link(number, [self._numbers[shown[least]]])
+            picked.append(shown[least])
         if picked:
             pool = len(self._names) - len(known)
             self.choice.drew(host, shown, loads, picked, now, pool=pool, repair=repair)
