@@ -38,9 +38,12 @@ def agrees_with_record(run: TaskRun) -> bool:
             if answer.known and not answer.pending:
                 return answer.ok or _mend(run, digests, answer.digests)
             if time.monotonic() > deadline:
-                # Whoever read those pieces is gone. What is here was checked against the digests
-                # of its senders; if two peers disagree, both are dropped and read again.
+                # Either nobody has read those pieces, whatever others say that they have; or whoever
+                # did is gone, and what is here was checked against the digests of its senders. If two
+                # peers disagree, both are dropped and read again.
                 _teach(run, store, answer.gaps)
+                if run.origin:
+                    run.origin.doubt()
                 deadline = time.monotonic() + PATIENCE
         run.stopping.wait(pause)
         pause = min(LONGEST_PAUSE, pause * 2)

@@ -339,10 +339,14 @@ class TaskRun:
     def from_origin(self, index: int, view: memoryview) -> None:
         """A piece read from the origin."""
         found = digest(view)
-        if self._keep(index, view, found):
-            with self.lock:
-                self.reporter.news.origin.append((index, found))
-                self.words.mine(index, found)
+        assert self.store is not None
+        with self.lock:
+            self.reporter.news.origin.append((index, found))
+            self.words.mine(index, found)
+            other = self.store.has(index) and self.store.digests[index] != found
+        if other:
+            self.settle([(index, found)])
+        self._keep(index, view, found)
 
     def from_parent(
         self, host: str, index: int, said: bytes, view: memoryview, corrupt: Callable[[int], None]
@@ -353,10 +357,10 @@ class TaskRun:
         """
         found = digest(view)
         with self.lock:
-            promised = self.words.of(host, index) or said
-            if found == said == promised and not self._told(host, index, said):
+            kept = found == said and self.words.keeps(host, index, said)
+            if kept and not self._told(host, index, said):
                 return False
-        if not found == said == promised:
+        if not kept:
             try:
                 # Before the complaint, or the ban that follows may close the way to tell it.
                 corrupt(index)
@@ -450,11 +454,15 @@ class TaskRun:
 
     def discarded(self, pieces: Iterable[int]) -> None:
         """Pieces that are not what they should be: fetch them again."""
+        pieces = list(pieces)
         with self.lock:
+            for parent in self.parents.values():
+                parent.untold(bitset.of(pieces))
             for index in pieces:
                 self.picker.lost(index)
                 self.provenance.pop(index, None)
                 self.reporter.news.lost.append(index)
+        self._start_parents()
         self.wake_all()
         self.reporter.kick()
 
@@ -474,15 +482,24 @@ class TaskRun:
             if self.store is None:
                 self._early.append(neighbour)
                 return
-            if self.picker.done:
-                return
             old = self.parents.get(host)
             if old and old.neighbour.host == neighbour.host:
                 return
             if old:
                 old.stop()
-            parent = self.parents[host] = Parent(self, neighbour)
-        self._spawn("parent", parent.run)
+            self.parents[host] = Parent(self, neighbour)
+        self._start_parents()
+
+    def _start_parents(self) -> None:
+        """Those that have nothing to do yet wait until something is missing, maybe again."""
+        with self.lock:
+            if self.picker.done or self.stopping.is_set():
+                return
+            waiting = [p for p in self.parents.values() if not p.running]
+            for parent in waiting:
+                parent.running = True
+        for parent in waiting:
+            self._spawn("parent", parent.run)
 
     def heard(self, host: str, items: list[tuple[int, bytes]]) -> None:
         """A neighbour's news, on the connection that it opened to us."""

@@ -25,6 +25,8 @@ class Words:
 
     def say(self, host: str, index: int, digest: bytes) -> bool:
         """`host` says so, once more or anew. False: the record says otherwise."""
+        if index not in self.settled and self.of(host, index) not in (None, digest):
+            self.disputed.add(index)
         first = self._first.setdefault(index, digest)
         self._spoke[host] = self._spoke.get(host, 0) | 1 << index
         if digest != first:
@@ -46,6 +48,12 @@ class Words:
         if not self._spoke.get(host, 0) >> index & 1:
             return None
         return self._other.get(index, {}).get(host) or self._first.get(index)
+
+    def keeps(self, host: str, index: int, digest: bytes) -> bool:
+        """Whether `host` may say so now. Another word than before may be a better one: it was misled itself,
+        and has mended that. It lies only if it turns away from what the record says.
+        """
+        return self.of(host, index) in (None, digest) or self.settled.get(index) in (None, digest)
 
     def likely(self, index: int) -> bytes | None:
         """The digest, as far as nobody denies it."""

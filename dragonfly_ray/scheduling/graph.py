@@ -69,6 +69,8 @@ class Graph:
         self._numbers: dict[str, int] = {}
         self._names: list[str] = []
         self._edges: list[array[int]] = []
+        self._drawn: list[array[int]] = []
+        """Those of its edges that a host drew itself."""
         self._zone: list[str] = []
         self._place: list[int] = []
         """Where in its zone's array a host is; in that of all hosts it is by its number."""
@@ -89,8 +91,12 @@ class Graph:
         number = self._numbers.get(host)
         return 0 if number is None else len(self._edges[number])
 
-    def linked(self, a: str, b: str) -> bool:
-        return a in self._numbers and b in self._numbers and self._numbers[b] in self._edges[self._numbers[a]]
+    def drawer(self, a: str, b: str) -> str:
+        """Which of two neighbours drew the edge; empty if it is no more."""
+        one, other = self._numbers.get(a), self._numbers.get(b)
+        if one is None or other is None:
+            return ""
+        return a if other in self._drawn[one] else b if one in self._drawn[other] else ""
 
     def join(self, host: str, zone: str = "", now: float = 0.0) -> set[str]:
         """Adds a host; the neighbours that it has."""
@@ -220,11 +226,13 @@ class Graph:
         for other in others:
             mine.append(other)
             self._edges[other].append(number)
+            self._drawn[number].append(other)
 
     def _add(self, host: str, zone: str) -> int:
         number = self._numbers[host] = len(self._names)
         self._names.append(host)
         self._edges.append(array("I"))
+        self._drawn.append(array("I"))
         self._zone.append(zone)
         members = self._zones.get(zone)
         if members is None:
@@ -238,6 +246,8 @@ class Graph:
         """The last host takes the number that is free."""
         for other in self._edges[number]:
             self._edges[other].remove(number)
+            if number in self._drawn[other]:
+                self._drawn[other].remove(number)
         members, place = self._zones[self._zone[number]], self._place[number]
         moved = members.pop()
         if moved != number:
@@ -250,12 +260,15 @@ class Graph:
         last = len(self._names) - 1
         if number != last:
             for other in self._edges[last]:
-                edges = self._edges[other]
-                edges[edges.index(last)] = number
+                for edges in (self._edges[other], self._drawn[other]):
+                    if last in edges:
+                        edges[edges.index(last)] = number
             self._zones[self._zone[last]][self._place[last]] = number
             self._numbers[self._names[last]] = number
             self._names[number] = self._names[last]
             self._edges[number] = self._edges[last]
+            self._drawn[number] = self._drawn[last]
             self._zone[number] = self._zone[last]
             self._place[number] = self._place[last]
-        del self._names[last], self._edges[last], self._zone[last], self._place[last]
+        for column in (self._names, self._edges, self._drawn, self._zone, self._place):
+            del column[last]

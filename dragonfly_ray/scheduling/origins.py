@@ -55,7 +55,8 @@ def grant(
     if not leases.held_by(host) and leases.holders >= max(1, room):
         return []
     left = leases.left
-    pieces = leases.claim(host, most, claimants, now, urgent, has=task.holders.get(host, 0))
+    has = task.holders.get(host, 0) if host in task.banned else 0
+    pieces = leases.claim(host, most, claimants, now, urgent, has=has)
     if pieces:
         cluster.decisions.lease(
             task.task.id,

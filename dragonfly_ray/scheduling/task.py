@@ -86,6 +86,8 @@ class TaskState:
     _copies: array[int] = field(default_factory=lambda: array("I"))
     """Piece -> how many holders have it that are not banned."""
     _somewhere: int = 0
+    _recorded: int = 0
+    """The pieces whose digest is known."""
     _deputies: tuple[str, ...] = ()
     _root: bytes | None = None
 
@@ -131,7 +133,8 @@ class TaskState:
             self.aside.add(host)
         if host not in self.banned:
             self._count(pieces & ~before, 1)
-            self.leases.done(pieces)
+            # What nobody read from the origin is not done, whatever they say that they have.
+            self.leases.done(pieces & self._recorded)
 
     def drop(self, host: str, pieces: int | None = None) -> None:
         """`host` has lost `pieces` (all: None): what nobody else has must come from the origin again."""
@@ -185,11 +188,14 @@ class TaskState:
             if known is None:
                 self.record[piece] = digest
                 self._root = None
+                self._recorded |= 1 << piece
+                self.leases.done(1 << piece & self._somewhere)
                 liars += [h for h, other in self.disputed.pop(piece, []) if other != digest]
             elif known != digest:
                 holders = ((h, known) for h, held in self.holders.items() if held >> piece & 1 and h != host)
                 self.disputed[piece] = [*itertools.islice(holders, 1), (host, digest)]
                 del self.record[piece]
+                self._recorded &= ~(1 << piece)
                 self._root = None
                 dropped.append(piece)
         return dropped, liars
@@ -230,7 +236,7 @@ class TaskState:
 
     def drawn_in(self, a: str, b: str) -> int:
         """The number of the decision that drew the edge of two hosts; 0: unknown."""
-        return self.repaired.get((a, b)) or max(self.drawn.get(a, 0), self.drawn.get(b, 0))
+        return self.repaired.get((a, b)) or self.drawn.get(self.graph.drawer(a, b), 0)
 
     def root(self) -> bytes | None:
         """The digest over the whole record; None while it has gaps."""
@@ -241,9 +247,9 @@ class TaskState:
         return self._root
 
     def gaps(self, most: int) -> tuple[int, ...]:
-        """Up to `most` pieces whose digest is not known."""
-        missing = (i for i in range(self.task.pieces) if i not in self.record)
-        return tuple(itertools.islice(missing, most))
+        """Up to `most` pieces whose digest is not known, and that nobody will read from the origin."""
+        missing = self.everything & ~self._recorded & ~self.leases.free & ~self.leases.leased
+        return tuple(itertools.islice(bitset.members(missing), most))
 
     def digests(self) -> bytes:
         blank = bytes(DIGEST_SIZE)
