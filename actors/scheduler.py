@@ -31,6 +31,8 @@ MEMBERSHIP = 1.0
 PING_TIMEOUT = 2.0
 GATHER = 0.1
 """Seconds in which a watcher's news are gathered into one answer; an end is told at once."""
+SHOWN_EDGES = 256
+"""Of each task, in the status: those that carried most."""
 GRANT_TTL = 24 * 3600.0
 
 
@@ -163,6 +165,10 @@ class SchedulerActor:
     async def decisions(self, task_id: str | None = None) -> list[Any]:
         return self._core.decisions.recent(task_id)
 
+    async def edges(self, task_id: str, most: int = 10_000) -> list[dict[str, Any]]:
+        """Who feeds whom in a task; see `SchedulerCore.edges`."""
+        return self._core.edges(task_id, most)
+
     async def status(self) -> dict[str, Any]:
         core = self._core
         return {
@@ -180,6 +186,7 @@ class SchedulerActor:
                     "partial": sum(0 < b != t.everything for b in t.holders.values()),
                     "active": len(t.participants),
                     "banned": sorted(t.banned),
+                    "edges": core.edges(t.task.id, SHOWN_EDGES),
                 }
                 for t in core.tasks.values()
             ],

@@ -89,6 +89,16 @@ class Report(_Message, frozen=True):
     unreachable: tuple[str, ...] = ()
     urgent: tuple[int, ...] = ()
     """Pieces that somebody is reading: lease these first."""
+    disputed: tuple[int, ...] = ()
+    """Pieces of which neighbours say different digests: what does the record say?"""
+    misled: tuple[tuple[str, int], ...] = ()
+    """(host id, piece): it says of this piece what the record denies. It may have been misled itself."""
+    parents: tuple[tuple[str, int], ...] = ()
+    """Host ids of parents, and the bytes of whole pieces from each since they were last told."""
+    uploads: int = 0
+    """Children that this peer is sending to now, of whatever task."""
+    slots: int = 0
+    """How many it can send to at a time; 0: unknown."""
 
 
 class Throttled(_Message, frozen=True):
@@ -212,6 +222,8 @@ class ReportReply(_Message, frozen=True):
     """Pieces that nobody has a lease of yet; -1: unknown."""
     not_before: float = 0.0
     """Seconds to wait before the origin is asked again."""
+    record: tuple[tuple[int, bytes], ...] = ()
+    """The digests of disputed pieces, as far as the record has them."""
 
 
 class News(_Message, frozen=True):
@@ -226,6 +238,8 @@ class News(_Message, frozen=True):
     may_claim: bool | None = None
     discard: tuple[int, ...] = ()
     """Pieces for which two digests are known: drop them."""
+    record: tuple[tuple[int, bytes], ...] = ()
+    """What the record says of pieces that somebody says were wrong here."""
 
 
 class Verified(_Message, frozen=True):

@@ -155,6 +155,7 @@ class PeerNode:
             finished=self._on_finished,
             telemetry=self.telemetry,
             limiter=self._limiter,
+            uploads=lambda: self.server.sending,
         )
 
     def _on_ended(self, ended: m.Ended) -> None:

@@ -62,6 +62,7 @@ class OriginWorkers:
         self._not_before = time.monotonic() + not_before
         self._ready = threading.Condition(run.lock)
         self._stopped = False
+        self._doubting = False
         self._left = -1
         self._reader: Reader | None = None
         self._backoff = 0.0
@@ -98,7 +99,9 @@ class OriginWorkers:
 
     def leased(self, pieces: Iterable[int]) -> None:
         with self._ready:
-            news = [p for p in pieces if not self._run.picker.have >> p & 1]
+            # What came from a neighbour and is leased all the same, nobody has vouched for: it is read.
+            run = self._run
+            news = [p for p in pieces if not run.picker.have >> p & 1 or p in run.provenance]
             self._run.picker.claimed(news)
             self._queue.extend(news)
             self._ready.notify_all()
@@ -116,11 +119,18 @@ class OriginWorkers:
         if reply.lease:
             self.leased(reply.lease)
 
+    def doubt(self) -> None:
+        """All is here, but nobody vouches for some of it: claim it, to read it once more."""
+        self._doubting = True
+        self._run.reporter.kick()
+
     def appetite(self) -> int:
         """How many more pieces to claim: about what the workers drain in the time of a lease."""
         run = self._run
         with run.lock:
-            if not self._may_claim or self._stopped or run.picker.done or time.monotonic() < self._not_before:
+            if not self._may_claim or self._stopped or time.monotonic() < self._not_before:
+                return 0
+            if run.picker.done and not self._doubting:
                 return 0
             waiting = len(self._queue)
             idle = self.workers - len(self._active)

@@ -31,7 +31,10 @@ class _Quiet(Exception):
 
 
 class Parent:
-    """Runs in a thread of its own until stopped, and reconnects with growing pauses."""
+    """Runs in a thread of its own until stopped or nothing is missing, and reconnects with growing pauses.
+
+    `running` (under the run's lock): whether it has that thread.
+    """
 
     def __init__(self, run: TaskRun, neighbour: m.Neighbour) -> None:
         self._run = run
@@ -40,6 +43,7 @@ class Parent:
         self._ready = threading.Condition(run.lock)
         self._connection: ParentConnection | None = None
         self._stopped = False
+        self.running = False
         self._failures = 0
         self._told = 0
         """The pieces that this neighbour knows to be here."""
@@ -77,9 +81,21 @@ class Parent:
             except DragonflyError:
                 connection.close()
 
+    def untold(self, pieces: int) -> None:
+        """What was told of these does not hold any more. Under the run's lock."""
+        self._told &= ~pieces
+
     # --- its own thread ---------------------------------------------------------------------
 
     def run(self) -> None:
+        while True:
+            self._fetch()
+            with self._ready:
+                if self._over() or self._run.error:
+                    self.running = False
+                    return
+
+    def _fetch(self) -> None:
         pause = FIRST_PAUSE
         while not self._over():
             try:
@@ -118,8 +134,7 @@ class Parent:
         run = self._run
         with run.lock:
             run.picker.joined(self.id, int.from_bytes(connection.bitmap, "little"))
-            for index, said in connection.digests.items():
-                run.digests.setdefault(index, said)
+            run.told(self.id, connection.digests.items())
             self._connection = connection
             self._due = self._told = 0
         mine = run.holdings()
@@ -178,8 +193,7 @@ class Parent:
         run = self._run
         if run.picker.have >> data.index & 1:
             return
-        if not run.from_parent(self.id, data.index, data.digest, data.view):
-            connection.corrupt(data.index)
+        run.from_parent(self.id, data.index, data.digest, data.view, connection.corrupt)
 
 
 def _runs(pieces: list[int]) -> list[tuple[int, int]]:

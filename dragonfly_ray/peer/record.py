@@ -36,11 +36,14 @@ def agrees_with_record(run: TaskRun) -> bool:
             pass  # a scheduler that is away comes back, and is asked again
         if isinstance(answer, m.Verified):
             if answer.known and not answer.pending:
-                return answer.ok or _mend(run, store, digests, answer.digests)
+                return answer.ok or _mend(run, digests, answer.digests)
             if time.monotonic() > deadline:
-                # Whoever read those pieces is gone. What is here was checked against the digests
-                # of its senders; if two peers disagree, both are dropped and read again.
+                # Either nobody has read those pieces, whatever others say that they have; or whoever
+                # did is gone, and what is here was checked against the digests of its senders. If two
+                # peers disagree, both are dropped and read again.
                 _teach(run, store, answer.gaps)
+                if run.origin:
+                    run.origin.doubt()
                 deadline = time.monotonic() + PATIENCE
         run.stopping.wait(pause)
         pause = min(LONGEST_PAUSE, pause * 2)
@@ -55,12 +58,8 @@ def _teach(run: TaskRun, store: TaskStore, gaps: Iterable[int]) -> None:
         run.reporter.news.origin += [(i, d) for i in gaps if (d := store.digests[i]) is not None]
 
 
-def _mend(run: TaskRun, store: TaskStore, mine: list[bytes], record: bytes) -> bool:
-    wrong = [i for i, d in enumerate(mine) if d != record[i * DIGEST_SIZE : (i + 1) * DIGEST_SIZE]]
-    for index in wrong:
-        store.discard(index)
-        liar = run.provenance.get(index)
-        if liar:
-            run.accuse(liar, index)
-    run.discarded(wrong)
+def _mend(run: TaskRun, mine: list[bytes], record: bytes) -> bool:
+    said = [record[i * DIGEST_SIZE : (i + 1) * DIGEST_SIZE] for i in range(len(mine))]
+    wrong = [(i, said[i]) for i, digest in enumerate(mine) if digest != said[i]]
+    run.settle(wrong)
     return not wrong

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -20,6 +21,10 @@ log = logging.getLogger(__name__)
 QUIET = 0.5
 """Seconds after which a report is made without any news, as a sign of life."""
 LONGEST_PAUSE = 1.0
+MOST_DISPUTED = 256
+"""Disputed pieces in one report."""
+EDGES = 1.0
+"""Seconds for which the bytes of each parent are gathered before they are told."""
 
 
 class SchedulerLink(Protocol):
@@ -37,6 +42,7 @@ class News:
     lost: list[int] = field(default_factory=list)
     released: list[int] = field(default_factory=list)
     bad: list[str] = field(default_factory=list)
+    misled: list[tuple[str, int]] = field(default_factory=list)
     unreachable: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
@@ -58,6 +64,8 @@ class Reporter:
         self._kick = threading.Event()
         self._reporting = threading.Lock()
         self.news = News()
+        self._told = time.monotonic()
+        """When it last said from whom the bytes came."""
 
     def kick(self) -> None:
         """Report now."""
@@ -73,7 +81,7 @@ class Reporter:
                 return
             claim = run.origin.appetite() if run.origin else 0
             now = time.monotonic()
-            if not (self.news or claim or now - said > QUIET):
+            if not (self.news or claim or run.words.disputed or now - said > QUIET):
                 continue
             try:
                 self.report()
@@ -90,6 +98,11 @@ class Reporter:
             with run.lock:
                 news, self.news = self.news, News()
                 urgent = tuple(run.picker.urgent[:8])
+                disputed = tuple(itertools.islice(run.words.disputed, MOST_DISPUTED))
+                parents: dict[str, int] = {}
+                if run.fed and (not claim or time.monotonic() - self._told > EDGES):
+                    parents, run.fed = run.fed, {}
+                    self._told = time.monotonic()
             origin = run.origin
             message = m.Report(
                 host_id=run.context.host_id,
@@ -99,6 +112,8 @@ class Reporter:
                 lost=tuple(news.lost),
                 released=tuple(news.released),
                 bad=tuple(news.bad),
+                disputed=disputed,
+                misled=tuple(news.misled),
                 unreachable=tuple(news.unreachable),
                 bytes_origin=origin.bytes if origin else 0,
                 bytes_peers=run.bytes_peers,
@@ -107,12 +122,17 @@ class Reporter:
                 claim=origin.appetite() if origin and claim else 0,
                 rate=origin.rate if origin else 0.0,
                 urgent=urgent,
+                parents=tuple(parents.items()),
+                uploads=run.context.uploads(),
+                slots=run.settings.transport.upload_threads,
             )
             try:
                 reply = self._link.call(message)
             except DragonflyError:
                 with run.lock:
                     self.news.put_back(news)
+                    for parent, nbytes in parents.items():
+                        run.fed[parent] = run.fed.get(parent, 0) + nbytes
                 raise
             if isinstance(reply, m.ReportReply):
                 self._answered(reply, news)
@@ -121,6 +141,8 @@ class Reporter:
         run = self._run
         if reply.known:
             self._interval = reply.interval
+            if reply.record:
+                run.settle(reply.record)
             if run.origin:
                 run.origin.answered(reply)
         elif not run.idle():

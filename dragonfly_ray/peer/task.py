@@ -31,6 +31,7 @@ from dragonfly_ray.peer.parents import Parent
 from dragonfly_ray.peer.prefix import PrefixHash
 from dragonfly_ray.peer.record import agrees_with_record
 from dragonfly_ray.peer.reporter import Reporter, SchedulerLink
+from dragonfly_ray.peer.words import Words
 from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling.picker import Picker
 from dragonfly_ray.storage.store import PieceStore
@@ -67,6 +68,8 @@ class Context:
 
     limiter: RateLimiter = field(default_factory=lambda: RateLimiter(None))
     """Of what all tasks together receive."""
+    uploads: Callable[[], int] = lambda: 0
+    """How many children are being sent to."""
 
     def received(self, provenance: str, nbytes: int) -> None:
         """Bytes that came in; waits where a limit says so."""
@@ -102,8 +105,9 @@ class TaskRun:
         self.bytes_sent = 0
         self.provenance: dict[int, str] = {}
         """Piece -> the parent it came from."""
-        self.digests: dict[int, bytes] = {}
-        """What neighbours say a piece's digest is; the first word counts, the record decides."""
+        self.fed: dict[str, int] = {}
+        """Parent -> bytes of pieces from it, until they are told to the scheduler."""
+        self.words = Words()
         self._first = deliver
         self._small = small
         self._early: list[m.Neighbour] = []
@@ -184,7 +188,7 @@ class TaskRun:
             self.picker.have = bitset.from_bytes(store.have(), self.task.pieces)
             self.bytes_cache = sum(store.table[i].length for i in bitset.members(self.picker.have))
             self.reporter.news.got = list(bitset.members(self.picker.have))
-            self.digests = {i: d for i, d in enumerate(store.digests) if d is not None}
+            self.words = Words({i: d for i, d in enumerate(store.digests) if d is not None})
         self._take_small()
         self.origin = OriginWorkers(self, self._first.may_claim, self._first.not_before)
         wanted = next((d.spec.digest for d in list(self.deliveries.values()) if d.spec.digest), "")
@@ -345,26 +349,44 @@ class TaskRun:
     def from_origin(self, index: int, view: memoryview) -> None:
         """A piece read from the origin."""
         found = digest(view)
-        if self._keep(index, view, found):
-            with self.lock:
-                self.reporter.news.origin.append((index, found))
-                self.digests.setdefault(index, found)
+        assert self.store is not None
+        with self.lock:
+            self.reporter.news.origin.append((index, found))
+            self.words.mine(index, found)
+            other = self.store.has(index) and self.store.digests[index] != found
+        if other:
+            self.settle([(index, found)])
+        self._keep(index, view, found)
 
-    def from_parent(self, host: str, index: int, said: bytes, view: memoryview) -> bool:
-        """A piece from a parent; False if it is not what was promised."""
+    def from_parent(
+        self, host: str, index: int, said: bytes, view: memoryview, corrupt: Callable[[int], None]
+    ) -> bool:
+        """A piece from a parent; False if it is not what was promised, or not what the record says.
+
+        A parent is accused for what it said itself only, never for what others say; `corrupt` tells it.
+        """
         found = digest(view)
-        if found != said or found != self.digests.setdefault(index, found):
-            self.accuse(host, index)
+        with self.lock:
+            kept = found == said and self.words.keeps(host, index, said)
+            if kept and not self._told(host, index, said):
+                return False
+        if not kept:
+            try:
+                # Before the complaint, or the ban that follows may close the way to tell it.
+                corrupt(index)
+            finally:
+                self.accuse(host, index)
             return False
         if self._keep(index, view, found):
             with self.lock:
                 self.bytes_peers += len(view)
                 self.provenance[index] = host
+                self.fed[host] = self.fed.get(host, 0) + len(view)
         return True
 
     def from_cache(self, index: int) -> bool:
         """The same bytes, if any task of this node has them."""
-        wanted = self.digests.get(index)
+        wanted = self.words.likely(index)
         found = self.context.store.find(wanted) if wanted else None
         if found is None or self.store is None or found[0] is self.store:
             return False
@@ -442,12 +464,15 @@ class TaskRun:
 
     def discarded(self, pieces: Iterable[int]) -> None:
         """Pieces that are not what they should be: fetch them again."""
+        pieces = list(pieces)
         with self.lock:
+            for parent in self.parents.values():
+                parent.untold(bitset.of(pieces))
             for index in pieces:
                 self.picker.lost(index)
-                self.digests.pop(index, None)
                 self.provenance.pop(index, None)
                 self.reporter.news.lost.append(index)
+        self._start_parents()
         self.wake_all()
         self.reporter.kick()
 
@@ -467,15 +492,24 @@ class TaskRun:
             if self.store is None:
                 self._early.append(neighbour)
                 return
-            if self.picker.done:
-                return
             old = self.parents.get(host)
             if old and old.neighbour.host == neighbour.host:
                 return
             if old:
                 old.stop()
-            parent = self.parents[host] = Parent(self, neighbour)
-        self._spawn("parent", parent.run)
+            self.parents[host] = Parent(self, neighbour)
+        self._start_parents()
+
+    def _start_parents(self) -> None:
+        """Those that have nothing to do yet wait until something is missing, maybe again."""
+        with self.lock:
+            if self.picker.done or self.stopping.is_set():
+                return
+            waiting = [p for p in self.parents.values() if not p.running]
+            for parent in waiting:
+                parent.running = True
+        for parent in waiting:
+            self._spawn("parent", parent.run)
 
     def heard(self, host: str, items: list[tuple[int, bytes]]) -> None:
         """A neighbour's news, on the connection that it opened to us."""
@@ -483,11 +517,52 @@ class TaskRun:
             if host in self.banned:
                 return
             self.picker.has(host, [index for index, _ in items])
-            for index, said in items:
-                self.digests.setdefault(index, said)
+            self.told(host, items)
             parent = self.parents.get(host)
         if parent:
             parent.wake()
+
+    def told(self, host: str, items: Iterable[tuple[int, bytes]]) -> None:
+        """What a neighbour says that pieces' digests are. Under the lock."""
+        disputed = len(self.words.disputed)
+        for index, said in items:
+            if 0 <= index < self.task.pieces:
+                self._told(host, index, said)
+        if len(self.words.disputed) > disputed:
+            self.reporter.kick()
+
+    def _told(self, host: str, index: int, said: bytes) -> bool:
+        """False: the record says otherwise, and nobody should ask it for that."""
+        if self.words.say(host, index, said):
+            return True
+        self.picker.refused(host, index)
+        self.reporter.news.misled.append((host, index))
+        self.reporter.kick()
+        return False
+
+    def settle(self, record: Iterable[tuple[int, bytes]]) -> None:
+        """The record's digests of some pieces: what is not so here is dropped, and fetched again."""
+        wrong = []
+        with self.lock:
+            store = self.store
+            if store is None:
+                return
+            for index, said in record:
+                if not 0 <= index < self.task.pieces:
+                    continue
+                misled = set(self.words.settle(index, said))
+                if store.has(index) and store.digests[index] != said:
+                    wrong.append(index)
+                    misled.update(filter(None, [self.provenance.get(index)]))
+                for host in misled:
+                    self.picker.refused(host, index)
+                    self.reporter.news.misled.append((host, index))
+        for index in wrong:
+            log.warning("task %.12s: piece %d is not what the record says, dropped", self.task.id, index)
+            store.discard(index)
+        if wrong:
+            self.discarded(wrong)
+        self.reporter.kick()
 
     def wake_all(self) -> None:
         for parent in list(self.parents.values()):
@@ -545,7 +620,11 @@ class TaskRun:
             for index in news.discard:
                 if self.store.has(index):
                     self.store.discard(index)
+                with self.lock:
+                    self.words.forget(index)
             self.discarded(news.discard)
+        if news.record:
+            self.settle(news.record)
         if news.left or news.banned:
             self.wake_all()
 

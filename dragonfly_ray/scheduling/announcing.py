@@ -19,16 +19,17 @@ def announce(cluster: ClusterState, message: m.Announce, now: float) -> list[Act
     restarted = old is not None and old.host.incarnation != host.incarnation
     previous = cluster.by_node.get(host.node_id)
     if previous and previous != host.id:
-        actions += loss.forget(cluster, previous)
+        actions += loss.forget(cluster, previous, now)
     if restarted:
-        actions += loss.forget(cluster, host.id, leave=False)
+        actions += loss.forget(cluster, host.id, now, leave=False)
     if old and old.host.node_id != host.node_id:
         # The store has moved to a peer on another node; what is delivered there is not here.
         if cluster.by_node.get(old.host.node_id) == host.id:
             del cluster.by_node[old.host.node_id]
         for task in cluster.tasks.values():
-            task.participants.pop(host.id, None)
-    cluster.hosts[host.id] = HostState(host, now)
+            cluster.discharge(task, [host.id])
+    blame, blamed = (old.blame, old.blamed) if old else (0.0, 0.0)
+    cluster.hosts[host.id] = HostState(host, blame=blame, blamed=blamed, last_seen=now)
     cluster.by_node[host.node_id] = host.id
     for held in message.held:
         task = cluster.task(held.task, "")
@@ -38,13 +39,16 @@ def announce(cluster: ClusterState, message: m.Announce, now: float) -> list[Act
             task.drop(host.id, gone)
         task.hold(host.id, bits)
         task.manifest_holders.add(host.id)
-        actions += trust.learnt(cluster, task, *task.learn_all(host.id, held.digests, bits))
+        actions += trust.learnt(cluster, task, *task.learn_all(host.id, held.digests, bits), now)
     for delivery in message.deliveries:
         _adopt(cluster, delivery, host, now)
     for task in cluster.tasks.values():
-        if host.id in task.participants and (old is None or restarted):
-            task.graph.join(host.id, host.idc)
-            actions += deliveries.news_of_joined(cluster, task, [host.id], list(task.participants))
+        if host.id not in task.participants:
+            continue
+        cluster.recount(task, host.id)
+        if old is None or restarted:
+            task.graph.join(host.id, host.idc, now)
+            actions += deliveries.news_of_joined(cluster, task, [host.id])
     fresh = old is None or restarted or not old.alive
     in_hand = {d.spec.id for d in message.deliveries}
     for state in list(cluster.specs.values()):
@@ -63,11 +67,10 @@ def _adopt(cluster: ClusterState, delivery: m.Deliver, host: Host, now: float) -
     if state is None:
         state = cluster.specs[delivery.spec.id] = SpecState.new(delivery.spec, delivery.credentials, now)
     if state.phase == "resolving":
-        state.phase, state.task_id = "running", delivery.task.id
-        state.version += 1
+        cluster.running(state, task)
     if not state.credentials.storage_options and not state.credentials.headers:
         state.credentials = delivery.credentials
-    deliveries.join(cluster, task, host.id, helper=delivery.helper)
+    deliveries.join(cluster, task, {host.id: delivery.helper}, now)
     record = state.nodes.get(host.node_id)
     if record and record.state == "waiting":
         record.state = "running"

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from dragonfly_ray.config import Settings
 from dragonfly_ray.model import Host, Task
 from dragonfly_ray.scheduling.budget import OriginBudget
 from dragonfly_ray.scheduling.decisions import DecisionLog
+from dragonfly_ray.scheduling.drawing import Drawing
+from dragonfly_ray.scheduling.evaluator import Evaluator, Facts
 from dragonfly_ray.scheduling.spec import SpecState
 from dragonfly_ray.scheduling.task import TaskState, new_task
 from dragonfly_ray.urls import origin
 
 
 @dataclass(slots=True)
-class HostState:
-    host: Host
-    last_seen: float
+class HostState(Facts):
+    last_seen: float = 0.0
     alive: bool = True
 
 
@@ -28,6 +29,7 @@ class ClusterState:
 
     settings: Settings
     sign: Callable[[Task, Host], bytes]
+    evaluator: Evaluator
     hosts: dict[str, HostState] = field(default_factory=dict)
     by_node: dict[str, str] = field(default_factory=dict)
     """Ray node id -> host id."""
@@ -37,6 +39,8 @@ class ClusterState:
     decisions: DecisionLog = field(default_factory=DecisionLog)
     spread: Iterator[int] = field(default_factory=itertools.count)
     """Who resolves next: one after the other."""
+    busy: int = 0
+    """Participants of all tasks."""
 
     def task(self, task: Task, url: str, units: tuple[int, ...] = ()) -> TaskState:
         found = self.tasks.get(task.id)
@@ -50,28 +54,59 @@ class ClusterState:
                 origin=origin(url) if url else "",
                 units=units,
             )
+            found.graph.choice = Drawing(self.evaluator, self.hosts, self.decisions, found)
         elif url and not found.origin:
             found.origin = origin(url)
         return found
 
+    def alive(self, host: str) -> bool:
+        return host in self.hosts and self.hosts[host].alive
+
     def usable(self, task: TaskState, host: str) -> bool:
-        return host in self.hosts and self.hosts[host].alive and host not in task.banned
+        """Whether others may be sent to it."""
+        return self.alive(host) and host not in task.banned
 
     def alive_node(self, node: str) -> bool:
         host = self.by_node.get(node)
         return host is not None and self.hosts[host].alive
 
-    def specs_of(self, task: TaskState) -> list[SpecState]:
-        return [s for s in self.specs.values() if s.task_id == task.task.id and s.phase == "running"]
+    def enlist(self, task: TaskState, host: str, *, helper: bool) -> None:
+        """A host takes part; as a helper only if it is nothing else."""
+        self.busy += host not in task.participants
+        task.participants[host] = task.participants.get(host, True) and helper
+        self.recount(task, host)
+
+    def discharge(self, task: TaskState, hosts: Iterable[str]) -> None:
+        for host in hosts:
+            self.busy -= task.participants.pop(host, None) is not None
+            self.recount(task, host)
+
+    def recount(self, task: TaskState, host: str) -> None:
+        """To be called when a host joins, lives, dies or is banned."""
+        if host in task.participants and self.usable(task, host):
+            task.enable(host, seed=self.hosts[host].host.seed)
+        else:
+            task.disable(host)
+
+    def running(self, state: SpecState, task: TaskState) -> None:
+        """A distribution has its task."""
+        state.phase, state.task_id = "running", task.task.id
+        state.version += 1
+        task.specs[state.spec.id] = state
+
+    def settled(self, state: SpecState) -> None:
+        """A distribution has ended, or looks for its task again."""
+        task = self.tasks.get(state.task_id)
+        if task:
+            task.specs.pop(state.spec.id, None)
 
     def touch(self, task: TaskState) -> None:
-        for state in self.specs_of(task):
+        for state in task.specs.values():
             state.version += 1
 
     def interval(self) -> float:
         s = self.settings.scheduler
-        busy = sum(len(t.participants) for t in self.tasks.values())
-        return max(s.report_interval, busy / s.max_reports)
+        return max(s.report_interval, self.busy / s.max_reports)
 
     def budget(self, task: TaskState) -> OriginBudget:
         if task.origin not in self.budgets:

@@ -18,8 +18,10 @@ from dragonfly_ray.scheduling import announcing, ends, loss, origins, resolving,
 from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling.actions import Action, Ask, Probe, Send, Tell, Verdict
 from dragonfly_ray.scheduling.cluster import ClusterState
+from dragonfly_ray.scheduling.decisions import MOST
+from dragonfly_ray.scheduling.evaluator import BalancedEvaluator, Evaluator
 from dragonfly_ray.scheduling.spec import SpecState
-from dragonfly_ray.scheduling.task import Traffic
+from dragonfly_ray.scheduling.task import TaskState, Traffic
 
 __all__ = ["Action", "Ask", "Probe", "SchedulerCore", "Send", "Tell", "Verdict"]
 
@@ -30,12 +32,22 @@ KEEP_ENDED = 600.0
 
 
 class SchedulerCore:
-    """One scheduler's state and decisions. `sign(task, host)` makes the grant of a holder."""
+    """One scheduler's state and decisions.
 
-    def __init__(self, settings: Settings, sign: Callable[[Task, Host], bytes]) -> None:
+    `sign(task, host)` makes the grant of a holder; `evaluator` judges parents, by default on balance.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        sign: Callable[[Task, Host], bytes],
+        evaluator: Evaluator | None = None,
+    ) -> None:
+        known = settings.scheduler
+        evaluator = evaluator or BalancedEvaluator(bears=known.everybody + known.neighbours)
         self.settings = settings
         self.sign = sign
-        self.cluster = ClusterState(settings, sign)
+        self.cluster = ClusterState(settings, sign, evaluator)
         self.hosts = self.cluster.hosts
         self.by_node = self.cluster.by_node
         self.tasks = self.cluster.tasks
@@ -53,6 +65,7 @@ class SchedulerCore:
             if not known.credentials.storage_options and not known.credentials.headers:
                 known.credentials = credentials
             return []
+        loss.expect(self.cluster, spec.targets, now)
         state = self.specs[spec.id] = SpecState.new(spec, credentials, now)
         return resolving.resolve(self.cluster, state, now)
 
@@ -121,27 +134,54 @@ class SchedulerCore:
         if moved != (traffic.origin, traffic.peers, traffic.cache, traffic.small):
             traffic.origin, traffic.peers, traffic.cache, traffic.small = moved
             self.cluster.touch(task)
-        actions += trust.learnt(self.cluster, task, *task.learn(r.host_id, r.origin))
+        if r.origin:
+            actions += trust.learnt(self.cluster, task, *task.learn(r.host_id, r.origin), now)
         if r.got:
             task.hold(r.host_id, bitset.of(p for p in r.got if 0 <= p < task.task.pieces))
         if r.lost:
             task.drop(r.host_id, bitset.of(p for p in r.lost if 0 <= p < task.task.pieces))
         if r.released:
             task.leases.release(r.host_id, r.released)
+        host.uploads, host.slots = r.uploads, r.slots
+        if r.parents:
+            self._fed(task, r, traffic, now)
         for bad in r.bad:
-            if task.complain(bad, r.host_id):
-                actions += trust.ban(self.cluster, task, bad, now)
+            actions += trust.complain(self.cluster, task, bad, r.host_id, now)
+        if r.misled:
+            actions += trust.misled(self.cluster, task, r.host_id, r.misled, now)
+        record = tuple((p, task.record[p]) for p in r.disputed if p in task.record)
         actions += [Probe(h) for h in r.unreachable if h in self.hosts and self.hosts[h].alive]
         wait = self.cluster.budget(task).wait(now)
         lease: list[int] = []
         if r.claim and not wait:
-            claimants = origins.claimants(self.cluster, task)
-            if r.host_id in claimants:
-                lease = origins.grant(self.cluster, task, r.host_id, r.claim, len(claimants), now, r.urgent)
+            claimants = origins.claimants(self.cluster, task, r.host_id)
+            if claimants:
+                lease = origins.grant(
+                    self.cluster, task, r.host_id, r.claim, claimants, now, r.urgent, rate=r.rate
+                )
         reply = m.ReportReply(
-            lease=tuple(lease), interval=self.cluster.interval(), left=task.leases.left, not_before=wait
+            lease=tuple(lease),
+            interval=self.cluster.interval(),
+            left=task.leases.left,
+            not_before=wait,
+            record=record,
         )
         return reply, actions
+
+    def _fed(self, task: TaskState, r: m.Report, traffic: Traffic, now: float) -> None:
+        """Who fed this host since it last said."""
+        edges = []
+        for parent, nbytes in r.parents[:MOST]:
+            if parent in self.hosts and nbytes > 0:
+                task.flows.add(parent, r.host_id, nbytes)
+                edges.append((parent, nbytes, task.drawn_in(parent, r.host_id)))
+        seconds = now - traffic.told if traffic.told else 0.0
+        traffic.told = now
+        self.decisions.edges(task.task.id, r.host_id, edges, seconds, now, arm=task.arm)
+
+    def edges(self, task_id: str, most: int = 10_000) -> list[dict[str, Any]]:
+        """Who feeds whom in a task: `parent`, `child` (host ids), their nodes, `bytes`, most first."""
+        return views.edges(self.cluster, task_id, most)
 
     def verify(self, message: m.Verify) -> m.Verified:
         """Whether a peer's digests agree with the record. `pending`: the record has gaps still."""
@@ -175,9 +215,11 @@ class SchedulerCore:
         """What is due by time alone; call it a few times a second."""
         actions: list[Action] = []
         for task in self.tasks.values():
+            if task.suspects:
+                actions += trust.judge(self.cluster, task, now)
             for host, pieces in task.leases.expire(now).items():
                 log.info("task %.12s: lease of %s ran out", task.task.id, host)
-                if self.cluster.usable(task, host):
+                if self.cluster.alive(host):
                     revoked = tuple(bitset.members(pieces))
                     actions.append(Send(host, m.News(task.task.id, revoked=revoked)))
         busy: set[str] = set()

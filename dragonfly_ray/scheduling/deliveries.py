@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.model import Credentials, Host
 from dragonfly_ray.scheduling import origins
 from dragonfly_ray.scheduling.actions import Action, Send
 from dragonfly_ray.scheduling.cluster import ClusterState
+from dragonfly_ray.scheduling.flows import Flows
 from dragonfly_ray.scheduling.spec import SpecState
 from dragonfly_ray.scheduling.task import TaskState, Traffic
+
+log = logging.getLogger(__name__)
 
 MANIFEST_INLINE = 64 * 1024
 """A manifest up to this size travels with the delivery; a longer one goes from peer to peer."""
@@ -21,15 +25,14 @@ def start(cluster: ClusterState, state: SpecState, now: float) -> list[Action]:
     task = cluster.tasks[state.task_id]
     joining = [cluster.by_node[n] for n in state.open_nodes if cluster.alive_node(n)]
     helpers = [h for h in _helpers(cluster, state) if h not in joining]
-    known = set(task.participants)
-    for host in joining:
-        join(cluster, task, host, helper=False)
-    for host in helpers:
-        join(cluster, task, host, helper=True)
+    new = [h for h in (*joining, *helpers) if h not in task.participants]
+    known = len(task.participants)
+    join(cluster, task, dict.fromkeys(joining, False) | dict.fromkeys(helpers, True), now)
     actions: list[Action] = [
         Send(host, delivery(cluster, state, task, host, now)) for host in itertools.chain(joining, helpers)
     ]
-    actions += news_of_joined(cluster, task, [h for h in (*joining, *helpers) if h not in known], known)
+    if known:
+        actions += news_of_joined(cluster, task, new)
     for host in joining:
         record = state.nodes[cluster.hosts[host].host.node_id]
         if record.state == "waiting":
@@ -49,26 +52,46 @@ def _helpers(cluster: ClusterState, state: SpecState) -> list[str]:
     return []
 
 
-def join(cluster: ClusterState, task: TaskState, host: str, *, helper: bool) -> None:
-    task.participants[host] = task.participants.get(host, True) and helper
-    task.traffic.setdefault(host, Traffic())
-    task.graph.join(host, cluster.hosts[host].host.idc)
-    for holder in task.holders:
-        if holder not in task.graph and cluster.usable(task, holder):
-            task.graph.join(holder, cluster.hosts[holder].host.idc)
+def join(cluster: ClusterState, task: TaskState, hosts: Mapping[str, bool], now: float) -> None:
+    """Hosts take part; of each, whether it only helps. Whoever holds something already gets neighbours, too."""
+    if not task.participants:
+        task.flows = Flows()
+    for host, helper in hosts.items():
+        cluster.enlist(task, host, helper=helper)
+        task.traffic.setdefault(host, Traffic())
+    _shun(cluster, task, hosts, now)
+    aside = [h for h in task.aside if cluster.usable(task, h)]
+    task.aside.difference_update(aside)
+    task.aside.difference_update(hosts)
+    task.graph.join_all([(h, cluster.hosts[h].host.idc) for h in (*aside, *hosts)], now)
+
+
+def _shun(cluster: ClusterState, task: TaskState, hosts: Iterable[str], now: float) -> None:
+    """Those that were banned somewhere lately feed nobody, as long as there is somebody else."""
+    owners = {s.spec.source.node for s in task.specs.values()}
+    barred = [
+        h
+        for h in (*hosts, *task.aside)
+        if cluster.alive(h)
+        and cluster.evaluator.bars(cluster.hosts[h], now)
+        and cluster.hosts[h].host.node_id not in owners
+    ]
+    if barred and not task.able.issubset(barred):
+        for host in barred:
+            log.info("task %.12s: host %s was banned lately, nobody is sent to it", task.task.id, host)
+            task.shun(host)
+            cluster.recount(task, host)
 
 
 def delivery(cluster: ClusterState, state: SpecState, task: TaskState, host: str, now: float) -> m.Deliver:
     target = cluster.hosts[host].host
-    claimants = origins.claimants(cluster, task, state)
-    may_claim = host in claimants
+    claimants = origins.claimants(cluster, task, host, state)
+    may_claim = claimants > 0
     helper = task.participants.get(host, True)
     wait = cluster.budget(task).wait(now)
     lease: list[int] = []
     if may_claim and not wait and not state.small and not task.is_complete(host):
-        lease = origins.grant(
-            cluster, task, host, 2 * cluster.settings.origin.connections, len(claimants), now
-        )
+        lease = origins.grant(cluster, task, host, 2 * cluster.settings.origin.connections, claimants, now)
     inline = state.manifest if len(state.manifest) <= MANIFEST_INLINE else b""
     return m.Deliver(
         spec=state.spec,
@@ -103,14 +126,19 @@ def neighbours(
     )
 
 
-def news_of_joined(
-    cluster: ClusterState, task: TaskState, joined: list[str], to: Iterable[str]
-) -> list[Action]:
+def news_of_joined(cluster: ClusterState, task: TaskState, joined: list[str]) -> list[Action]:
+    """What the others must hear of their new neighbours."""
+    new = set(joined)
+    gained: dict[str, list[str]] = {}
+    for host in joined:
+        for other in task.graph.neighbours(host):
+            if other in task.participants and other not in new and cluster.alive(other):
+                gained.setdefault(other, []).append(host)
     actions: list[Action] = []
-    for host in to:
-        news = neighbours(cluster, task, host, joined)
-        if news and cluster.usable(task, host):
-            actions.append(Send(host, m.News(task.task.id, joined=news)))
+    for other, hosts in gained.items():
+        news = neighbours(cluster, task, other, hosts)
+        if news:
+            actions.append(Send(other, m.News(task.task.id, joined=news)))
     return actions
 
 
@@ -120,12 +148,11 @@ def deliver_late(cluster: ClusterState, state: SpecState, host: Host, now: float
     helper = record is None and host.id in task.participants
     if (record is None or record.terminal) and not helper:
         return []
-    known = [h for h in task.participants if h != host.id]
-    join(cluster, task, host.id, helper=helper)
+    join(cluster, task, {host.id: helper}, now)
     if record:
         record.state = "running"
         state.version += 1
     return [
         Send(host.id, delivery(cluster, state, task, host.id, now)),
-        *news_of_joined(cluster, task, [host.id], known),
+        *news_of_joined(cluster, task, [host.id]),
     ]

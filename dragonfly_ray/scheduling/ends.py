@@ -24,30 +24,36 @@ def fail(cluster: ClusterState, state: SpecState, kind: str, message: str, now: 
 
 
 def fail_task(cluster: ClusterState, task: TaskState, kind: str, message: str, now: float) -> list[Action]:
-    return [a for s in cluster.specs_of(task) for a in fail(cluster, s, kind, message, now)]
+    return [a for s in list(task.specs.values()) for a in fail(cluster, s, kind, message, now)]
 
 
 def maybe_end(cluster: ClusterState, state: SpecState, now: float) -> list[Action]:
     state.version += 1
-    if state.open_nodes or state.phase == "ended":
+    if state.unfinished or state.phase == "ended":
         return []
     state.phase, state.ended_at = "ended", now
+    cluster.settled(state)
     state.content = b""
     state.credentials = Credentials()
     task = cluster.tasks.get(state.task_id)
-    if task is None or cluster.specs_of(task):
+    if task is None or task.specs:
         return []
     done = m.Cancel(state.spec.id, "done", "")
     actions: list[Action] = [
-        Send(h, done) for h, helper in task.participants.items() if helper and cluster.usable(task, h)
+        Send(h, done) for h, helper in task.participants.items() if helper and cluster.alive(h)
     ]
     for host in task.participants:
         task.leases.drop(host)
         if host in task.graph and not task.is_complete(host):
-            task.graph.leave(host)
-    task.participants.clear()
+            task.graph.leave(host, now)
+            if host in task.holders:
+                task.aside.add(host)
+    cluster.discharge(task, list(task.participants))
     task.traffic.clear()
     task.complaints.clear()
+    task.suspects.clear()
+    task.misled.clear()
+    task.pardon()
     return actions
 
 

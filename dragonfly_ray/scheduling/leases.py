@@ -32,6 +32,10 @@ class LeaseTable:
         self.timeout = timeout
         self._units = [*units, count] if units else []
         self._holders: dict[str, _Holder] = {}
+        """Those that hold something; an entry goes with its last piece."""
+        self._owners: dict[int, str] = {}
+        """Leased piece -> its holder."""
+        self.leased = 0
         self.granted = 0
 
     @property
@@ -40,43 +44,47 @@ class LeaseTable:
         return self.free.bit_count()
 
     @property
-    def leased(self) -> int:
-        found = 0
-        for holder in self._holders.values():
-            found |= holder.pieces
-        return found
+    def holders(self) -> int:
+        """How many hosts have a lease."""
+        return len(self._holders)
 
     def held_by(self, host: str) -> int:
         holder = self._holders.get(host)
         return holder.pieces if holder else 0
 
     def claim(
-        self, host: str, most: int, claimants: int, now: float, urgent: Iterable[int] = ()
+        self, host: str, most: int, claimants: int, now: float, urgent: Iterable[int] = (), *, has: int = 0
     ) -> list[int]:
-        """Up to `most` pieces for `host`, `urgent` ones first, then in order; `claimants` share the rest."""
-        if most <= 0 or not self.free:
+        """Up to `most` pieces for `host`, `urgent` ones first, then in order; `claimants` share the rest.
+
+        `has`: pieces that it needs no more, though others cannot have them from it.
+        """
+        free = self.free & ~has
+        if most <= 0 or not free:
             return []
         if self._units:
-            pieces = self._whole_unit()
+            pieces = self._whole_unit(free)
         else:
             left = self.left
             fair = 1 if left <= max(TAIL * self.count, claimants) else max(1, left // (2 * max(1, claimants)))
-            wanted = next((p for p in urgent if self.free >> p & 1), None)
-            first = bitset.lowest(self.free) if wanted is None else wanted
-            pieces = range(first, first + bitset.run_from(self.free, first, min(most, fair)))
+            wanted = next((p for p in urgent if free >> p & 1), None)
+            first = bitset.lowest(free) if wanted is None else wanted
+            pieces = range(first, first + bitset.run_from(free, first, min(most, fair)))
         taken = bitset.of(pieces)
         self.free &= ~taken
+        self.leased |= taken
         holder = self._holders.setdefault(host, _Holder())
         holder.pieces |= taken
         holder.since = now
+        self._owners.update(dict.fromkeys(pieces, host))
         self.granted += len(pieces)
         return list(pieces)
 
-    def _whole_unit(self) -> range:
-        first = bitset.lowest(self.free)
+    def _whole_unit(self, free: int) -> range:
+        first = bitset.lowest(free)
         for start, stop in zip(self._units, self._units[1:], strict=False):
             if start <= first < stop:
-                return range(first, first + bitset.run_from(self.free, first, stop - first))
+                return range(first, first + bitset.run_from(free, first, stop - first))
         return range(first, first + 1)
 
     def progress(self, host: str, now: float) -> None:
@@ -87,8 +95,7 @@ class LeaseTable:
     def done(self, pieces: int) -> None:
         """Somebody has them now."""
         self.free &= ~pieces
-        for holder in self._holders.values():
-            holder.pieces &= ~pieces
+        self._end(pieces)
 
     def lost(self, pieces: int) -> None:
         """Nobody has them any more, and nobody is fetching them."""
@@ -96,19 +103,25 @@ class LeaseTable:
 
     def release(self, host: str, pieces: Iterable[int]) -> None:
         """Given back, by the holder or from it."""
-        holder = self._holders.get(host)
-        if holder:
-            back = bitset.of(pieces) & holder.pieces
-            holder.pieces &= ~back
-            self.free |= back
+        back = bitset.of(pieces) & self.held_by(host)
+        self._end(back)
+        self.free |= back
 
     def drop(self, host: str) -> int:
         """The holder is gone: everything that it held is free again."""
-        holder = self._holders.pop(host, None)
-        if holder is None:
-            return 0
-        self.free |= holder.pieces
-        return holder.pieces
+        held = self.held_by(host)
+        self._end(held)
+        self.free |= held
+        return held
+
+    def _end(self, pieces: int) -> None:
+        for piece in bitset.members(pieces & self.leased):
+            host = self._owners.pop(piece)
+            holder = self._holders[host]
+            holder.pieces &= ~(1 << piece)
+            if not holder.pieces:
+                del self._holders[host]
+        self.leased &= ~pieces
 
     def postpone(self, until: float) -> None:
         """The origin asked for patience: no lease runs out before `until` plus its time-out."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from dragonfly_ray import messages as m
 from dragonfly_ray.scheduling import deliveries, ends, resolving
 from dragonfly_ray.scheduling.actions import Action, Probe, Send, Verdict
@@ -24,7 +26,7 @@ def probed(
     if verdict == "died":
         if state.alive:
             state.last_seen = now
-        actions = forget(cluster, host_id)
+        actions = forget(cluster, host_id, now)
         for spec in cluster.specs.values():
             record = spec.nodes.get(state.host.node_id)
             if record and record.state == "running":
@@ -34,7 +36,7 @@ def probed(
                 actions += resolving.resolve_failed(cluster, spec.spec.id, now)
         return actions
     if verdict == "silent" and now - state.last_seen < cluster.settings.scheduler.silent_after:
-        return forget(cluster, host_id) if state.alive else []
+        return forget(cluster, host_id, now) if state.alive else []
     why = "the node has left the cluster" if verdict == "gone" else "no word from the node"
     return _lost(cluster, host_id, f"{state.host.name or state.host.node_id}: {why}", now)
 
@@ -49,7 +51,7 @@ def node_gone(cluster: ClusterState, node: str, now: float) -> list[Action]:
 
 def _lost(cluster: ClusterState, host_id: str, why: str, now: float) -> list[Action]:
     node = cluster.hosts[host_id].host.node_id
-    return [*forget(cluster, host_id), *fail_nodes(cluster, node, why, now)]
+    return [*forget(cluster, host_id, now), *fail_nodes(cluster, node, why, now)]
 
 
 def fail_nodes(cluster: ClusterState, node: str, why: str, now: float) -> list[Action]:
@@ -63,7 +65,7 @@ def fail_nodes(cluster: ClusterState, node: str, why: str, now: float) -> list[A
     return actions
 
 
-def forget(cluster: ClusterState, host_id: str, *, leave: bool = True) -> list[Action]:
+def forget(cluster: ClusterState, host_id: str, now: float, *, leave: bool = True) -> list[Action]:
     """Nobody shall wait for this host any more; what only it had must be fetched again."""
     cluster.hosts[host_id].alive = False
     actions: list[Action] = []
@@ -71,17 +73,27 @@ def forget(cluster: ClusterState, host_id: str, *, leave: bool = True) -> list[A
         was = host_id in task.participants or host_id in task.holders
         task.drop(host_id)
         task.manifest_holders.discard(host_id)
+        cluster.recount(task, host_id)
         if host_id not in task.graph:
             continue
         near = list(task.graph.neighbours(host_id))
         if leave:
-            for other, gained in task.graph.leave(host_id).items():
+            for other, gained in task.graph.leave(host_id, now).items():
                 news = deliveries.neighbours(cluster, task, other, gained)
                 actions.append(Send(other, m.News(task.task.id, joined=news)))
         if was:
             left = m.News(task.task.id, left=(host_id,))
-            actions += [Send(h, left) for h in near if h in task.participants and cluster.usable(task, h)]
+            actions += [Send(h, left) for h in near if h in task.participants and cluster.alive(h)]
     return actions
+
+
+def expect(cluster: ClusterState, nodes: Iterable[str], now: float) -> None:
+    """These nodes are about to be waited for. Where nobody waited until now, silence counts from here."""
+    waited = {n for s in cluster.specs.values() if s.phase != "ended" for n in s.open_nodes}
+    for node in nodes:
+        host = cluster.hosts.get(cluster.by_node.get(node, ""))
+        if host and node not in waited:
+            host.last_seen = max(host.last_seen, now)
 
 
 def watch(cluster: ClusterState, node: str, now: float) -> list[Action]:

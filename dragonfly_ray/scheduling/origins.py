@@ -14,21 +14,26 @@ from dragonfly_ray.scheduling.task import TaskState
 log = logging.getLogger(__name__)
 
 
-def claimants(cluster: ClusterState, task: TaskState, state: SpecState | None = None) -> list[str]:
-    """The hosts that may go to the origin for this task."""
-    specs = [state] if state else cluster.specs_of(task)
+def claimants(cluster: ClusterState, task: TaskState, host: str, state: SpecState | None = None) -> int:
+    """How many hosts may go to the origin for this task, where `host` is one of them; 0: it may not."""
+    specs = [state] if state else task.specs.values()
     owner = next((s.spec.source.node for s in specs if s.spec.source.node), "")
-    live = [h for h in task.participants if cluster.usable(task, h)]
+    if not task.able and host in task.participants and cluster.alive(host):
+        return 1  # whoever is left may try, whatever it did
+    if host not in task.able:
+        return 0
     if owner:
-        return [h for h in live if cluster.hosts[h].host.node_id == owner]
-    seeds = [h for h in live if cluster.hosts[h].host.seed]
+        return int(cluster.hosts[host].host.node_id == owner)
     if any(cluster.seeds_only(s) for s in specs):
-        if not seeds and len(live) > 0:
-            log.warning("task %.12s: no seed left, two targets take over at the origin", task.task.id)
-        return seeds or sorted(live)[:2]
+        if task.able_seeds:
+            return len(task.able_seeds) if host in task.able_seeds else 0
+        if host not in task.deputies():
+            return 0
+        log.warning("task %.12s: no seed left, two targets take over at the origin", task.task.id)
+        return len(task.deputies())
     if cluster.settings.origin.policy == "targets":
-        return [h for h in live if not task.participants[h]]
-    return live
+        return 0 if host in task.able_helpers else len(task.able) - len(task.able_helpers)
+    return len(task.able)
 
 
 def grant(
@@ -39,16 +44,31 @@ def grant(
     claimants: int,
     now: float,
     urgent: Iterable[int] = (),
+    *,
+    rate: float = 0.0,
 ) -> list[int]:
-    if most <= 0 or not task.leases.free:
+    """Pieces that `host` shall fetch from the origin now, as far as the origin's budget allows."""
+    leases = task.leases
+    if most <= 0 or not leases.free:
         return []
-    active = {h for h in task.participants if task.leases.held_by(h)}
     room = cluster.budget(task).allowed(now) // cluster.settings.origin.connections
-    if host not in active and len(active) >= max(1, room):
+    if not leases.held_by(host) and leases.holders >= max(1, room):
         return []
-    pieces = task.leases.claim(host, most, claimants, now, urgent)
+    left = leases.left
+    has = task.holders.get(host, 0) if host in task.banned else 0
+    pieces = leases.claim(host, most, claimants, now, urgent, has=has)
     if pieces:
-        cluster.decisions.lease(task.task.id, host, pieces, now)
+        cluster.decisions.lease(
+            task.task.id,
+            host,
+            pieces,
+            now,
+            arm=task.arm,
+            rate=rate,
+            asked=most,
+            claimants=claimants,
+            left=left,
+        )
     return pieces
 
 
@@ -68,5 +88,5 @@ def patience(cluster: ClusterState, key: str, seconds: float, now: float) -> lis
         cluster.budget(task).complained(seconds, now)
         task.leases.postpone(now + seconds)
         news = m.News(task.task.id, not_before=seconds)
-        actions += [Send(h, news) for h in task.participants if cluster.usable(task, h)]
+        actions += [Send(h, news) for h in task.participants if cluster.alive(h)]
     return actions

@@ -53,10 +53,9 @@ def resolved(cluster: ClusterState, spec_id: str, answer: m.Resolved, now: float
         text = f"{answer.task.url}: is a directory; a digest is for one file"
         return ends.fail(cluster, state, "invalid-request", text, now)
     task = cluster.task(answer.task, state.spec.source.url, answer.units)
-    state.task_id, state.content, state.digests = answer.task.id, answer.content, answer.digests
+    state.content, state.digests = answer.content, answer.digests
     state.manifest, state.beside = answer.manifest, answer.beside
-    state.phase = "running"
-    state.version += 1
+    cluster.running(state, task)
     task.manifest_holders.add(state.resolver)
     # Small content came along: its digests are the record.
     learnt = trust.learnt(cluster, task, *task.learn_all(state.resolver, answer.digests, task.everything))
@@ -97,7 +96,7 @@ def origin_failed(cluster: ClusterState, message: m.OriginFailed, now: float) ->
 def _changed(cluster: ClusterState, task: TaskState, message: m.OriginFailed, now: float) -> list[Action]:
     """Other content at the same URL: everything starts again with a new resolve, once."""
     actions: list[Action] = []
-    for state in cluster.specs_of(task):
+    for state in list(task.specs.values()):
         if state.attempts > 1:
             actions += ends.fail(cluster, state, message.kind, message.message, now)
             continue
@@ -106,6 +105,7 @@ def _changed(cluster: ClusterState, task: TaskState, message: m.OriginFailed, no
         for record in state.nodes.values():
             if not record.terminal:
                 record.state = "waiting"
+        cluster.settled(state)
         state.phase, state.task_id, state.content = "resolving", "", b""
         state.version += 1
         actions += resolve(cluster, state, now)

@@ -55,10 +55,13 @@ class SpecState:
     version: int = 0
     """Grows with every change, so that a watcher can wait for the next."""
     tried: set[str] = field(default_factory=set)
+    unfinished: int = 0
+    """Nodes whose outcome is open."""
 
     @classmethod
     def new(cls, spec: Spec, credentials: Credentials, now: float) -> SpecState:
-        return cls(spec, credentials, {n: NodeRecord() for n in spec.targets}, heartbeat=now, submitted=now)
+        nodes = {n: NodeRecord() for n in spec.targets}
+        return cls(spec, credentials, nodes, heartbeat=now, submitted=now, unfinished=len(nodes))
 
     @property
     def small(self) -> bool:
@@ -71,6 +74,7 @@ class SpecState:
 
     def end_node(self, node: str, ended: Ended) -> None:
         record = self.nodes[node]
+        self.unfinished -= not record.terminal
         record.state = "done" if ended.ok else "failed"
         for name in ("path", "size", "seconds", "bytes_origin", "bytes_peers", "bytes_cache", "bytes_small"):
             setattr(record, name, getattr(ended, name))
@@ -78,4 +82,5 @@ class SpecState:
 
     def fail_node(self, node: str, kind: str, message: str) -> None:
         record = self.nodes[node]
+        self.unfinished -= not record.terminal
         record.state, record.kind, record.message = "failed", kind, message

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from dragonfly_ray.model import DIGEST_SIZE, Task, root_digest
 from dragonfly_ray.scheduling import bits as bitset
+from dragonfly_ray.scheduling.decisions import arm_of
+from dragonfly_ray.scheduling.flows import Flows
 from dragonfly_ray.scheduling.graph import Graph
 from dragonfly_ray.scheduling.leases import LeaseTable
+from dragonfly_ray.scheduling.spec import SpecState
 
 BAN_AFTER = 2
 """Complaints of corrupted bytes, from different hosts, before the sender is banned."""
@@ -23,10 +28,18 @@ class Traffic:
     peers: int = 0
     cache: int = 0
     small: int = 0
+    told: float = 0.0
+    """When it last said from whom."""
 
     @property
     def total(self) -> int:
         return self.origin + self.peers + self.cache + self.small
+
+
+@dataclass(slots=True)
+class Suspicion:
+    since: float
+    by: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -46,40 +59,120 @@ class TaskState:
     banned: set[str] = field(default_factory=set)
     complaints: dict[str, set[str]] = field(default_factory=dict)
     disputed: dict[int, list[tuple[str, bytes]]] = field(default_factory=dict)
+    suspects: dict[tuple[str, int], Suspicion] = field(default_factory=dict)
+    """(host, piece): it said what the record denies, and may still say who misled it."""
+    misled: dict[int, set[str]] = field(default_factory=dict)
+    """Piece -> those who said that they were misled about it."""
     failing_since: float | None = None
     failures: int = 0
     manifest_holders: set[str] = field(default_factory=set)
+    specs: dict[str, SpecState] = field(default_factory=dict)
+    """The distributions of it that are running, by id."""
+    able: set[str] = field(default_factory=set)
+    """The participants that live and are not banned."""
+    able_seeds: set[str] = field(default_factory=set)
+    able_helpers: set[str] = field(default_factory=set)
+    aside: set[str] = field(default_factory=set)
+    """Holders that are not in the graph yet."""
+    shunned: set[str] = field(default_factory=set)
+    """Those of the banned that did wrong elsewhere: until this task comes to rest."""
+    flows: Flows = field(default_factory=Flows)
+    drawn: dict[str, int] = field(default_factory=dict)
+    """host -> the number of the decision that drew its neighbours."""
+    repaired: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Edges drawn later than both of their hosts, in both directions."""
+    arm: int = 0
+    everything: int = 0
+    _copies: array[int] = field(default_factory=lambda: array("I"))
+    """Piece -> how many holders have it that are not banned."""
+    _somewhere: int = 0
+    _recorded: int = 0
+    """The pieces whose digest is known."""
+    _deputies: tuple[str, ...] = ()
+    _root: bytes | None = None
 
-    @property
-    def everything(self) -> int:
-        return bitset.full(self.task.pieces)
+    def __post_init__(self) -> None:
+        self.arm = arm_of(self.task.id)
+        self.everything = bitset.full(self.task.pieces)
+        self._copies = array("I", bytes(4 * self.task.pieces))
 
     def is_complete(self, host: str) -> bool:
         return self.holders.get(host, 0) == self.everything
 
+    # --- who can do something ---------------------------------------------------------------
+
+    def enable(self, host: str, *, seed: bool) -> None:
+        self.able.add(host)
+        (self.able_seeds.add if seed else self.able_seeds.discard)(host)
+        (self.able_helpers.add if self.participants[host] else self.able_helpers.discard)(host)
+        self._deputies = ()
+
+    def disable(self, host: str) -> None:
+        for able in (self.able, self.able_seeds, self.able_helpers):
+            able.discard(host)
+        self._deputies = ()
+
+    def deputies(self) -> tuple[str, ...]:
+        """The two that go to the origin where only seeds may and none is left."""
+        if not self._deputies:
+            self._deputies = tuple(heapq.nsmallest(2, self.able))
+        return self._deputies
+
+    # --- who has what -----------------------------------------------------------------------
+
     def somewhere(self) -> int:
         """The pieces that some holder has which is not banned."""
-        found = 0
-        for host, held in self.holders.items():
-            if host not in self.banned:
-                found |= held
-        return found
+        return self._somewhere
 
     def hold(self, host: str, pieces: int) -> None:
-        self.holders[host] = self.holders.get(host, 0) | pieces
+        before = self.holders.get(host, 0)
+        held = before | pieces
+        # One number for all that are complete, not one each.
+        self.holders[host] = self.everything if held == self.everything else held
+        if host not in self.graph:
+            self.aside.add(host)
         if host not in self.banned:
-            self.leases.done(pieces)
+            self._count(pieces & ~before, 1)
+            # What nobody read from the origin is not done, whatever they say that they have.
+            self.leases.done(pieces & self._recorded)
 
     def drop(self, host: str, pieces: int | None = None) -> None:
         """`host` has lost `pieces` (all: None): what nobody else has must come from the origin again."""
+        lost = self._unhold(host, pieces)
+        if pieces is None:
+            self.leases.drop(host)
+        self.leases.lost(lost & ~self.somewhere())
+
+    def discard(self, pieces: int) -> list[str]:
+        """Nobody keeps these; those who had some of them."""
+        had = [host for host, held in self.holders.items() if held & pieces]
+        for host in had:
+            self._unhold(host, pieces)
+        self.leases.lost(pieces)
+        return had
+
+    def _unhold(self, host: str, pieces: int | None) -> int:
         before = self.holders.get(host, 0)
         lost = before if pieces is None else before & pieces
         if pieces is None:
             self.holders.pop(host, None)
-            self.leases.drop(host)
+            self.aside.discard(host)
         else:
             self.holders[host] = before & ~lost
-        self.leases.lost(lost & ~self.somewhere())
+        if host not in self.banned:
+            self._count(lost, -1)
+        return lost
+
+    def _count(self, pieces: int, step: int) -> None:
+        copies = self._copies
+        for piece in bitset.members(pieces):
+            copies[piece] += step
+            if not copies[piece]:
+                self._somewhere &= ~(1 << piece)
+        if step > 0:
+            self._somewhere |= pieces
+
+    # --- digests ----------------------------------------------------------------------------
 
     def learn(self, host: str, digests: Iterable[tuple[int, bytes]]) -> tuple[list[int], list[str]]:
         """Enters digests in the record.
@@ -94,11 +187,16 @@ class TaskState:
             known = self.record.get(piece)
             if known is None:
                 self.record[piece] = digest
+                self._root = None
+                self._recorded |= 1 << piece
+                self.leases.done(1 << piece & self._somewhere)
                 liars += [h for h, other in self.disputed.pop(piece, []) if other != digest]
             elif known != digest:
-                holders = [(h, known) for h, held in self.holders.items() if held >> piece & 1 and h != host]
-                self.disputed[piece] = [*holders[:1], (host, digest)]
+                holders = ((h, known) for h, held in self.holders.items() if held >> piece & 1 and h != host)
+                self.disputed[piece] = [*itertools.islice(holders, 1), (host, digest)]
                 del self.record[piece]
+                self._recorded &= ~(1 << piece)
+                self._root = None
                 dropped.append(piece)
         return dropped, liars
 
@@ -112,21 +210,46 @@ class TaskState:
         return len(said) >= min(BAN_AFTER, max(1, others))
 
     def ban(self, host: str) -> None:
+        if host in self.banned:
+            return
+        held = self.holders.get(host, 0)
+        self._count(held, -1)
         self.banned.add(host)
-        alone = self.holders.get(host, 0) & ~self.somewhere()
+        self.aside.discard(host)
         self.leases.drop(host)
-        self.leases.lost(alone)
+        self.leases.lost(held & ~self.somewhere())
+
+    def shun(self, host: str) -> None:
+        """Banned for what it did elsewhere; until `pardon`."""
+        if host not in self.banned:
+            self.ban(host)
+            self.shunned.add(host)
+
+    def pardon(self) -> None:
+        """Those that were shunned count again."""
+        for host in self.shunned:
+            self.banned.discard(host)
+            if host in self.holders:
+                held = self.holders.pop(host)
+                self.hold(host, held)
+        self.shunned.clear()
+
+    def drawn_in(self, a: str, b: str) -> int:
+        """The number of the decision that drew the edge of two hosts; 0: unknown."""
+        return self.repaired.get((a, b)) or self.drawn.get(self.graph.drawer(a, b), 0)
 
     def root(self) -> bytes | None:
         """The digest over the whole record; None while it has gaps."""
         if len(self.record) < self.task.pieces:
             return None
-        return root_digest([self.record[i] for i in range(self.task.pieces)])
+        if self._root is None:
+            self._root = root_digest([self.record[i] for i in range(self.task.pieces)])
+        return self._root
 
     def gaps(self, most: int) -> tuple[int, ...]:
-        """Up to `most` pieces whose digest is not known."""
-        missing = (i for i in range(self.task.pieces) if i not in self.record)
-        return tuple(itertools.islice(missing, most))
+        """Up to `most` pieces whose digest is not known, and that nobody will read from the origin."""
+        missing = self.everything & ~self._recorded & ~self.leases.free & ~self.leases.leased
+        return tuple(itertools.islice(bitset.members(missing), most))
 
     def digests(self) -> bytes:
         blank = bytes(DIGEST_SIZE)
@@ -142,7 +265,13 @@ class TaskState:
 
 
 def new_task(
-    task: Task, *, timeout: float, everybody: int, degree: int, origin: str, units: Sequence[int] = ()
+    task: Task,
+    *,
+    timeout: float,
+    everybody: int,
+    degree: int,
+    origin: str,
+    units: Sequence[int] = (),
 ) -> TaskState:
     leases = LeaseTable(task.pieces, free=bitset.full(task.pieces), timeout=timeout, units=units)
     return TaskState(task, leases, Graph(everybody=everybody, degree=degree), origin)

@@ -3,43 +3,89 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling.actions import Action, Send
 from dragonfly_ray.scheduling.cluster import ClusterState
-from dragonfly_ray.scheduling.task import TaskState
+from dragonfly_ray.scheduling.task import Suspicion, TaskState
 
 log = logging.getLogger(__name__)
 
 MOST_GAPS = 4096
+GRACE = 2.0
+"""Seconds in which a host that spread a wrong digest can say who misled it."""
 
 
-def learnt(cluster: ClusterState, task: TaskState, dropped: list[int], liars: list[str]) -> list[Action]:
+def learnt(
+    cluster: ClusterState, task: TaskState, dropped: list[int], liars: list[str], now: float
+) -> list[Action]:
     """Two digests for one piece: nobody keeps either."""
     actions: list[Action] = []
     if dropped:
         log.warning("task %.12s: two digests for pieces %s, both dropped", task.task.id, dropped)
-        bits = bitset.of(dropped)
-        for host in list(task.holders):
-            if task.holders[host] & bits:
-                task.holders[host] &= ~bits
-                if cluster.usable(task, host):
-                    actions.append(Send(host, m.News(task.task.id, discard=tuple(dropped))))
-        task.leases.lost(bits)
+        news = m.News(task.task.id, discard=tuple(dropped))
+        actions += [Send(h, news) for h in task.discard(bitset.of(dropped)) if cluster.alive(h)]
     for liar in liars:
-        actions += ban(cluster, task, liar, 0.0)
+        actions += ban(cluster, task, liar, now)
+    return actions
+
+
+def complain(cluster: ClusterState, task: TaskState, about: str, by: str, now: float) -> list[Action]:
+    """`by` got bytes from `about` that were not what it promised."""
+    first = by not in task.complaints.get(about, ())
+    banned = task.complain(about, by)
+    if first and about in cluster.hosts and about != by:
+        cluster.hosts[about].complained(now)
+    return ban(cluster, task, about, now) if banned else []
+
+
+def misled(
+    cluster: ClusterState, task: TaskState, by: str, said: Iterable[tuple[str, int]], now: float
+) -> list[Action]:
+    """`by` heard of hosts what the record denies. They are told, and may have been misled themselves."""
+    actions: list[Action] = []
+    for about, piece in said:
+        digest = task.record.get(piece)
+        if digest is None or about == by:
+            continue
+        task.misled.setdefault(piece, set()).add(by)
+        if not cluster.usable(task, about):
+            continue
+        found = task.suspects.get((about, piece))
+        if found is None:
+            found = task.suspects[about, piece] = Suspicion(now)
+            actions.append(Send(about, m.News(task.task.id, record=((piece, digest),))))
+        found.by.add(by)
+    return actions
+
+
+def judge(cluster: ClusterState, task: TaskState, now: float) -> list[Action]:
+    """Whoever spread what the record denies, and names nobody that it had it from, made it up."""
+    actions: list[Action] = []
+    for (about, piece), suspicion in list(task.suspects.items()):
+        if now - suspicion.since < GRACE:
+            continue
+        del task.suspects[about, piece]
+        if about not in task.misled.get(piece, ()):
+            for by in suspicion.by:
+                actions += complain(cluster, task, about, by, now)
     return actions
 
 
 def ban(cluster: ClusterState, task: TaskState, host: str, now: float) -> list[Action]:
-    if host in task.banned:
+    if host in task.banned and host not in task.shunned:
         return []
     log.warning("task %.12s: host %s banned, its bytes do not match their digests", task.task.id, host)
+    task.shunned.discard(host)
     task.ban(host)
-    cluster.decisions.ban(task.task.id, host, now)
+    cluster.recount(task, host)
+    if host in cluster.hosts:
+        cluster.hosts[host].banned(now)
+    cluster.decisions.ban(task.task.id, host, now, arm=task.arm)
     news = m.News(task.task.id, banned=(host,))
-    return [Send(h, news) for h in task.participants if h != host and cluster.usable(task, h)]
+    return [Send(h, news) for h in task.participants if h != host and cluster.alive(h)]
 
 
 def verify(cluster: ClusterState, message: m.Verify) -> m.Verified:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from typing import Any
 
 from dragonfly_ray.scheduling.cluster import ClusterState
@@ -61,3 +62,27 @@ def held(cluster: ClusterState, source_id: str) -> dict[str, list[str]]:
                 if cluster.usable(task, host):
                     found.setdefault(cluster.hosts[host].host.node_id, []).append(task.task.id)
     return found
+
+
+def edges(cluster: ClusterState, task_id: str, most: int) -> list[dict[str, Any]]:
+    """Who feeds whom: the `most` edges that carried most, and the decision that drew each."""
+    task = cluster.tasks.get(task_id)
+    if task is None:
+        return []
+    heaviest = heapq.nlargest(most, task.flows, key=lambda edge: edge[2])
+    return [
+        {
+            "parent": parent,
+            "child": child,
+            "parent_node": _node(cluster, parent),
+            "child_node": _node(cluster, child),
+            "bytes": nbytes,
+            "decision": task.drawn_in(parent, child),
+        }
+        for parent, child, nbytes in heaviest
+    ]
+
+
+def _node(cluster: ClusterState, host: str) -> str:
+    known = cluster.hosts.get(host)
+    return known.host.node_id if known else ""

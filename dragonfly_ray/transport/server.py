@@ -169,6 +169,11 @@ class UploadServer:
     def connections(self) -> int:
         return len(self._children)
 
+    @property
+    def sending(self) -> int:
+        """Children that wait for something of what they asked for, or are getting it."""
+        return sum(bool(c.rest or c.head or c.jobs) for c in list(self._children.values()))
+
     # --- the listening thread ---------------------------------------------------------------
 
     def _listen(self) -> None:

@@ -11,6 +11,7 @@ from dragonfly_ray import messages as m
 from dragonfly_ray.config import OriginSettings, Settings
 from dragonfly_ray.model import Credentials, Endpoint, Entry, Host, Manifest, PieceTable, Source, Task, digest
 from dragonfly_ray.scheduling.core import Action, Ask, Probe, SchedulerCore, Send
+from dragonfly_ray.scheduling.evaluator import BalancedEvaluator, Facts
 
 T = TypeVar("T")
 PIECES = 100
@@ -177,6 +178,18 @@ def test_a_silent_host_is_probed_then_lost() -> None:
     assert cluster.view()["phase"] == "ended"
 
 
+def test_a_host_that_nobody_asked_for_long_is_not_taken_for_lost() -> None:
+    cluster = Cluster(host(i) for i in range(2))
+    cluster.now += 1000.0  # idle: no word was due
+    cluster.submit([0, 1])
+    cluster.now += 0.25
+    assert cluster.core.tick(cluster.now) == []
+    cluster.now += 3.0
+    assert {a.host for a in cluster.core.tick(cluster.now) if isinstance(a, Probe)} == {"h0", "h1"}
+    cluster.do(cluster.core.probed("h0", "silent", cluster.now))
+    assert {n["state"] for n in cluster.view()["nodes"].values()} == {"waiting"}  # type: ignore[attr-defined]
+
+
 def test_a_peer_that_died_gets_its_delivery_again_when_it_is_back() -> None:
     cluster = started(2)
     cluster.do(cluster.core.probed("h0", "died", cluster.now))
@@ -304,3 +317,219 @@ def test_evicted_content_is_not_offered_any_more() -> None:
     assert cluster.core.where(SOURCE.id)["n0"] == 1.0
     cluster.core.evicted("h0", TASK.id)
     assert "n0" not in cluster.core.where(SOURCE.id)
+
+
+# --- parents ------------------------------------------------------------------------------------
+
+
+def banned_elsewhere(*numbers: int, count: int = 4) -> Cluster:
+    cluster = Cluster(host(i) for i in range(count))
+    for number in numbers:
+        cluster.core.hosts[f"h{number}"].banned(cluster.now)
+    return cluster
+
+
+def test_a_host_that_was_banned_lately_gets_everything_and_feeds_nobody() -> None:
+    cluster = banned_elsewhere(0)
+    cluster.submit(range(4))
+    cluster.resolved()
+    known = {n: [o.host.id for o in cluster.sent(m.Deliver, n)[0].neighbours] for n in range(4)}
+    assert known == {0: ["h1", "h2", "h3"], 1: ["h2", "h3"], 2: ["h1", "h3"], 3: ["h1", "h2"]}
+    assert not cluster.sent(m.Deliver, 0)[0].may_claim
+    assert cluster.report(0, claim=4).lease == ()
+    cluster.report(0, got=tuple(range(PIECES)))
+    assert cluster.report(1, claim=4).lease, "what only it has is fetched again"
+    for number in range(4):
+        cluster.end(number)
+    assert cluster.view()["phase"] == "ended"
+    assert not cluster.core.tasks[TASK.id].banned, "until the task came to rest"
+
+
+def test_time_heals() -> None:
+    cluster = banned_elsewhere(0)
+    cluster.now += 3600.0
+    for number in range(4):
+        cluster.do(cluster.core.announce(m.Announce(host(number)), cluster.now))
+    cluster.submit(range(4))
+    cluster.resolved()
+    assert all(len(cluster.sent(m.Deliver, n)[0].neighbours) == 3 for n in range(4))
+
+
+def test_where_nobody_else_is_left_those_banned_elsewhere_go_to_the_origin() -> None:
+    cluster = banned_elsewhere(0, 1, count=2)
+    cluster.submit([0, 1])
+    cluster.resolved()
+    assert all(cluster.sent(m.Deliver, n)[0].may_claim for n in (0, 1))
+    cluster = banned_elsewhere(0, count=2)
+    cluster.submit([0, 1])
+    cluster.resolved()
+    cluster.do(cluster.core.probed("h1", "gone", cluster.now))
+    seen: list[int] = []
+    for _ in range(2 * PIECES):
+        lease = cluster.report(0, claim=4, got=tuple(seen), bytes_origin=len(seen)).lease
+        seen += lease
+    assert sorted(seen) == list(range(PIECES))
+
+
+def test_a_ban_is_remembered_in_other_tasks() -> None:
+    cluster = started(4)
+    for number in (1, 2):
+        cluster.report(number, bad=("h0",))
+    assert cluster.core.hosts["h0"].guilt(cluster.now) >= 1.0
+    cluster.do(cluster.core.announce(m.Announce(host(0, incarnation="2")), cluster.now))
+    assert cluster.core.hosts["h0"].guilt(cluster.now) >= 1.0, "a new process of it, too"
+
+
+def test_a_scheduler_asks_the_evaluator_that_it_was_given() -> None:
+    class Nobody(BalancedEvaluator):
+        policy = "nobody-but-h3/1"
+
+        def bars(self, host: Facts, now: float) -> bool:
+            return host.host.id != "h3"
+
+    cluster = Cluster([])
+    cluster.core = SchedulerCore(settings(), lambda task, host: b"grant", Nobody())
+    for number in range(4):
+        cluster.do(cluster.core.announce(m.Announce(host(number)), cluster.now))
+    cluster.submit(range(4))
+    cluster.resolved()
+    assert [o.host.id for o in cluster.sent(m.Deliver, 0)[0].neighbours] == ["h3"]
+    assert {d.policy for d in cluster.core.decisions.recent() if d.kind == "neighbours"} == {Nobody.policy}
+
+
+def large(count: int) -> Cluster:
+    zones = [Host(f"h{i}", f"n{i}", (Endpoint("10.0.0.1", 1),), idc=f"z{i % 2}", incarnation="1")
+             for i in range(count)]  # fmt: skip
+    cluster = Cluster(zones)
+    cluster.submit(range(count))
+    cluster.resolved()
+    return cluster
+
+
+def test_neighbours_in_a_large_task_are_few_and_both_sides_know() -> None:
+    cluster = large(200)
+    known = {n: {o.host.id for o in cluster.sent(m.Deliver, n)[0].neighbours} for n in range(200)}
+    assert all(40 <= len(k) <= 60 for k in known.values())
+    assert all(f"h{n}" in known[int(other[1:])] for n, k in known.items() for other in k)
+    before = len(cluster.said)
+    late = Host("h200", "n200", (Endpoint("10.0.0.1", 1),), idc="z0", incarnation="1")
+    cluster.do(cluster.core.announce(m.Announce(late), cluster.now))
+    cluster.submit([200], "late.0")
+    cluster.resolved("late.0")
+    news = [a for a in cluster.said[before:] if isinstance(a, Send) and isinstance(a.message, m.News)]
+    assert {a.host for a in news} == {o.host.id for o in cluster.sent(m.Deliver, 200)[0].neighbours}
+
+
+def test_edges_name_the_decision_that_drew_them() -> None:
+    cluster = large(100)
+    task = cluster.core.tasks[TASK.id]
+    child = 99
+    parents = [o.host.id for o in cluster.sent(m.Deliver, child)[0].neighbours][:3]
+    cluster.report(child, parents=tuple((p, 1000) for p in parents))
+    cluster.now += 2.0
+    cluster.report(child, parents=((parents[0], 500), ("stranger", 7)))
+    shown = cluster.core.edges(TASK.id)
+    assert (shown[0]["parent"], shown[0]["child"], shown[0]["bytes"]) == (parents[0], "h99", 1500)
+    assert sorted(e["bytes"] for e in shown) == [1000, 1000, 1500]
+    decisions = {d.id: d for d in cluster.core.decisions.recent(TASK.id)}
+    for edge in shown:
+        drew = decisions[edge["decision"]]
+        ends = {edge["parent"], edge["child"]}
+        assert drew.kind == "neighbours"
+        assert drew.host in ends
+        assert ends - {drew.host} <= set(drew.choice)
+        assert drew.policy == "balanced/1"
+        assert drew.arm == task.arm
+        assert set(drew.choice) <= set(drew.candidates) or len(drew.candidates) == 64
+        assert len(drew.features["values"]) == len(drew.features["names"]) * len(drew.candidates)
+        assert 0 < drew.probability <= 1
+    last = [d for d in decisions.values() if d.kind == "edges"][-1]
+    assert last.features["seconds"] == 2.0
+    assert last.choice == ((parents[0], 500, shown[0]["decision"]),)
+
+
+def test_every_lease_is_a_decision_with_its_grounds() -> None:
+    cluster = started(2)
+    lease = cluster.report(0, claim=3, rate=1e6).lease
+    last = [d for d in cluster.core.decisions.recent(TASK.id) if d.kind == "lease"][-1]
+    assert (last.host, last.choice) == ("h0", lease)
+    assert last.features["rate"] == 1e6
+    assert last.features["claimants"] == 2
+
+
+def test_what_is_counted_along_the_way_stays_true() -> None:
+    """The counters against a count of everything, after all that can happen to hosts."""
+    import random
+
+    rng = random.Random(3)
+    cluster = large(60)
+    core, task = cluster.core, cluster.core.tasks[TASK.id]
+    for step in range(600):
+        number, cluster.now = rng.randrange(60), cluster.now + 0.01
+        what = rng.randrange(8)
+        if what == 0 and step % 3 == 0:
+            verdict = rng.choice(["died", "silent", "gone"])
+            cluster.do(core.probed(f"h{number}", verdict, cluster.now))  # type: ignore[arg-type]
+        elif what == 1:
+            cluster.do(core.announce(m.Announce(host(number, incarnation=str(step))), cluster.now))
+        elif what == 2 and step % 20 == 0:
+            cluster.report(number, bad=(f"h{rng.randrange(60)}",))
+        elif what == 3:
+            cluster.report(number, lost=tuple(rng.sample(range(PIECES), 3)))
+        elif what == 4:
+            core.evicted(f"h{number}", TASK.id)
+        elif what == 5:
+            cluster.end(number, ok=rng.random() < 0.5)
+        else:
+            got = tuple(rng.sample(range(PIECES), 5))
+            read = tuple((p, digest(b"%d" % p)) for p in got if rng.random() < 0.7)
+            cluster.report(number, got=got, origin=read, claim=2, bytes_origin=step)
+        able = {h for h in task.participants if core.hosts[h].alive and h not in task.banned}
+        assert task.able == able
+        assert core.cluster.busy == sum(len(t.participants) for t in core.tasks.values())
+        held = 0
+        for holder, pieces in task.holders.items():
+            held |= 0 if holder in task.banned else pieces
+        assert task.somewhere() == held
+        spec = core.specs["s.0"]
+        assert spec.unfinished == len(spec.open_nodes)
+        assert task.specs == {s.spec.id: s for s in core.specs.values() if s.phase == "running"}
+        leased = 0
+        for holder in core.hosts:
+            assert not leased & task.leases.held_by(holder)
+            leased |= task.leases.held_by(holder)
+        assert task.leases.leased == leased
+        assert not task.leases.free & leased
+        recorded = sum(1 << p for p in task.record)
+        assert not (task.leases.free | leased) & held & recorded
+        assert task.leases.free | leased | held == task.everything, "no piece is forgotten"
+
+
+# --- what the record denies ---------------------------------------------------------------------
+
+
+def test_who_spread_what_the_record_denies_is_banned_unless_it_says_who_misled_it() -> None:
+    cluster = started(5)
+    good = digest(b"good")
+    cluster.report(0, got=(0,), origin=((0, good),))
+    assert cluster.report(4, disputed=(0, 1)).record == ((0, good),)
+    # h1 made it up; h2 had it from h1 and passed it on to h3 and h4.
+    for number in (3, 4):
+        cluster.report(number, misled=(("h2", 0), ("h1", 0)))
+    for number in (1, 2):
+        assert [n.record for n in cluster.sent(m.News, number) if n.record] == [((0, good),)]
+    cluster.report(2, lost=(0,), misled=(("h1", 0),))
+    cluster.do(cluster.core.tick(cluster.now))
+    assert not cluster.core.tasks[TASK.id].banned, "there is a moment to explain"
+    cluster.now += 2.1
+    cluster.do(cluster.core.tick(cluster.now))
+    assert cluster.core.tasks[TASK.id].banned == {"h1"}
+
+
+def test_one_voice_about_the_record_bans_nobody() -> None:
+    cluster = started(4)
+    cluster.report(0, got=(0,), origin=((0, digest(b"good")),))
+    cluster.report(1, misled=(("h0", 0), ("h2", 0), ("h2", 5)))
+    cluster.now += 3.0
+    cluster.do(cluster.core.tick(cluster.now))
+    assert not cluster.core.tasks[TASK.id].banned

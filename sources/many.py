@@ -1,0 +1,154 @@
+"""Many small files at once over a few kept connections: libcurl, whole bodies, straight into their buffers.
+
+Only for what goes well at the first try. A request that does not end in a plain 200 of the right
+length and version is handed back, and asked for again with all the care that a single file gets.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pycurl
+
+from dragonfly_ray.config import OriginSettings
+
+BUSY = (429, 503)
+WAIT = 1.0
+"""Seconds after which a quiet round looks whether it is still wanted."""
+
+
+@dataclass
+class Wanted:
+    """One whole file. `fits(etag, last_modified)`: whether these tell of the version that is meant."""
+
+    number: int
+    url: str
+    view: memoryview
+    fits: Callable[[str, str], bool]
+    status: int = 0
+    retry_after: str = ""
+    _at: int = 0
+    _good: bool = False
+    _headers: dict[str, str] = field(default_factory=dict)
+
+    def begin(self) -> None:
+        self._at, self._good, self.status = 0, False, 0
+        self._headers.clear()
+
+    def header(self, line: bytes) -> None:
+        if line.startswith(b"HTTP/"):
+            self._headers.clear()
+            self._good = line.split()[1:2] == [b"200"]
+        name, colon, value = line.partition(b":")
+        if colon:
+            self._headers[name.strip().lower().decode("latin-1")] = value.strip().decode("latin-1")
+
+    def body(self, data: bytes) -> int:
+        end = self._at + len(data)
+        if not self._good:
+            return len(data)  # an error page
+        if end > len(self.view):
+            return -1  # longer than it should be: libcurl gives the request up
+        self.view[self._at : end] = data
+        self._at = end
+        return len(data)
+
+    def end(self, status: int) -> bool:
+        """Whether all is as it should be."""
+        self.status = status
+        self.retry_after = self._headers.get("retry-after", "")
+        return (
+            self._good
+            and self._at == len(self.view)
+            and self.fits(self._headers.get("etag", ""), self._headers.get("last-modified", ""))
+        )
+
+
+class ManyFiles:
+    """For one thread at a time. Connections are kept between calls, `connections` at the most."""
+
+    def __init__(self, headers: Mapping[str, str], settings: OriginSettings) -> None:
+        self._headers = [f"{name}: {value}" for name, value in headers.items()]
+        self._settings = settings
+        self._multi = pycurl.CurlMulti()
+        self._idle: list[pycurl.Curl] = []
+
+    def fetch(
+        self, wanted: Sequence[Wanted], connections: int, progress: Callable[[int], None]
+    ) -> list[Wanted]:
+        """Fills the views. Returns those that did not go well, `status` 0 where no answer came.
+
+        After a 429 or 503 (`BUSY`) nothing further is asked. `progress` may raise, to end it.
+        """
+        todo, bad = deque(wanted), []
+        active: dict[pycurl.Curl, Wanted] = {}
+        try:
+            while todo or active:
+                while todo and len(active) < connections:
+                    self._begin(todo.popleft(), active)
+                self._multi.perform()
+                more = True
+                while more:
+                    left, good, failed = self._multi.info_read()
+                    more = left > 0
+                    for handle in [*good, *(h for h, _, _ in failed)]:
+                        done = self._end(handle, active)
+                        if done.end(handle.getinfo(pycurl.RESPONSE_CODE)):
+                            progress(len(done.view))
+                            continue
+                        bad.append(done)
+                        if done.status in BUSY:
+                            bad.extend(todo)
+                            todo.clear()
+                if active:
+                    self._multi.select(WAIT)
+                    progress(0)
+        finally:
+            for handle in list(active):
+                self._end(handle, active, keep=False)
+        return bad
+
+    def close(self) -> None:
+        for handle in self._idle:
+            handle.close()
+        self._idle.clear()
+        self._multi.close()
+
+    def _begin(self, wanted: Wanted, active: dict[pycurl.Curl, Wanted]) -> None:
+        handle = self._idle.pop() if self._idle else self._handle()
+        wanted.begin()
+        handle.setopt(pycurl.URL, wanted.url)
+        handle.setopt(pycurl.WRITEFUNCTION, wanted.body)
+        handle.setopt(pycurl.HEADERFUNCTION, wanted.header)
+        self._multi.add_handle(handle)
+        active[handle] = wanted
+
+    def _end(self, handle: pycurl.Curl, active: dict[pycurl.Curl, Wanted], *, keep: bool = True) -> Wanted:
+        self._multi.remove_handle(handle)
+        if keep:
+            self._idle.append(handle)
+        else:
+            handle.close()
+        return active.pop(handle)
+
+    def _handle(self) -> pycurl.Curl:
+        settings = self._settings
+        handle = pycurl.Curl()
+        handle.setopt(pycurl.HTTPHEADER, self._headers)
+        handle.setopt(pycurl.NOSIGNAL, 1)
+        handle.setopt(pycurl.PROXY, "")
+        # A redirect is none of its business: what opens this origin must not follow it elsewhere.
+        handle.setopt(pycurl.FOLLOWLOCATION, 0)
+        handle.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
+        handle.setopt(pycurl.CONNECTTIMEOUT_MS, int(1000 * settings.connect_timeout))
+        handle.setopt(pycurl.LOW_SPEED_LIMIT, 1)
+        handle.setopt(pycurl.LOW_SPEED_TIME, max(1, round(settings.read_timeout)))
+        trusted = ssl.get_default_verify_paths()
+        if trusted.cafile:
+            handle.setopt(pycurl.CAINFO, trusted.cafile)
+        if trusted.capath:
+            handle.setopt(pycurl.CAPATH, trusted.capath)
+        return handle
