@@ -58,7 +58,9 @@ def resolved(cluster: ClusterState, spec_id: str, answer: m.Resolved, now: float
     cluster.running(state, task)
     task.manifest_holders.add(state.resolver)
     # Small content came along: its digests are the record.
-    learnt = trust.learnt(cluster, task, *task.learn_all(state.resolver, answer.digests, task.everything))
+    learnt = trust.learnt(
+        cluster, task, *task.learn_all(state.resolver, answer.digests, task.everything), now
+    )
     return [*learnt, *deliveries.start(cluster, state, now)]
 
 
