@@ -67,6 +67,11 @@ class Reporter:
         self._told = time.monotonic()
         """When it last said from whom the bytes came."""
 
+    @property
+    def pending(self) -> bool:
+        """Whether there is anything that the scheduler does not know yet."""
+        return bool(self.news or self._run.fed)
+
     def kick(self) -> None:
         """Report now."""
         self._kick.set()

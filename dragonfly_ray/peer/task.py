@@ -256,7 +256,7 @@ class TaskRun:
                 thread.join(timeout=15)
         if self.origin:
             self.origin.close()
-        if self.reporter.news:
+        if self.reporter.pending:
             try:
                 self.reporter.report(claim=False)
             except DragonflyError:
@@ -663,7 +663,7 @@ class TaskRun:
         if error is None:
             with self.lock:
                 self.reporter.news.got.clear()  # the outcome says that all of it is here
-        if self.reporter.news:
+        if self.reporter.pending:
             try:
                 self.reporter.report(claim=False)
             except DragonflyError:
