@@ -377,11 +377,7 @@ class TaskRun:
             finally:
                 self.accuse(host, index)
             return False
-        if self._keep(index, view, found):
-            with self.lock:
-                self.bytes_peers += len(view)
-                self.provenance[index] = host
-                self.fed[host] = self.fed.get(host, 0) + len(view)
+        self._keep(index, view, found, parent=host)
         return True
 
     def from_cache(self, index: int) -> bool:
@@ -402,18 +398,23 @@ class TaskRun:
         self._arrived(index, wanted or b"")
         return True
 
-    def _keep(self, index: int, view: memoryview, found: bytes) -> bool:
-        """Stores a verified piece; False if it was here already."""
+    def _keep(self, index: int, view: memoryview, found: bytes, *, parent: str = "") -> None:
+        """Stores a verified piece, unless it is here already."""
         assert self.store is not None
         if self.store.has(index):
-            return False
+            return
         try:
             self.store.put(index, view, found)
         except DragonflyError as error:
             self.fail(error)
             raise
+        if parent:
+            with self.lock:
+                # Before it counts as here: with the last piece the account is closed.
+                self.bytes_peers += len(view)
+                self.provenance[index] = parent
+                self.fed[parent] = self.fed.get(parent, 0) + len(view)
         self._arrived(index, found)
-        return True
 
     def _arrived(self, index: int, found: bytes) -> None:
         self.context.telemetry.count("dragonfly_pieces")
