@@ -113,6 +113,12 @@ class Nginx:
         self._process = None
         (self._state / "pid").unlink(missing_ok=True)
 
+    def pids(self) -> list[int]:
+        """Of the master and its workers."""
+        master = int((self._state / "pid").read_text())
+        children = Path(f"/proc/{master}/task/{master}/children").read_text()
+        return [master, *map(int, children.split())]
+
     def hits(self) -> list[Hit]:
         log = self._state / "access.log"
         found = []

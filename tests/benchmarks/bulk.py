@@ -1,4 +1,4 @@
-"""Cases A to D: one big file, where the origin, the links or a limit for each connection is the bottleneck."""
+"""Cases A and B: one big file, where the origin or the links are the bottleneck. Growth of A."""
 
 from __future__ import annotations
 
@@ -105,3 +105,32 @@ def b1(rig: Rig, report: Report, rounds: Rounds) -> None:
 def b2(rig: Rig, report: Report, rounds: Rounds) -> None:
     rig.shape(200, None)
     against_curl(rig, report, rounds, size=128 * MIB, what="leases for all: time ÷ one link's", target=1.05)
+
+
+def a2(rig: Rig, report: Report, rounds: Rounds) -> None:
+    rig.shape(400, 200)
+    against_curl(
+        rig,
+        report,
+        rounds,
+        size=256 * MIB,
+        what="two hosts: time ÷ one curl alone",
+        target=None,
+        targets=rig.hosts[:2],
+    )
+
+
+def size(rig: Rig, report: Report, rounds: Rounds) -> None:
+    """A4 by size. What takes long is not repeated: its ratio is the steadiest."""
+    rig.shape(400, 200)
+    rig.settings({})
+    for mib, most in ((1, 9), (4, 9), (16, 7), (64, 5), (256, 3), (1024, 2), (4096, 1)):
+        measure = report.measure(f"A4 with {mib} MiB: time ÷ one curl alone")
+        for number in range(min(most, rounds.count * 2)):
+            with rig.content(mib * MIB) as content:
+                floor, call, _ = one_round(rig, content, number)
+            ratio = measure.add(floor, call.seconds)
+            call.trace.floor = floor
+            if mib in (1, 4096):
+                report.traces[f"{report.case} {mib} MiB"] = call.trace
+            say(f"  {mib} MiB: floor {floor:.3f} s, ours {call.seconds:.3f} s = {ratio:.3f}")

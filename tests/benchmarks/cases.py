@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.benchmarks import bulk
+from tests.benchmarks import bulk, faults, handover, small, uneven
 from tests.benchmarks.measures import Report, Rounds
 from tests.benchmarks.rig import Rig
 
@@ -24,11 +24,23 @@ class Case:
 CASES = {
     case.name: case
     for case in (
+        Case("A2", 4, 200, bulk.a2, full_rounds=3),
         Case("A4", 4, 200, bulk.a4),
+        Case("F", 4, 900, faults.f, full_rounds=3),
+        Case("H", 4, 150, handover.h),
+        Case("I", 4, 300, handover.i),
+        Case("J", 4, 420, small.j),
+        Case("SIZE", 4, 900, bulk.size),
         Case("A8", 8, 200, bulk.a8),
-        Case("B1", 8, 200, bulk.b1),
         Case("B2", 8, 150, bulk.b2),
+        Case("C", 8, 300, uneven.c),
+        Case("D", 8, 300, uneven.d),
+        Case("E", 8, 600, uneven.e, full_rounds=3),
+        Case("K", 8, 150, small.k),
+        Case("L", 8, 200, small.l),
+        Case("B1", 8, 200, bulk.b1),
         Case("A16", 16, 240, bulk.a16),
+        Case("G", 4, 600, faults.g, full_rounds=3),
     )
 }
-SHORT = ("A4", "A8", "B1", "B2")
+SHORT = ("A4", "A8", "B1", "B2", "H", "J", "K")

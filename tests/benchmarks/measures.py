@@ -58,6 +58,12 @@ class Measure:
         self.ratios.append(ours / floor if ratio is None else ratio)
         return self.ratios[-1]
 
+    def value(self, seconds: float) -> float:
+        """One round of a measure that is no ratio: itself is compared with the target."""
+        self.ours.append(seconds)
+        self.ratios.append(seconds)
+        return seconds
+
     @property
     def ratio(self) -> float | None:
         return statistics.median(self.ratios) if self.ratios else None

@@ -21,12 +21,18 @@ import blake3
 import numpy as np
 
 from tests.benchmarks.sampler import INTERVAL, Sampler, Trace
+from tests.nginx import MODULES, Hit
 from tests.testbed.bed import CHECKOUT, BedHost, Testbed
 from tests.testbed.network import Link
 
 MIB = 1 << 20
 START_TIMEOUT = 180.0
 BLOCK = 64 * MIB
+SLOW = "slow"
+"""Below this path nginx waits 20 ms before each answer, as object stores do."""
+_WAITING = f"location ~ ^/{SLOW}(/.*)$ {{ echo_sleep 0.02; echo_exec $1; }}"
+_ECHO = MODULES / "ngx_http_echo_module.so"
+_random = np.random.Generator(np.random.SFC64())
 
 
 class BenchError(RuntimeError):
@@ -134,7 +140,14 @@ class Rig:
 
     def __init__(self, hosts: int) -> None:
         self.count = hosts
-        self.bed = Testbed(hosts, mbit=None, origin_mbit=None, object_store=400 * MIB)
+        self.bed = Testbed(
+            hosts,
+            mbit=None,
+            origin_mbit=None,
+            object_store=400 * MIB,
+            nginx=_WAITING if _ECHO.exists() else "",
+            modules=[_ECHO] if _ECHO.exists() else [],
+        )
         self._number = 0
         self._changes: dict[str, Any] = {}
         self._rates: dict[str, int | None] = {}
@@ -220,9 +233,7 @@ class Rig:
         if files:
             path.mkdir()
             for number in range(files):
-                folder = path / f"{number % 100:02}"
-                folder.mkdir(exist_ok=True)
-                random_file(folder / f"{number}.bin", size)
+                random_file(path / f"{number}.bin", size)
         else:
             random_file(path, size)
         content = Content(path.name, path, size * max(1, files))
@@ -304,6 +315,17 @@ class Rig:
                 raise BenchError(f"{path}: other bytes than the origin's")
         return Call(found["started"], found["seconds"], found["size"], found["outcomes"], trace, visible)
 
+    @property
+    def slow_origin(self) -> str:
+        """The base of URLs that nginx waits for. Raises `BenchError` where it has no module for it."""
+        if not _ECHO.exists():
+            raise BenchError(f"{_ECHO} is missing: install libnginx-mod-http-echo")
+        return f"{self.bed.origin.url}/{SLOW}"
+
+    def hits(self, content: Content) -> list[Hit]:
+        """The lines of nginx's log about `content`."""
+        return [hit for hit in self.bed.origin.hits() if hit.path.startswith(f"/{content.name}")]
+
     def sent(self, content: Content) -> int:
         """Bytes of bodies of `content` that left nginx so far."""
         return self.bed.origin.sent(f"/{content.name}")
@@ -318,10 +340,9 @@ def ok(call: Call) -> Call:
 
 def random_file(path: Path, size: int) -> None:
     """Bytes that no other file has."""
-    generator = np.random.Generator(np.random.SFC64())
     with path.open("wb") as file:
         while size > 0:
-            size -= file.write(generator.bytes(min(size, BLOCK)))
+            size -= file.write(_random.bytes(min(size, BLOCK)))
 
 
 def digest(path: Path) -> str:
