@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
+MODULES = Path("/usr/lib/nginx/modules")
 _CONF = """
-daemon off; pid {state}/pid; error_log {state}/error.log; worker_processes 1; {user}
+{load} daemon off; pid {state}/pid; error_log {state}/error.log; worker_processes 1; {user}
 events {{ worker_connections 4096; }}
 http {{
-  log_format bytes '$msec $remote_addr $status $body_bytes_sent $request_method "$http_range" $uri';
+  log_format bytes '$msec $request_time $remote_addr $status $body_bytes_sent $request_method "$http_range" $uri';
   access_log {state}/access.log bytes;
   client_body_temp_path {state}/t1; proxy_temp_path {state}/t2; fastcgi_temp_path {state}/t3;
   uwsgi_temp_path {state}/t4; scgi_temp_path {state}/t5;
@@ -28,9 +29,11 @@ http {{
 
 
 class Hit(NamedTuple):
-    """One line of the log. `time`: when the answer was through (Unix time)."""
+    """One line of the log. `time`: when the answer was through (Unix time). `took`: seconds since the
+    first byte of its request."""
 
     time: float
+    took: float
     address: str
     status: int
     sent: int
@@ -46,7 +49,10 @@ def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
 
 
 class Nginx:
-    """Serves `root`, with listings. `extra`: more of its configuration, for the server block."""
+    """Serves `root`, with listings.
+
+    `extra`: more of its configuration, for the server block. `modules`: paths of modules to load.
+    """
 
     def __init__(
         self,
@@ -56,12 +62,14 @@ class Nginx:
         address: str = "127.0.0.1",
         port: int = 0,
         extra: str = "",
+        modules: Sequence[str | Path] = (),
         start: Callable[[Sequence[str]], subprocess.Popen[bytes]] = _start,
     ) -> None:
         self.root, self._state = root, state
         self._address = address
         self.port = port or _free_port()
         self._extra = extra
+        self._modules = list(modules)
         self._start = start
         self._process: subprocess.Popen[bytes] | None = None
         root.mkdir(parents=True, exist_ok=True)
@@ -77,6 +85,7 @@ class Nginx:
         conf = self._state / "nginx.conf"
         conf.write_text(
             _CONF.format(
+                load="".join(f"load_module {module}; " for module in self._modules),
                 state=self._state,
                 root=self.root,
                 listen=f"{self._address}:{self.port}",
@@ -104,13 +113,19 @@ class Nginx:
         self._process = None
         (self._state / "pid").unlink(missing_ok=True)
 
+    def pids(self) -> list[int]:
+        """Of the master and its workers."""
+        master = int((self._state / "pid").read_text())
+        children = Path(f"/proc/{master}/task/{master}/children").read_text()
+        return [master, *map(int, children.split())]
+
     def hits(self) -> list[Hit]:
         log = self._state / "access.log"
         found = []
         for line in log.read_text().splitlines() if log.exists() else []:
-            at, address, status, sent, method, rest = line.split(" ", 5)
+            at, took, address, status, sent, method, rest = line.split(" ", 6)
             asked, _, path = rest[1:].partition('" ')
-            found.append(Hit(float(at), address, int(status), int(sent), method, asked, path))
+            found.append(Hit(float(at), float(took), address, int(status), int(sent), method, asked, path))
         return found
 
     def sent(self, path: str = "") -> int:

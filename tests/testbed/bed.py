@@ -21,6 +21,7 @@ from tests.testbed import network
 ORIGIN = 250
 GCS_PORT = 6379
 OBJECT_STORE = 120 * 1024 * 1024
+_PREFIX = "dfbed-"
 CHECKOUT = Path(__file__).resolve().parents[2]
 _PRELUDE = """
 import os, sys, json, time
@@ -53,7 +54,7 @@ class BedHost:
         ray = str(Path(sys.executable).with_name("ray"))
         head = self.number == 0
         command = [ray, "start", "--block", f"--node-ip-address={self.address}", "--num-cpus=2",
-                   f"--object-store-memory={OBJECT_STORE}", "--disable-usage-stats",
+                   f"--object-store-memory={self._bed.object_store}", "--disable-usage-stats",
                    f"--labels={','.join(f'{k}={v}' for k, v in self.labels.items())}" if self.labels
                    else "--num-gpus=0"]  # fmt: skip
         if head:
@@ -63,15 +64,14 @@ class BedHost:
             command += [f"--address={self._bed.address}"]
         self._ray = self.link.popen(
             command,
-            env={
-                "DRAGONFLY_STORAGE__ROOT": str(self.storage),
-                "RAY_AUTH_MODE": "disabled",
-                "RAY_raylet_start_wait_time_s": "120",
-                "PYTHONPATH": str(CHECKOUT),
-                **self._bed.env,
-            },
+            env={"DRAGONFLY_STORAGE__ROOT": str(self.storage), **self._bed.environment},
             output=self._bed.folder / f"ray{self.number}.log",
         )
+
+    @property
+    def running(self) -> bool:
+        """Whether its Ray node has not ended."""
+        return self._ray is not None and self._ray.poll() is None
 
     def kill(self) -> None:
         """The whole host: every process, at once."""
@@ -103,10 +103,13 @@ class Testbed:
         labels: Mapping[int, Mapping[str, str]] | None = None,
         env: Mapping[str, str] | None = None,
         nginx: str = "",
+        modules: Sequence[str | Path] = (),
+        object_store: int = OBJECT_STORE,
     ) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="dfbed-"))
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
         self.folder.chmod(0o755)
         self.env = dict(env or {})
+        self.object_store = object_store
         self.hosts = [BedHost(self, n, (labels or {}).get(n, {})) for n in range(hosts)]
         self.origin_link = network.Link("origin", ORIGIN)
         self._mbit, self._origin_mbit = mbit, origin_mbit
@@ -116,6 +119,7 @@ class Testbed:
             address=self.origin_link.address,
             port=80,
             extra=nginx,
+            modules=modules,
             start=lambda command: self.origin_link.popen(command),
         )
         self._script = 0
@@ -124,8 +128,18 @@ class Testbed:
     def address(self) -> str:
         return f"{self.hosts[0].address}:{GCS_PORT}"
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What every Ray process gets beside the environment of this one."""
+        return {
+            "RAY_AUTH_MODE": "disabled",
+            "RAY_raylet_start_wait_time_s": "120",
+            "PYTHONPATH": str(CHECKOUT),
+            **self.env,
+        }
+
     def __enter__(self) -> Self:
-        network.remove_all()
+        remove_leftovers()
         try:
             network.create_switch()
             self.origin_link.create(self._origin_mbit)
@@ -135,7 +149,7 @@ class Testbed:
             # One by one: they share a session folder, and two at once choose the same socket in it.
             for host in self.hosts:
                 host.start_ray()
-                self._wait_nodes(host.number + 1)
+                self.wait_nodes(host.number + 1)
         except BaseException:
             self.close()
             raise
@@ -150,7 +164,8 @@ class Testbed:
         network.remove_all()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _wait_nodes(self, count: int, timeout: float = 120.0) -> None:
+    def wait_nodes(self, count: int, timeout: float = 120.0) -> None:
+        """Until so many Ray nodes are alive."""
         deadline = time.monotonic() + timeout
         code = "\n".join([
             "import sys, time",
@@ -227,6 +242,15 @@ class Driver:
         found = [x.removeprefix("ANSWER ") for x in self.output.splitlines() if x.startswith("ANSWER ")]
         assert found, self.output[-3000:]
         return json.loads(found[-1])
+
+
+def remove_leftovers() -> None:
+    """Namespaces, processes and folders of beds whose owner was killed."""
+    network.remove_all()
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if not (owner.isdigit() and Path(f"/proc/{owner}").exists()):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def root_file(path: Path, size: int) -> None:

@@ -115,13 +115,17 @@ class Link:
         (row,) = json.loads(run("ip", "-n", self.namespace, "-s", "-j", "link", "show", "eth0"))
         return row["stats64"]["rx"]["bytes"], row["stats64"]["tx"]["bytes"]
 
+    def inside(self, command: Sequence[str | Path]) -> list[str]:
+        """The command that runs `command` in the namespace."""
+        return ["ip", "netns", "exec", self.namespace, *map(str, command)]
+
     def popen(
         self, command: Sequence[str | Path], env: dict[str, str] | None = None, output: Path | None = None
     ) -> subprocess.Popen[bytes]:
         """Starts a process in the namespace."""
         target = subprocess.DEVNULL if output is None else output.open("ab")
         return subprocess.Popen(
-            ["ip", "netns", "exec", self.namespace, *map(str, command)],
+            self.inside(command),
             env={**os.environ, **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=target,
@@ -134,7 +138,7 @@ class Link:
     ) -> str:
         """Runs a process in the namespace to its end; its output. Raises if it fails."""
         done = subprocess.run(
-            ["ip", "netns", "exec", self.namespace, *map(str, command)],
+            self.inside(command),
             env={**os.environ, **(env or {})},
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -1,0 +1,46 @@
+"""All cases: how many hosts each needs, how long it may take, what runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.benchmarks import bulk, faults, handover, small, uneven
+from tests.benchmarks.measures import Report, Rounds
+from tests.benchmarks.rig import Rig
+
+
+@dataclass(frozen=True)
+class Case:
+    """`bound`: seconds, after which no further round begins. `full_rounds`: in the run of all cases."""
+
+    name: str
+    hosts: int
+    bound: float
+    run: Callable[[Rig, Report, Rounds], None]
+    full_rounds: int = 5
+
+
+CASES = {
+    case.name: case
+    for case in (
+        Case("A2", 4, 200, bulk.a2, full_rounds=3),
+        Case("A4", 4, 200, bulk.a4),
+        Case("F", 4, 900, faults.f, full_rounds=3),
+        Case("H", 4, 150, handover.h),
+        Case("I", 4, 300, handover.i),
+        Case("J", 4, 420, small.j),
+        Case("SIZE", 4, 900, bulk.size),
+        Case("A8", 8, 200, bulk.a8),
+        Case("B2", 8, 150, bulk.b2),
+        Case("C", 8, 300, uneven.c),
+        Case("D", 8, 300, uneven.d),
+        Case("E", 8, 600, uneven.e, full_rounds=3),
+        Case("K", 8, 150, small.k),
+        Case("L", 8, 200, small.l),
+        Case("B1", 8, 200, bulk.b1),
+        Case("A16", 16, 240, bulk.a16),
+        Case("G", 4, 600, faults.g, full_rounds=3),
+    )
+}
+SHORT = ("A4", "A8", "B1", "B2", "H", "J", "K")
