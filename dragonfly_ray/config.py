@@ -86,6 +86,8 @@ class OriginSettings(_Section):
     """Of one request, where the server or the connection failed; a 429 or 503 is never retried."""
     give_up: float = Field(30.0, gt=0)
     """Seconds for which an origin may fail in a row before the distribution does."""
+    unversioned_ttl: float = Field(60.0, ge=0)
+    """Seconds for which content without ETag, version id or mtime counts as unchanged."""
 
 
 class SchedulerSettings(_Section):

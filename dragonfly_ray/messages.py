@@ -162,6 +162,8 @@ class Resolve(_Message, frozen=True):
     credentials: Credentials = Credentials()
     small: bool = True
     """Whether to bring the content along where it is small."""
+    nonce: str = ""
+    """The version of whatever has none."""
 
 
 class Resolved(_Message, frozen=True):

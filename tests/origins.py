@@ -9,7 +9,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 from urllib.parse import quote, unquote
@@ -81,11 +81,12 @@ class ScriptedOrigin:
         self._server.server_close()
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        b = self.behaviour
         asked = handler.headers.get("Range", "")
         with self._lock:
-            number = len(self.requests)
-            status = b.status or (b.before(number) if b.before else 0)
+            number, before = len(self.requests), self.behaviour.before
+            status = before(number) if before and not self.behaviour.status else 0
+            b = replace(self.behaviour)
+            status = b.status or status
             self.requests.append((time.monotonic(), status, asked))
         if b.redirect and not handler.path.startswith("/moved"):
             handler.send_response(302)

@@ -230,7 +230,7 @@ class PeerNode:
             small_limit=limit,
             spool=self.store.path / "spool",
         )
-        manifest = found.manifest
+        manifest = found.manifest.marked(ask.nonce)
         encoded = manifest.encode()
         table = PieceTable.of(manifest)
         task = Task(

@@ -18,6 +18,7 @@ from dragonfly_ray.model import Credentials, Host, Task
 from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling.budget import OriginBudget
 from dragonfly_ray.scheduling.decisions import DecisionLog
+from dragonfly_ray.scheduling.nonces import Nonces
 from dragonfly_ray.scheduling.spec import SpecState
 from dragonfly_ray.scheduling.task import TaskState, Traffic, new_task
 from dragonfly_ray.urls import origin, redacted
@@ -87,6 +88,7 @@ class SchedulerCore:
         self.specs: dict[str, SpecState] = {}
         self.budgets: dict[str, OriginBudget] = {}
         self.decisions = DecisionLog()
+        self._nonces = Nonces(settings.origin.unversioned_ttl)
         self._spread = itertools.count()
 
     # --- submitters -------------------------------------------------------------------------
@@ -154,7 +156,8 @@ class SchedulerCore:
         state.tried.add(host)
         state.attempts += 1
         small = state.spec.small and self.settings.transport.carrier != "socket"
-        return [Ask(host, m.Resolve(state.spec.source, state.credentials, small), state.spec.id)]
+        nonce = self._nonces.of(state.spec.source.id, now)
+        return [Ask(host, m.Resolve(state.spec.source, state.credentials, small, nonce), state.spec.id)]
 
     def _resolver(self, state: SpecState) -> str | None:
         """Who looks at the origin for everybody: the owner of a local file, a seed, a target."""
@@ -391,11 +394,14 @@ class SchedulerCore:
 
     def _changed(self, task: TaskState, message: m.OriginFailed, now: float) -> list[Action]:
         """Other content at the same URL: everything starts again with a new resolve, once."""
+        self._nonces.forget(task.task.source_id)
         actions: list[Action] = []
         for state in self._specs_of(task):
-            if state.attempts > 1:
-                actions += self._fail(state, message.kind, message.message, now)
+            if state.changes:
+                twice = f"{message.message} (twice: do its replicas agree on the version?)"
+                actions += self._fail(state, message.kind, twice, now)
                 continue
+            state.changes, state.attempts = 1, 0
             for host in list(task.participants):
                 actions.append(Send(host, m.Cancel(state.spec.id, "superseded", "the source has changed")))
             for record in state.nodes.values():

@@ -44,6 +44,8 @@ class SpecState:
     phase: SpecPhase = "resolving"
     resolver: str = ""
     attempts: int = 0
+    changes: int = 0
+    """How often the content changed while it was fetched."""
     task_id: str = ""
     content: bytes = b""
     digests: bytes = b""

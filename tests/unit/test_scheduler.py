@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -267,6 +267,40 @@ def test_an_origin_may_fail_for_a_while() -> None:
     cluster.now += 31.0
     cluster.do(cluster.core.origin_failed(failed, cluster.now))
     assert cluster.view()["phase"] == "ended"
+
+
+def test_content_that_changes_twice_is_an_error_whatever_the_resolver_went_through() -> None:
+    cluster = Cluster(host(i) for i in range(2))
+    cluster.submit([0, 1])
+    cluster.do(cluster.core.resolved("s.0", m.Resolved(kind="source-busy", message="429"), cluster.now))
+    changed = m.OriginFailed("h0", TASK.id, "source-changed", "has changed", (0,), final=True)
+    cluster.resolved()
+    cluster.do(cluster.core.origin_failed(changed, cluster.now))
+    assert cluster.view()["phase"] == "resolving"
+    cluster.resolved()
+    cluster.do(cluster.core.origin_failed(changed, cluster.now))
+    assert cluster.view()["phase"] == "ended"
+    nodes: Any = cluster.view()["nodes"]
+    assert {(n["kind"], "replicas" in n["message"]) for n in nodes.values()} == {("source-changed", True)}
+
+
+def test_what_has_no_version_is_named_by_its_last_look_for_a_while() -> None:
+    cluster = Cluster([host(0)])
+
+    def nonce(spec_id: str, after: float) -> str:
+        cluster.now += after
+        cluster.submit([0], spec_id)
+        return [a for a in cluster.said if isinstance(a, Ask)][-1].message.nonce
+
+    first = nonce("a.0", 0.0)
+    assert first
+    assert nonce("b.0", 59.0) == first
+    second = nonce("c.0", 2.0)
+    assert second != first
+    cluster.resolved("c.0")
+    changed = m.OriginFailed("h0", TASK.id, "source-changed", "has changed", (0,), final=True)
+    cluster.do(cluster.core.origin_failed(changed, cluster.now))
+    assert nonce("d.0", 0.0) != second
 
 
 def test_nobody_waits_for_a_submitter_that_has_gone() -> None:

@@ -274,7 +274,8 @@ def test_a_refused_look_ends_it_at_once(folder: FolderOrigin, status: int, error
 def test_only_files_of_several_pieces_need_more_than_the_listing(origin: ScriptedOrigin) -> None:
     """nginx tells sizes; a range is compared with the file's own version."""
     listing = NGINX.replace("1234", str(len(CONTENT)))
-    answer, methods = origin.answer, []
+    answer = origin.answer
+    methods: list[tuple[str, str]] = []
 
     def serve(handler: Any) -> None:
         methods.append((handler.command, handler.path))

@@ -210,6 +210,48 @@ def test_content_that_changes_is_never_mixed(swarm: Callable[..., Swarm], conten
         assert_everywhere(view, other, 3)
 
 
+@pytest.mark.parametrize("ttl", [0.0, 3600.0])
+def test_content_without_a_version_counts_as_unchanged_for_a_while(
+    swarm: Callable[..., Swarm], content: bytes, ttl: float
+) -> None:
+    other = content[::-1]
+    with ScriptedOrigin(Behaviour(content, etag="")) as silent:
+        built = swarm(2, settings=settings(origin=OriginSettings(unversioned_ttl=ttl)))
+        assert_everywhere(built.distribute(silent.url, "a.0"), content, 2)
+        silent.behaviour.content = other
+        before = len(silent.requests)
+        view = built.distribute(silent.url, "b.0")
+        assert_everywhere(view, other if ttl == 0.0 else content, 2)
+        if ttl:
+            assert len(silent.requests) == before + 1, "a look at its length, and no more"
+
+
+@pytest.mark.parametrize("replicas", [2, 1_000_000])
+def test_replicas_that_do_not_agree_end_in_one_clear_error_or_in_one_version(
+    swarm: Callable[..., Swarm], content: bytes, replicas: int
+) -> None:
+    """Each answer comes from the next replica, and each replica has content of its own."""
+    behaviour = Behaviour(content)
+
+    def turn(number: int) -> int:
+        which = number % replicas
+        behaviour.etag, behaviour.content = f'"r{which}"', content[which:] + content[:which]
+        return 0
+
+    behaviour.before = turn
+    with ScriptedOrigin(behaviour) as fickle:
+        view = swarm(3).distribute(fickle.url)
+        if set(states(view).values()) == {"done"}:
+            assert replicas == 2
+            found = {Path(record["path"]).read_bytes() for record in view["nodes"].values()}
+            assert found in ({content}, {content[1:] + content[:1]})
+        else:
+            assert set(kinds(view).values()) == {"source-changed"}
+            assert all("replicas" in record["message"] for record in view["nodes"].values())
+        resolves = [asked for _, _, asked in fickle.requests if asked == "bytes=0-0"]
+        assert len(resolves) <= 2
+
+
 def test_one_busy_answer_silences_every_node(swarm: Callable[..., Swarm], content: bytes) -> None:
     told: list[float] = []
     behaviour = Behaviour(content, headers={"Retry-After": "3"})
