@@ -89,6 +89,12 @@ class OriginSettings(_Section):
     unversioned_ttl: float = Field(60.0, ge=0)
     """Seconds for which content without ETag, version id or mtime counts as unchanged."""
 
+    def sparing(self, connections: int) -> OriginSettings:
+        """With no more than so many connections for small files; 0: as they are."""
+        if not connections or connections >= self.small_connections:
+            return self
+        return self.model_copy(update={"small_connections": connections})
+
 
 class SchedulerSettings(_Section):
     shards: int = Field(1, ge=1)

@@ -144,6 +144,31 @@ class Evicted(_Message, frozen=True):
     task_id: str
 
 
+class Look(_Message, frozen=True):
+    """Files of a folder whose listing tells too little, for the peer `host` to look at.
+
+    From whoever resolves it to its scheduler, which passes it on. The answer is a `Looked`.
+    """
+
+    host: str
+    source: Source
+    credentials: Credentials = Credentials()
+    paths: tuple[str, ...] = ()
+    connections: int = 0
+    """That may be opened to the origin; 0: as configured."""
+
+
+class Looked(_Message, frozen=True):
+    """One of each for every path, in order; or an error."""
+
+    sizes: tuple[int, ...] = ()
+    versions: tuple[str, ...] = ()
+    ranges: tuple[bool, ...] = ()
+    """Whether it can be read from the middle."""
+    kind: str = ""
+    message: str = ""
+
+
 # --- scheduler to peer ----------------------------------------------------------------------
 
 
@@ -164,6 +189,10 @@ class Resolve(_Message, frozen=True):
     """Whether to bring the content along where it is small."""
     nonce: str = ""
     """The version of whatever has none."""
+    helpers: tuple[str, ...] = ()
+    """Host ids that may look at files of a folder, too, with `Look`."""
+    connections: int = 0
+    """That the resolver, and each helper, may open to the origin; 0: as configured."""
 
 
 class Resolved(_Message, frozen=True):
@@ -249,7 +278,7 @@ class Cancel(_Message, frozen=True):
 
 Message = (
     Spec | Announce | Report | Throttled | OriginFailed | Verify | Ended | Evicted | Resolve | Resolved | Deliver
-    | ReportReply | News | Verified | Cancel
+    | ReportReply | News | Verified | Cancel | Look | Looked
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

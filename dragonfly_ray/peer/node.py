@@ -27,10 +27,11 @@ from dragonfly_ray.errors import (
 from dragonfly_ray.grants import GrantVerifier
 from dragonfly_ray.model import DIGEST_SIZE, Endpoint, Host, Manifest, PieceTable, Task, digest
 from dragonfly_ray.peer.buffers import BufferPool
+from dragonfly_ray.peer.looking import SharedLook
 from dragonfly_ray.peer.reporter import SchedulerLink
 from dragonfly_ray.peer.shared import SharedTask
 from dragonfly_ray.peer.task import Context, TaskRun
-from dragonfly_ray.sources import resolve
+from dragonfly_ray.sources import look, resolve
 from dragonfly_ray.storage.store import PieceStore
 from dragonfly_ray.storage.task_store import TaskStore
 from dragonfly_ray.telemetry import Telemetry
@@ -226,9 +227,10 @@ class PeerNode:
         found = resolve(
             source,
             ask.credentials,
-            self.settings.origin,
+            self.settings.origin.sparing(ask.connections),
             small_limit=limit,
             spool=self.store.path / "spool",
+            share=SharedLook(ask, self.links.of(source.id)),
         )
         manifest = found.manifest.marked(ask.nonce)
         encoded = manifest.encode()
@@ -264,6 +266,21 @@ class PeerNode:
             manifest=encoded,
             content=content,
             digests=digests,
+        )
+
+    def look(self, ask: m.Look) -> m.Looked:
+        """At files of a folder that another peer resolves; an error as in `resolve`."""
+        try:
+            settings = self.settings.origin.sparing(ask.connections)
+            found = look(ask.source, ask.credentials, settings, ask.paths)
+        except DragonflyError as error:
+            return m.Looked(kind=error.kind, message=str(error))
+        except Exception as error:
+            shown = redacted(ask.source.url)
+            log.exception("looking at files of %s failed", shown)
+            return m.Looked(kind="error", message=f"{shown}: {type(error).__name__}")
+        return m.Looked(
+            tuple(s.size for s in found), tuple(s.version for s in found), tuple(s.ranges for s in found)
         )
 
     # --- what others ask --------------------------------------------------------------------

@@ -29,6 +29,8 @@ MANIFEST_INLINE = 64 * 1024
 """A manifest up to this size travels with the delivery; a longer one goes from peer to peer."""
 RESOLVE_ATTEMPTS = 3
 MOST_GAPS = 4096
+MOST_LOOKERS = 32
+"""Peers that help a resolver; more would wait for it to hand out work."""
 KEEP_ENDED = 600.0
 """Seconds for which an ended spec can still be asked about."""
 
@@ -157,7 +159,40 @@ class SchedulerCore:
         state.attempts += 1
         small = state.spec.small and self.settings.transport.carrier != "socket"
         nonce = self._nonces.of(state.spec.source.id, now)
-        return [Ask(host, m.Resolve(state.spec.source, state.credentials, small, nonce), state.spec.id)]
+        state.lookers, connections = self._lookers(state, now)
+        ask = m.Resolve(state.spec.source, state.credentials, small, nonce, state.lookers, connections)
+        return [Ask(host, ask, state.spec.id)]
+
+    def _lookers(self, state: SpecState, now: float) -> tuple[tuple[str, ...], int]:
+        """Who helps the resolver where it must look at many files, and how many connections each may have.
+
+        As with leases: whoever may go to the origin.
+        """
+        live = [h.host for h in self.hosts.values() if h.alive]
+        if self._seeds_only(state):
+            allowed = [h.id for h in live if h.seed] or sorted(
+                h.id for h in live if h.node_id in state.nodes
+            )[:2]
+        else:
+            allowed = [h.id for h in live if h.node_id in state.open_nodes]
+        budget = self._budget_of(origin(state.spec.source.url)).allowed(now)
+        helpers = [h for h in allowed if h != state.resolver and not state.spec.source.node]
+        helpers = helpers[: min(MOST_LOOKERS, budget - 1)]
+        return tuple(helpers), max(
+            1, min(self.settings.origin.small_connections, budget // (len(helpers) + 1))
+        )
+
+    def may_look(self, message: m.Look) -> bool:
+        """Whether the host was chosen to help with this source, and lives."""
+        state = self.hosts.get(message.host)
+        return (
+            state is not None
+            and state.alive
+            and any(
+                message.host in s.lookers and s.phase == "resolving" and s.spec.source.id == message.source.id
+                for s in self.specs.values()
+            )
+        )
 
     def _resolver(self, state: SpecState) -> str | None:
         """Who looks at the origin for everybody: the owner of a local file, a seed, a target."""
@@ -342,9 +377,12 @@ class SchedulerCore:
         return live
 
     def _budget(self, task: TaskState) -> OriginBudget:
-        if task.origin not in self.budgets:
-            self.budgets[task.origin] = OriginBudget(self.settings.origin.max_connections)
-        return self.budgets[task.origin]
+        return self._budget_of(task.origin)
+
+    def _budget_of(self, key: str) -> OriginBudget:
+        if key not in self.budgets:
+            self.budgets[key] = OriginBudget(self.settings.origin.max_connections)
+        return self.budgets[key]
 
     def _grant(
         self, task: TaskState, host: str, most: int, claimants: int, now: float, urgent: Iterable[int] = ()
