@@ -156,6 +156,8 @@ class Look(_Message, frozen=True):
     paths: tuple[str, ...] = ()
     connections: int = 0
     """That may be opened to the origin; 0: as configured."""
+    rate: float = 0.0
+    """Requests a second; 0: no limit."""
 
 
 class Looked(_Message, frozen=True):
@@ -193,6 +195,8 @@ class Resolve(_Message, frozen=True):
     """Host ids that may look at files of a folder, too, with `Look`."""
     connections: int = 0
     """That the resolver, and each helper, may open to the origin; 0: as configured."""
+    rate: float = 0.0
+    """Requests a second of each of them; 0: no limit."""
 
 
 class Resolved(_Message, frozen=True):
@@ -208,6 +212,8 @@ class Resolved(_Message, frozen=True):
     """The content comes beside the message, as an object in Ray's store."""
     kind: str = ""
     message: str = ""
+    requests: tuple[int, ...] = ()
+    """How many requests each piece costs at the origin; empty: one each."""
 
 
 class Deliver(_Message, frozen=True):
@@ -232,6 +238,8 @@ class Deliver(_Message, frozen=True):
     """The content comes beside the message, as an object in Ray's store."""
     interval: float = 0.1
     not_before: float = 0.0
+    connections: int = 0
+    """To the origin, at most; 0: as before, or as configured."""
 
 
 class ReportReply(_Message, frozen=True):
@@ -243,6 +251,8 @@ class ReportReply(_Message, frozen=True):
     """Pieces that nobody has a lease of yet; -1: unknown."""
     not_before: float = 0.0
     """Seconds to wait before the origin is asked again."""
+    connections: int = 0
+    """To the origin, at most; 0: as before."""
 
 
 class News(_Message, frozen=True):
@@ -257,6 +267,8 @@ class News(_Message, frozen=True):
     may_claim: bool | None = None
     discard: tuple[int, ...] = ()
     """Pieces for which two digests are known: drop them."""
+    connections: int = 0
+    """To the origin, at most; 0: as before."""
 
 
 class Verified(_Message, frozen=True):

@@ -76,6 +76,9 @@ class Adapter(ABC):
     def stream(self, manifest: Manifest, number: int, offset: int, length: int) -> Stream:
         """`length` bytes of entry `number` from `offset` on, of the version in the manifest."""
 
+    def rest(self) -> None:  # noqa: B027, most have nothing to close
+        """Closes connections that nobody uses now."""
+
     def close(self) -> None:  # noqa: B027, most have nothing to close
         """Lets go of connections."""
 

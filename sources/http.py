@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError, IncompleteRead, ReadTimeoutError
+from urllib3.exceptions import ClosedPoolError, HTTPError, IncompleteRead, ReadTimeoutError
 from urllib3.exceptions import ProtocolError as BrokenError
 
 from dragonfly_ray.config import OriginSettings
@@ -34,6 +34,7 @@ from dragonfly_ray.errors import (
 from dragonfly_ray.model import Credentials, Entry, Manifest, Source
 from dragonfly_ray.sources.autoindex import list_folder, looks_like_index
 from dragonfly_ray.sources.base import Adapter, Resolution, Seen, Share, Stream, comparable
+from dragonfly_ray.sources.pace import Pace
 from dragonfly_ray.urls import basename, redacted
 
 FIRST_PAUSE = 0.1
@@ -81,10 +82,14 @@ class HttpAdapter(Adapter):
             remove_headers_on_redirect=mine,
         )
         self._parallel = settings.small_connections
+        self._pace = Pace(settings.max_requests)
         self._pool = urllib3.PoolManager(
             maxsize=settings.small_connections + settings.connections,
             timeout=urllib3.Timeout(connect=settings.connect_timeout, read=settings.read_timeout),
         )
+
+    def rest(self) -> None:
+        self._pool.clear()
 
     def close(self) -> None:
         self._pool.clear()
@@ -183,6 +188,7 @@ class HttpAdapter(Adapter):
 
     def folder(self, path: str) -> str:
         """The listing of a folder below this one."""
+        self._pace.wait()
         response = self.get(self._folder_url(path), {})
         try:
             return self._page(response)
@@ -198,6 +204,7 @@ class HttpAdapter(Adapter):
             pool.shutdown(cancel_futures=True)
 
     def _look(self, path: str) -> Seen:
+        self._pace.wait()
         response = self.get(self._entry_url(path), {}, allow=(405, 501), method="HEAD")
         try:
             size = _length(response)
@@ -211,6 +218,7 @@ class HttpAdapter(Adapter):
 
     def _look_at_first_byte(self, path: str) -> Seen:
         """For servers that do not answer HEAD, or not with the length."""
+        self._pace.wait()
         response = self.get(self._entry_url(path), {"Range": "bytes=0-0"}, allow=(416,))
         try:
             ranges = response.status in (206, 416)
@@ -289,14 +297,7 @@ class HttpAdapter(Adapter):
         Raises `SourceError`. A 429 or 503 is never tried again here: the whole cluster must wait.
         """
         try:
-            response = self._pool.request(
-                method,
-                url,
-                headers={**self._headers, **headers},
-                preload_content=False,
-                decode_content=False,
-                retries=self._retries,
-            )
+            response = self._request(method, url, {**self._headers, **headers})
         except HTTPError as failure:
             raise self._failed(failure) from None
         except (ValueError, UnicodeError):
@@ -305,6 +306,20 @@ class HttpAdapter(Adapter):
             return response
         response.close()
         raise self._refused(response)
+
+    def _request(self, method: str, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+        while True:
+            try:
+                return self._pool.request(
+                    method,
+                    url,
+                    headers=headers,
+                    preload_content=False,
+                    decode_content=False,
+                    retries=self._retries,
+                )
+            except ClosedPoolError:
+                pass  # `rest` came between: nothing was asked yet, and the pool has a successor
 
     def _refused(self, response: urllib3.BaseHTTPResponse) -> SourceError:
         status = response.status

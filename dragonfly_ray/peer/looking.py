@@ -77,7 +77,9 @@ class SharedLook:
 
     def _asked(self, helper: str, paths: Sequence[str]) -> list[Seen]:
         ask = self._ask
-        answer = self._link.call(m.Look(helper, ask.source, ask.credentials, tuple(paths), ask.connections))
+        answer = self._link.call(
+            m.Look(helper, ask.source, ask.credentials, tuple(paths), ask.connections, ask.rate)
+        )
         if not isinstance(answer, m.Looked):
             raise ClusterError(f"host {helper}: no answer to a look")
         if answer.kind:

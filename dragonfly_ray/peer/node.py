@@ -227,7 +227,7 @@ class PeerNode:
         found = resolve(
             source,
             ask.credentials,
-            self.settings.origin.sparing(ask.connections),
+            self.settings.origin.sparing(ask.connections, ask.rate),
             small_limit=limit,
             spool=self.store.path / "spool",
             share=SharedLook(ask, self.links.of(source.id)),
@@ -266,12 +266,13 @@ class PeerNode:
             manifest=encoded,
             content=content,
             digests=digests,
+            requests=_requests(manifest, table),
         )
 
     def look(self, ask: m.Look) -> m.Looked:
         """At files of a folder that another peer resolves; an error as in `resolve`."""
         try:
-            settings = self.settings.origin.sparing(ask.connections)
+            settings = self.settings.origin.sparing(ask.connections, ask.rate)
             found = look(ask.source, ask.credentials, settings, ask.paths)
         except DragonflyError as error:
             return m.Looked(kind=error.kind, message=str(error))
@@ -412,6 +413,15 @@ class PeerNode:
 def _held(stored: TaskStore) -> m.Held:
     blank = bytes(DIGEST_SIZE)
     return m.Held(stored.task, stored.have(), b"".join(d or blank for d in list(stored.digests)))
+
+
+def _requests(manifest: Manifest, table: PieceTable) -> tuple[int, ...]:
+    """How many requests each piece costs at the origin. A stream that runs through several is one."""
+    if not manifest.directory:
+        return ()
+    if manifest.ranges:
+        return tuple(len(table.segments(index)) for index in range(len(table)))
+    return tuple(sum(not s.offset for s in table.segments(index)) for index in range(len(table)))
 
 
 def _units(manifest: Manifest, table: PieceTable) -> tuple[int, ...]:

@@ -160,7 +160,8 @@ class SchedulerCore:
         small = state.spec.small and self.settings.transport.carrier != "socket"
         nonce = self._nonces.of(state.spec.source.id, now)
         state.lookers, connections = self._lookers(state, now)
-        ask = m.Resolve(state.spec.source, state.credentials, small, nonce, state.lookers, connections)
+        rate = (self._most_requests or 0.0) / (len(state.lookers) + 1)
+        ask = m.Resolve(state.spec.source, state.credentials, small, nonce, state.lookers, connections, rate)
         return [Ask(host, ask, state.spec.id)]
 
     def _lookers(self, state: SpecState, now: float) -> tuple[tuple[str, ...], int]:
@@ -175,12 +176,11 @@ class SchedulerCore:
             )[:2]
         else:
             allowed = [h.id for h in live if h.node_id in state.open_nodes]
-        budget = self._budget_of(origin(state.spec.source.url)).allowed(now)
+        key = origin(state.spec.source.url)
+        room = max(1, self._budget_of(key).allowed(now) - sum(t.taken() for t in self._at(key)))
         helpers = [h for h in allowed if h != state.resolver and not state.spec.source.node]
-        helpers = helpers[: min(MOST_LOOKERS, budget - 1)]
-        return tuple(helpers), max(
-            1, min(self.settings.origin.small_connections, budget // (len(helpers) + 1))
-        )
+        helpers = helpers[: min(MOST_LOOKERS, room - 1)]
+        return tuple(helpers), max(1, min(self.settings.origin.small_connections, room // (len(helpers) + 1)))
 
     def may_look(self, message: m.Look) -> bool:
         """Whether the host was chosen to help with this source, and lives."""
@@ -221,6 +221,7 @@ class SchedulerCore:
             text = f"{answer.task.url}: is a directory; a digest is for one file"
             return self._fail(state, "invalid-request", text, now)
         task = self._task(answer.task, state.spec.source.url, answer.units)
+        task.requests = answer.requests or (1,) * answer.task.pieces
         state.task_id, state.content, state.digests = answer.task.id, answer.content, answer.digests
         state.manifest, state.beside = answer.manifest, answer.beside
         state.phase = "running"
@@ -313,6 +314,7 @@ class SchedulerCore:
         target = self.hosts[host].host
         claimants = self._claimants(task, state)
         may_claim = host in claimants
+        task.claimants = len(claimants)
         helper = task.participants.get(host, True)
         wait = self._budget(task).wait(now)
         lease: list[int] = []
@@ -334,6 +336,7 @@ class SchedulerCore:
             beside=state.beside,
             interval=self._interval(),
             not_before=wait,
+            connections=task.connections.get(host, 0),
         )
 
     def _neighbours(
@@ -381,19 +384,52 @@ class SchedulerCore:
 
     def _budget_of(self, key: str) -> OriginBudget:
         if key not in self.budgets:
-            self.budgets[key] = OriginBudget(self.settings.origin.max_connections)
+            # Schedulers do not ask each other: each has its part.
+            most = max(1, self.settings.origin.max_connections // self.settings.scheduler.shards)
+            self.budgets[key] = OriginBudget(most, requests=self._most_requests)
         return self.budgets[key]
+
+    @property
+    def _most_requests(self) -> float | None:
+        rate = self.settings.origin.max_requests
+        return None if rate is None else rate / self.settings.scheduler.shards
+
+    def _at(self, key: str) -> list[TaskState]:
+        """The tasks under way whose origin it is."""
+        return [t for t in self.tasks.values() if t.origin == key and t.participants]
+
+    def _connections(self, task: TaskState, host: str, now: float, *, others: bool = True) -> int:
+        """How many connections to the origin the host is to have at most; 0: none is left for it.
+
+        `others`: whether those count that others were told before. They are told anew as they report.
+        """
+        same = self._at(task.origin)
+        taken = sum(t.taken(but=host if t is task else "") for t in same) if others else 0
+        s = self.settings.origin
+        most = max(s.connections, s.small_connections) if task.task.directory else s.connections
+        number = self._budget(task).share(sum(t.claimants for t in same), most, taken, now)
+        if not number and task.leases.held_by(host):
+            number = 1
+        if number:
+            task.connections[host] = number
+        return number
 
     def _grant(
         self, task: TaskState, host: str, most: int, claimants: int, now: float, urgent: Iterable[int] = ()
     ) -> list[int]:
         if most <= 0 or not task.leases.free:
             return []
-        active = {h for h in task.participants if task.leases.held_by(h)}
-        room = self._budget(task).allowed(now) // self.settings.origin.connections
-        if host not in active and len(active) >= max(1, room):
+        if not self._connections(task, host, now):
             return []
-        pieces = task.leases.claim(host, most, claimants, now, urgent)
+        requests = self._budget(task).requests
+        pieces = task.leases.claim(
+            host,
+            most,
+            claimants,
+            now,
+            urgent,
+            lambda wanted, whole: requests.take([task.cost(p) for p in wanted], now, whole=whole),
+        )
         if pieces:
             self.decisions.lease(task.task.id, host, pieces, now)
         return pieces
@@ -412,8 +448,11 @@ class SchedulerCore:
                 continue
             self._budget(task).complained(seconds, now)
             task.leases.postpone(now + seconds)
-            news = m.News(task.task.id, not_before=seconds)
-            actions += [Send(h, news) for h in task.participants if self._usable(task, h)]
+            for host in task.participants:
+                if self._usable(task, host):
+                    number = self._connections(task, host, now, others=False)
+                    news = m.News(task.task.id, not_before=seconds, connections=number)
+                    actions.append(Send(host, news))
         return actions
 
     def origin_failed(self, message: m.OriginFailed, now: float) -> list[Action]:
@@ -557,10 +596,17 @@ class SchedulerCore:
         lease: list[int] = []
         if r.claim and not wait:
             claimants = self._claimants(task)
+            task.claimants = len(claimants)
             if r.host_id in claimants:
                 lease = self._grant(task, r.host_id, r.claim, len(claimants), now, r.urgent)
+        if task.leases.held_by(r.host_id):
+            self._connections(task, r.host_id, now)
         reply = m.ReportReply(
-            lease=tuple(lease), interval=self._interval(), left=task.leases.left, not_before=wait
+            lease=tuple(lease),
+            interval=self._interval(),
+            left=task.leases.left,
+            not_before=wait,
+            connections=task.connections.get(r.host_id, 0),
         )
         return reply, actions
 
@@ -768,6 +814,7 @@ class SchedulerCore:
             if host in task.graph and not task.is_complete(host):
                 task.graph.leave(host)
         task.participants.clear()
+        task.connections.clear()
         task.traffic.clear()
         task.complaints.clear()
         return actions

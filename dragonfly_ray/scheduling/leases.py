@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from dragonfly_ray.scheduling import bits as bitset
@@ -51,9 +51,18 @@ class LeaseTable:
         return holder.pieces if holder else 0
 
     def claim(
-        self, host: str, most: int, claimants: int, now: float, urgent: Iterable[int] = ()
+        self,
+        host: str,
+        most: int,
+        claimants: int,
+        now: float,
+        urgent: Iterable[int] = (),
+        afford: Callable[[Sequence[int], bool], int] | None = None,
     ) -> list[int]:
-        """Up to `most` pieces for `host`, `urgent` ones first, then in order; `claimants` share the rest."""
+        """Up to `most` pieces for `host`, `urgent` ones first, then in order; `claimants` share the rest.
+
+        `afford(pieces, whole)`: how many of them, from the first on, may be fetched now.
+        """
         if most <= 0 or not self.free:
             return []
         if self._units:
@@ -64,6 +73,8 @@ class LeaseTable:
             wanted = next((p for p in urgent if self.free >> p & 1), None)
             first = bitset.lowest(self.free) if wanted is None else wanted
             pieces = range(first, first + bitset.run_from(self.free, first, min(most, fair)))
+        if afford:
+            pieces = pieces[: afford(pieces, bool(self._units))]
         taken = bitset.of(pieces)
         self.free &= ~taken
         holder = self._holders.setdefault(host, _Holder())

@@ -49,10 +49,26 @@ class TaskState:
     failing_since: float | None = None
     failures: int = 0
     manifest_holders: set[str] = field(default_factory=set)
+    requests: tuple[int, ...] = ()
+    """How many requests each piece costs at the origin, where that is known."""
+    claimants: int = 0
+    """How many hosts might go to the origin, when that was last looked at."""
+    connections: dict[str, int] = field(default_factory=dict)
+    """host -> how many connections to the origin it was told to have at most."""
 
     @property
     def everything(self) -> int:
         return bitset.full(self.task.pieces)
+
+    def cost(self, piece: int) -> int:
+        """Requests at the origin; an estimate after a restart."""
+        if self.requests:
+            return self.requests[piece]
+        return max(1, -(-self.task.entries // max(1, self.task.pieces)))
+
+    def taken(self, but: str = "") -> int:
+        """Connections of the hosts that hold leases, `but` left out."""
+        return sum(n for host, n in self.connections.items() if host != but and self.leases.held_by(host))
 
     def is_complete(self, host: str) -> bool:
         return self.holders.get(host, 0) == self.everything

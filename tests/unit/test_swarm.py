@@ -211,6 +211,27 @@ def test_only_who_may_go_to_the_origin_helps_to_look(
     assert set(seen) <= ({"n0", "n1"} if policy == "seeds" else {"n2", "n3", "n4"})
 
 
+def test_no_more_connections_are_open_than_the_origin_is_to_have(
+    swarm: Callable[..., Swarm], tmp_path: Path
+) -> None:
+    with FolderOrigin({f"f{i:03}": os.urandom(20_000) for i in range(400)}) as narrow:
+        built = swarm(3, settings=settings(origin=OriginSettings(max_connections=7)))
+        view = built.distribute(narrow.url, dest=str(tmp_path / "out" / "{node}"))
+        assert_folder(view, narrow.files, 3)
+        assert narrow.count("GET") == dict.fromkeys(("", *narrow.files), 1)
+        assert narrow.most_open <= 7
+
+
+def test_requests_a_second_stay_within_the_limit(swarm: Callable[..., Swarm], tmp_path: Path) -> None:
+    with FolderOrigin({f"f{i:03}": os.urandom(20_000) for i in range(130)}) as strict:
+        built = swarm(3, settings=settings(origin=OriginSettings(max_requests=60.0)))
+        assert_folder(built.distribute(strict.url, dest=str(tmp_path / "out" / "{node}")), strict.files, 3)
+        assert len(strict.asked) == 2 * 130 + 1
+        for start, first in enumerate(strict.times):
+            inside = sum(at - first < 1.0 for at in strict.times[start:])
+            assert inside <= 60 + 60 + 13, "a burst, a second, and the piece that was begun"
+
+
 @pytest.mark.parametrize("size", [0, 1, 50_000, 300_000])
 def test_small_content_needs_no_socket(
     origin: Nginx, swarm: Callable[..., Swarm], tmp_path: Path, size: int
