@@ -98,7 +98,7 @@ class FsspecAdapter(Adapter):
         another way, they are looked at one by one."""
         leaf = leaf_size(sum(entry.size for entry in entries))
         long = [entry for entry in entries if entry.size > leaf]
-        if not long or self._conditional or self._look(long[0]).version == long[0].version:
+        if not long or self._condition(long[0]) or self._look(long[0]).version == long[0].version:
             return entries
         pool = ThreadPoolExecutor(self._settings.small_connections, thread_name_prefix="look")
         try:
@@ -126,7 +126,7 @@ class FsspecAdapter(Adapter):
         """
         name = f"{self._name} ({entry.path})"
         part = end - start < entry.size
-        etag = comparable(entry).removeprefix("ETag=") if self._conditional else ""
+        etag = self._condition(entry)
         with _Errors(name):
             if part and etag:
                 data = self._matching(path, etag, start, end)
@@ -138,10 +138,11 @@ class FsspecAdapter(Adapter):
             raise SourceTruncatedError(f"{name}: sent {len(data)} bytes instead of {end - start}")
         return data
 
-    @property
-    def _conditional(self) -> bool:
-        """Whether it is s3fs: there one request reads, and compares the version."""
-        return scheme(self._source.url) in ("s3", "s3a") and hasattr(self._fs, "call_s3")
+    def _condition(self, entry: Entry) -> str:
+        """The ETag, where one request can read and compare it: s3fs. Otherwise empty."""
+        conditional = scheme(self._source.url) in ("s3", "s3a") and hasattr(self._fs, "call_s3")
+        key, _, etag = comparable(entry).partition("=")
+        return etag if conditional and key == "ETag" else ""
 
     def _matching(self, path: str, etag: str, start: int, end: int) -> bytes:
         bucket, key, version = self._fs.split_path(path)
@@ -154,15 +155,12 @@ class FsspecAdapter(Adapter):
             IfMatch=f'"{etag}"',
             **pinned,
         )
-        body = answer["Body"]
-        try:
-            # Not every store that speaks S3 heeds the condition.
-            if str(answer.get("ETag", "")).strip('"') != etag:
-                raise SourceChangedError(f"{self._name}: has changed since it was looked at")
-            data: bytes = fsspec.asyn.sync(self._fs.loop, body.read)
-            return data
-        finally:
-            body.close()
+        # Not every store that speaks S3 heeds the condition.
+        same = str(answer.get("ETag", "")).strip('"') == etag
+        data: bytes = fsspec.asyn.sync(self._fs.loop, _body, answer["Body"], same)
+        if not same:
+            raise SourceChangedError(f"{self._name}: has changed since it was looked at")
+        return data
 
     def _check(self, path: str, entry: Entry) -> None:
         """After bytes have come: raises `SourceChangedError` if they may be of another version."""
@@ -171,6 +169,14 @@ class FsspecAdapter(Adapter):
         wanted = comparable(entry)
         if (wanted and _version(info) != wanted) or int(info.get("size") or 0) != entry.size:
             raise SourceChangedError(f"{self._name} ({entry.path}): has changed since it was looked at")
+
+
+async def _body(body: Any, wanted: bool) -> bytes:
+    """All of an answer's body, or none."""
+    try:
+        return await body.read() if wanted else b""
+    finally:
+        body.close()
 
 
 class _Ranges(Stream):

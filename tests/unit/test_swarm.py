@@ -167,7 +167,7 @@ def test_a_helper_that_fails_half_way_changes_nothing(
     many: FolderOrigin, swarm: Callable[..., Swarm], tmp_path: Path, how: str
 ) -> None:
     built = swarm(4)
-    failed = []
+    failed: list[str] = []
     for peer in built.peers.values():
 
         def look(ask: m.Look, peer: PeerNode = peer) -> m.Looked:
