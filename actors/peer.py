@@ -26,6 +26,8 @@ from dragonfly_ray.telemetry import RaySink, Telemetry
 log = logging.getLogger(__name__)
 
 CALL_TIMEOUT = 5.0
+LOOK_TIMEOUT = 20.0
+"""Seconds for another peer to look at a chunk of files."""
 ANNOUNCE_PAUSE = 0.5
 FLUSH_INTERVAL = 1.0
 
@@ -39,11 +41,12 @@ class _Link:
         self._handle: Any = None
 
     def call(self, message: m.Message) -> m.Message | None:
+        timeout = LOOK_TIMEOUT if isinstance(message, m.Look) else CALL_TIMEOUT
         try:
             if self._handle is None:
                 self._handle = ray.get_actor(self._name, namespace=self._namespace)
             # Not ray.get: called from a thread of an asynchronous actor, it warns.
-            answer = self._handle.call.remote(m.encode(message)).future().result(CALL_TIMEOUT)
+            answer = self._handle.call.remote(m.encode(message)).future().result(timeout)
         except (RayError, ValueError, TimeoutError) as error:
             self._handle = None
             raise ClusterError(f"{self._name} does not answer: {type(error).__name__}") from None
@@ -141,6 +144,13 @@ class PeerActor:
             answer = msgspec.structs.replace(answer, content=b"", beside=True)
             return m.encode(answer), [reference]
         return m.encode(answer), []
+
+    async def look(self, payload: bytes) -> bytes:
+        """At files of a folder, for the peer that resolves it."""
+        ask = m.decode(payload)
+        if not isinstance(ask, m.Look):
+            raise TypeError(f"not a Look: {type(ask).__name__}")
+        return m.encode(await asyncio.to_thread(self._node.look, ask))
 
     async def status(self) -> dict[str, Any]:
         return self._node.status()

@@ -33,6 +33,8 @@ GATHER = 0.1
 """Seconds in which a watcher's news are gathered into one answer; an end is told at once."""
 SHOWN_EDGES = 256
 """Of each task, in the status: those that carried most."""
+LOOK_TIMEOUT = 15.0
+"""Less than the time that the resolver waits for the answer."""
 GRANT_TTL = 24 * 3600.0
 
 
@@ -105,6 +107,8 @@ class SchedulerActor:
                 self._act(self._core.throttled(message, now))
             case m.OriginFailed():
                 self._act(self._core.origin_failed(message, now))
+            case m.Look():
+                answer = await self._look(message)
             case _:
                 log.warning("a scheduler does not understand %s", type(message).__name__)
         return b"" if answer is None else m.encode(answer)
@@ -270,6 +274,17 @@ class SchedulerActor:
             log.warning("host %s did not resolve: %s", ask.host, type(error).__name__)
             self._peers.pop(ask.host, None)
             self._act([Probe(ask.host), *self._core.resolve_failed(spec_id, time.monotonic())])
+
+    async def _look(self, message: m.Look) -> m.Message:
+        """Passes it on to the peer that is meant."""
+        if not self._core.may_look(message):
+            return m.Looked(kind="cluster", message=f"host {message.host} does not help here")
+        try:
+            answer = self._peer(message.host).look.remote(m.encode(message))
+            return m.decode(await asyncio.wait_for(_result(answer), LOOK_TIMEOUT))
+        except (RayError, ValueError, TimeoutError) as error:
+            self._act([Probe(message.host)])
+            return m.Looked(kind="cluster", message=f"host {message.host}: {type(error).__name__}")
 
     async def _probe(self, host: str) -> None:
         try:

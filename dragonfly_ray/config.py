@@ -77,7 +77,9 @@ class OriginSettings(_Section):
     small_connections: int = Field(16, ge=1)
     """Per peer, for files smaller than a piece."""
     max_connections: int = Field(256, ge=1)
-    """Of the whole cluster, to one origin."""
+    """Of the whole cluster, to one origin; schedulers that share the work have equal parts."""
+    max_requests: float | None = Field(None, gt=0)
+    """A second, of the whole cluster, to one origin; None: no limit."""
     lease_seconds: float = Field(0.2, gt=0)
     lease_timeout: float = Field(2.0, gt=0)
     connect_timeout: float = Field(5.0, gt=0)
@@ -86,6 +88,13 @@ class OriginSettings(_Section):
     """Of one request, where the server or the connection failed; a 429 or 503 is never retried."""
     give_up: float = Field(30.0, gt=0)
     """Seconds for which an origin may fail in a row before the distribution does."""
+    unversioned_ttl: float = Field(60.0, ge=0)
+    """Seconds for which content without ETag, version id or mtime counts as unchanged."""
+
+    def sparing(self, connections: int, rate: float) -> OriginSettings:
+        """One peer's part: so many connections at most (0: as they are), and requests a second (0: no limit)."""
+        most = min(connections or self.small_connections, self.small_connections)
+        return self.model_copy(update={"small_connections": most, "max_requests": rate or None})
 
 
 class SchedulerSettings(_Section):

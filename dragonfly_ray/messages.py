@@ -154,6 +154,33 @@ class Evicted(_Message, frozen=True):
     task_id: str
 
 
+class Look(_Message, frozen=True):
+    """Files of a folder whose listing tells too little, for the peer `host` to look at.
+
+    From whoever resolves it to its scheduler, which passes it on. The answer is a `Looked`.
+    """
+
+    host: str
+    source: Source
+    credentials: Credentials = Credentials()
+    paths: tuple[str, ...] = ()
+    connections: int = 0
+    """That may be opened to the origin; 0: as configured."""
+    rate: float = 0.0
+    """Requests a second; 0: no limit."""
+
+
+class Looked(_Message, frozen=True):
+    """One of each for every path, in order; or an error."""
+
+    sizes: tuple[int, ...] = ()
+    versions: tuple[str, ...] = ()
+    ranges: tuple[bool, ...] = ()
+    """Whether it can be read from the middle."""
+    kind: str = ""
+    message: str = ""
+
+
 # --- scheduler to peer ----------------------------------------------------------------------
 
 
@@ -172,6 +199,14 @@ class Resolve(_Message, frozen=True):
     credentials: Credentials = Credentials()
     small: bool = True
     """Whether to bring the content along where it is small."""
+    nonce: str = ""
+    """The version of whatever has none."""
+    helpers: tuple[str, ...] = ()
+    """Host ids that may look at files of a folder, too, with `Look`."""
+    connections: int = 0
+    """That the resolver, and each helper, may open to the origin; 0: as configured."""
+    rate: float = 0.0
+    """Requests a second of each of them; 0: no limit."""
 
 
 class Resolved(_Message, frozen=True):
@@ -187,6 +222,8 @@ class Resolved(_Message, frozen=True):
     """The content comes beside the message, as an object in Ray's store."""
     kind: str = ""
     message: str = ""
+    requests: tuple[int, ...] = ()
+    """How many requests each piece costs at the origin; empty: one each."""
 
 
 class Deliver(_Message, frozen=True):
@@ -211,6 +248,8 @@ class Deliver(_Message, frozen=True):
     """The content comes beside the message, as an object in Ray's store."""
     interval: float = 0.1
     not_before: float = 0.0
+    connections: int = 0
+    """To the origin, at most; 0: as before, or as configured."""
 
 
 class ReportReply(_Message, frozen=True):
@@ -224,6 +263,8 @@ class ReportReply(_Message, frozen=True):
     """Seconds to wait before the origin is asked again."""
     record: tuple[tuple[int, bytes], ...] = ()
     """The digests of disputed pieces, as far as the record has them."""
+    connections: int = 0
+    """To the origin, at most; 0: as before."""
 
 
 class News(_Message, frozen=True):
@@ -240,6 +281,8 @@ class News(_Message, frozen=True):
     """Pieces for which two digests are known: drop them."""
     record: tuple[tuple[int, bytes], ...] = ()
     """What the record says of pieces that somebody says were wrong here."""
+    connections: int = 0
+    """To the origin, at most; 0: as before."""
 
 
 class Verified(_Message, frozen=True):
@@ -261,7 +304,7 @@ class Cancel(_Message, frozen=True):
 
 Message = (
     Spec | Announce | Report | Throttled | OriginFailed | Verify | Ended | Evicted | Resolve | Resolved | Deliver
-    | ReportReply | News | Verified | Cancel
+    | ReportReply | News | Verified | Cancel | Look | Looked
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

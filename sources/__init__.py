@@ -5,15 +5,28 @@ from __future__ import annotations
 if __name__ != "dragonfly_ray.sources":
     raise ImportError("import dragonfly_ray.sources: a second copy under another name would break pickling")
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.model import Credentials, Manifest, PieceTable, Source
-from dragonfly_ray.sources.base import Adapter, Progress, Resolution, Take
+from dragonfly_ray.sources.base import Adapter, Look, Progress, Resolution, Seen, Share, Take, alone
 from dragonfly_ray.sources.reader import Reader
 from dragonfly_ray.urls import scheme
 
-__all__ = ["Adapter", "Progress", "Reader", "Resolution", "Take", "open_reader", "resolve"]
+__all__ = [
+    "Adapter",
+    "Look",
+    "Progress",
+    "Reader",
+    "Resolution",
+    "Seen",
+    "Share",
+    "Take",
+    "look",
+    "open_reader",
+    "resolve",
+]
 
 
 def _adapter(source: Source, credentials: Credentials, settings: OriginSettings) -> Adapter:
@@ -39,16 +52,29 @@ def resolve(
     *,
     small_limit: int = 0,
     spool: Path | None = None,
+    share: Share = alone,
 ) -> Resolution:
     """Looks at the origin once: names, sizes, versions.
 
     Content of at most `small_limit` bytes comes along where that costs no further request. Where the
-    origin does not say how long the content is, it is streamed once into a file in `spool`.
+    origin does not say how long the content is, it is streamed once into a file in `spool`. Files that
+    must be looked at one by one go through `share`.
     Raises `SourceError`, `UnsafePathError`.
     """
     adapter = _adapter(source, credentials, settings)
     try:
-        return adapter.resolve(small_limit, spool)
+        return adapter.resolve(small_limit, spool, share)
+    finally:
+        adapter.close()
+
+
+def look(
+    source: Source, credentials: Credentials, settings: OriginSettings, paths: Sequence[str]
+) -> list[Seen]:
+    """Looks at files of a folder for whoever resolves it. Raises `SourceError`."""
+    adapter = _adapter(source, credentials, settings)
+    try:
+        return adapter.look(paths)
     finally:
         adapter.close()
 

@@ -6,21 +6,18 @@ import json
 import posixpath
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
 from dragonfly_ray.errors import SourceUnsupportedError
-from dragonfly_ray.model import Entry
+from dragonfly_ray.model import Entry, Source, leaf_size
+from dragonfly_ray.sources.base import LISTED, Seen, Share, chosen
 
 if TYPE_CHECKING:
     from dragonfly_ray.sources.http import HttpAdapter
 
-LISTED = "listed:"
-"""Versions that come from a listing begin so: the file's own answer spells them in another way."""
 MOST_DEPTH = 64
-PARALLEL = 16
 _EXACT = re.compile(r"\s*(\d{2}-\w{3}-\d{4} \d{2}:\d{2})\s+(\d+)\s*$")
 _TITLE = re.compile(r"<(?:title|h1)>\s*(?:Index of|Directory listing for)", re.IGNORECASE)
 
@@ -99,28 +96,42 @@ class _Links(HTMLParser):
         return list(found.values())
 
 
-def list_folder(adapter: HttpAdapter, page: str) -> tuple[list[Entry] | None, bool]:
-    """The entries of the folder and all below, and whether its files can be read in ranges.
+def list_folder(
+    adapter: HttpAdapter, source: Source, page: str, share: Share
+) -> tuple[tuple[Entry, ...], bool] | None:
+    """The entries of the folder and all below, and whether its files can be read in ranges; None for a
+    page that is no listing.
 
-    Files whose size the page does not tell are looked at one by one, several at once.
+    Two kinds of files are looked at one by one, through `share`: those whose size the page does not
+    tell, and those of several pieces, whose own version every range is compared with. What a listing
+    tells of a version is in other words than the file's own answer.
     """
     top = parse(page)
     if top is None:
-        return None, True
-    with ThreadPoolExecutor(PARALLEL, thread_name_prefix="listing") as pool:
-        found = list(_walk(adapter, top, "", 0))
-        unknown = [path for path, listed in found if not listed.folder and listed.size is None]
-        looked = dict(zip(unknown, pool.map(adapter.look, unknown), strict=True))
-    entries = []
-    for path, listed in found:
-        if listed.folder:
-            entries.append(Entry(path, kind="dir"))
-        elif path in looked:
-            size, version, _ = looked[path]
-            entries.append(Entry(path, size, version))
-        else:
-            entries.append(Entry(path, listed.size or 0, f"{LISTED}{listed.stamp}"))
-    return entries, all(ranges for _, _, ranges in looked.values())
+        return None
+    found = dict(_walk(adapter, top, "", 0))
+    entries = {entry.path: entry for entry in chosen(source, map(_entry, found, found.values()))}
+    looked: dict[str, Seen] = {}
+    todo = [path for path, entry in entries.items() if entry.kind == "file" and found[path].size is None]
+    while todo or (todo := _long(entries, looked)):
+        for path, seen in zip(todo, share(adapter.look, todo), strict=True):
+            looked[path] = seen
+            entries[path] = Entry(path, seen.size, seen.version or entries[path].version)
+        todo = []
+    leaf = leaf_size(sum(entry.size for entry in entries.values()))
+    return tuple(entries.values()), all(seen.ranges for seen in looked.values() if seen.size > leaf)
+
+
+def _entry(path: str, listed: Listed) -> Entry:
+    if listed.folder:
+        return Entry(path, kind="dir")
+    return Entry(path, listed.size or 0, f"{LISTED}{listed.stamp}" if listed.stamp else "")
+
+
+def _long(entries: dict[str, Entry], looked: dict[str, Seen]) -> list[str]:
+    """Files of several pieces of which only the listing is known."""
+    leaf = leaf_size(sum(entry.size for entry in entries.values()))
+    return [path for path, entry in entries.items() if entry.size > leaf and path not in looked]
 
 
 def _walk(adapter: HttpAdapter, listed: list[Listed], base: str, depth: int) -> Iterator[tuple[str, Listed]]:

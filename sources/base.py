@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import fnmatch
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dragonfly_ray.errors import SourceNotFoundError
-from dragonfly_ray.model import Entry, Manifest, Source
+from dragonfly_ray.errors import SourceNotFoundError, SourceUnsupportedError
+from dragonfly_ray.model import UNTOLD, Entry, Manifest, Source
 from dragonfly_ray.urls import redacted
 
+LISTED = "listed:"
+"""Versions that come from a listing begin so: the file's own answer spells them in another way."""
 Take = Callable[[int], memoryview]
 Progress = Callable[[int], None]
 
@@ -29,6 +31,26 @@ class Resolution:
     spooled: Path | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a look at one file of a folder found. `ranges`: it can be read from the middle."""
+
+    size: int
+    version: str
+    ranges: bool
+
+
+Look = Callable[[Sequence[str]], list[Seen]]
+"""Looks at files of a folder, several at once: one answer each, in order. Raises `SourceError`."""
+Share = Callable[[Look, Sequence[str]], list[Seen]]
+"""Has these paths looked at, by the `Look` here or by that of others."""
+
+
+def alone(look: Look, paths: Sequence[str]) -> list[Seen]:
+    """The `Share` of a resolver without help."""
+    return look(paths)
+
+
 class Stream(ABC):
     """Bytes of one entry, in order. Raises `SourceError`."""
 
@@ -44,14 +66,26 @@ class Adapter(ABC):
     """One source. Its methods are called from several threads at once."""
 
     @abstractmethod
-    def resolve(self, small_limit: int, spool: Path | None) -> Resolution: ...
+    def resolve(self, small_limit: int, spool: Path | None, share: Share) -> Resolution: ...
+
+    def look(self, paths: Sequence[str]) -> list[Seen]:
+        """At files of the folder, whose listing does not tell enough."""
+        raise SourceUnsupportedError("only files of HTTP folders are looked at one by one")
 
     @abstractmethod
     def stream(self, manifest: Manifest, number: int, offset: int, length: int) -> Stream:
         """`length` bytes of entry `number` from `offset` on, of the version in the manifest."""
 
+    def rest(self) -> None:  # noqa: B027, most have nothing to close
+        """Closes connections that nobody uses now."""
+
     def close(self) -> None:  # noqa: B027, most have nothing to close
         """Lets go of connections."""
+
+
+def comparable(entry: Entry) -> str:
+    """The version that the file's own answers are compared with; empty where they cannot be."""
+    return "" if entry.version.startswith((LISTED, UNTOLD)) else entry.version
 
 
 def chosen(source: Source, entries: Iterable[Entry]) -> tuple[Entry, ...]:

@@ -147,6 +147,18 @@ class SourceConformance:
         with pytest.raises(SourceChangedError):
             place.read("file.bin", manifest)
 
+    @pytest.mark.parametrize("path", ["file.bin", "d/"])
+    def test_a_change_of_the_same_length_half_way_is_never_mixed(self, place: Place, path: str) -> None:
+        """The first half is read, the file is replaced, and another peer reads the second half."""
+        file, size = "file.bin" if path == "file.bin" else "d/file.bin", 3 * 1024 * KIB
+        place.put(file, b"a" * size)
+        manifest = place.resolve(path).manifest
+        half = len(PieceTable.of(manifest)) // 2
+        assert set(place.read(path, manifest, 0, half)) == set(b"a")
+        place.put(file, b"b" * size)
+        with pytest.raises(SourceChangedError):
+            place.read(path, manifest, half)
+
     def test_a_missing_file_says_so_in_one_line(self, place: Place) -> None:
         with pytest.raises(SourceNotFoundError) as caught:
             place.resolve("no/such/file.bin")

@@ -6,10 +6,12 @@ import datetime
 import posixpath
 import stat
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import fsspec
+import msgspec
 
 from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.errors import (
@@ -22,16 +24,17 @@ from dragonfly_ray.errors import (
     SourceUnreachableError,
     SourceUnsupportedError,
 )
-from dragonfly_ray.model import Credentials, Entry, Manifest, Source
-from dragonfly_ray.sources.base import Adapter, Resolution, Stream, chosen
+from dragonfly_ray.model import Credentials, Entry, Manifest, Source, leaf_size
+from dragonfly_ray.sources.base import Adapter, Resolution, Share, Stream, chosen, comparable
 from dragonfly_ray.urls import basename, redacted, scheme
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure",
           "hdfs": "hdfs"}  # fmt: skip
 _VERSION_KEYS = ("ETag", "etag", "version_id", "VersionId", "generation", "md5Hash", "md5", "ino")
 _TIME_KEYS = ("LastModified", "last_modified", "mtime", "modified", "updated", "created")
-STEP = 4 * 1024 * 1024
-"""Bytes that one request asks for: fsspec hands out whole answers."""
+STEP = 8 * 1024 * 1024
+"""Bytes that one request asks for. fsspec hands out whole answers, so this is what each connection holds
+in memory; and each may cost one more request, for the version."""
 
 
 class FsspecAdapter(Adapter):
@@ -60,11 +63,11 @@ class FsspecAdapter(Adapter):
 
     # --- resolving --------------------------------------------------------------------------
 
-    def resolve(self, small_limit: int, spool: Path | None) -> Resolution:
+    def resolve(self, small_limit: int, spool: Path | None, share: Share) -> Resolution:
         with _Errors(self._name):
             info = self._fs.info(self._path)
             if info.get("type") == "directory":
-                entries = chosen(self._source, self._walk())
+                entries = self._own_versions(chosen(self._source, self._walk()))
                 return Resolution(Manifest(entries, directory=True))
             size = info.get("size")
             if size is None:
@@ -90,6 +93,24 @@ class FsspecAdapter(Adapter):
             else:
                 yield Entry(relative, int(info["size"] or 0), _version(info), mode=_mode(info))
 
+    def _own_versions(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+        """Files of several pieces are compared with what `info` says: where a listing spells versions in
+        another way, they are looked at one by one."""
+        leaf = leaf_size(sum(entry.size for entry in entries))
+        long = [entry for entry in entries if entry.size > leaf]
+        if not long or self._condition(long[0]) or self._look(long[0]).version == long[0].version:
+            return entries
+        pool = ThreadPoolExecutor(self._settings.small_connections, thread_name_prefix="look")
+        try:
+            found = {entry.path: entry for entry in pool.map(self._look, long)}
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return tuple(found.get(entry.path, entry) for entry in entries)
+
+    def _look(self, entry: Entry) -> Entry:
+        info = self._fs.info(f"{self._path.rstrip('/')}/{entry.path}")
+        return msgspec.structs.replace(entry, size=int(info.get("size") or 0), version=_version(info))
+
     # --- reading ----------------------------------------------------------------------------
 
     def stream(self, manifest: Manifest, number: int, offset: int, length: int) -> Stream:
@@ -98,24 +119,68 @@ class FsspecAdapter(Adapter):
         return _Ranges(self, path, entry, offset, length)
 
     def range(self, path: str, entry: Entry, start: int, end: int) -> bytes:
-        """The bytes [start, end) of the version in the manifest."""
+        """The bytes [start, end) of the version in the manifest.
+
+        Raises `SourceChangedError` for another. An entry that comes whole in one answer cannot be mixed,
+        and is taken as it is.
+        """
         name = f"{self._name} ({entry.path})"
+        part = end - start < entry.size
+        etag = self._condition(entry)
         with _Errors(name):
-            data: bytes = self._fs.cat_file(path, start=start, end=end)
+            if part and etag:
+                data = self._matching(path, etag, start, end)
+            else:
+                data = self._fs.cat_file(path, start=start, end=end)
+        if part and not etag:
+            self._check(path, entry)
         if len(data) != end - start:
             raise SourceTruncatedError(f"{name}: sent {len(data)} bytes instead of {end - start}")
         return data
 
-    def check(self, path: str, entry: Entry) -> None:
-        """Raises `SourceChangedError` unless the version is still the one of the manifest."""
+    def _condition(self, entry: Entry) -> str:
+        """The ETag, where one request can read and compare it: s3fs. Otherwise empty."""
+        conditional = scheme(self._source.url) in ("s3", "s3a") and hasattr(self._fs, "call_s3")
+        key, _, etag = comparable(entry).partition("=")
+        return etag if conditional and key == "ETag" else ""
+
+    def _matching(self, path: str, etag: str, start: int, end: int) -> bytes:
+        bucket, key, version = self._fs.split_path(path)
+        pinned = {"VersionId": version} if version else {}
+        answer = self._fs.call_s3(
+            "get_object",
+            Bucket=bucket,
+            Key=key,
+            Range=f"bytes={start}-{end - 1}",
+            IfMatch=f'"{etag}"',
+            **pinned,
+        )
+        # Not every store that speaks S3 heeds the condition.
+        same = str(answer.get("ETag", "")).strip('"') == etag
+        data: bytes = fsspec.asyn.sync(self._fs.loop, _body, answer["Body"], same)
+        if not same:
+            raise SourceChangedError(f"{self._name}: has changed since it was looked at")
+        return data
+
+    def _check(self, path: str, entry: Entry) -> None:
+        """After bytes have come: raises `SourceChangedError` if they may be of another version."""
         with _Errors(self._name):
             info = self._fs.info(path)
-        if _version(info) != entry.version or int(info.get("size") or 0) != entry.size:
+        wanted = comparable(entry)
+        if (wanted and _version(info) != wanted) or int(info.get("size") or 0) != entry.size:
             raise SourceChangedError(f"{self._name} ({entry.path}): has changed since it was looked at")
 
 
+async def _body(body: Any, wanted: bool) -> bytes:
+    """All of an answer's body, or none."""
+    try:
+        return await body.read() if wanted else b""
+    finally:
+        body.close()
+
+
 class _Ranges(Stream):
-    """A request for each few MiB; the version is looked at again at the end of a file's last one."""
+    """A request for each few MiB; none is handed out before its version is known to be the manifest's."""
 
     def __init__(self, adapter: FsspecAdapter, path: str, entry: Entry, offset: int, length: int) -> None:
         self._adapter, self._path, self._entry = adapter, path, entry
@@ -129,8 +194,6 @@ class _Ranges(Stream):
                 return 0
             self._data = memoryview(self._adapter.range(self._path, self._entry, self._at, stop))
             self._at = stop
-            if stop == self._entry.size and self._entry.size > STEP:
-                self._adapter.check(self._path, self._entry)
         count = min(len(view), len(self._data))
         view[:count] = self._data[:count]
         self._data = self._data[count:]

@@ -10,12 +10,14 @@ import email.utils
 import re
 import tempfile
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError, IncompleteRead, ReadTimeoutError
+from urllib3.exceptions import ClosedPoolError, HTTPError, IncompleteRead, ReadTimeoutError
 from urllib3.exceptions import ProtocolError as BrokenError
 
 from dragonfly_ray.config import OriginSettings
@@ -30,8 +32,9 @@ from dragonfly_ray.errors import (
     SourceUnsupportedError,
 )
 from dragonfly_ray.model import Credentials, Entry, Manifest, Source
-from dragonfly_ray.sources.autoindex import LISTED, list_folder, looks_like_index
-from dragonfly_ray.sources.base import Adapter, Resolution, Stream, chosen
+from dragonfly_ray.sources.autoindex import list_folder, looks_like_index
+from dragonfly_ray.sources.base import Adapter, Resolution, Seen, Share, Stream, comparable
+from dragonfly_ray.sources.pace import Pace
 from dragonfly_ray.urls import basename, redacted
 
 FIRST_PAUSE = 0.1
@@ -78,24 +81,29 @@ class HttpAdapter(Adapter):
             # What opens this origin is nobody else's business: a redirect elsewhere goes without it.
             remove_headers_on_redirect=mine,
         )
+        self._parallel = settings.small_connections
+        self._pace = Pace(settings.max_requests)
         self._pool = urllib3.PoolManager(
             maxsize=settings.small_connections + settings.connections,
             timeout=urllib3.Timeout(connect=settings.connect_timeout, read=settings.read_timeout),
         )
+
+    def rest(self) -> None:
+        self._pool.clear()
 
     def close(self) -> None:
         self._pool.clear()
 
     # --- resolving --------------------------------------------------------------------------
 
-    def resolve(self, small_limit: int, spool: Path | None) -> Resolution:
+    def resolve(self, small_limit: int, spool: Path | None, share: Share) -> Resolution:
         if urlsplit(self._url).path.endswith("/"):
-            return self._resolve_page(small_limit, spool)
+            return self._resolve_page(small_limit, spool, share)
         response = self.get(self._url, {"Range": "bytes=0-0"}, allow=(416,))
         try:
             if response.url and urlsplit(response.url).path.endswith("/"):
                 response.close()
-                return self._resolve_page(small_limit, spool)
+                return self._resolve_page(small_limit, spool, share)
             return self._resolve_file(response, small_limit, spool)
         finally:
             response.close()
@@ -152,7 +160,7 @@ class HttpAdapter(Adapter):
         entry = Entry(basename(self._source.url), size, version)
         return Manifest((entry,), directory=False, ranges=ranges)
 
-    def _resolve_page(self, small_limit: int, spool: Path | None) -> Resolution:
+    def _resolve_page(self, small_limit: int, spool: Path | None, share: Share) -> Resolution:
         response = self.get(self._folder_url(""), {})
         try:
             if not looks_like_index(response.headers.get("Content-Type", "")):
@@ -160,12 +168,13 @@ class HttpAdapter(Adapter):
             page = self._page(response)
         finally:
             response.close()
-        entries, ranges = list_folder(self, page)
-        if entries is None:
+        found = list_folder(self, self._source, page, share)
+        if found is None:
             raise SourceUnsupportedError(
                 f"{self._name}: is a page, not a listing; name a file, or have the server list the folder"
             )
-        return Resolution(Manifest(chosen(self._source, entries), directory=True, ranges=ranges))
+        entries, ranges = found
+        return Resolution(Manifest(entries, directory=True, ranges=ranges))
 
     def _page(self, response: urllib3.BaseHTTPResponse) -> str:
         data = bytearray()
@@ -179,20 +188,44 @@ class HttpAdapter(Adapter):
 
     def folder(self, path: str) -> str:
         """The listing of a folder below this one."""
+        self._pace.wait()
         response = self.get(self._folder_url(path), {})
         try:
             return self._page(response)
         finally:
             response.close()
 
-    def look(self, path: str) -> tuple[int, str, bool]:
-        """(size, version, has ranges) of a file of the folder, without its bytes."""
-        response = self.get(self._entry_url(path), {}, method="HEAD")
+    def look(self, paths: Sequence[str]) -> list[Seen]:
+        """Without their bytes. The first refusal ends it: nothing more is asked."""
+        pool = ThreadPoolExecutor(self._parallel, thread_name_prefix="look")
+        try:
+            return list(pool.map(self._look, paths))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _look(self, path: str) -> Seen:
+        self._pace.wait()
+        response = self.get(self._entry_url(path), {}, allow=(405, 501), method="HEAD")
         try:
             size = _length(response)
+            if response.status < 300 and size is not None:
+                ranges = response.headers.get("Accept-Ranges", "").lower() == "bytes"
+                return Seen(size, version_of(response), ranges)
+        finally:
+            response.drain_conn()
+            response.release_conn()
+        return self._look_at_first_byte(path)
+
+    def _look_at_first_byte(self, path: str) -> Seen:
+        """For servers that do not answer HEAD, or not with the length."""
+        self._pace.wait()
+        response = self.get(self._entry_url(path), {"Range": "bytes=0-0"}, allow=(416,))
+        try:
+            ranges = response.status in (206, 416)
+            size = self._total(response) if ranges else _length(response)
             if size is None:
                 raise SourceUnsupportedError(f"{self._name}{path}: does not say how long it is")
-            return size, version_of(response), response.headers.get("Accept-Ranges", "").lower() == "bytes"
+            return Seen(size, version_of(response), ranges)
         finally:
             response.close()
 
@@ -213,6 +246,15 @@ class HttpAdapter(Adapter):
         headers = {}
         if manifest.ranges and not whole:
             headers["Range"] = f"bytes={offset}-{offset + length - 1}"
+        try:
+            return self._stream(url, headers, entry, offset, length, whole=whole)
+        except SourceChangedError:
+            # Replicas of one origin may differ for a moment, or in how they spell a version.
+            return self._stream(url, headers, entry, offset, length, whole=whole)
+
+    def _stream(
+        self, url: str, headers: dict[str, str], entry: Entry, offset: int, length: int, *, whole: bool
+    ) -> Stream:
         response = self.get(url, headers, allow=(416,))
         try:
             start = self._check(response, entry, offset)
@@ -226,10 +268,8 @@ class HttpAdapter(Adapter):
     def _check(self, response: urllib3.BaseHTTPResponse, entry: Entry, offset: int) -> int:
         """Where the body starts in the entry. Raises `SourceChangedError` for another version."""
         name = f"{self._name} ({entry.path})"
-        found = version_of(response)
-        if response.status == 416 or (
-            entry.version and found and not entry.version.startswith(LISTED) and found != entry.version
-        ):
+        wanted, found = comparable(entry), version_of(response)
+        if response.status == 416 or (wanted and found and found != wanted):
             raise SourceChangedError(f"{name}: has changed since it was looked at; start again")
         if response.status == 206:
             match = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
@@ -257,14 +297,7 @@ class HttpAdapter(Adapter):
         Raises `SourceError`. A 429 or 503 is never tried again here: the whole cluster must wait.
         """
         try:
-            response = self._pool.request(
-                method,
-                url,
-                headers={**self._headers, **headers},
-                preload_content=False,
-                decode_content=False,
-                retries=self._retries,
-            )
+            response = self._request(method, url, {**self._headers, **headers})
         except HTTPError as failure:
             raise self._failed(failure) from None
         except (ValueError, UnicodeError):
@@ -273,6 +306,20 @@ class HttpAdapter(Adapter):
             return response
         response.close()
         raise self._refused(response)
+
+    def _request(self, method: str, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+        while True:
+            try:
+                return self._pool.request(
+                    method,
+                    url,
+                    headers=headers,
+                    preload_content=False,
+                    decode_content=False,
+                    retries=self._retries,
+                )
+            except ClosedPoolError:
+                pass  # `rest` came between: nothing was asked yet, and the pool has a successor
 
     def _refused(self, response: urllib3.BaseHTTPResponse) -> SourceError:
         status = response.status

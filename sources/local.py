@@ -17,7 +17,7 @@ from dragonfly_ray.errors import (
     UnsafePathError,
 )
 from dragonfly_ray.model import Entry, Manifest, Source
-from dragonfly_ray.sources.base import Adapter, Resolution, Stream, chosen
+from dragonfly_ray.sources.base import Adapter, Resolution, Share, Stream, chosen
 
 
 class LocalAdapter(Adapter):
@@ -30,7 +30,7 @@ class LocalAdapter(Adapter):
         # A percent sign may be part of a name, or the URL's escape: what exists decides.
         self._path = path if path.exists() or not Path(unquote(text)).exists() else Path(unquote(text))
 
-    def resolve(self, small_limit: int, spool: Path | None) -> Resolution:
+    def resolve(self, small_limit: int, spool: Path | None, share: Share) -> Resolution:
         try:
             found = os.stat(self._path)
             if stat.S_ISDIR(found.st_mode):

@@ -10,6 +10,7 @@ from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.errors import SourceTruncatedError
 from dragonfly_ray.model import Manifest, PieceTable, Segment
 from dragonfly_ray.sources.base import Adapter, Progress, Take
+from dragonfly_ray.sources.pace import Slots
 
 CHUNK = 256 * 1024
 
@@ -26,6 +27,7 @@ class Reader:
         self._settings = settings
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
+        self._slots = Slots(settings.connections + settings.small_connections)
 
     def read(self, first: int, last: int, take: Take, progress: Progress) -> Iterator[tuple[int, memoryview]]:
         """The pieces `first` … `last - 1`, each as soon as it is full: (index, buffer).
@@ -48,6 +50,15 @@ class Reader:
             yield from self._run(segments[0], index, stop, take, progress)
             index = stop
 
+    def limit(self, connections: int) -> None:
+        """No more than so many at once from now on; requests under way go on."""
+        if self._slots.resize(connections):
+            self._adapter.rest()
+
+    def rest(self) -> None:
+        """Closes connections that nobody uses now."""
+        self._adapter.rest()
+
     def close(self) -> None:
         if self._pool:
             self._pool.shutdown(wait=False, cancel_futures=True)
@@ -61,6 +72,12 @@ class Reader:
         self, start: Segment, index: int, stop: int, take: Take, progress: Progress
     ) -> Iterator[tuple[int, memoryview]]:
         """Pieces of one entry: one request."""
+        with self._slots:
+            yield from self._stream(start, index, stop, take, progress)
+
+    def _stream(
+        self, start: Segment, index: int, stop: int, take: Take, progress: Progress
+    ) -> Iterator[tuple[int, memoryview]]:
         length = self._table.cuts[stop] - self._table.cuts[index]
         stream = self._adapter.stream(self._manifest, start.entry, start.offset, length)
         try:
@@ -98,6 +115,10 @@ class Reader:
                     left.exception()
 
     def _small(self, segment: Segment, view: memoryview) -> int:
+        with self._slots:
+            return self._whole(segment, view)
+
+    def _whole(self, segment: Segment, view: memoryview) -> int:
         stream = self._adapter.stream(self._manifest, segment.entry, segment.offset, segment.length)
         try:
             at = 0

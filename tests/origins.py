@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import time
+import zlib
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
+from urllib.parse import quote, unquote
 
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
@@ -77,11 +81,12 @@ class ScriptedOrigin:
         self._server.server_close()
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        b = self.behaviour
         asked = handler.headers.get("Range", "")
         with self._lock:
-            number = len(self.requests)
-            status = b.status or (b.before(number) if b.before else 0)
+            number, before = len(self.requests), self.behaviour.before
+            status = before(number) if before and not self.behaviour.status else 0
+            b = replace(self.behaviour)
+            status = b.status or status
             self.requests.append((time.monotonic(), status, asked))
         if b.redirect and not handler.path.startswith("/moved"):
             handler.send_response(302)
@@ -132,3 +137,114 @@ class ScriptedOrigin:
             pass
         if cut < len(data) or b.claim is not None:
             handler.close_connection = True
+
+
+class FolderOrigin:
+    """A folder whose listing tells no sizes, as Python's own server does, and who asks for what.
+
+    `asked`: (method, path, range) of each request. `most_open`: connections that were open at once.
+    """
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self.files = files
+        self.head_status = 0
+        """Answer HEAD with this, if not 0."""
+        self.ranges = True
+        self.before: Callable[[str, str], int] | None = None
+        """Called with method and path; a status to answer with, or 0."""
+        self.asked: list[tuple[str, str, str]] = []
+        self.times: list[float] = []
+        self.open = 0
+        self.most_open = 0
+        self.lock = threading.Lock()
+        origin = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                super().setup()
+                with origin.lock:
+                    origin.open += 1
+                    origin.most_open = max(origin.most_open, origin.open)
+
+            def finish(self) -> None:
+                with origin.lock:
+                    origin.open -= 1
+                super().finish()
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+            def do_GET(self) -> None:
+                origin.answer(self)
+
+            def do_HEAD(self) -> None:
+                origin.answer(self)
+
+        class Server(ThreadingHTTPServer):
+            request_queue_size = 256
+            daemon_threads = True
+            block_on_close = False
+
+            def handle_error(self, request: object, address: object) -> None:
+                pass  # a peer that has gone
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def count(self, method: str) -> dict[str, int]:
+        """Path -> how often it was asked for so."""
+        with self.lock:
+            return dict(Counter(path for how, path, _ in self.asked if how == method))
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        path, asked = unquote(handler.path.lstrip("/")), handler.headers.get("Range", "")
+        with self.lock:
+            self.asked.append((handler.command, path, asked))
+            self.times.append(time.monotonic())
+        status = self.before(handler.command, path) if self.before else 0
+        if handler.command == "HEAD":
+            status = status or self.head_status
+        if not status and path and path not in self.files:
+            status = 404
+        if status:
+            self._send(handler, status, b"", {})
+        elif not path:
+            links = "".join(f'<li><a href="{quote(name)}">{name}</a></li>' for name in self.files)
+            page = f"<title>Directory listing for /</title><ul>{links}</ul>"
+            self._send(handler, 200, page.encode(), {"Content-Type": "text/html"})
+        else:
+            self._file(handler, self.files[path], asked)
+
+    def _file(self, handler: BaseHTTPRequestHandler, data: bytes, asked: str) -> None:
+        headers = {"ETag": f'"{zlib.crc32(data):x}"'}
+        if self.ranges:
+            headers["Accept-Ranges"] = "bytes"
+        match = _RANGE.match(asked) if self.ranges and data else None
+        if not match:
+            self._send(handler, 200, data, headers)
+            return
+        start, end = int(match[1]), min(len(data), int(match[2] or len(data)) + 1)
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
+        self._send(handler, 206, data[start:end], headers)
+
+    def _send(
+        self, handler: BaseHTTPRequestHandler, status: int, data: bytes, headers: dict[str, str]
+    ) -> None:
+        handler.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(data))}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        if handler.command != "HEAD":
+            with contextlib.suppress(OSError):
+                handler.wfile.write(data)

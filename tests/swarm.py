@@ -36,6 +36,8 @@ class LocalScheduler:
 
     def call(self, message: m.Message) -> m.Message | None:
         message = m.decode(m.encode(message))
+        if isinstance(message, m.Look):
+            return self._look(message)
         now = time.monotonic()
         answer: m.Message | None = None
         with self.changed:
@@ -59,6 +61,14 @@ class LocalScheduler:
                     raise AssertionError(message)
             self.act(actions)
         return answer
+
+    def _look(self, message: m.Look) -> m.Message:
+        with self.changed:
+            assert self.core.may_look(message)
+            peer = self.peers.get(message.host)
+        if peer is None:
+            return m.Looked(kind="cluster", message="gone")
+        return m.decode(m.encode(peer.look(message)))
 
     def act(self, actions: Iterable[Action]) -> None:
         for action in actions:

@@ -28,10 +28,11 @@ from dragonfly_ray.errors import (
 from dragonfly_ray.grants import GrantVerifier
 from dragonfly_ray.model import DIGEST_SIZE, Endpoint, Host, Manifest, PieceTable, Task, digest
 from dragonfly_ray.peer.buffers import BufferPool
+from dragonfly_ray.peer.looking import SharedLook
 from dragonfly_ray.peer.reporter import SchedulerLink
 from dragonfly_ray.peer.shared import SharedTask
 from dragonfly_ray.peer.task import Context, TaskRun
-from dragonfly_ray.sources import resolve
+from dragonfly_ray.sources import look, resolve
 from dragonfly_ray.storage.store import PieceStore
 from dragonfly_ray.storage.task_store import TaskStore
 from dragonfly_ray.telemetry import Telemetry
@@ -232,11 +233,12 @@ class PeerNode:
         found = resolve(
             source,
             ask.credentials,
-            self.settings.origin,
+            self.settings.origin.sparing(ask.connections, ask.rate),
             small_limit=limit,
             spool=self.store.path / "spool",
+            share=SharedLook(ask, self.links.of(source.id)),
         )
-        manifest = found.manifest
+        manifest = found.manifest.marked(ask.nonce)
         encoded = manifest.encode()
         table = PieceTable.of(manifest)
         task = Task(
@@ -270,6 +272,22 @@ class PeerNode:
             manifest=encoded,
             content=content,
             digests=digests,
+            requests=_requests(manifest, table),
+        )
+
+    def look(self, ask: m.Look) -> m.Looked:
+        """At files of a folder that another peer resolves; an error as in `resolve`."""
+        try:
+            settings = self.settings.origin.sparing(ask.connections, ask.rate)
+            found = look(ask.source, ask.credentials, settings, ask.paths)
+        except DragonflyError as error:
+            return m.Looked(kind=error.kind, message=str(error))
+        except Exception as error:
+            shown = redacted(ask.source.url)
+            log.exception("looking at files of %s failed", shown)
+            return m.Looked(kind="error", message=f"{shown}: {type(error).__name__}")
+        return m.Looked(
+            tuple(s.size for s in found), tuple(s.version for s in found), tuple(s.ranges for s in found)
         )
 
     # --- what others ask --------------------------------------------------------------------
@@ -401,6 +419,15 @@ class PeerNode:
 def _held(stored: TaskStore) -> m.Held:
     blank = bytes(DIGEST_SIZE)
     return m.Held(stored.task, stored.have(), b"".join(d or blank for d in list(stored.digests)))
+
+
+def _requests(manifest: Manifest, table: PieceTable) -> tuple[int, ...]:
+    """How many requests each piece costs at the origin. A stream that runs through several is one."""
+    if not manifest.directory:
+        return ()
+    if manifest.ranges:
+        return tuple(len(table.segments(index)) for index in range(len(table)))
+    return tuple(sum(not s.offset for s in table.segments(index)) for index in range(len(table)))
 
 
 def _units(manifest: Manifest, table: PieceTable) -> tuple[int, ...]:

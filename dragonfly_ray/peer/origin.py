@@ -39,6 +39,8 @@ FINAL = (
 DEFAULT_PATIENCE = 1.0
 """Seconds to leave an origin alone that asks for patience without saying how much."""
 SMOOTHING = 0.3
+REST = 1.0
+"""Seconds without work before connections to the origin are closed: others may want them."""
 
 
 class _Stopped(Exception):
@@ -51,7 +53,7 @@ class OriginWorkers:
     `bytes`: read so far, whole pieces and parts. `rate`: bytes a second of one worker, smoothed.
     """
 
-    def __init__(self, run: TaskRun, may_claim: bool, not_before: float) -> None:
+    def __init__(self, run: TaskRun, may_claim: bool, not_before: float, connections: int = 0) -> None:
         self._run = run
         self._settings = run.settings.origin
         self._queue: list[int] = []
@@ -67,14 +69,20 @@ class OriginWorkers:
         self._reader: Reader | None = None
         self._backoff = 0.0
         self.rate = 0.0
-        self.workers = self._settings.connections
+        self._connections = connections or max(self._settings.connections, self._settings.small_connections)
+        """What the scheduler allows this peer now, of the whole cluster's."""
+
+    @property
+    def workers(self) -> int:
+        """Runs of pieces that may be under way at once."""
+        return min(self._settings.connections, self._connections)
 
     @property
     def bytes(self) -> int:
         return self._whole + sum(self._partial.values())
 
     def start(self, spawn: Callable[[str, Callable[[], None]], object]) -> None:
-        for number in range(self.workers):
+        for number in range(self._settings.connections):
             spawn(f"origin{number}", partial(self._work, number))
 
     def stop(self) -> None:
@@ -90,8 +98,13 @@ class OriginWorkers:
 
     # --- leases -----------------------------------------------------------------------------
 
-    def allow(self, may_claim: bool | None, not_before: float) -> None:
+    def allow(self, may_claim: bool | None, not_before: float, connections: int = 0) -> None:
+        """What the scheduler says; `connections`: 0 where it is as before."""
         with self._ready:
+            if connections and connections != self._connections:
+                self._connections = connections
+                if self._reader:
+                    self._reader.limit(connections)
             if may_claim is not None:
                 self._may_claim = may_claim
             self._not_before = max(self._not_before, time.monotonic() + not_before)
@@ -114,8 +127,8 @@ class OriginWorkers:
 
     def answered(self, reply: m.ReportReply) -> None:
         self._left = reply.left
-        if reply.not_before:
-            self.allow(None, reply.not_before)
+        if reply.not_before or reply.connections:
+            self.allow(None, reply.not_before, reply.connections)
         if reply.lease:
             self.leased(reply.lease)
 
@@ -153,9 +166,12 @@ class OriginWorkers:
                 if self._stopped:
                     return None
                 wait = self._not_before - time.monotonic()
-                if self._queue and wait <= 0:
+                if self._queue and wait <= 0 and len(self._active) < self.workers:
                     break
-                self._ready.wait(wait if self._queue and wait > 0 else None)
+                if self._active or not self._reader:
+                    self._ready.wait(wait if self._queue and wait > 0 else None)
+                elif not self._ready.wait(wait if self._queue and wait > 0 else REST):
+                    self._reader.rest()
             share = -(-len(self._queue) // max(1, self.workers - len(self._active)))
             most = max(1, min(share, self._per_request()))
             if not self._run.task.ranges:
@@ -229,6 +245,7 @@ class OriginWorkers:
                 self._reader = open_reader(
                     run.source, run.credentials, store.manifest, store.table, self._settings
                 )
+                self._reader.limit(self._connections)
             return self._reader
 
     def _failed(self, rest: set[int], error: DragonflyError, *, final: bool = False) -> None:

@@ -148,7 +148,7 @@ class TaskRun:
         for neighbour in deliver.neighbours:
             self._meet(neighbour)
         if self.origin:
-            self.origin.allow(deliver.may_claim, deliver.not_before)
+            self.origin.allow(deliver.may_claim, deliver.not_before, deliver.connections)
             self.origin.leased(deliver.lease)
         return True
 
@@ -190,7 +190,9 @@ class TaskRun:
             self.reporter.news.got = list(bitset.members(self.picker.have))
             self.words = Words({i: d for i, d in enumerate(store.digests) if d is not None})
         self._take_small()
-        self.origin = OriginWorkers(self, self._first.may_claim, self._first.not_before)
+        self.origin = OriginWorkers(
+            self, self._first.may_claim, self._first.not_before, self._first.connections
+        )
         wanted = next((d.spec.digest for d in list(self.deliveries.values()) if d.spec.digest), "")
         if wanted:
             self.prefix = PrefixHash(self, wanted)
@@ -614,7 +616,7 @@ class TaskRun:
         for neighbour in news.joined:
             self._meet(neighbour)
         if self.origin:
-            self.origin.allow(news.may_claim, news.not_before)
+            self.origin.allow(news.may_claim, news.not_before, news.connections)
             if news.revoked:
                 self.origin.revoked(news.revoked)
         if news.discard and self.store:

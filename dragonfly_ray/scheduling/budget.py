@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class OriginBudget:
     """How many connections an origin gets, and when it wants to be left alone.
@@ -9,8 +11,9 @@ class OriginBudget:
     Halves at each complaint, and grows back by one connection for each `recovery` seconds of peace.
     """
 
-    def __init__(self, connections: int, *, recovery: float = 1.0) -> None:
+    def __init__(self, connections: int, *, requests: float | None = None, recovery: float = 1.0) -> None:
         self.most = connections
+        self.requests = RequestBudget(requests)
         self.recovery = recovery
         self.blocked_until = 0.0
         self._allowed = float(connections)
@@ -28,6 +31,36 @@ class OriginBudget:
         peace = max(0.0, now - self._since)
         return int(min(self.most, self._allowed + peace / self.recovery))
 
+    def share(self, claimants: int, most: int, taken: int, now: float) -> int:
+        """The connections of one of `claimants`, up to `most`, where others hold `taken`; 0: none is left."""
+        allowed = self.allowed(now)
+        return max(0, min(most, max(1, allowed // max(1, claimants)), allowed - taken))
+
     def wait(self, now: float) -> float:
         """Seconds until the origin may be asked again."""
         return max(0.0, self.blocked_until - now)
+
+
+class RequestBudget:
+    """Requests a second to one origin, as a token bucket of one second's worth; None: as many as wanted.
+
+    What is taken at once may cost more than is left: the next waits for so much longer.
+    """
+
+    def __init__(self, rate: float | None) -> None:
+        self.rate = rate
+        self._burst = max(1.0, rate or 0.0)
+        self._level = self._burst
+        self._at = 0.0
+
+    def take(self, costs: Sequence[int], now: float, *, whole: bool = False) -> int:
+        """How many of these, from the first on, may be asked for now; they are paid. `whole`: all or none."""
+        if self.rate is None:
+            return len(costs)
+        self._level = min(self._burst, self._level + max(0.0, now - self._at) * self.rate)
+        self._at = now
+        taken = 0
+        while taken < len(costs) and (self._level > 0 or (whole and taken)):
+            self._level -= costs[taken]
+            taken += 1
+        return taken

@@ -12,6 +12,7 @@ from dragonfly_ray.scheduling.budget import OriginBudget
 from dragonfly_ray.scheduling.decisions import DecisionLog
 from dragonfly_ray.scheduling.drawing import Drawing
 from dragonfly_ray.scheduling.evaluator import Evaluator, Facts
+from dragonfly_ray.scheduling.nonces import Nonces
 from dragonfly_ray.scheduling.spec import SpecState
 from dragonfly_ray.scheduling.task import TaskState, new_task
 from dragonfly_ray.urls import origin
@@ -41,6 +42,12 @@ class ClusterState:
     """Who resolves next: one after the other."""
     busy: int = 0
     """Participants of all tasks."""
+    active: dict[str, dict[str, TaskState]] = field(default_factory=dict)
+    """Origin -> the tasks under way there."""
+    nonces: Nonces = field(default_factory=lambda: Nonces(0.0))
+
+    def __post_init__(self) -> None:
+        self.nonces = Nonces(self.settings.origin.unversioned_ttl)
 
     def task(self, task: Task, url: str, units: tuple[int, ...] = ()) -> TaskState:
         found = self.tasks.get(task.id)
@@ -73,6 +80,7 @@ class ClusterState:
     def enlist(self, task: TaskState, host: str, *, helper: bool) -> None:
         """A host takes part; as a helper only if it is nothing else."""
         self.busy += host not in task.participants
+        self.active.setdefault(task.origin, {})[task.task.id] = task
         task.participants[host] = task.participants.get(host, True) and helper
         self.recount(task, host)
 
@@ -80,6 +88,8 @@ class ClusterState:
         for host in hosts:
             self.busy -= task.participants.pop(host, None) is not None
             self.recount(task, host)
+        if not task.participants:
+            self.active.get(task.origin, {}).pop(task.task.id, None)
 
     def recount(self, task: TaskState, host: str) -> None:
         """To be called when a host joins, lives, dies or is banned."""
@@ -108,10 +118,24 @@ class ClusterState:
         s = self.settings.scheduler
         return max(s.report_interval, self.busy / s.max_reports)
 
+    def at(self, key: str) -> list[TaskState]:
+        """The tasks under way whose origin it is."""
+        return list(self.active.get(key, {}).values())
+
     def budget(self, task: TaskState) -> OriginBudget:
-        if task.origin not in self.budgets:
-            self.budgets[task.origin] = OriginBudget(self.settings.origin.max_connections)
-        return self.budgets[task.origin]
+        return self.budget_of(task.origin)
+
+    def budget_of(self, key: str) -> OriginBudget:
+        if key not in self.budgets:
+            # Schedulers do not ask each other: each has its part.
+            most = max(1, self.settings.origin.max_connections // self.settings.scheduler.shards)
+            self.budgets[key] = OriginBudget(most, requests=self.most_requests)
+        return self.budgets[key]
+
+    @property
+    def most_requests(self) -> float | None:
+        rate = self.settings.origin.max_requests
+        return None if rate is None else rate / self.settings.scheduler.shards
 
     def seeds_only(self, state: SpecState) -> bool:
         return self.settings.origin.policy == "seeds" or state.spec.seeds_only

@@ -100,6 +100,10 @@ class SchedulerCore:
         """A resolver's answer."""
         return resolving.resolved(self.cluster, spec_id, answer, now)
 
+    def may_look(self, message: m.Look) -> bool:
+        """Whether the host was chosen to help with this source, and lives."""
+        return resolving.may_look(self.cluster, message)
+
     def resolve_failed(self, spec_id: str, now: float) -> list[Action]:
         """The resolver died or did not answer: ask another."""
         return resolving.resolve_failed(self.cluster, spec_id, now)
@@ -156,15 +160,19 @@ class SchedulerCore:
         if r.claim and not wait:
             claimants = origins.claimants(self.cluster, task, r.host_id)
             if claimants:
+                task.claimants = claimants
                 lease = origins.grant(
                     self.cluster, task, r.host_id, r.claim, claimants, now, r.urgent, rate=r.rate
                 )
+        if task.leases.held_by(r.host_id):
+            origins.connections(self.cluster, task, r.host_id, now)
         reply = m.ReportReply(
             lease=tuple(lease),
             interval=self.cluster.interval(),
             left=task.leases.left,
             not_before=wait,
             record=record,
+            connections=task.connections.get(r.host_id, 0),
         )
         return reply, actions
 

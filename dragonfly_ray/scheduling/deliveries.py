@@ -87,6 +87,7 @@ def delivery(cluster: ClusterState, state: SpecState, task: TaskState, host: str
     target = cluster.hosts[host].host
     claimants = origins.claimants(cluster, task, host, state)
     may_claim = claimants > 0
+    task.claimants = claimants or task.claimants
     helper = task.participants.get(host, True)
     wait = cluster.budget(task).wait(now)
     lease: list[int] = []
@@ -108,6 +109,7 @@ def delivery(cluster: ClusterState, state: SpecState, task: TaskState, host: str
         beside=state.beside,
         interval=cluster.interval(),
         not_before=wait,
+        connections=task.connections.get(host, 0),
     )
 
 

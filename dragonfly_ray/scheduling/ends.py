@@ -49,6 +49,7 @@ def maybe_end(cluster: ClusterState, state: SpecState, now: float) -> list[Actio
             if host in task.holders:
                 task.aside.add(host)
     cluster.discharge(task, list(task.participants))
+    task.connections.clear()
     task.traffic.clear()
     task.complaints.clear()
     task.suspects.clear()

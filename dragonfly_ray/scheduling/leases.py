@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from dragonfly_ray.scheduling import bits as bitset
@@ -48,16 +48,29 @@ class LeaseTable:
         """How many hosts have a lease."""
         return len(self._holders)
 
+    def hosts(self) -> Iterable[str]:
+        """Those that have a lease."""
+        return self._holders
+
     def held_by(self, host: str) -> int:
         holder = self._holders.get(host)
         return holder.pieces if holder else 0
 
     def claim(
-        self, host: str, most: int, claimants: int, now: float, urgent: Iterable[int] = (), *, has: int = 0
+        self,
+        host: str,
+        most: int,
+        claimants: int,
+        now: float,
+        urgent: Iterable[int] = (),
+        *,
+        has: int = 0,
+        afford: Callable[[Sequence[int], bool], int] | None = None,
     ) -> list[int]:
         """Up to `most` pieces for `host`, `urgent` ones first, then in order; `claimants` share the rest.
 
         `has`: pieces that it needs no more, though others cannot have them from it.
+        `afford(pieces, whole)`: how many of them, from the first on, may be fetched now.
         """
         free = self.free & ~has
         if most <= 0 or not free:
@@ -70,6 +83,10 @@ class LeaseTable:
             wanted = next((p for p in urgent if free >> p & 1), None)
             first = bitset.lowest(free) if wanted is None else wanted
             pieces = range(first, first + bitset.run_from(free, first, min(most, fair)))
+        if afford:
+            pieces = pieces[: afford(pieces, bool(self._units))]
+        if not pieces:
+            return []
         taken = bitset.of(pieces)
         self.free &= ~taken
         self.leased |= taken

@@ -51,12 +51,20 @@ def grant(
     leases = task.leases
     if most <= 0 or not leases.free:
         return []
-    room = cluster.budget(task).allowed(now) // cluster.settings.origin.connections
-    if not leases.held_by(host) and leases.holders >= max(1, room):
+    if not connections(cluster, task, host, now):
         return []
     left = leases.left
     has = task.holders.get(host, 0) if host in task.banned else 0
-    pieces = leases.claim(host, most, claimants, now, urgent, has=has)
+    requests = cluster.budget(task).requests
+    pieces = leases.claim(
+        host,
+        most,
+        claimants,
+        now,
+        urgent,
+        has=has,
+        afford=lambda wanted, whole: requests.take([task.cost(p) for p in wanted], now, whole=whole),
+    )
     if pieces:
         cluster.decisions.lease(
             task.task.id,
@@ -70,6 +78,23 @@ def grant(
             left=left,
         )
     return pieces
+
+
+def connections(cluster: ClusterState, task: TaskState, host: str, now: float, *, others: bool = True) -> int:
+    """How many connections to the origin the host is to have at most; 0: none is left for it.
+
+    `others`: whether those count that others were told before. They are told anew as they report.
+    """
+    same = cluster.at(task.origin)
+    taken = sum(t.taken(but=host if t is task else "") for t in same) if others else 0
+    s = cluster.settings.origin
+    most = max(s.connections, s.small_connections) if task.task.directory else s.connections
+    number = cluster.budget(task).share(sum(t.claimants for t in same), most, taken, now)
+    if not number and task.leases.held_by(host):
+        number = 1
+    if number:
+        task.connections[host] = number
+    return number
 
 
 def throttled(cluster: ClusterState, message: m.Throttled, now: float) -> list[Action]:
@@ -87,6 +112,9 @@ def patience(cluster: ClusterState, key: str, seconds: float, now: float) -> lis
             continue
         cluster.budget(task).complained(seconds, now)
         task.leases.postpone(now + seconds)
-        news = m.News(task.task.id, not_before=seconds)
-        actions += [Send(h, news) for h in task.participants if cluster.alive(h)]
+        for host in task.participants:
+            if cluster.alive(host):
+                number = connections(cluster, task, host, now, others=False)
+                news = m.News(task.task.id, not_before=seconds, connections=number)
+                actions.append(Send(host, news))
     return actions

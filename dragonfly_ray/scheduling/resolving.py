@@ -8,9 +8,11 @@ from dragonfly_ray.scheduling.actions import Action, Ask, Send
 from dragonfly_ray.scheduling.cluster import ClusterState
 from dragonfly_ray.scheduling.spec import SpecState
 from dragonfly_ray.scheduling.task import TaskState
-from dragonfly_ray.urls import redacted
+from dragonfly_ray.urls import origin, redacted
 
 RESOLVE_ATTEMPTS = 3
+MOST_LOOKERS = 32
+"""Peers that help a resolver; more would wait for it to hand out work."""
 
 
 def resolve(cluster: ClusterState, state: SpecState, now: float) -> list[Action]:
@@ -22,7 +24,38 @@ def resolve(cluster: ClusterState, state: SpecState, now: float) -> list[Action]
     state.tried.add(host)
     state.attempts += 1
     small = state.spec.small and cluster.settings.transport.carrier != "socket"
-    return [Ask(host, m.Resolve(state.spec.source, state.credentials, small), state.spec.id)]
+    nonce = cluster.nonces.of(state.spec.source.id, now)
+    state.lookers, connections = _lookers(cluster, state, now)
+    rate = (cluster.most_requests or 0.0) / (len(state.lookers) + 1)
+    ask = m.Resolve(state.spec.source, state.credentials, small, nonce, state.lookers, connections, rate)
+    return [Ask(host, ask, state.spec.id)]
+
+
+def _lookers(cluster: ClusterState, state: SpecState, now: float) -> tuple[tuple[str, ...], int]:
+    """Who helps the resolver where it must look at many files, and how many connections each may have.
+
+    As with leases: whoever may go to the origin.
+    """
+    live = [h.host for h in cluster.hosts.values() if h.alive]
+    if cluster.seeds_only(state):
+        allowed = [h.id for h in live if h.seed] or sorted(h.id for h in live if h.node_id in state.nodes)[:2]
+    else:
+        open_nodes = set(state.open_nodes)
+        allowed = [h.id for h in live if h.node_id in open_nodes]
+    key = origin(state.spec.source.url)
+    room = max(1, cluster.budget_of(key).allowed(now) - sum(t.taken() for t in cluster.at(key)))
+    helpers = [h for h in allowed if h != state.resolver and not state.spec.source.node]
+    helpers = helpers[: min(MOST_LOOKERS, room - 1)]
+    most = cluster.settings.origin.small_connections
+    return tuple(helpers), max(1, min(most, room // (len(helpers) + 1)))
+
+
+def may_look(cluster: ClusterState, message: m.Look) -> bool:
+    """Whether the host was chosen to help with this source, and lives."""
+    return cluster.alive(message.host) and any(
+        message.host in s.lookers and s.phase == "resolving" and s.spec.source.id == message.source.id
+        for s in cluster.specs.values()
+    )
 
 
 def _resolver(cluster: ClusterState, state: SpecState) -> str | None:
@@ -53,6 +86,7 @@ def resolved(cluster: ClusterState, spec_id: str, answer: m.Resolved, now: float
         text = f"{answer.task.url}: is a directory; a digest is for one file"
         return ends.fail(cluster, state, "invalid-request", text, now)
     task = cluster.task(answer.task, state.spec.source.url, answer.units)
+    task.requests = answer.requests or (1,) * answer.task.pieces
     state.content, state.digests = answer.content, answer.digests
     state.manifest, state.beside = answer.manifest, answer.beside
     cluster.running(state, task)
@@ -97,11 +131,14 @@ def origin_failed(cluster: ClusterState, message: m.OriginFailed, now: float) ->
 
 def _changed(cluster: ClusterState, task: TaskState, message: m.OriginFailed, now: float) -> list[Action]:
     """Other content at the same URL: everything starts again with a new resolve, once."""
+    cluster.nonces.forget(task.task.source_id)
     actions: list[Action] = []
     for state in list(task.specs.values()):
-        if state.attempts > 1:
-            actions += ends.fail(cluster, state, message.kind, message.message, now)
+        if state.changes:
+            twice = f"{message.message} (twice: do its replicas agree on the version?)"
+            actions += ends.fail(cluster, state, message.kind, twice, now)
             continue
+        state.changes, state.attempts = 1, 0
         for host in list(task.participants):
             actions.append(Send(host, m.Cancel(state.spec.id, "superseded", "the source has changed")))
         for record in state.nodes.values():

@@ -43,7 +43,11 @@ class SpecState:
     nodes: dict[str, NodeRecord]
     phase: SpecPhase = "resolving"
     resolver: str = ""
+    lookers: tuple[str, ...] = ()
+    """Hosts that may look at files for the resolver."""
     attempts: int = 0
+    changes: int = 0
+    """How often the content changed while it was fetched."""
     task_id: str = ""
     content: bytes = b""
     digests: bytes = b""

@@ -66,6 +66,12 @@ class TaskState:
     failing_since: float | None = None
     failures: int = 0
     manifest_holders: set[str] = field(default_factory=set)
+    requests: tuple[int, ...] = ()
+    """How many requests each piece costs at the origin, where that is known."""
+    claimants: int = 0
+    """How many hosts might go to the origin, when that was last looked at."""
+    connections: dict[str, int] = field(default_factory=dict)
+    """host -> how many connections to the origin it was told to have at most."""
     specs: dict[str, SpecState] = field(default_factory=dict)
     """The distributions of it that are running, by id."""
     able: set[str] = field(default_factory=set)
@@ -95,6 +101,17 @@ class TaskState:
         self.arm = arm_of(self.task.id)
         self.everything = bitset.full(self.task.pieces)
         self._copies = array("I", bytes(4 * self.task.pieces))
+
+    def cost(self, piece: int) -> int:
+        """Requests at the origin; an estimate after a restart."""
+        if self.requests:
+            return self.requests[piece]
+        return max(1, -(-self.task.entries // max(1, self.task.pieces)))
+
+    def taken(self, but: str = "") -> int:
+        """Connections of the hosts that hold leases, `but` left out."""
+        told = self.connections
+        return sum(told.get(host, 0) for host in self.leases.hosts() if host != but)
 
     def is_complete(self, host: str) -> bool:
         return self.holders.get(host, 0) == self.everything

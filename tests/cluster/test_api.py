@@ -14,6 +14,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 
@@ -27,6 +28,7 @@ from dragonfly_ray.errors import (
 )
 from tests.cluster.conftest import METRICS_PORT, LocalCluster, until
 from tests.nginx import Nginx
+from tests.origins import FolderOrigin
 
 MIB = 1 << 20
 pytestmark = pytest.mark.cluster
@@ -65,6 +67,32 @@ def test_a_directory_on_every_node(cluster: LocalCluster, tmp_path: Path) -> Non
     done = d.distribute(tree, dest=tmp_path / "out" / "{node}", link=False)
     for path in done.paths.values():
         subprocess.run(["diff", "-r", str(tree), str(path)], check=True)
+
+
+def test_files_of_unknown_size_are_looked_at_by_several_peers(cluster: LocalCluster, tmp_path: Path) -> None:
+    files = {f"f{i:03}": os.urandom(i + 1) for i in range(200)}
+    ports: dict[int, int | None] = {}
+    with FolderOrigin(files) as origin:
+        answer = origin.answer
+
+        def spy(handler: Any) -> None:
+            """Which process is at the other end; the listing's is the resolver."""
+            port = handler.client_address[1]
+            with origin.lock:
+                if port not in ports and handler.command == "HEAD":
+                    ports[port] = next(
+                        (c.pid for c in psutil.net_connections("tcp4") if c.laddr and c.laddr.port == port),
+                        None,
+                    )
+            answer(handler)
+
+        origin.answer = spy  # type: ignore[method-assign]
+        done = d.distribute(origin.url, dest=tmp_path / "out" / "{node}")
+        assert done.ok
+        assert origin.count("HEAD") == dict.fromkeys(files, 1)
+        assert len(set(ports.values())) > 1
+    for path in done.paths.values():
+        assert {p.name: p.read_bytes() for p in path.iterdir()} == files
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import socket
@@ -25,11 +26,15 @@ from tests.nginx import Nginx
 
 
 def writer(root: Path) -> Any:
+    seconds = itertools.count(1_700_000_000)
+
     def put(path: str, data: bytes) -> None:
         target = root / path
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = target.with_name(f".{target.name}")
         draft.write_bytes(data)
+        # What a web server tells of a version is as fine as a second.
+        os.utime(draft, (now := next(seconds), now))
         os.replace(draft, target)
 
     return put

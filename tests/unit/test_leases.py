@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dragonfly_ray.scheduling import bits
-from dragonfly_ray.scheduling.budget import OriginBudget
+from dragonfly_ray.scheduling.budget import OriginBudget, RequestBudget
 from dragonfly_ray.scheduling.graph import Graph
 from dragonfly_ray.scheduling.leases import LeaseTable
 from dragonfly_ray.scheduling.ring import shard_of
@@ -75,6 +75,42 @@ def test_the_budget_halves_at_a_complaint_and_recovers() -> None:
     assert budget.allowed(13.0) == 8
     assert budget.allowed(18.0) == 13
     assert budget.allowed(99.0) == 16
+
+
+def test_connections_are_shared_and_nobody_is_left_without_but_the_last() -> None:
+    budget = OriginBudget(64)
+    assert budget.share(1, 16, 0, 0.0) == 16
+    assert budget.share(8, 16, 0, 0.0) == 8
+    assert budget.share(100, 16, 63, 0.0) == 1
+    assert budget.share(100, 16, 64, 0.0) == 0
+    assert budget.share(2, 16, 60, 0.0) == 4, "what others hold still is not given away"
+    budget.complained(1.0, 0.0)
+    assert budget.share(8, 16, 0, 0.0) == 4
+
+
+def test_requests_a_second_are_kept_whatever_a_piece_costs() -> None:
+    budget = RequestBudget(10.0)
+    asked = 0
+    for tick in range(1000):
+        asked += sum([7, 1, 30][: budget.take([7, 1, 30], tick * 0.1)])
+        assert asked <= 10 + 10 * tick * 0.1 + 30
+    assert asked >= 950
+    assert RequestBudget(None).take([5] * 100, 0.0) == 100
+
+
+def test_a_stretch_that_is_one_stream_is_paid_whole_or_not_at_all() -> None:
+    budget = RequestBudget(1.0)
+    assert budget.take([3, 1, 1], 0.0, whole=True) == 3
+    assert budget.take([1, 1], 1.0, whole=True) == 0
+    assert budget.take([1, 1], 5.5, whole=True) == 2
+
+
+def test_a_lease_is_cut_to_what_can_be_paid() -> None:
+    leases = table(100)
+    assert leases.claim("a", 4, 2, 0.0, afford=lambda pieces, whole: 2) == [0, 1]
+    assert leases.claim("b", 4, 2, 0.0, afford=lambda pieces, whole: 0) == []
+    assert leases.left == 98
+    assert leases.granted == 2
 
 
 def test_few_hosts_all_know_each_other() -> None:

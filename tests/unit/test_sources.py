@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ from dragonfly_ray.errors import (
 from dragonfly_ray.model import Credentials, Manifest, PieceTable, Source
 from dragonfly_ray.sources import Resolution, open_reader, resolve
 from dragonfly_ray.sources.autoindex import parse
-from tests.origins import Behaviour, ScriptedOrigin
+from tests.origins import Behaviour, FolderOrigin, ScriptedOrigin
 
 SETTINGS = OriginSettings(read_timeout=0.5, connect_timeout=1.0)
 CONTENT = os.urandom(3 * 1024 * 1024 + 17)
@@ -226,6 +227,89 @@ def test_links_that_lead_elsewhere_are_no_entries() -> None:
 def test_nginx_json_listing() -> None:
     page = '[{"name": "a", "type": "file", "mtime": "m", "size": 3}, {"name": "d", "type": "directory"}]'
     assert [(e.name, e.folder, e.size) for e in parse(page) or []] == [("a", False, 3), ("d", True, None)]
+
+
+@pytest.fixture
+def folder() -> Iterator[FolderOrigin]:
+    files = {f"f{i:03}": os.urandom(i * 100) for i in range(40)} | {"large": CONTENT}
+    with FolderOrigin(files) as made:
+        yield made
+
+
+def test_files_without_a_listed_size_are_looked_at_once(folder: FolderOrigin) -> None:
+    manifest = look(folder.url).manifest
+    assert {e.path: e.size for e in manifest.entries} == {n: len(d) for n, d in folder.files.items()}
+    assert folder.count("HEAD") == dict.fromkeys(folder.files, 1)
+    assert folder.count("GET") == {"": 1}
+    assert read_all(folder.url, manifest) == b"".join(folder.files[n] for n in sorted(folder.files))
+
+
+@pytest.mark.parametrize("status", [405, 501])
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_server_that_refuses_head_is_asked_for_the_first_byte(
+    folder: FolderOrigin, status: int, ranges: bool
+) -> None:
+    folder.head_status, folder.ranges = status, ranges
+    manifest = look(folder.url).manifest
+    assert manifest.ranges == ranges
+    assert {e.path: e.size for e in manifest.entries} == {n: len(d) for n, d in folder.files.items()}
+
+
+def test_what_is_left_out_is_not_looked_at(folder: FolderOrigin) -> None:
+    resolve(Source(folder.url, include=("f00*",)), Credentials(), SETTINGS)
+    assert folder.count("HEAD") == {f"f{i:03}": 1 for i in range(10)}
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(404, SourceNotFoundError), (403, SourceAuthError), (429, SourceBusyError)]
+)
+def test_a_refused_look_ends_it_at_once(folder: FolderOrigin, status: int, error: type[SourceError]) -> None:
+    folder.files = {f"f{i:03}": b"x" for i in range(1000)}
+    folder.before = lambda method, path: status if path == "f010" else 0
+    with pytest.raises(error):
+        look(folder.url)
+    assert len(folder.asked) < 200
+
+
+def test_only_files_of_several_pieces_need_more_than_the_listing(origin: ScriptedOrigin) -> None:
+    """nginx tells sizes; a range is compared with the file's own version."""
+    listing = NGINX.replace("1234", str(len(CONTENT)))
+    answer = origin.answer
+    methods: list[tuple[str, str]] = []
+
+    def serve(handler: Any) -> None:
+        methods.append((handler.command, handler.path))
+        if not handler.path.endswith("/"):
+            answer(handler)
+            return
+        handler.send_response(200)
+        page = listing if handler.path == "/d/" else NGINX.partition("<a href=")[0]
+        handler.send_header("Content-Type", "text/html")
+        handler.send_header("Content-Length", str(len(page)))
+        handler.end_headers()
+        handler.wfile.write(page.encode())
+
+    origin.answer = serve  # type: ignore[method-assign]
+    url = origin.url.replace("content.bin", "d/")
+    manifest = look(url).manifest
+    assert [how for how, path in methods if not path.endswith("/")] == ["HEAD"]
+    assert {e.path: e.version for e in manifest.entries if e.kind == "file"} == {
+        "a b.bin": '"v1"', "c..>": "listed:24-Nov-2026 12:00"}  # fmt: skip
+    origin.behaviour.etag = '"v2"'
+    with pytest.raises(SourceChangedError):
+        read_all(url, manifest, 1, 2)
+
+
+def test_a_version_of_a_replica_is_asked_for_once_more(origin: ScriptedOrigin) -> None:
+    manifest = look(origin.url).manifest
+
+    def other(number: int) -> int:
+        origin.behaviour.etag = '"v2"' if number == 1 else '"v1"'
+        return 0
+
+    origin.behaviour.before = other
+    assert read_all(origin.url, manifest) == CONTENT
+    assert len(origin.requests) == 3
 
 
 # --- local files --------------------------------------------------------------------------------
