@@ -59,6 +59,11 @@ class Reporter:
         self._reporting = threading.Lock()
         self.news = News()
 
+    @property
+    def interval(self) -> float:
+        """Seconds between reports, as the scheduler wants it."""
+        return self._interval
+
     def kick(self) -> None:
         """Report now."""
         self._kick.set()

@@ -29,7 +29,7 @@ from dragonfly_ray.peer.delivery import Delivery
 from dragonfly_ray.peer.origin import OriginWorkers
 from dragonfly_ray.peer.parents import Parent
 from dragonfly_ray.peer.prefix import PrefixHash
-from dragonfly_ray.peer.record import agrees_with_record
+from dragonfly_ray.peer.record import agrees_with_record, ask_for_places
 from dragonfly_ray.peer.reporter import Reporter, SchedulerLink
 from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling.picker import Picker
@@ -43,6 +43,9 @@ log = logging.getLogger(__name__)
 
 BAD_PIECES = 2
 """Corrupted pieces from one parent before it is not asked any more."""
+LOOK_AGAIN = 1.0
+"""Seconds after which whoever waits for another node's output asks, told or not."""
+FIRST_PAUSE = 0.1
 
 
 @dataclass
@@ -112,6 +115,8 @@ class TaskRun:
         self._bad: dict[str, int] = {}
         self._threads: list[threading.Thread] = []
         self._closed = False
+        self._settled = False
+        """An output that another node was at may be there."""
         self.origin: OriginWorkers | None = None
         self.prefix: PrefixHash | None = None
         self.reporter = Reporter(self, context.link(self.task.source_id), deliver.interval)
@@ -218,6 +223,10 @@ class TaskRun:
                     return
             for delivery in waiting:
                 self._deliver(delivery, store)
+            if any(not d.over for d in waiting):
+                if self.stopping.is_set():
+                    return
+                self._wait_for_turn()
 
     def idle(self) -> bool:
         """Nobody waits for this task any more."""
@@ -538,17 +547,48 @@ class TaskRun:
             self.discarded(news.discard)
         if news.left or news.banned:
             self.wake_all()
+        if news.settled:
+            with self.lock:
+                self._settled = True
+                self.changed.notify_all()
 
     # --- the end ----------------------------------------------------------------------------
 
+    def places(self, *, checked: bool) -> tuple[tuple[str, str], ...]:
+        """(spec id, place) of the outputs that other nodes may write too, as long as that is open.
+
+        `checked`: with those whose digest the caller gave, too.
+        """
+        with self.lock:
+            due = [d for d in self.deliveries.values() if not d.over and (checked or not d.spec.digest)]
+        return tuple((d.spec.id, place) for d in due if (place := d.undecided(self.context)))
+
+    def placed(self, places: Iterable[tuple[str, str]], answer: m.Verified) -> None:
+        """The scheduler has said who writes these."""
+        other = {e.spec_id: e for e in answer.elsewhere}
+        for spec_id, _ in places:
+            self.deliveries[spec_id].decided(other.get(spec_id))
+
+    def _wait_for_turn(self) -> None:
+        """Until another node may have written what is due here."""
+        with self.lock:
+            due = [d for d in self.deliveries.values() if not d.over]
+            if all(d.told for d in due) and not self._settled:
+                self.changed.wait(max(LOOK_AGAIN, 10 * self.reporter.interval))
+            self._settled = False
+            if self.idle():
+                return
+        if not ask_for_places(self):
+            self.stopping.wait(FIRST_PAUSE)
+
     def _deliver(self, delivery: Delivery, store: TaskStore) -> None:
         try:
-            if delivery.spec.digest:
+            if delivery.spec.digest and not delivery.told:
                 # This one may have joined a run that had no digest to compute.
                 prefix = self.prefix or PrefixHash(self, delivery.spec.digest)
                 prefix.check(delivery.spec.digest)
-            delivery.publish(self.context, store)
-            self._end(delivery, None)
+            if delivery.publish(self.context, store):
+                self._end(delivery, None)
         except DragonflyError as error:
             self._end(delivery, error)
 
@@ -591,6 +631,9 @@ class TaskRun:
                 merged=delivery.merged,
                 kind=error.kind if error else "",
                 message=str(error) if error else "",
+                place=delivery.place,
+                stamp=delivery.stamp,
+                written_by=delivery.written_by,
             )
         )
 

@@ -404,6 +404,7 @@ class SchedulerCore:
             state.phase, state.task_id, state.content = "resolving", "", b""
             state.version += 1
             actions += self._resolve(state, now)
+        task.places.clear()
         return actions
 
     # --- peers ------------------------------------------------------------------------------
@@ -554,8 +555,26 @@ class SchedulerCore:
         if root is None:
             return m.Verified(pending=True, gaps=task.gaps(MOST_GAPS))
         if root == message.root:
-            return m.Verified()
+            return self._placed(task, message)
         return m.Verified(ok=False, digests=task.digests())
+
+    def _placed(self, task: TaskState, message: m.Verify) -> m.Verified:
+        """Its copy is right; is it to write its outputs, or does another host?"""
+        host = self.hosts.get(message.host_id)
+        if host is None and message.places:
+            return m.Verified(known=False)
+        elsewhere = []
+        for spec_id, place in message.places:
+            assert host is not None
+            other = task.places.claim(place, message.host_id, host.host.node_id, spec_id)
+            if other:
+                elsewhere.append(m.Elsewhere(spec_id, other.node, other.stamp, other.merged))
+        return m.Verified(elsewhere=tuple(elsewhere))
+
+    def _settled(self, task: TaskState, hosts: Iterable[str]) -> list[Action]:
+        """They wait for an output that another host was at."""
+        news = m.News(task.task.id, settled=True)
+        return [Send(h, news) for h in sorted(hosts) if self._usable(task, h)]
 
     def ended(self, message: m.Ended, now: float) -> list[Action]:
         state, host = self.specs.get(message.spec_id), self.hosts.get(message.host_id)
@@ -565,6 +584,11 @@ class SchedulerCore:
         record = state.nodes.get(host.host.node_id)
         task = self.tasks.get(message.task_id)
         actions: list[Action] = []
+        if task and message.place:
+            done = task.places.ended(
+                message.place, message.host_id, message.stamp if message.ok else "", merged=message.merged
+            )
+            actions += self._settled(task, done)
         if task and message.task_id == state.task_id:
             if message.ok:
                 task.hold(message.host_id, task.everything)
@@ -635,6 +659,7 @@ class SchedulerCore:
             was = host_id in task.participants or host_id in task.holders
             task.drop(host_id)
             task.manifest_holders.discard(host_id)
+            actions += self._settled(task, task.places.lost(host_id))
             if host_id not in task.graph:
                 continue
             near = list(task.graph.neighbours(host_id))
@@ -713,8 +738,10 @@ class SchedulerCore:
         state.content = b""
         state.credentials = Credentials()
         task = self.tasks.get(state.task_id)
-        if task is None or self._specs_of(task):
+        if task is None:
             return []
+        if self._specs_of(task):
+            return self._settled(task, task.places.over(state.spec.id))
         done = m.Cancel(state.spec.id, "done", "")
         actions: list[Action] = [
             Send(h, done) for h, helper in task.participants.items() if helper and self._usable(task, h)
@@ -726,6 +753,7 @@ class SchedulerCore:
         task.participants.clear()
         task.traffic.clear()
         task.complaints.clear()
+        task.places.clear()
         return actions
 
     def _retire(self, state: SpecState) -> None:

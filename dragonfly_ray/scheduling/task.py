@@ -10,6 +10,7 @@ from dragonfly_ray.model import DIGEST_SIZE, Task, root_digest
 from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling.graph import Graph
 from dragonfly_ray.scheduling.leases import LeaseTable
+from dragonfly_ray.scheduling.places import Places
 
 BAN_AFTER = 2
 """Complaints of corrupted bytes, from different hosts, before the sender is banned."""
@@ -49,6 +50,7 @@ class TaskState:
     failing_since: float | None = None
     failures: int = 0
     manifest_holders: set[str] = field(default_factory=set)
+    places: Places = field(default_factory=Places)
 
     @property
     def everything(self) -> int:

@@ -25,6 +25,8 @@ from dragonfly_ray.storage import files
 PREFIX = ".dragonfly-"
 """Names of what is not finished begin so."""
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES)
+_KINDS = {"file": stat.S_IFREG, "dir": stat.S_IFDIR, "symlink": stat.S_IFLNK}
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 _COMPARE = 1024 * 1024
 
 
@@ -61,7 +63,7 @@ class Output:
     def publish(self, dest: Path) -> Published:
         """Raises `DestinationError`, `StorageFullError`, `UnsafePathError`."""
         done = Published(dest)
-        with _errors(dest):
+        with destination_errors(dest):
             dest.parent.mkdir(parents=True, exist_ok=True)
             if not self._manifest.directory:
                 if dest.is_dir() and not dest.is_symlink():
@@ -75,6 +77,19 @@ class Output:
                 _sync_folder(dest.parent)
         return done
 
+    def visible(self, dest: Path) -> bool:
+        """Whether every entry is there, by its kind and size: somebody else has written it."""
+        for entry in self._manifest.entries:
+            try:
+                found = os.lstat(dest / entry.path if self._manifest.directory else dest)
+            except OSError:
+                return False
+            if _KINDS[entry.kind] != stat.S_IFMT(found.st_mode):
+                return False
+            if entry.kind == "file" and found.st_size != entry.size:
+                return False
+        return True
+
     # --- trees ------------------------------------------------------------------------------
 
     def _tree(self, dest: Path, done: Published) -> None:
@@ -82,7 +97,14 @@ class Output:
         try:
             draft.mkdir()
             self._entries(draft, done)
-            os.rename(draft, dest)
+            try:
+                os.rename(draft, dest)
+            except OSError as error:
+                if error.errno not in _TAKEN:
+                    raise
+                # Somebody else was faster: what is there now is merged into.
+                self._merge(dest, Published(dest))
+                done.merged = True
         finally:
             if draft.exists():
                 shutil.rmtree(draft, ignore_errors=True)
@@ -232,7 +254,8 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _errors(dest: Path) -> Iterator[None]:
+def destination_errors(dest: Path) -> Iterator[None]:
+    """`OSError` becomes one of this package that names the path and what to do."""
     try:
         yield
     except (StorageError, UnsafePathError):

@@ -20,6 +20,7 @@ from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.storage import files
 from dragonfly_ray.storage.journal import DISCARDED, FINISHED, HAVE, Journal, Record
 from dragonfly_ray.storage.output import Output, Published, Stored
+from dragonfly_ray.storage.place import stamp_of
 
 if TYPE_CHECKING:
     from dragonfly_ray.storage.store import PieceStore
@@ -308,6 +309,10 @@ class TaskStore:
     def publish(self, dest: Path, *, link: bool = True) -> Published:
         """Makes the content visible at `dest`, whole or not at all. Raises `StorageError`."""
         return self._output(link=link).publish(dest)
+
+    def published(self, dest: Path, stamp: str) -> bool:
+        """Whether what another node has written there, and stamped so, is the output, visible from here."""
+        return stamp_of(dest) == stamp and self._output(link=True).visible(dest)
 
     def _output(self, *, link: bool) -> Output:
         return Output(self.manifest, self._stored, link=link, durable=self._store.settings.durable)
