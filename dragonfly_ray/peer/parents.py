@@ -179,7 +179,12 @@ class Parent:
         if run.picker.have >> data.index & 1:
             return
         if not run.from_parent(self.id, data.index, data.digest, data.view):
-            connection.corrupt(data.index)
+            try:
+                # Before anybody else hears of it: a ban closes the connection, and then the
+                # parent would never learn that its copy is bad.
+                connection.corrupt(data.index)
+            finally:
+                run.accuse(self.id, data.index)
 
 
 def _runs(pieces: list[int]) -> list[tuple[int, int]]:

@@ -41,6 +41,8 @@ from dragonfly_ray.transport.limiter import RateLimiter
 
 log = logging.getLogger(__name__)
 
+THREADS = "task-"
+"""Names of a task's threads begin so."""
 BAD_PIECES = 2
 """Corrupted pieces from one parent before it is not asked any more."""
 LOOK_AGAIN = 1.0
@@ -126,8 +128,12 @@ class TaskRun:
     def start(self) -> None:
         self._spawn("main", self._main)
 
+    def _thread_name(self, name: str) -> str:
+        """Log lines are prefixed with it, so that each tells its task."""
+        return f"{THREADS}{self.task.id[:12]}-{name}"
+
     def _spawn(self, name: str, target: Callable[[], None]) -> threading.Thread:
-        thread = threading.Thread(target=target, name=f"{name}-{self.task.id[:8]}", daemon=True)
+        thread = threading.Thread(target=target, name=self._thread_name(name), daemon=True)
         self._threads.append(thread)
         thread.start()
         return thread
@@ -353,7 +359,6 @@ class TaskRun:
         """A piece from a parent; False if it is not what was promised."""
         found = digest(view)
         if found != said or found != self.digests.setdefault(index, found):
-            self.accuse(host, index)
             return False
         if self._keep(index, view, found):
             with self.lock:
@@ -433,7 +438,8 @@ class TaskRun:
 
     def accused(self, index: int) -> None:
         """A child says that piece `index` is bad here. It may be right."""
-        threading.Thread(target=self._look_again, args=(index,), daemon=True).start()
+        name = self._thread_name(f"recheck{index}")
+        threading.Thread(target=self._look_again, args=(index,), name=name, daemon=True).start()
 
     def _look_again(self, index: int) -> None:
         if self.store and self.store.has(index) and not self.store.recheck(index):
@@ -474,7 +480,7 @@ class TaskRun:
             if old:
                 old.stop()
             parent = self.parents[host] = Parent(self, neighbour)
-        self._spawn("parent", parent.run)
+        self._spawn(f"parent-{host[:8]}", parent.run)
 
     def heard(self, host: str, items: list[tuple[int, bytes]]) -> None:
         """A neighbour's news, on the connection that it opened to us."""

@@ -50,15 +50,25 @@ class Published:
 
 
 class Output:
-    """Makes the entries of a manifest visible. `link`: whether they may share blocks with the store."""
+    """Makes the entries of a manifest visible. `link`: whether they may share blocks with the store.
+
+    `mark`: of the store, in the names of what is not finished.
+    """
 
     def __init__(
-        self, manifest: Manifest, stored: Callable[[int], Stored], *, link: bool, durable: bool
+        self,
+        manifest: Manifest,
+        stored: Callable[[int], Stored],
+        *,
+        link: bool,
+        durable: bool,
+        mark: str = "",
     ) -> None:
         self._manifest = manifest
         self._stored = stored
         self._link = link
         self._durable = durable
+        self._mark = f"{mark}-" if mark else ""
 
     def publish(self, dest: Path) -> Published:
         """Raises `DestinationError`, `StorageFullError`, `UnsafePathError`."""
@@ -90,10 +100,23 @@ class Output:
                 return False
         return True
 
+    def sweep(self, dest: Path) -> None:
+        """Removes what an earlier process of this store left unfinished there; nothing that is others'."""
+        folders = {dest.parent}
+        if self._manifest.directory:
+            folders |= {dest, *((dest / e.path).parent for e in self._manifest.entries)}
+        for folder in folders:
+            with contextlib.suppress(OSError):
+                for left in folder.glob(f"{PREFIX}{self._mark}*") if self._mark else ():
+                    if left.is_dir() and not left.is_symlink():
+                        shutil.rmtree(left, ignore_errors=True)
+                    else:
+                        left.unlink(missing_ok=True)
+
     # --- trees ------------------------------------------------------------------------------
 
     def _tree(self, dest: Path, done: Published) -> None:
-        draft = _beside(dest)
+        draft = self._beside(dest)
         try:
             draft.mkdir()
             self._entries(draft, done)
@@ -147,7 +170,7 @@ class Output:
             if entry.kind == "file":
                 self._file(number, root / entry.path, done)
             elif entry.kind == "symlink":
-                _symlink(entry, root / entry.path)
+                self._symlink(entry, root / entry.path)
 
     # --- one file ---------------------------------------------------------------------------
 
@@ -157,7 +180,7 @@ class Output:
         if self._unchanged(entry, stored, target):
             done.unchanged += 1
             return
-        draft = _beside(target)
+        draft = self._beside(target)
         try:
             if self._make(entry, stored, draft):
                 done.linked += 1
@@ -167,6 +190,20 @@ class Output:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 draft.unlink()
+
+    def _symlink(self, entry: Entry, target: Path) -> None:
+        if target.is_symlink() and os.readlink(target) == entry.target:
+            return
+        draft = self._beside(target)
+        try:
+            draft.symlink_to(entry.target)
+            os.replace(draft, target)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                draft.unlink()
+
+    def _beside(self, path: Path) -> Path:
+        return path.with_name(f"{PREFIX}{self._mark}{secrets.token_hex(8)}")
 
     def _make(self, entry: Entry, stored: Stored, draft: Path) -> bool:
         """Whether it is a link."""
@@ -223,22 +260,6 @@ def _same(stored: Stored, target: Path, size: int) -> bool:
                 return False
             size -= part
     return True
-
-
-def _symlink(entry: Entry, target: Path) -> None:
-    if target.is_symlink() and os.readlink(target) == entry.target:
-        return
-    draft = _beside(target)
-    try:
-        draft.symlink_to(entry.target)
-        os.replace(draft, target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            draft.unlink()
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f"{PREFIX}{secrets.token_hex(8)}")
 
 
 def _exists(path: Path) -> bool:
