@@ -330,6 +330,31 @@ def test_content_that_changes_half_way_is_never_mixed(
     assert_right(done, fresh, cluster.node_ids)
 
 
+def test_a_peer_is_killed_while_it_publishes(
+    cluster: LocalCluster, origin: Nginx, content: bytes, tmp_path: Path
+) -> None:
+    """As soon as there is a draft of its copy. The node ends ok, and the output is whole at any time."""
+    origin.stop()
+    origin.start("")
+    victim = cluster.node_ids[2]
+    d.distribute(f"{origin.url}/f", [victim])
+    for number in range(3):
+        until(lambda: cluster.peer(victim).get("state") == "healthy")
+        folder = tmp_path / f"{number}"
+        folder.mkdir()
+        pid = cluster.peer(victim)["pid"]
+        submission = d.submit(f"{origin.url}/f", [victim], dest=folder / "f", link=False)
+        while not os.listdir(folder):
+            pass  # a draft is there for a moment only
+        os.kill(pid, signal.SIGKILL)
+        if (folder / "f").exists():
+            assert (folder / "f").read_bytes() == content
+        done = submission.result(END)
+        assert_right(done, content, [victim])
+        until(lambda: cluster.peer(victim)["alive"])
+        assert os.listdir(folder) == ["f"]
+
+
 def test_one_busy_answer_silences_every_node(cluster: LocalCluster, tmp_path: Path) -> None:
     content = os.urandom(24 * MIB)
     told: list[float] = []

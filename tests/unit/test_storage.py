@@ -166,7 +166,7 @@ def test_what_a_process_killed_while_publishing_left_is_removed(tmp_path: Path, 
         [sys.executable, "-c", _KILLED, str(tmp_path / "root"), str(dest)], check=False, timeout=60
     )
     assert killed.returncode == 9
-    assert len(leftovers(tmp_path / "out")) == 2
+    assert len(leftovers(tmp_path / "out")) > 1
     again = store_at(tmp_path / "root")
     assert leftovers(tmp_path / "out") == [theirs]
     (found,) = again.tasks()
