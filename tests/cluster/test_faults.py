@@ -17,6 +17,7 @@ import pytest
 import dragonfly_ray as d
 from dragonfly_ray.config import OriginSettings, PeerSettings
 from dragonfly_ray.errors import NotRunningError
+from dragonfly_ray.logs import logs_folder
 from tests.cluster.conftest import LocalCluster, until
 from tests.nginx import Nginx
 from tests.origins import Behaviour, ScriptedOrigin
@@ -287,6 +288,14 @@ def test_a_peer_in_the_middle_of_it_gives_corrupted_bytes(
         spoiler.join()
     assert banned() == [peer["host_id"]], "and nobody else"
     assert_right(done, content, set(cluster.node_ids) - {liar})
+    folder = logs_folder()
+    assert folder is not None
+    lines = [line for log in folder.glob("dragonfly-peer-*.log") for line in log.read_text().splitlines()]
+    said = [line for line in lines if "does not match its digest" in line and task[:12] in line]
+    assert said
+    for line in said:
+        assert f" task-{task[:12]}-parent-{peer['host_id'][:8]} " in line
+        assert any(f"-{node[:8]} task-" in line for node in cluster.node_ids), "and the peer that says so"
 
 
 def test_cancelled_in_the_middle_everything_stands_still(
