@@ -62,8 +62,6 @@ Tag = Annotated[Optional[str], typer.Option(help="Part of the task's identity.")
 
 def run() -> None:
     """Runs the command, and turns errors into one line and an exit code."""
-    # Ray's own warnings, one a second while a cluster refuses the token, would bury the one line.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     try:
         app(standalone_mode=True)
     except KeyboardInterrupt:

@@ -16,7 +16,7 @@ from tests.nginx import Nginx
 
 MIB = 1 << 20
 BOUND = 60.0
-"""Seconds in which whoever has a wrong token must be told; Ray itself tries for twenty."""
+"""Seconds in which whoever has a wrong token must be told; it takes about three."""
 pytestmark = pytest.mark.cluster
 
 _CLUSTER = """
