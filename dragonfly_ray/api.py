@@ -80,7 +80,7 @@ def distribute(
             selector (`{"pool": "gpu"}`), or a list of these.
         dest: Absolute path on each node; `{name}` and `{node}` stand for the source's base name and
             the node id. Without it the content stays in the node's store, and the path in the
-            outcome is valid until it is evicted.
+            outcome is valid until it is evicted. Of nodes that share its file system one writes.
         digest: `algorithm:hex` of the whole content; nothing is visible unless it matches.
         include, exclude: Patterns for the names of a directory.
         storage_options, headers: What opens the source: for fsspec, and for HTTP.
