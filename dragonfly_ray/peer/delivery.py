@@ -27,6 +27,8 @@ class Delivery:
         self.over = False
         self.path: Path | None = None
         self.merged = False
+        self.checked = not deliver.spec.digest
+        """The content is what the caller said it is."""
         self.told = False
         """The scheduler has said who writes."""
         self.place = ""

@@ -29,7 +29,7 @@ def agrees_with_record(run: TaskRun) -> bool:
         digests = [d or bytes(DIGEST_SIZE) for d in store.digests]
         answer: m.Message | None = None
         try:
-            places = run.places(checked=False)
+            places = run.places()
             verify = m.Verify(run.context.host_id, run.task.id, root_digest(digests), places)
             answer = run.reporter.ask(verify)
             if isinstance(answer, m.Verified) and not answer.known:
@@ -62,7 +62,7 @@ def ask_for_places(run: TaskRun) -> bool:
     """
     store = run.store
     assert store is not None
-    places = run.places(checked=True)
+    places = run.places()
     root = root_digest([d or bytes(DIGEST_SIZE) for d in store.digests])
     try:
         answer = run.reporter.ask(m.Verify(run.context.host_id, run.task.id, root, places))

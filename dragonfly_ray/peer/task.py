@@ -560,13 +560,10 @@ class TaskRun:
 
     # --- the end ----------------------------------------------------------------------------
 
-    def places(self, *, checked: bool) -> tuple[tuple[str, str], ...]:
-        """(spec id, place) of the outputs that other nodes may write too, as long as that is open.
-
-        `checked`: with those whose digest the caller gave, too.
-        """
+    def places(self) -> tuple[tuple[str, str], ...]:
+        """(spec id, place) of the outputs that other nodes may write too, as long as that is open."""
         with self.lock:
-            due = [d for d in self.deliveries.values() if not d.over and (checked or not d.spec.digest)]
+            due = [d for d in self.deliveries.values() if d.checked and not d.over]
         return tuple((d.spec.id, place) for d in due if (place := d.undecided(self.context)))
 
     def placed(self, places: Iterable[tuple[str, str]], answer: m.Verified) -> None:
@@ -589,10 +586,11 @@ class TaskRun:
 
     def _deliver(self, delivery: Delivery, store: TaskStore) -> None:
         try:
-            if delivery.spec.digest and not delivery.told:
+            if not delivery.checked:
                 # This one may have joined a run that had no digest to compute.
                 prefix = self.prefix or PrefixHash(self, delivery.spec.digest)
                 prefix.check(delivery.spec.digest)
+                delivery.checked = True
             if delivery.publish(self.context, store):
                 self._end(delivery, None)
         except DragonflyError as error:

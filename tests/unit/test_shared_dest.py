@@ -151,8 +151,14 @@ def all_wait(swarm: Swarm) -> None:
     """Until the three that do not write have been told so."""
     with swarm.scheduler.changed:
         while True:
-            (task,) = swarm.scheduler.core.tasks.values()
-            if sum(len(p.waiting) for p in task.places._places.values()) == 3:
+            if (
+                sum(
+                    len(p.waiting)
+                    for t in swarm.scheduler.core.tasks.values()
+                    for p in t.places._places.values()
+                )
+                == 3
+            ):
                 return
             assert swarm.scheduler.changed.wait(30.0)
 
@@ -231,6 +237,38 @@ def test_what_is_not_there_when_one_looks_is_written(
     view = swarm.distribute(f"{origin.url}/f", dest=str(tmp_path / "out"))
     assert {(n["state"], n["written_by"]) for n in view["nodes"].values()} == {("done", "")}, view
     assert set(tried) == set(swarm.peers)
+
+
+def test_a_digest_that_joins_while_another_output_is_waited_for_is_checked(
+    origin: Nginx, swarm: Swarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish = TaskStore.publish
+    go, hung = threading.Event(), threading.Event()
+
+    def hang_first(self: TaskStore, to: Path, *, link: bool = True) -> Published:
+        if not hung.is_set():
+            hung.set()
+            go.wait(60)
+        return publish(self, to, link=link)
+
+    monkeypatch.setattr(TaskStore, "publish", hang_first)
+    swarm.submit(f"{origin.url}/f", "a.0", dest=str(tmp_path / "out"))
+    all_wait(swarm)
+    waits = [n for n in swarm.peers if n != writer_of(swarm)]
+    wrong = tmp_path / "wrong" / "f"
+    view = swarm.distribute(
+        f"{origin.url}/f", "b.0", nodes=waits, dest=str(wrong), digest="sha256:" + "0" * 64
+    )
+    assert {n["kind"] for n in view["nodes"].values()} == {"integrity"}
+    assert not wrong.parent.exists()
+    go.set()
+    assert {n["state"] for n in swarm.wait("a.0")["nodes"].values()} == {"done"}
+
+
+def writer_of(swarm: Swarm) -> str:
+    (task,) = swarm.scheduler.core.tasks.values()
+    (place,) = task.places._places.values()
+    return place.node
 
 
 @pytest.mark.parametrize("name", ["f", "d/"])
