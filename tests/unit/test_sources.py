@@ -93,7 +93,7 @@ def connections_to(port: int) -> list[str]:
     """Of this process, as a client."""
     found = psutil.Process().net_connections("tcp")
     open_ones = (psutil.CONN_ESTABLISHED, psutil.CONN_CLOSE_WAIT)
-    return [c.status for c in found if c.raddr and c.raddr.port == port and c.status in open_ones]
+    return [c.status for c in found if c.status in open_ones and c.raddr.port == port]
 
 
 def test_the_middle_is_read_from_the_middle(origin: ScriptedOrigin) -> None:
