@@ -68,7 +68,8 @@ class PeerActor:
     """One a node."""
 
     def __init__(self, identity: Identity, settings: Settings, public_keys: Sequence[bytes]) -> None:
-        logs.setup(f"peer:{identity.name}")
+        # Nodes of one machine may have one name, and their logs one folder.
+        logs.setup(f"peer:{identity.name}-{identity.node_id[:8]}")
         settings = settings.on_this_node()
         self._settings = settings
         telemetry = Telemetry(RaySink("actor"), actor=f"peer:{identity.name}")

@@ -80,7 +80,7 @@ def distribute(
             selector (`{"pool": "gpu"}`), or a list of these.
         dest: Absolute path on each node; `{name}` and `{node}` stand for the source's base name and
             the node id. Without it the content stays in the node's store, and the path in the
-            outcome is valid until it is evicted.
+            outcome is valid until it is evicted. Of nodes that share its file system one writes.
         digest: `algorithm:hex` of the whole content; nothing is visible unless it matches.
         include, exclude: Patterns for the names of a directory.
         storage_options, headers: What opens the source: for fsspec, and for HTTP.
@@ -440,7 +440,7 @@ def _connect() -> None:
     try:
         _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, RayError) as error:
         raise NotRunningError(
             f"no Ray cluster answers at {address} ({type(error).__name__}); start one with `ray start "
             "--head`, or check RAY_ADDRESS and, where it wants one, the token"
@@ -452,6 +452,24 @@ def _knock(address: str) -> None:
     host, colon, port = address.rpartition(":")
     if colon and port.isdigit() and "://" not in address:
         socket.create_connection((host.strip("[]"), int(port)), KNOCK_TIMEOUT).close()
+        _present_token(address)
+
+
+def _present_token(address: str) -> None:
+    """Raises `PermissionError` at once where it is refused: Ray itself tries for 20 s, and says so each second."""
+    try:
+        import grpc
+        from ray._private.grpc_utils import init_grpc_channel
+    except ImportError:
+        return  # another Ray, which will find out by itself
+    channel = init_grpc_channel(address)
+    try:
+        channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")(b"", timeout=KNOCK_TIMEOUT)
+    except grpc.RpcError as error:
+        if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+            raise PermissionError("the token is refused") from None
+    finally:
+        channel.close()
 
 
 def _settings() -> Settings:

@@ -35,6 +35,8 @@ class Outcome:
     bytes_cache: int = 0
     merged: bool = False
     """Into a folder that was there before."""
+    written_by: str = ""
+    """Node id of whoever wrote the output: this node shares its file system, and wrote nothing."""
     error: DragonflyError | None = None
 
     @property
@@ -64,6 +66,7 @@ class Outcome:
             bytes_object_store=record["bytes_small"],
             bytes_cache=record["bytes_cache"],
             merged=record["merged"],
+            written_by=record["written_by"],
             error=from_report(kind, record["message"]) if kind else None,
         )
 
@@ -156,8 +159,9 @@ class Distribution:
         # However narrow the terminal, what a person came for stays readable.
         table.add_column("path or error", overflow="fold", min_width=24)
         for o in self.outcomes:
-            path = str(o.path or "").replace(o.node_id, "{node}")
-            shown = path if o.error is None else f"{o.error.kind}: {o.error}"
+            shown = _path_or_error(o)
+            if o.error is None:
+                shown = shown.replace(o.node_id, "{node}")
             table.add_row(
                 o.node,
                 Text(o.state, style=_STYLES.get(o.state, "")),
@@ -182,8 +186,7 @@ class Distribution:
         )
         rows = []
         for o in self.outcomes:
-            shown = str(o.path or "") if o.error is None else f"{o.error.kind}: {o.error}"
-            cells = (o.node, o.state, shown, decimal(o.size), f"{o.seconds:.2f}", decimal(o.bytes_origin),
+            cells = (o.node, o.state, _path_or_error(o), decimal(o.size), f"{o.seconds:.2f}", decimal(o.bytes_origin),
                      decimal(o.bytes_peers), decimal(o.bytes_object_store), decimal(o.bytes_cache))  # fmt: skip
             rows.append("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in cells) + "</tr>")
         head = "<tr>" + "".join(f"<th>{h}</th>" for h in heads) + "</tr>"
@@ -241,6 +244,12 @@ class Progress:
         eta = f", {self.eta:.0f} s left" if self.eta is not None else ""
         speed = f"{decimal(int(self.rate))}/s"
         return f"{self.phase}: {share} of {decimal(self.bytes_total)}, {speed}, {ended}/{len(self.nodes)} nodes{eta}"
+
+
+def _path_or_error(o: Outcome) -> str:
+    if o.error is not None:
+        return f"{o.error.kind}: {o.error}"
+    return f"{o.path or ''} (shared)" if o.written_by else str(o.path or "")
 
 
 def _provenance(o: Outcome) -> str:

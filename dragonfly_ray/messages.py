@@ -126,6 +126,8 @@ class Verify(_Message, frozen=True):
     host_id: str
     task_id: str
     root: bytes
+    places: tuple[tuple[str, str], ...] = ()
+    """(spec id, place) of outputs that are due, where other hosts may see the same folder."""
 
 
 class Ended(_Message, frozen=True):
@@ -145,6 +147,12 @@ class Ended(_Message, frozen=True):
     merged: bool = False
     kind: str = ""
     message: str = ""
+    place: str = ""
+    """Of the output, as in `Verify`."""
+    stamp: str = ""
+    """Of the output that this host wrote there."""
+    written_by: str = ""
+    """Node id of another host that wrote the output for this one, too."""
 
 
 class Evicted(_Message, frozen=True):
@@ -283,6 +291,17 @@ class News(_Message, frozen=True):
     """What the record says of pieces that somebody says were wrong here."""
     connections: int = 0
     """To the origin, at most; 0: as before."""
+    settled: bool = False
+    """An output that another host was at is written, or is anybody's: ask again."""
+
+
+class Elsewhere(_Message, frozen=True):
+    """Another host writes this output. `stamp`: of the output, once it is whole."""
+
+    spec_id: str
+    node_id: str
+    stamp: str = ""
+    merged: bool = False
 
 
 class Verified(_Message, frozen=True):
@@ -294,6 +313,8 @@ class Verified(_Message, frozen=True):
     """Some of them. Whoever read these pieces may be gone: tell their digests if it takes long."""
     digests: bytes = b""
     """The record, where it does not agree."""
+    elsewhere: tuple[Elsewhere, ...] = ()
+    """Of the places in the question; what is not named here is to be written by whoever asks."""
 
 
 class Cancel(_Message, frozen=True):

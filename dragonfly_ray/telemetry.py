@@ -33,7 +33,8 @@ class Sink(Protocol):
 class Telemetry:
     """Cheap to call from any thread; `flush` hands on what was gathered.
 
-    `receive_rate`, `send_rate`: bytes a second between the last two flushes.
+    `receive_rate`, `send_rate`: bytes a second between the last two flushes. `received`: bytes since
+    the start, from wherever.
     """
 
     def __init__(self, sink: Sink | None = None, **tags: str) -> None:
@@ -42,12 +43,15 @@ class Telemetry:
         self._lock = threading.Lock()
         self._counts: dict[_Key, float] = defaultdict(float)
         self._values: dict[str, float] = {}
+        self.received = 0
         self.receive_rate = 0.0
         self.send_rate = 0.0
 
     def count(self, name: str, amount: float = 1, **tags: str) -> None:
         with self._lock:
             self._counts[name, tuple(sorted(tags.items()))] += amount
+            if name == "dragonfly_bytes":
+                self.received += int(amount)
 
     def gauge(self, name: str, value: float) -> None:
         with self._lock:

@@ -92,6 +92,11 @@ class HttpAdapter(Adapter):
         self._pool.clear()
 
     def close(self) -> None:
+        # `clear` alone leaves their sockets to the garbage collector, which an error's traceback delays.
+        for key in self._pool.pools.keys():  # noqa: SIM118, it cannot be iterated
+            pool = self._pool.pools.get(key)
+            if pool is not None:
+                pool.close()
         self._pool.clear()
 
     # --- resolving --------------------------------------------------------------------------

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dragonfly_ray import messages as m
-from dragonfly_ray.errors import DestinationError
+from dragonfly_ray.errors import DestinationError, DragonflyError
+from dragonfly_ray.storage.place import place_of, stamp_of
 from dragonfly_ray.storage.task_store import TaskStore
 from dragonfly_ray.urls import basename
 
@@ -25,16 +27,51 @@ class Delivery:
         self.over = False
         self.path: Path | None = None
         self.merged = False
+        self.checked = not deliver.spec.digest
+        """The content is what the caller said it is."""
+        self.told = False
+        """The scheduler has said who writes."""
+        self.place = ""
+        self.stamp = ""
+        self.written_by = ""
+        self._elsewhere: m.Elsewhere | None = None
+        self._looked = False
 
-    def publish(self, context: Context, store: TaskStore) -> None:
-        """Makes the output visible, whole. Raises `StorageError`."""
+    def undecided(self, context: Context) -> str:
+        """The output's place, while it is open whether this node is to write it; else empty."""
+        if not self._looked:
+            self._looked = True
+            if self.spec.dest and not self.helper and "{node}" not in self.spec.dest:
+                with contextlib.suppress(DragonflyError):  # publishing will say what is wrong with it
+                    self.place = place_of(self.destination(context), link=self.spec.link)
+        return self.place if not self.told or self._waits() else ""
+
+    def decided(self, elsewhere: m.Elsewhere | None) -> None:
+        """None: this node writes."""
+        self.told, self._elsewhere = True, elsewhere
+
+    def _waits(self) -> bool:
+        return self._elsewhere is not None and not self._elsewhere.stamp
+
+    def publish(self, context: Context, store: TaskStore) -> bool:
+        """Makes the output visible, whole; False while another node may be at it. Raises `StorageError`."""
         if self.helper:
-            return
+            return True
         if not self.spec.dest:
             self.path = store.path()
-            return
-        done = store.publish(self.destination(context), link=self.spec.link)
+            return True
+        if self.undecided(context):
+            return False
+        dest = self.destination(context)
+        other = self._elsewhere
+        if other and store.published(dest, other.stamp):
+            self.path, self.merged, self.written_by = dest, other.merged, other.node_id
+            return True
+        done = store.publish(dest, link=self.spec.link)
         self.path, self.merged = done.path, done.merged
+        if self.place:
+            self.stamp = stamp_of(dest)
+        return True
 
     def destination(self, context: Context) -> Path:
         """`dest` with its placeholders filled in; below the allowed roots."""

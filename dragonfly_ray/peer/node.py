@@ -31,7 +31,7 @@ from dragonfly_ray.peer.buffers import BufferPool
 from dragonfly_ray.peer.looking import SharedLook
 from dragonfly_ray.peer.reporter import SchedulerLink
 from dragonfly_ray.peer.shared import SharedTask
-from dragonfly_ray.peer.task import Context, TaskRun
+from dragonfly_ray.peer.task import THREADS, Context, TaskRun
 from dragonfly_ray.sources import look, resolve
 from dragonfly_ray.storage.store import PieceStore
 from dragonfly_ray.storage.task_store import TaskStore
@@ -386,6 +386,9 @@ class PeerNode:
             "seed": self.host.seed,
             "pid": os.getpid(),
             "tasks": len(runs),
+            "task_threads": sum(t.name.startswith(THREADS) for t in threading.enumerate()),
+            "connections": self.server.connections,
+            "received": self.telemetry.received,
             "used": sum(t.task.size for t in self.store.tasks() if t.complete),
             "store": str(self.store.path),
             "receive_rate": self.telemetry.receive_rate,

@@ -29,14 +29,19 @@ def agrees_with_record(run: TaskRun) -> bool:
         digests = [d or bytes(DIGEST_SIZE) for d in store.digests]
         answer: m.Message | None = None
         try:
-            answer = run.reporter.ask(m.Verify(run.context.host_id, run.task.id, root_digest(digests)))
+            places = run.places()
+            verify = m.Verify(run.context.host_id, run.task.id, root_digest(digests), places)
+            answer = run.reporter.ask(verify)
             if isinstance(answer, m.Verified) and not answer.known:
                 run.context.announce(run.task.source_id)
         except DragonflyError:
             pass  # a scheduler that is away comes back, and is asked again
         if isinstance(answer, m.Verified):
             if answer.known and not answer.pending:
-                return answer.ok or _mend(run, digests, answer.digests)
+                if not answer.ok:
+                    return _mend(run, digests, answer.digests)
+                run.placed(places, answer)
+                return True
             if time.monotonic() > deadline:
                 # Either nobody has read those pieces, whatever others say that they have; or whoever
                 # did is gone, and what is here was checked against the digests of its senders. If two
@@ -51,6 +56,31 @@ def agrees_with_record(run: TaskRun) -> bool:
             if not run.picker.done:
                 return False
     return False
+
+
+def ask_for_places(run: TaskRun) -> bool:
+    """Asks who writes the outputs that are still due; False: there was no answer.
+
+    The copy was found right before. A scheduler that has forgotten since is told what it needs.
+    """
+    store = run.store
+    assert store is not None
+    places = run.places()
+    root = root_digest([d or bytes(DIGEST_SIZE) for d in store.digests])
+    try:
+        answer = run.reporter.ask(m.Verify(run.context.host_id, run.task.id, root, places))
+        if not isinstance(answer, m.Verified):
+            return False
+        if not answer.known:
+            run.context.announce(run.task.source_id)
+            return False
+    except DragonflyError:
+        return False
+    if answer.pending:
+        _teach(run, store, answer.gaps)
+        return False
+    run.placed(places, answer)
+    return True
 
 
 def _teach(run: TaskRun, store: TaskStore, gaps: Iterable[int]) -> None:

@@ -72,6 +72,11 @@ class Reporter:
         """Whether there is anything that the scheduler does not know yet."""
         return bool(self.news or self._run.fed)
 
+    @property
+    def interval(self) -> float:
+        """Seconds between reports, as the scheduler wants it."""
+        return self._interval
+
     def kick(self) -> None:
         """Report now."""
         self._kick.set()

@@ -29,7 +29,7 @@ from dragonfly_ray.peer.delivery import Delivery
 from dragonfly_ray.peer.origin import OriginWorkers
 from dragonfly_ray.peer.parents import Parent
 from dragonfly_ray.peer.prefix import PrefixHash
-from dragonfly_ray.peer.record import agrees_with_record
+from dragonfly_ray.peer.record import agrees_with_record, ask_for_places
 from dragonfly_ray.peer.reporter import Reporter, SchedulerLink
 from dragonfly_ray.peer.words import Words
 from dragonfly_ray.scheduling import bits as bitset
@@ -42,8 +42,13 @@ from dragonfly_ray.transport.limiter import RateLimiter
 
 log = logging.getLogger(__name__)
 
+THREADS = "task-"
+"""Names of a task's threads begin so."""
 BAD_PIECES = 2
 """Corrupted pieces from one parent before it is not asked any more."""
+LOOK_AGAIN = 1.0
+"""Seconds after which whoever waits for another node's output asks, told or not."""
+FIRST_PAUSE = 0.1
 
 
 @dataclass
@@ -116,6 +121,8 @@ class TaskRun:
         self._bad: dict[str, int] = {}
         self._threads: list[threading.Thread] = []
         self._closed = False
+        self._settled = False
+        """An output that another node was at may be there."""
         self.origin: OriginWorkers | None = None
         self.prefix: PrefixHash | None = None
         self.reporter = Reporter(self, context.link(self.task.source_id), deliver.interval)
@@ -125,8 +132,12 @@ class TaskRun:
     def start(self) -> None:
         self._spawn("main", self._main)
 
+    def _thread_name(self, name: str) -> str:
+        """Log lines are prefixed with it, so that each tells its task."""
+        return f"{THREADS}{self.task.id[:12]}-{name}"
+
     def _spawn(self, name: str, target: Callable[[], None]) -> threading.Thread:
-        thread = threading.Thread(target=target, name=f"{name}-{self.task.id[:8]}", daemon=True)
+        thread = threading.Thread(target=target, name=self._thread_name(name), daemon=True)
         self._threads.append(thread)
         thread.start()
         return thread
@@ -225,6 +236,10 @@ class TaskRun:
                     return
             for delivery in waiting:
                 self._deliver(delivery, store)
+            if any(not d.over for d in waiting):
+                if self.stopping.is_set():
+                    return
+                self._wait_for_turn()
 
     def _elapsed(self) -> float:
         return time.monotonic() - self.started
@@ -459,7 +474,8 @@ class TaskRun:
 
     def accused(self, index: int) -> None:
         """A child says that piece `index` is bad here. It may be right."""
-        threading.Thread(target=self._look_again, args=(index,), daemon=True).start()
+        name = self._thread_name(f"recheck{index}")
+        threading.Thread(target=self._look_again, args=(index,), name=name, daemon=True).start()
 
     def _look_again(self, index: int) -> None:
         if self.store and self.store.has(index) and not self.store.recheck(index):
@@ -512,7 +528,7 @@ class TaskRun:
             for parent in waiting:
                 parent.running = True
         for parent in waiting:
-            self._spawn("parent", parent.run)
+            self._spawn(f"parent-{parent.id[:8]}", parent.run)
 
     def heard(self, host: str, items: list[tuple[int, bytes]]) -> None:
         """A neighbour's news, on the connection that it opened to us."""
@@ -630,17 +646,46 @@ class TaskRun:
             self.settle(news.record)
         if news.left or news.banned:
             self.wake_all()
+        if news.settled:
+            with self.lock:
+                self._settled = True
+                self.changed.notify_all()
 
     # --- the end ----------------------------------------------------------------------------
 
+    def places(self) -> tuple[tuple[str, str], ...]:
+        """(spec id, place) of the outputs that other nodes may write too, as long as that is open."""
+        with self.lock:
+            due = [d for d in self.deliveries.values() if d.checked and not d.over]
+        return tuple((d.spec.id, place) for d in due if (place := d.undecided(self.context)))
+
+    def placed(self, places: Iterable[tuple[str, str]], answer: m.Verified) -> None:
+        """The scheduler has said who writes these."""
+        other = {e.spec_id: e for e in answer.elsewhere}
+        for spec_id, _ in places:
+            self.deliveries[spec_id].decided(other.get(spec_id))
+
+    def _wait_for_turn(self) -> None:
+        """Until another node may have written what is due here."""
+        with self.lock:
+            due = [d for d in self.deliveries.values() if not d.over]
+            if all(d.told for d in due) and not self._settled:
+                self.changed.wait(max(LOOK_AGAIN, 10 * self.reporter.interval))
+            self._settled = False
+            if self.idle():
+                return
+        if not ask_for_places(self):
+            self.stopping.wait(FIRST_PAUSE)
+
     def _deliver(self, delivery: Delivery, store: TaskStore) -> None:
         try:
-            if delivery.spec.digest:
+            if not delivery.checked:
                 # This one may have joined a run that had no digest to compute.
                 prefix = self.prefix or PrefixHash(self, delivery.spec.digest)
                 prefix.check(delivery.spec.digest)
-            delivery.publish(self.context, store)
-            self._end(delivery, None)
+                delivery.checked = True
+            if delivery.publish(self.context, store):
+                self._end(delivery, None)
         except DragonflyError as error:
             self._end(delivery, error)
 
@@ -689,6 +734,9 @@ class TaskRun:
                 merged=delivery.merged,
                 kind=error.kind if error else "",
                 message=str(error) if error else "",
+                place=delivery.place,
+                stamp=delivery.stamp,
+                written_by=delivery.written_by,
             )
         )
 

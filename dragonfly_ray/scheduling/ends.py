@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from dragonfly_ray import messages as m
 from dragonfly_ray.model import Credentials
 from dragonfly_ray.scheduling.actions import Action, Send
@@ -36,8 +38,10 @@ def maybe_end(cluster: ClusterState, state: SpecState, now: float) -> list[Actio
     state.content = b""
     state.credentials = Credentials()
     task = cluster.tasks.get(state.task_id)
-    if task is None or task.specs:
+    if task is None:
         return []
+    if task.specs:
+        return settled(cluster, task, task.places.over(state.spec.id))
     done = m.Cancel(state.spec.id, "done", "")
     actions: list[Action] = [
         Send(h, done) for h, helper in task.participants.items() if helper and cluster.alive(h)
@@ -55,7 +59,14 @@ def maybe_end(cluster: ClusterState, state: SpecState, now: float) -> list[Actio
     task.suspects.clear()
     task.misled.clear()
     task.pardon()
+    task.places.clear()
     return actions
+
+
+def settled(cluster: ClusterState, task: TaskState, hosts: Iterable[str]) -> list[Action]:
+    """They wait for an output that another host was at."""
+    news = m.News(task.task.id, settled=True)
+    return [Send(h, news) for h in sorted(hosts) if cluster.alive(h)]
 
 
 def retire(cluster: ClusterState, state: SpecState) -> None:
@@ -73,6 +84,10 @@ def ended(cluster: ClusterState, message: m.Ended, now: float) -> list[Action]:
     record = state.nodes.get(host.host.node_id)
     task = cluster.tasks.get(message.task_id)
     actions: list[Action] = []
+    if task and message.place:
+        stamp = message.stamp if message.ok else ""
+        done = task.places.ended(message.place, message.host_id, stamp, merged=message.merged)
+        actions += settled(cluster, task, done)
     if task and message.task_id == state.task_id:
         if message.ok:
             task.hold(message.host_id, task.everything)

@@ -74,6 +74,7 @@ def forget(cluster: ClusterState, host_id: str, now: float, *, leave: bool = Tru
         task.drop(host_id)
         task.manifest_holders.discard(host_id)
         cluster.recount(task, host_id)
+        actions += ends.settled(cluster, task, task.places.lost(host_id))
         if host_id not in task.graph:
             continue
         near = list(task.graph.neighbours(host_id))

@@ -148,4 +148,5 @@ def _changed(cluster: ClusterState, task: TaskState, message: m.OriginFailed, no
         state.phase, state.task_id, state.content = "resolving", "", b""
         state.version += 1
         actions += resolve(cluster, state, now)
+    task.places.clear()
     return actions

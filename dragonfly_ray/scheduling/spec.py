@@ -25,6 +25,8 @@ class NodeRecord:
     bytes_cache: int = 0
     bytes_small: int = 0
     merged: bool = False
+    written_by: str = ""
+    """Node id of whoever wrote the output for this node, too."""
     kind: str = ""
     message: str = ""
 
@@ -82,7 +84,8 @@ class SpecState:
         record.state = "done" if ended.ok else "failed"
         for name in ("path", "size", "seconds", "bytes_origin", "bytes_peers", "bytes_cache", "bytes_small"):
             setattr(record, name, getattr(ended, name))
-        record.merged, record.kind, record.message = ended.merged, ended.kind, ended.message
+        record.merged, record.written_by = ended.merged, ended.written_by
+        record.kind, record.message = ended.kind, ended.message
 
     def fail_node(self, node: str, kind: str, message: str) -> None:
         record = self.nodes[node]

@@ -14,6 +14,7 @@ from dragonfly_ray.scheduling.decisions import arm_of
 from dragonfly_ray.scheduling.flows import Flows
 from dragonfly_ray.scheduling.graph import Graph
 from dragonfly_ray.scheduling.leases import LeaseTable
+from dragonfly_ray.scheduling.places import Places
 from dragonfly_ray.scheduling.spec import SpecState
 
 BAN_AFTER = 2
@@ -66,6 +67,7 @@ class TaskState:
     failing_since: float | None = None
     failures: int = 0
     manifest_holders: set[str] = field(default_factory=set)
+    places: Places = field(default_factory=Places)
     requests: tuple[int, ...] = ()
     """How many requests each piece costs at the origin, where that is known."""
     claimants: int = 0

@@ -97,5 +97,20 @@ def verify(cluster: ClusterState, message: m.Verify) -> m.Verified:
     if root is None:
         return m.Verified(pending=True, gaps=task.gaps(MOST_GAPS))
     if root == message.root:
-        return m.Verified()
+        return _placed(cluster, task, message)
     return m.Verified(ok=False, digests=task.digests())
+
+
+def _placed(cluster: ClusterState, task: TaskState, message: m.Verify) -> m.Verified:
+    """Its copy is right; is it to write its outputs, or does another host?"""
+    if not message.places:
+        return m.Verified()
+    host = cluster.hosts.get(message.host_id)
+    if host is None:
+        return m.Verified(known=False)
+    elsewhere = []
+    for spec_id, place in message.places:
+        other = task.places.claim(place, message.host_id, host.host.node_id, spec_id)
+        if other:
+            elsewhere.append(m.Elsewhere(spec_id, other.node, other.stamp, other.merged))
+    return m.Verified(elsewhere=tuple(elsewhere))

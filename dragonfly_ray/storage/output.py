@@ -25,6 +25,8 @@ from dragonfly_ray.storage import files
 PREFIX = ".dragonfly-"
 """Names of what is not finished begin so."""
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES)
+_KINDS = {"file": stat.S_IFREG, "dir": stat.S_IFDIR, "symlink": stat.S_IFLNK}
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 _COMPARE = 1024 * 1024
 
 
@@ -48,10 +50,19 @@ class Published:
 
 
 class Output:
-    """Makes the entries of a manifest visible. `link`: whether they may share blocks with the store."""
+    """Makes the entries of a manifest visible. `link`: whether they may share blocks with the store.
+
+    `mark`: of the store, in the names of what is not finished.
+    """
 
     def __init__(
-        self, manifest: Manifest, stored: Callable[[int], Stored], *, link: bool, durable: bool
+        self,
+        manifest: Manifest,
+        stored: Callable[[int], Stored],
+        *,
+        link: bool,
+        durable: bool,
+        mark: str = "",
     ) -> None:
         self._manifest = manifest
         self._stored = stored
@@ -59,11 +70,12 @@ class Output:
         self._durable = durable
         self._opened: tuple[Path, int] | None = None
         """The stored file that was copied from last: small entries share one."""
+        self._mark = f"{mark}-" if mark else ""
 
     def publish(self, dest: Path) -> Published:
         """Raises `DestinationError`, `StorageFullError`, `UnsafePathError`."""
         done = Published(dest)
-        with _errors(dest), contextlib.ExitStack() as stack:
+        with destination_errors(dest), contextlib.ExitStack() as stack:
             stack.callback(self._let_go)
             dest.parent.mkdir(parents=True, exist_ok=True)
             if not self._manifest.directory:
@@ -92,14 +104,47 @@ class Output:
             os.close(self._opened[1])
             self._opened = None
 
+    def visible(self, dest: Path) -> bool:
+        """Whether every entry is there, by its kind and size: somebody else has written it."""
+        for entry in self._manifest.entries:
+            try:
+                found = os.lstat(dest / entry.path if self._manifest.directory else dest)
+            except OSError:
+                return False
+            if _KINDS[entry.kind] != stat.S_IFMT(found.st_mode):
+                return False
+            if entry.kind == "file" and found.st_size != entry.size:
+                return False
+        return True
+
+    def sweep(self, dest: Path) -> None:
+        """Removes what an earlier process of this store left unfinished there; nothing that is others'."""
+        folders = {dest.parent}
+        if self._manifest.directory:
+            folders |= {dest, *((dest / e.path).parent for e in self._manifest.entries)}
+        for folder in folders:
+            with contextlib.suppress(OSError):
+                for left in folder.glob(f"{PREFIX}{self._mark}*") if self._mark else ():
+                    if left.is_dir() and not left.is_symlink():
+                        shutil.rmtree(left, ignore_errors=True)
+                    else:
+                        left.unlink(missing_ok=True)
+
     # --- trees ------------------------------------------------------------------------------
 
     def _tree(self, dest: Path, done: Published) -> None:
-        draft = _beside(dest)
+        draft = self._beside(dest)
         try:
             draft.mkdir()
             self._fresh(draft, done)
-            os.rename(draft, dest)
+            try:
+                os.rename(draft, dest)
+            except OSError as error:
+                if error.errno not in _TAKEN:
+                    raise
+                # Somebody else was faster: what is there now is merged into.
+                self._merge(dest, Published(dest))
+                done.merged = True
         finally:
             if draft.exists():
                 shutil.rmtree(draft, ignore_errors=True)
@@ -165,7 +210,7 @@ class Output:
             if entry.kind == "file":
                 self._file(number, root / entry.path, done)
             elif entry.kind == "symlink":
-                _symlink(entry, root / entry.path)
+                self._symlink(entry, root / entry.path)
 
     # --- one file ---------------------------------------------------------------------------
 
@@ -175,7 +220,7 @@ class Output:
         if self._unchanged(entry, stored, target):
             done.unchanged += 1
             return
-        draft = _beside(target)
+        draft = self._beside(target)
         try:
             if self._make(entry, stored, draft):
                 done.linked += 1
@@ -185,6 +230,20 @@ class Output:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 draft.unlink()
+
+    def _symlink(self, entry: Entry, target: Path) -> None:
+        if target.is_symlink() and os.readlink(target) == entry.target:
+            return
+        draft = self._beside(target)
+        try:
+            draft.symlink_to(entry.target)
+            os.replace(draft, target)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                draft.unlink()
+
+    def _beside(self, path: Path) -> Path:
+        return path.with_name(f"{PREFIX}{self._mark}{secrets.token_hex(8)}")
 
     def _make(self, entry: Entry, stored: Stored, draft: Path | str, folder: int | None = None) -> bool:
         """Whether it is a link. `folder`: what a relative `draft` is relative to, an open one."""
@@ -267,22 +326,6 @@ def _same(stored: Stored, target: Path, size: int) -> bool:
     return True
 
 
-def _symlink(entry: Entry, target: Path) -> None:
-    if target.is_symlink() and os.readlink(target) == entry.target:
-        return
-    draft = _beside(target)
-    try:
-        draft.symlink_to(entry.target)
-        os.replace(draft, target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            draft.unlink()
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f"{PREFIX}{secrets.token_hex(8)}")
-
-
 def _exists(path: Path) -> bool:
     return os.path.lexists(path)
 
@@ -296,7 +339,8 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _errors(dest: Path) -> Iterator[None]:
+def destination_errors(dest: Path) -> Iterator[None]:
+    """`OSError` becomes one of this package that names the path and what to do."""
     try:
         yield
     except (StorageError, UnsafePathError):

@@ -23,6 +23,7 @@ from dragonfly_ray.storage import eviction
 from dragonfly_ray.storage.files import OpenFiles
 from dragonfly_ray.storage.media import medium
 from dragonfly_ray.storage.names import check_manifest
+from dragonfly_ray.storage.place import boot_id as this_boot
 from dragonfly_ray.storage.task_store import JOURNAL, MANIFEST, TaskStore
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class PieceStore:
         return file.read_text()
 
     def _rebooted(self, boot_id: str | None) -> bool:
-        now = boot_id if boot_id is not None else _boot_id()
+        now = boot_id if boot_id is not None else this_boot()
         file = self.path / "boot"
         before = file.read_text() if file.exists() else now
         _write(file, now.encode())
@@ -302,10 +303,3 @@ def _write(path: Path, data: bytes) -> None:
     draft = path.with_name(f"{path.name}.new")
     draft.write_bytes(data)
     os.replace(draft, path)
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import shutil
 import stat
 import struct
@@ -20,6 +21,7 @@ from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.storage import files
 from dragonfly_ray.storage.journal import DISCARDED, FINISHED, HAVE, Journal, Record
 from dragonfly_ray.storage.output import Output, Published, Stored
+from dragonfly_ray.storage.place import stamp_of
 
 if TYPE_CHECKING:
     from dragonfly_ray.storage.store import PieceStore
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 PACK = 0xFFFFFFFF
 """The number of the pack file, where entries have their own."""
 _MARK = struct.Struct("!QQ")
+NOTE = "output-"
+"""Names of links begin so that lead to an output under way."""
 JOURNAL, MANIFEST, PACK_NAME, VIEW = "journal", "manifest", "pack", "view"
 
 
@@ -86,6 +90,7 @@ class TaskStore:
                     self.digests[record.piece] = None
         self._journal.records.clear()
         present = {path.name for path in self.folder.iterdir()}
+        self._sweep(present)
         lost = [
             i
             for i in bitset.members(self._bits)
@@ -311,11 +316,32 @@ class TaskStore:
         return view
 
     def publish(self, dest: Path, *, link: bool = True) -> Published:
-        """Makes the content visible at `dest`, whole or not at all. Raises `StorageError`."""
-        return self._output(link=link).publish(dest)
+        """Makes the content visible at `dest`, whole or not at all. Raises `StorageError`.
+
+        Killed in the middle, the next process of this store removes what was not finished.
+        """
+        note = self.folder / f"{NOTE}{secrets.token_hex(8)}"
+        with self._errors():
+            note.symlink_to(dest)  # never torn, and written at once
+        try:
+            return self._output(link=link).publish(dest)
+        finally:
+            with contextlib.suppress(FileNotFoundError):  # evicted meanwhile
+                note.unlink()
+
+    def _sweep(self, names: set[str]) -> None:
+        """After a kill: the drafts of outputs that were under way."""
+        for note in [self.folder / name for name in names if name.startswith(NOTE)]:
+            self._output(link=True).sweep(note.readlink())
+            note.unlink()
+
+    def published(self, dest: Path, stamp: str) -> bool:
+        """Whether what another node has written there, and stamped so, is the output, visible from here."""
+        return stamp_of(dest) == stamp and self._output(link=True).visible(dest)
 
     def _output(self, *, link: bool) -> Output:
-        return Output(self.manifest, self._stored, link=link, durable=self._store.settings.durable)
+        durable, mark = self._store.settings.durable, self._store.host_id[:12]
+        return Output(self.manifest, self._stored, link=link, durable=durable, mark=mark)
 
     def _stored(self, number: int) -> Stored:
         packed = self._pack_at.get(number)

@@ -24,7 +24,7 @@ def paced_origin(rig: Rig) -> Iterator[tuple[str, Path]]:
     """Its base URL and its log, of a server in the origin's namespace."""
     log = rig.bed.folder / "paced.log"
     address = rig.origin_link.address
-    command = [sys.executable, "-m", "tests.paced", "--address", address, "--port", str(PACED_PORT),
+    command: list[str | Path] = [sys.executable, "-m", "tests.paced", "--address", address, "--port", str(PACED_PORT),
                "--rate", str(PACE), "--log", log, rig.bed.origin.root]  # fmt: skip
     server = rig.origin_link.popen(command, env={"PYTHONPATH": str(CHECKOUT)})
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -9,9 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 from ray.cluster_utils import Cluster
+from ray.util import list_named_actors
 
 import dragonfly_ray as d
 from tests.nginx import Nginx
@@ -19,6 +22,10 @@ from tests.nginx import Nginx
 NODES = 4
 OBJECT_STORE = 120 * 1024 * 1024
 METRICS_PORT = 18765
+DESCRIPTORS = 24
+"""By so many may a peer's descriptors grow in one test: Ray connects to whoever is new."""
+ORIGINS: set[int] = set()
+"""Ports of the web servers that tests have started."""
 
 
 class LocalCluster:
@@ -69,12 +76,18 @@ def origin(tmp_path: Path) -> Iterator[Nginx]:
     for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
         folder.chmod(0o755)
     with Nginx(tmp_path / "www", tmp_path / "nginx") as made:
+        ORIGINS.add(made.port)
         yield made
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_over(cluster: LocalCluster, tmp_path: Path) -> Iterator[None]:
-    """After every test: no task under way, no temporary file, every peer there."""
+def nothing_left_over(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
+    """After every test: no task under way, no temporary file, every peer there, and nothing leaked."""
+    if "cluster" not in request.fixturenames:
+        yield
+        return
+    cluster: LocalCluster = request.getfixturevalue("cluster")
+    before = {h["pid"]: len(strange(h["pid"])) for h in d.status()["hosts"] if h["alive"]}
     yield
 
     def idle() -> bool:
@@ -83,11 +96,69 @@ def nothing_left_over(cluster: LocalCluster, tmp_path: Path) -> Iterator[None]:
 
     until(idle, 60.0)
     assert not list(tmp_path.rglob(".dragonfly-*"))
+    until(lambda: not leaks(before), 20.0, lambda: leaks(before))
+    assert named_actors() == expected_actors(cluster)
 
 
-def until(condition: Callable[[], object], timeout: float = 60.0) -> None:
-    """Waits for what another process does. Ten times what it should take, then fails."""
+def leaks(before: dict[int, int]) -> list[str]:
+    """What a peer without any task has no need of. `before`: descriptors of each process, earlier."""
+    hosts = d.status()["hosts"]
+    ports = {h["port"] for h in hosts}
+    found = []
+    for host in hosts:
+        pid, who = host["pid"], f"peer of {host['node_id'][:8]}"
+        if host["task_threads"]:
+            found.append(f"{who}: {host['task_threads']} threads of tasks")
+        if host["connections"]:
+            found.append(f"{who}: {host['connections']} children")
+        found += [f"{who}: connected {c}" for c in connections(pid, ports)]
+        found += [
+            f"{who}: {link}" for link in descriptors(pid) if link.endswith("(deleted)") and "/tasks/" in link
+        ]
+        links = strange(pid)
+        if pid in before and len(links) > before[pid] + DESCRIPTORS:
+            found.append(f"{who}: {before[pid]} descriptors before, {len(links)} now: {sorted(links)}")
+    return found
+
+
+def connections(pid: int, ports: set[int]) -> list[str]:
+    """Open connections that are not Ray's: to or from a data port, or to a web server of a test."""
+    ours = []
+    for c in psutil.Process(pid).net_connections("tcp"):
+        if c.status not in (psutil.CONN_ESTABLISHED, psutil.CONN_CLOSE_WAIT) or not c.raddr:
+            continue
+        if c.laddr.port in ports or c.raddr.port in ports or c.raddr.port in ORIGINS:
+            ours.append(f"{c.laddr.port} -> {c.raddr.port}")
+    return ours
+
+
+def strange(pid: int) -> list[str]:
+    """Descriptors of anything but data files: of those the store keeps the latest open, up to a limit."""
+    return [link for link in descriptors(pid) if "/tasks/" not in link]
+
+
+def descriptors(pid: int) -> list[str]:
+    """What each descriptor of a process leads to."""
+    found = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(link))
+    return found
+
+
+def named_actors() -> set[str]:
+    return {a["name"] for a in list_named_actors(all_namespaces=True) if a["namespace"] == "dragonfly"}
+
+
+def expected_actors(cluster: LocalCluster) -> set[str]:
+    return {"controller", "scheduler:0", *(f"peer:{m.node_id}" for m in d.nodes() if m.alive)}
+
+
+def until(
+    condition: Callable[[], object], timeout: float = 60.0, why: Callable[[], object] = lambda: ""
+) -> None:
+    """Waits for what another process does. Ten times what it should take, then fails and says `why`."""
     deadline = time.monotonic() + timeout
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
+        assert time.monotonic() < deadline, f"it did not happen in time {why()}"
         time.sleep(0.02)

@@ -95,6 +95,31 @@ def test_files_of_unknown_size_are_looked_at_by_several_peers(cluster: LocalClus
         assert {p.name: p.read_bytes() for p in path.iterdir()} == files
 
 
+@pytest.mark.parametrize("name", ["f", "tree/"])
+def test_one_dest_for_all_nodes_is_written_once(
+    cluster: LocalCluster, origin: Nginx, tmp_path: Path, name: str
+) -> None:
+    """All nodes here see one file system."""
+    data = make(origin, "f", 9 * MIB)
+    (origin.root / "tree").mkdir()
+    (origin.root / "tree" / "big").write_bytes(data)
+    (origin.root / "tree" / "small").write_bytes(data[:1000])
+    dest = tmp_path / "models" / "out"
+    done = d.distribute(f"{origin.url}/{name}", dest=dest)
+    assert set(done.paths.values()) == {dest}
+    assert len(done.paths) == 4
+    file = dest / "big" if name == "tree/" else dest
+    assert file.read_bytes() == data
+    if name == "tree/":
+        assert (dest / "small").read_bytes() == data[:1000]
+    by = {o.written_by for o in done.outcomes}
+    (writer,) = by - {""}
+    assert [o.node_id for o in done.outcomes if not o.written_by] == [writer]
+    store = Path(cluster.peer(writer)["store"])
+    assert file.stat().st_ino in {p.stat().st_ino for p in (store / "tasks").rglob("*") if p.is_file()}
+    assert done._repr_html_().count("(shared)") == 3
+
+
 @pytest.mark.parametrize(
     ("size", "policy"), [(50_000, "inline"), (2 * MIB, "object store"), (5 * MIB, "peers")]
 )

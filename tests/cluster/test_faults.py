@@ -17,15 +17,20 @@ import pytest
 import dragonfly_ray as d
 from dragonfly_ray.config import OriginSettings, PeerSettings
 from dragonfly_ray.errors import NotRunningError
+from dragonfly_ray.logs import logs_folder
 from tests.cluster.conftest import LocalCluster, until
 from tests.nginx import Nginx
 from tests.origins import Behaviour, ScriptedOrigin
 
 MIB = 1 << 20
 SIZE = 64 * MIB
+LEAF = MIB // 4
+"""A piece of content of that size."""
 SLOW = "limit_rate 1m;"
 """For each connection; four peers with two each make 8 MiB a second."""
 END = 120.0
+PATIENCE = 15.0
+"""Seconds from the end of the last survivor to the end of the whole."""
 pytestmark = pytest.mark.cluster
 
 
@@ -56,8 +61,13 @@ class Transfer:
         for node in nodes:
             assert 0.1 <= self.share(node) <= 0.9
 
-    def end(self) -> d.Distribution:
-        return self.submission.result(END)
+    def end(self, *victims: str) -> d.Distribution:
+        """The account of it, which comes soon after the last node that was not hit has ended."""
+        done = self.submission.result(END)
+        survivors = [o.seconds for o in done.outcomes if o.ok and o.node_id not in victims]
+        if survivors:
+            assert done.seconds - max(survivors) < PATIENCE, done.to_dict()
+        return done
 
 
 def assert_right(done: d.Distribution, content: bytes, nodes: object) -> None:
@@ -76,7 +86,7 @@ def test_a_peer_is_killed(cluster: LocalCluster, origin: Nginx, content: bytes, 
     transfer.half_way(victim)
     pid = cluster.peer(victim)["pid"]
     os.kill(pid, signal.SIGKILL)
-    done = transfer.end()
+    done = transfer.end(victim)
     assert_right(done, content, cluster.node_ids)
     outcome = next(o for o in done.outcomes if o.node_id == victim)
     assert outcome.bytes_cache > 0.1 * SIZE, "it resumed with what it had"
@@ -150,7 +160,7 @@ def test_a_peer_stalls_without_closing(
     process = psutil.Process(cluster.peer(victim)["pid"])
     process.suspend()
     try:
-        done = transfer.end()
+        done = transfer.end(victim)
     finally:
         process.kill()
     others = [n for n in cluster.node_ids if n != victim]
@@ -175,7 +185,7 @@ def test_a_node_is_removed_and_another_added(
     cluster.ray.remove_node(extra, allow_graceful=False)
     fresh = cluster.add()
     try:
-        done = transfer.end()
+        done = transfer.end(gone)
         assert_right(done, content, cluster.node_ids)
         assert kinds(done) == {gone: "node-lost"}
         until(lambda: sum(m.alive for m in d.nodes()) == 5)
@@ -251,17 +261,107 @@ def test_an_unwritable_dest_and_a_full_disk_fail_their_node_alone(
 def test_a_peer_in_the_middle_of_it_gives_corrupted_bytes(
     cluster: LocalCluster, origin: Nginx, content: bytes, tmp_path: Path
 ) -> None:
+    """Its disk spoils whatever it writes, as fast as it mends it: it is banned, and the bytes come elsewhere."""
     transfer = Transfer(origin, tmp_path / "o")
     liar = cluster.node_ids[1]
     transfer.half_way(liar)
-    (task,) = {h["task_id"] for h in cluster.peer(liar)["held"] if h["url"] == f"{origin.url}/f"}
-    with (Path(cluster.peer(liar)["store"]) / "tasks" / task / "0").open("r+b") as file:
-        for place in range(0, SIZE, MIB // 2):
-            file.seek(place)
-            if file.read(64).strip(b"\0"):
-                file.seek(place)
-                file.write(os.urandom(64))
-    assert_right(transfer.end(), content, set(cluster.node_ids) - {liar})
+    peer = cluster.peer(liar)
+    (task,) = {h["task_id"] for h in peer["held"] if h["url"] == f"{origin.url}/f"}
+    over = threading.Event()
+
+    def spoil() -> None:
+        with (Path(peer["store"]) / "tasks" / task / "0").open("r+b", buffering=0) as file:
+            while not over.wait(0.01):
+                for place in range(0, SIZE, LEAF):
+                    os.pwrite(file.fileno(), os.urandom(64), place)
+
+    def banned() -> list[str]:
+        return next(list(t["banned"]) for t in d.status()["tasks"] if t["task_id"] == task)
+
+    spoiler = threading.Thread(target=spoil)
+    spoiler.start()
+    try:
+        until(lambda: banned() == [peer["host_id"]])
+        done = transfer.end(liar)
+    finally:
+        over.set()
+        spoiler.join()
+    assert banned() == [peer["host_id"]], "and nobody else"
+    assert_right(done, content, set(cluster.node_ids) - {liar})
+    folder = logs_folder()
+    assert folder is not None
+    lines = [line for log in folder.glob("dragonfly-peer-*.log") for line in log.read_text().splitlines()]
+    said = [line for line in lines if "does not match its digest" in line and task[:12] in line]
+    assert said
+    for line in said:
+        assert f" task-{task[:12]}-parent-{peer['host_id'][:8]} " in line
+        assert any(f"-{node[:8]} task-" in line for node in cluster.node_ids), "and the peer that says so"
+
+
+def test_cancelled_in_the_middle_everything_stands_still(
+    cluster: LocalCluster, origin: Nginx, content: bytes, tmp_path: Path
+) -> None:
+    transfer = Transfer(origin, tmp_path / "o")
+    transfer.half_way(*cluster.node_ids)
+    transfer.submission.cancel()
+    cancelled = time.monotonic()
+    done = transfer.end()
+    assert set(kinds(done).values()) == {"cancelled"}
+
+    def moved() -> tuple[int, int, list[int]]:
+        hits = origin.hits()
+        return (
+            len(hits),
+            sum(hit.sent for hit in hits),
+            [cluster.peer(n)["received"] for n in cluster.node_ids],
+        )
+
+    time.sleep(max(0.0, 2.0 - (time.monotonic() - cancelled)))  # what must not happen cannot be awaited
+    before = moved()
+    assert sum(before[2]) > 0.1 * SIZE * len(cluster.node_ids)
+    time.sleep(2.0)
+    assert moved() == before
+    assert not (tmp_path / "o").exists()
+
+
+def test_content_that_changes_half_way_is_never_mixed(
+    cluster: LocalCluster, origin: Nginx, content: bytes, tmp_path: Path
+) -> None:
+    transfer = Transfer(origin, tmp_path / "o")
+    transfer.half_way(*cluster.node_ids)
+    fresh = os.urandom(SIZE)
+    draft = origin.root / "draft"
+    draft.write_bytes(fresh)
+    later = (origin.root / "f").stat().st_mtime + 100
+    os.utime(draft, (later, later))
+    draft.rename(origin.root / "f")
+    done = transfer.end()
+    assert_right(done, fresh, cluster.node_ids)
+
+
+def test_a_peer_is_killed_while_it_publishes(
+    cluster: LocalCluster, origin: Nginx, content: bytes, tmp_path: Path
+) -> None:
+    """As soon as there is a draft of its copy. The node ends ok, and the output is whole at any time."""
+    origin.stop()
+    origin.start("")
+    victim = cluster.node_ids[2]
+    d.distribute(f"{origin.url}/f", [victim])
+    for number in range(3):
+        until(lambda: cluster.peer(victim).get("state") == "healthy")
+        folder = tmp_path / f"{number}"
+        folder.mkdir()
+        pid = cluster.peer(victim)["pid"]
+        submission = d.submit(f"{origin.url}/f", [victim], dest=folder / "f", link=False)
+        while not os.listdir(folder):
+            pass  # a draft is there for a moment only
+        os.kill(pid, signal.SIGKILL)
+        if (folder / "f").exists():
+            assert (folder / "f").read_bytes() == content
+        done = submission.result(END)
+        assert_right(done, content, [victim])
+        until(lambda: cluster.peer(victim)["alive"])
+        assert os.listdir(folder) == ["f"]
 
 
 def test_one_busy_answer_silences_every_node(cluster: LocalCluster, tmp_path: Path) -> None:
@@ -326,7 +426,7 @@ def test_a_full_disk(
             while True:
                 ballast.write(bytes(64 * 1024))
                 ballast.flush()
-        done = transfer.end()
+        done = transfer.end(victim)
         assert kinds(done) == {victim: "storage-full"}
         for other in cluster.node_ids:
             assert b"".join((done.paths[other] / f"{p}").read_bytes() for p in range(16)) == content

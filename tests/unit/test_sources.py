@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from dragonfly_ray.config import OriginSettings
@@ -67,6 +68,33 @@ def test_a_file_is_one_small_question_and_one_request(origin: ScriptedOrigin) ->
     assert (found.manifest.size, found.manifest.ranges) == (len(CONTENT), True)
     assert read_all(origin.url, found.manifest) == CONTENT
     assert [asked for _, _, asked in origin.requests] == ["bytes=0-0", ""]
+
+
+def test_closing_a_reader_closes_its_connections_though_an_error_is_remembered(
+    origin: ScriptedOrigin,
+) -> None:
+    manifest = look(origin.url).manifest
+    table = PieceTable.of(manifest)
+    reader = open_reader(Source(origin.url), Credentials(), manifest, table, SETTINGS)
+    assert list(reader.read(0, len(table), lambda i: memoryview(bytearray(table[i].length)), lambda n: None))
+    origin.behaviour.truncate = 10
+    origin.behaviour.etag = '"other"'
+    remembered: list[Exception] = []
+    with pytest.raises(SourceChangedError) as caught:
+        list(reader.read(0, 1, lambda i: memoryview(bytearray(table[i].length)), lambda n: None))
+    remembered.append(caught.value)  # its traceback holds the answer, and that the pool
+    origin.behaviour = Behaviour(CONTENT)
+    assert list(reader.read(0, len(table), lambda i: memoryview(bytearray(table[i].length)), lambda n: None))
+    assert connections_to(origin.port)
+    reader.close()
+    assert connections_to(origin.port) == []
+
+
+def connections_to(port: int) -> list[str]:
+    """Of this process, as a client."""
+    found = psutil.Process().net_connections("tcp")
+    open_ones = (psutil.CONN_ESTABLISHED, psutil.CONN_CLOSE_WAIT)
+    return [c.status for c in found if c.status in open_ones and c.raddr.port == port]
 
 
 def test_the_middle_is_read_from_the_middle(origin: ScriptedOrigin) -> None:

@@ -141,6 +141,41 @@ def test_a_store_resumes_where_a_killed_process_left_it(tmp_path: Path) -> None:
     assert resumed.have() == bytes([0b101]) + bytes((len(resumed.table) - 1) // 8)
 
 
+_KILLED = """
+import os, sys
+from pathlib import Path
+from dragonfly_ray.config import StorageSettings
+from dragonfly_ray.storage.store import PieceStore
+store = PieceStore(StorageSettings(root=Path(sys.argv[1])))
+(found,) = store.tasks()
+os.replace = os.rename = lambda *paths: os._exit(9)
+found.publish(Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("kind", ["file", "tree", "merged"])
+def test_what_a_process_killed_while_publishing_left_is_removed(tmp_path: Path, kind: str) -> None:
+    store = store_at(tmp_path / "root")
+    files = {"f": BIG} if kind == "file" else FILES
+    complete(store, files)
+    store.close()
+    dest = tmp_path / "out" / "it"
+    (dest / "a" if kind == "merged" else dest.parent).mkdir(parents=True)
+    theirs = (dest / "a" if kind == "merged" else dest.parent) / ".dragonfly-0123456789ab-theirs"
+    theirs.write_bytes(b"of another host, which may be at it")
+    killed = subprocess.run(
+        [sys.executable, "-c", _KILLED, str(tmp_path / "root"), str(dest)], check=False, timeout=60
+    )
+    assert killed.returncode == 9
+    assert len(leftovers(tmp_path / "out")) > 1
+    again = store_at(tmp_path / "root")
+    assert leftovers(tmp_path / "out") == [theirs]
+    (found,) = again.tasks()
+    found.publish(dest)
+    assert leftovers(tmp_path / "out") == [theirs]
+    assert not list(found.folder.glob("output-*"))
+
+
 def test_two_processes_never_share_a_store(tmp_path: Path) -> None:
     one, two = store_at(tmp_path), store_at(tmp_path)
     assert one.path != two.path

@@ -443,6 +443,24 @@ def test_a_parent_with_corrupted_bytes_is_found_out(
     assert_everywhere(view, content, 3)
 
 
+def test_log_lines_name_their_task_and_no_thread_of_it_is_left(
+    origin: Nginx, swarm: Callable[..., Swarm], caplog: pytest.LogCaptureFixture
+) -> None:
+    built = swarm(2)
+    built.distribute(f"{origin.url}/big", "a.0", nodes=["n0"])
+    (task,) = built.peers["n0"].store.tasks()
+    os.chmod(task.folder / "0", 0o600)
+    with (task.folder / "0").open("r+b") as damaged:
+        damaged.seek(20 * MIB)
+        damaged.write(b"bit rot")
+    built.distribute(f"{origin.url}/big", "b.0", nodes=["n1"])
+    speakers = {r.threadName for r in caplog.records if "does not match its digest" in r.getMessage()}
+    host = built.peers["n0"].host.id
+    assert speakers == {f"task-{task.task.id[:12]}-parent-{host[:8]}"}
+    until(lambda: built.peers["n1"].status()["task_threads"] == 0)
+    assert built.peers["n1"].status()["received"] >= SIZE
+
+
 def test_a_killed_peer_resumes_with_what_it_had(
     origin: Nginx, swarm: Callable[..., Swarm], content: bytes
 ) -> None:
