@@ -1,12 +1,14 @@
-# Two commands on a fresh machine: `make run` and `make test`. Everything lives in .venv.
+# Two commands on a fresh machine: `make run` and `make test`. Everything lives in .venv. `make bench`
+# measures; it needs root, and what tests/benchmarks/install can install.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export RAY_AUTH_MODE ?= disabled
 export RAY_USAGE_STATS_ENABLED ?= 0
+export PATH := $(PATH):/usr/sbin
 
-.PHONY: run test lint build-check clean
+.PHONY: run test lint build-check bench bench-full bench-tools clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -29,6 +31,17 @@ lint: $(STAMP)
 
 build-check: $(STAMP)
 	$(BIN)/python tests/build_check.py
+
+bench: bench-tools
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+bench-full: bench-tools
+	$(BIN)/python -m tests.benchmarks --full $(ARGS)
+
+# As far as it can: what is missing in the end fails its own lines of the table only.
+bench-tools: $(STAMP)
+	tests/benchmarks/install
+	$(BIN)/python -m pip install --quiet --group bench || echo "no libtorrent: its lines will be missing"
 
 clean:
 	rm -rf $(VENV)

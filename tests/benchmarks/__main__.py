@@ -9,9 +9,12 @@ import time
 from collections.abc import Sequence
 
 from tests.benchmarks import report as out
+from tests.benchmarks.bulk import SETUPS
 from tests.benchmarks.cases import CASES, SHORT, Case
 from tests.benchmarks.measures import Report, Rounds, say
 from tests.benchmarks.rig import BenchError, Rig
+from tests.benchmarks.rivals import compete
+from tests.benchmarks.timeline import timeline
 from tests.testbed import network
 
 
@@ -24,6 +27,10 @@ def main() -> int:
     parser.add_argument(
         "--rounds", type=int, help="of every case (default: five; fewer of the longest in --full)"
     )
+    parser.add_argument("--rivals", action="store_true", help="in A4, A8, B2 and J, too (--full: always)")
+    parser.add_argument(
+        "--timeline", action="store_true", help=f"one distribution moment by moment ({', '.join(SETUPS)})"
+    )
     options = parser.parse_args()
     names = list(CASES) if options.full else [n.upper() for n in options.case or SHORT]
     unknown = [n for n in names if n not in CASES]
@@ -34,14 +41,23 @@ def main() -> int:
     # So that an end by `kill` or a closed terminal cleans up as well.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(130))
+    if options.timeline:
+        for name in (n for n in names if n in SETUPS):
+            with Rig(CASES[name].hosts) as rig:
+                timeline(rig, name)
+        return 0
     chosen = [CASES[name] for name in CASES if name in names]
     rounds = {c.name: options.rounds or (c.full_rounds if options.full else 5) for c in chosen}
     started, reports = time.monotonic(), []
     try:
         for hosts in sorted({case.hosts for case in chosen}):
-            reports += _on_one_bed(hosts, [c for c in chosen if c.hosts == hosts], rounds)
+            reports += _on_one_bed(
+                hosts, [c for c in chosen if c.hosts == hosts], rounds, rivals=options.rivals or options.full
+            )
     except KeyboardInterrupt:
         say("interrupted")
+    if growth := out.growth(reports):
+        reports.append(growth)
     if reports:
         out.show(reports)
         for path in out.write(reports):
@@ -50,7 +66,7 @@ def main() -> int:
     return 0 if all(m.holds is not False for r in reports for m in r.measures) else 1
 
 
-def _on_one_bed(hosts: int, cases: Sequence[Case], rounds: dict[str, int]) -> list[Report]:
+def _on_one_bed(hosts: int, cases: Sequence[Case], rounds: dict[str, int], *, rivals: bool) -> list[Report]:
     """All cases for so many hosts. What fails is in its report."""
     reports = [Report(case.name) for case in cases]
     left = list(zip(cases, reports, strict=True))
@@ -60,7 +76,7 @@ def _on_one_bed(hosts: int, cases: Sequence[Case], rounds: dict[str, int]) -> li
             with Rig(hosts) as rig:
                 while left:
                     case, report = left.pop(0)
-                    if not _measure(rig, case, report, rounds[case.name]) and left:
+                    if not _measure(rig, case, report, rounds[case.name], rivals=rivals) and left:
                         rig.heal()
         except (BenchError, RuntimeError, OSError) as error:
             if not left:
@@ -71,11 +87,13 @@ def _on_one_bed(hosts: int, cases: Sequence[Case], rounds: dict[str, int]) -> li
     return reports
 
 
-def _measure(rig: Rig, case: Case, report: Report, rounds: int) -> bool:
+def _measure(rig: Rig, case: Case, report: Report, rounds: int, *, rivals: bool) -> bool:
     begun = time.monotonic()
     say(f"{case.name}: {rounds} rounds")
     try:
         case.run(rig, report, Rounds(rounds, case.bound))
+        if rivals and case.contest:
+            compete(rig, report, case.contest)
         return True
     except (BenchError, RuntimeError, OSError, AssertionError) as error:
         say(f"  {case.name} failed: {error}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tests.benchmarks import floors
@@ -25,35 +26,6 @@ def in_turns(number: int, *steps: Callable[[], None]) -> None:
         step()
 
 
-def against_curl(
-    rig: Rig,
-    report: Report,
-    rounds: Rounds,
-    *,
-    size: int,
-    what: str,
-    target: float | None,
-    settings: Mapping[str, Any] | None = None,
-    targets: Sequence[BedHost] | None = None,
-) -> list[Call]:
-    """Rounds of one curl alone, and ours to all targets."""
-    rig.settings(settings or {})
-    time_ratio = report.measure(what, target)
-    origin = report.measure("N: origin bytes ÷ size", ONCE, unit="MiB")
-    calls = []
-    for number in rounds:
-        with rig.content(size) as content:
-            floor, call, sent = one_round(rig, content, number, targets)
-        ratio = time_ratio.add(floor, call.seconds)
-        origin.add(size / MIB, sent / MIB)
-        call.trace.floor = floor
-        report.traces[report.case] = call.trace
-        calls.append(call)
-        say(f"  {report.case} round {number + 1}/{rounds.count}: floor {floor:.2f} s, ours {call.seconds:.2f} s "
-            f"= {ratio:.3f}, origin {sent / size:.4f}")  # fmt: skip
-    return calls
-
-
 def one_round(
     rig: Rig, content: Content, number: int, targets: Sequence[BedHost] | None = None
 ) -> tuple[float, Call, int]:
@@ -74,50 +46,52 @@ def one_round(
     return floor[0], calls[0], sent[0]
 
 
-def a4(rig: Rig, report: Report, rounds: Rounds) -> None:
-    rig.shape(400, 200)
-    against_curl(rig, report, rounds, size=256 * MIB, what="time ÷ one curl alone", target=1.03)
+@dataclass(frozen=True)
+class Setup:
+    """Rates in Mbit/s."""
+
+    mbit: int
+    origin: int | None
+    mib: int
+    what: str
+    target: float | None
+    one_seed: bool = False
+    hosts: int | None = None
+    """Only so many of the hosts are targets."""
 
 
-def a8(rig: Rig, report: Report, rounds: Rounds) -> None:
-    rig.shape(200, 100)
-    against_curl(rig, report, rounds, size=128 * MIB, what="time ÷ one curl alone", target=1.05)
+SETUPS = {
+    "A2": Setup(400, 200, 256, "two hosts: time ÷ one curl alone", None, hosts=2),
+    "A4": Setup(400, 200, 256, "time ÷ one curl alone", 1.03),
+    "A8": Setup(200, 100, 128, "time ÷ one curl alone", 1.05),
+    "A16": Setup(100, 50, 64, "time ÷ one curl alone", 1.07),
+    "B1": Setup(200, None, 128, "one seed at the origin: time ÷ one link's", 1.12, one_seed=True),
+    "B2": Setup(200, None, 128, "leases for all: time ÷ one link's", 1.05),
+}
 
 
-def a16(rig: Rig, report: Report, rounds: Rounds) -> None:
-    rig.shape(100, 50)
-    against_curl(rig, report, rounds, size=64 * MIB, what="time ÷ one curl alone", target=1.07)
+def prepare(rig: Rig, setup: Setup) -> None:
+    """Links and settings."""
+    rig.shape(setup.mbit, setup.origin)
+    rig.settings(seeds_only(rig.hosts[1]) if setup.one_seed else {})
 
 
-def b1(rig: Rig, report: Report, rounds: Rounds) -> None:
-    rig.shape(200, None)
-    against_curl(
-        rig,
-        report,
-        rounds,
-        size=128 * MIB,
-        what="one seed at the origin: time ÷ one link's",
-        target=1.12,
-        settings=seeds_only(rig.hosts[1]),
-    )
-
-
-def b2(rig: Rig, report: Report, rounds: Rounds) -> None:
-    rig.shape(200, None)
-    against_curl(rig, report, rounds, size=128 * MIB, what="leases for all: time ÷ one link's", target=1.05)
-
-
-def a2(rig: Rig, report: Report, rounds: Rounds) -> None:
-    rig.shape(400, 200)
-    against_curl(
-        rig,
-        report,
-        rounds,
-        size=256 * MIB,
-        what="two hosts: time ÷ one curl alone",
-        target=None,
-        targets=rig.hosts[:2],
-    )
+def against_curl(rig: Rig, report: Report, rounds: Rounds) -> None:
+    """Rounds of one curl alone, and of ours to all targets."""
+    setup = SETUPS[report.case]
+    prepare(rig, setup)
+    size, targets = setup.mib * MIB, rig.hosts[: setup.hosts]
+    time_ratio = report.measure(setup.what, setup.target)
+    origin = report.measure("N: origin bytes ÷ size", ONCE, unit="MiB")
+    for number in rounds:
+        with rig.content(size) as content:
+            floor, call, sent = one_round(rig, content, number, targets)
+        ratio = time_ratio.add(floor, call.seconds)
+        origin.add(size / MIB, sent / MIB)
+        call.trace.floor = floor
+        report.traces[report.case] = call.trace
+        say(f"  {report.case} round {number + 1}/{rounds.count}: floor {floor:.2f} s, ours {call.seconds:.2f} s "
+            f"= {ratio:.3f}, origin {sent / size:.4f}")  # fmt: skip
 
 
 def size(rig: Rig, report: Report, rounds: Rounds) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from tests.benchmarks import bulk, faults, handover, small, uneven
 from tests.benchmarks.measures import Report, Rounds
-from tests.benchmarks.rig import Rig
+from tests.benchmarks.rig import MIB, Rig
+from tests.benchmarks.rivals import Contest
 
 
 @dataclass(frozen=True)
@@ -19,27 +20,29 @@ class Case:
     bound: float
     run: Callable[[Rig, Report, Rounds], None]
     full_rounds: int = 5
+    contest: Contest | None = None
+    """What the rivals carry, where they take part."""
 
 
 CASES = {
     case.name: case
     for case in (
-        Case("A2", 4, 200, bulk.a2, full_rounds=3),
-        Case("A4", 4, 200, bulk.a4),
+        Case("A2", 4, 200, bulk.against_curl, full_rounds=3),
+        Case("A4", 4, 200, bulk.against_curl, contest=Contest(256 * MIB)),
         Case("F", 4, 900, faults.f, full_rounds=3),
         Case("H", 4, 150, handover.h),
         Case("I", 4, 300, handover.i),
-        Case("J", 4, 420, small.j),
+        Case("J", 4, 420, small.j, contest=Contest(4096, files=10_000)),
         Case("SIZE", 4, 900, bulk.size),
-        Case("A8", 8, 200, bulk.a8),
-        Case("B2", 8, 150, bulk.b2),
+        Case("A8", 8, 200, bulk.against_curl, contest=Contest(128 * MIB)),
+        Case("B2", 8, 150, bulk.against_curl, contest=Contest(128 * MIB)),
         Case("C", 8, 300, uneven.c),
         Case("D", 8, 300, uneven.d),
         Case("E", 8, 600, uneven.e, full_rounds=3),
         Case("K", 8, 150, small.k),
         Case("L", 8, 200, small.l),
-        Case("B1", 8, 200, bulk.b1),
-        Case("A16", 16, 240, bulk.a16),
+        Case("B1", 8, 200, bulk.against_curl),
+        Case("A16", 16, 240, bulk.against_curl),
         Case("G", 4, 600, faults.g, full_rounds=3),
     )
 }

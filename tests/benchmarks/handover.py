@@ -84,12 +84,15 @@ def h(rig: Rig, report: Report, rounds: Rounds) -> None:
                 give_first(rig, content)
 
                 def theirs(content: Content = content) -> None:
+                    rig.settle(content)
                     meter = CpuMeter(first.namespace)
                     ran = floors.curl(rig, content, rig.hosts[1:2], base=server.url)
                     speed.floors.append(ran.seconds)
                     cpu.floors.append(ran.cpu + meter.used(server.pids()))
+                    rig.settle(content, "curl")
 
                 def ours(content: Content = content) -> None:
+                    rig.settle(content)
                     idle = CpuMeter(first.namespace, second.namespace)
                     time.sleep(2.0)
                     rate = idle.used() / 2.0
@@ -120,6 +123,7 @@ def i(rig: Rig, report: Report, rounds: Rounds) -> None:
         for size in (256 * MIB, 4 * GIB) if number % 2 == 0 else (4 * GIB, 256 * MIB):
             with rig.content(size) as content:
                 give_first(rig, content)
+                rig.settle(content)
                 call = hand_over(rig, content)
             rates[size] = size / MIB / call.seconds
             report.traces[f"{report.case} {size // MIB} MiB"] = call.trace

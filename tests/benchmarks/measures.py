@@ -48,6 +48,10 @@ class Measure:
     floors: list[float] = field(default_factory=list)
     ours: list[float] = field(default_factory=list)
     ratios: list[float] = field(default_factory=list)
+    rival: bool = False
+    """`floors` are a rival's, and the ratio is its time ÷ ours."""
+    trials: dict[str, float] = field(default_factory=dict)
+    """Seconds of a rival's settings, with a part of the content."""
     note: str = ""
     error: str = ""
 

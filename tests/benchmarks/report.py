@@ -19,6 +19,7 @@ from tests.testbed.bed import CHECKOUT
 
 FOLDER = CHECKOUT / "bench-results"
 COLUMNS = ("case", "measure", "floor", "ours", "ratio", "min–max", "n", "target", "")
+GROWTH = ("A2", "A4", "A8", "A16")
 _VERDICTS = {True: ("holds", "green"), False: ("MISSED", "bold red"), None: ("", "")}
 
 
@@ -50,13 +51,26 @@ def cells(each: Measure) -> tuple[str, ...]:
     return (
         each.case,
         f"{each.what} ({each.note})" if each.note else each.what,
-        _value(each.floors, each.unit),
+        ("theirs " if each.rival else "") + _value(each.floors, each.unit),
         _value(each.ours, each.unit),
         "" if each.ratio is None else _number(each.ratio),
         spread,
         str(len(each.ratios)),
         _target(each),
     )
+
+
+def growth(reports: Sequence[Report]) -> Report | None:
+    """How much the ratio of case A differs between its numbers of hosts, where several were measured."""
+    found = {r.case: r.measures[0].ratio for r in reports if r.case in GROWTH and r.measures}
+    ratios = {case: ratio for case, ratio in found.items() if ratio is not None}
+    if len(ratios) < 2:
+        return None
+    made = Report("GROWTH")
+    line = made.measure("A: largest ratio ÷ smallest", 1.05, unit="")
+    line.add(min(ratios.values()), max(ratios.values()))
+    line.note = ", ".join(f"{case} {ratios[case]:.3f}" for case in GROWTH if case in ratios)
+    return made
 
 
 def show(reports: Sequence[Report], console: Console | None = None) -> None:

@@ -197,6 +197,11 @@ class Rig:
             self._changes = dict(changes)
             self.driver.ask("up", changes=self._changes, timeout=START_TIMEOUT)
 
+    def new_driver(self) -> None:
+        """Another process, which has called nothing yet."""
+        self.driver.close()
+        self.driver = BenchDriver(self.bed, self.hosts[0])
+
     def heal(self) -> None:
         """Every host up again, with a peer that has shown that it works. Raises `BenchError`."""
         for host in self.hosts:
@@ -261,6 +266,15 @@ class Rig:
         folder = self.outputs(content) / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder / str(host.number)
+
+    def settle(self, content: Content, *names: str) -> None:
+        """Drops those copies of the content, and waits until the disk has nothing left to write.
+
+        What is measured next competes with no writing but its own.
+        """
+        for name in names:
+            shutil.rmtree(self.outputs(content) / name, ignore_errors=True)
+        os.sync()
 
     # --- ours -------------------------------------------------------------------------------
 

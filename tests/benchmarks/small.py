@@ -17,7 +17,9 @@ CALLS = 20
 KIB = 1024
 
 
-def curl_list(rig: Rig, content: Content, host: BedHost, base: str = "") -> list[str | Path]:
+def curl_list(
+    rig: Rig, content: Content, host: BedHost, base: str = "", connections: int = CONNECTIONS
+) -> list[str | Path]:
     """One `curl --parallel` for all files of a folder, its list written beforehand."""
     folder = rig.scratch(content, host, "curl")
     folder.mkdir(exist_ok=True)
@@ -25,7 +27,7 @@ def curl_list(rig: Rig, content: Content, host: BedHost, base: str = "") -> list
     names = sorted(path.name for path in content.path.iterdir())
     listing = folder.with_suffix(".list")
     listing.write_text("".join(f'url = "{url}{name}"\noutput = "{folder}/{name}"\n' for name in names))
-    return ["curl", "-sf", "--parallel", "--parallel-max", str(CONNECTIONS), "--config", listing]
+    return ["curl", "-sf", "--parallel", "--parallel-max", str(connections), "--config", listing]
 
 
 def _folder(
@@ -36,12 +38,15 @@ def _folder(
     origin = report.measure(f"{what}: N: origin bytes ÷ size", ONCE, unit="MiB")
     for number in rounds:
         with rig.content(size, files=files) as content:
-            commands = [(host.link, curl_list(rig, content, host, base)) for host in rig.hosts]
 
-            def theirs(commands=commands) -> None:  # type: ignore[no-untyped-def]
+            def theirs(content: Content = content) -> None:
+                commands = [(host.link, curl_list(rig, content, host, base)) for host in rig.hosts]
+                rig.settle(content)
                 faster.floors.append(floors.at_once(commands).seconds)
+                rig.settle(content, "curl")
 
             def ours(content: Content = content) -> None:
+                rig.settle(content)
                 before = len(rig.hits(content))
                 call = ok(rig.distribute(content, base=base))
                 hits = rig.hits(content)[before:]
