@@ -7,7 +7,7 @@ same piece asked twice. It takes events and answers with runs; it holds no socke
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from dragonfly_ray.scheduling import bits as bitset
@@ -52,7 +52,7 @@ class Picker:
         """Missing pieces that nobody has been asked for, and that are not this peer's own."""
         self._holders: dict[str, _Holder] = {}
         self._tally = Tally()
-        """Of what can be asked of holders."""
+        """Of what near holders can be asked for."""
         self._random = random.Random(seed)
 
     @property
@@ -86,7 +86,11 @@ class Picker:
 
     def available(self) -> int:
         """The missing pieces that some holder has."""
-        return self.missing & self._tally.held()
+        found = self._tally.held()
+        for holder in self._holders.values():
+            if holder.far:
+                found |= holder.usable
+        return self.missing & found
 
     def holders(self) -> list[str]:
         return list(self._holders)
@@ -104,7 +108,10 @@ class Picker:
         anything useful.
         """
         holder = self._holder(host)
-        holder.far = far
+        if far != holder.far:
+            self._forget(holder, holder.usable)
+            holder.far = far
+            self._count(holder, holder.usable)
         holder.here = True
         self._add(holder, held)
 
@@ -119,7 +126,7 @@ class Picker:
         self.reset(host)
         holder = self._holders.pop(host, None)
         if holder:
-            self._tally.remove(holder.usable)
+            self._forget(holder, holder.usable)
 
     def reset(self, host: str) -> None:
         """The connection is gone, the holder may come back: its requests are free again."""
@@ -141,7 +148,7 @@ class Picker:
         bit = 1 << piece
         if holder.usable & bit:
             holder.usable ^= bit
-            self._tally.remove(bit)
+            self._forget(holder, bit)
         if forget:
             holder.bits &= ~bit
 
@@ -186,6 +193,41 @@ class Picker:
         """Pieces asked of a holder and not yet here."""
         holder = self._holders.get(host)
         return len(holder.asked) if holder else 0
+
+    def order(self) -> Iterator[str]:
+        """Holders worth one more request, in the order in which to try them; `pick` tells for what.
+
+        Who has one of the rarest open pieces comes before who has others, idle ones before those
+        that were asked already, and near ones keep far ones out; ties at random. Near the end come
+        the holders of what somebody else was asked for.
+        """
+        free = self._open
+        near, far, met = [], [], False
+        for host, holder in self._holders.items():
+            if holder.usable & free:
+                if holder.far:
+                    far.append((host, holder))
+                else:
+                    near.append((host, holder))
+                    met = met or holder.here
+        hosts = near if met else near + far
+        if not hosts:
+            late = self.missing
+            if late and late.bit_count() <= ENDGAME_PIECES:
+                yield from [h for h, holder in self._holders.items() if holder.usable & late]
+            return
+        rarest = self._tally.rarest(free & self._tally.held()) if near else free
+        start = int(self._random.random() * len(hosts))
+        second, third = [], []
+        for host, holder in hosts[start:] + hosts[:start]:
+            if holder.asked:
+                third.append(host)
+            elif holder.usable & rarest:
+                yield host
+            else:
+                second.append(host)
+        yield from second
+        yield from third
 
     def pick(self, host: str, most: int, now: float) -> Sequence[int]:
         """The pieces to ask `host` for next: a run of at most `most`, empty if it has nothing useful."""
@@ -242,7 +284,15 @@ class Picker:
         if news:
             holder.bits |= news
             holder.usable |= news
-            self._tally.add(news)
+            self._count(holder, news)
+
+    def _count(self, holder: _Holder, pieces: int) -> None:
+        if not holder.far:
+            self._tally.add(pieces)
+
+    def _forget(self, holder: _Holder, pieces: int) -> None:
+        if not holder.far:
+            self._tally.remove(pieces)
 
     def _unask(self, holder: _Holder, piece: int) -> None:
         if holder.asked.pop(piece, None) is None:
