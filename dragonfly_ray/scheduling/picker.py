@@ -15,6 +15,10 @@ from dragonfly_ray.scheduling.tally import Tally
 
 ENDGAME_PIECES = 16
 """So few missing pieces may be asked for twice."""
+DUTY = 6
+"""Each peer sees to the import of one in 2**6 pieces, drawn at random: as soon as a far holder has it,
+and no near one. A zone whose hosts all wait until they starve is late with every fresh piece, and one
+whose hosts import at will does it many times."""
 ENDGAME_AFTER = 0.3
 """Seconds that a request may take before, near the end, somebody else is asked as well."""
 
@@ -51,9 +55,13 @@ class Picker:
         self._open = self._wanted & ~have
         """Missing pieces that nobody has been asked for, and that are not this peer's own."""
         self._holders: dict[str, _Holder] = {}
+        self._far: dict[str, _Holder] = {}
         self._tally = Tally()
         """Of what near holders can be asked for."""
         self._random = random.Random(seed)
+        self._duty = self._all
+        for _ in range(DUTY):
+            self._duty &= self._random.getrandbits(max(1, count))
 
     @property
     def have(self) -> int:
@@ -87,9 +95,8 @@ class Picker:
     def available(self) -> int:
         """The missing pieces that some holder has."""
         found = self._tally.held()
-        for holder in self._holders.values():
-            if holder.far:
-                found |= holder.usable
+        for holder in self._far.values():
+            found |= holder.usable
         return self.missing & found
 
     def holders(self) -> list[str]:
@@ -104,29 +111,34 @@ class Picker:
     def joined(self, host: str, held: int, *, far: bool = False) -> None:
         """A holder's bitmap arrived. It adds to what is known of it.
 
-        `far`: its bytes cross a thin link. It is asked only for want of a near holder with
-        anything useful.
+        `far`: its bytes cross a thin link. It is asked for want of a near holder with anything
+        useful; and for this peer's small share of the pieces that no near holder has.
         """
         holder = self._holder(host)
         if far != holder.far:
-            self._forget(holder, holder.usable)
+            self._uncount(holder, holder.usable)
             holder.far = far
-            self._count(holder, holder.usable)
+            if far:
+                self._far[host] = holder
+            else:
+                del self._far[host]
+                self._tally.add(holder.usable)
         holder.here = True
-        self._add(holder, held)
+        self._add(holder, held & self._all)
 
     def has(self, host: str, pieces: int | Iterable[int]) -> None:
         """News of a holder: a set as a bitmap, or piece numbers."""
         if not isinstance(pieces, int):
             pieces = bitset.of(p for p in pieces if 0 <= p < self.count)
-        self._add(self._holders.get(host) or self._holder(host), pieces)
+        self._add(self._holders.get(host) or self._holder(host), pieces & self._all)
 
     def left(self, host: str) -> None:
         """The holder is gone: what it was asked for is free again."""
         self.reset(host)
         holder = self._holders.pop(host, None)
         if holder:
-            self._forget(holder, holder.usable)
+            self._far.pop(host, None)
+            self._uncount(holder, holder.usable)
 
     def reset(self, host: str) -> None:
         """The connection is gone, the holder may come back: its requests are free again."""
@@ -148,7 +160,7 @@ class Picker:
         bit = 1 << piece
         if holder.usable & bit:
             holder.usable ^= bit
-            self._forget(holder, bit)
+            self._uncount(holder, bit)
         if forget:
             holder.bits &= ~bit
 
@@ -202,32 +214,39 @@ class Picker:
         the holders of what somebody else was asked for.
         """
         free = self._open
-        near, far, met = [], [], False
-        for host, holder in self._holders.items():
-            if holder.usable & free:
-                if holder.far:
-                    far.append((host, holder))
-                else:
-                    near.append((host, holder))
-                    met = met or holder.here
-        hosts = near if met else near + far
-        if not hosts:
-            late = self.missing
-            if late and late.bit_count() <= ENDGAME_PIECES:
-                yield from [h for h, holder in self._holders.items() if holder.usable & late]
+        nearby = free & self._tally.held()
+        if self._far and nearby:
+            duty = (free ^ nearby) & self._duty
+            if duty:
+                yield from [host for host, holder in self._far.items() if holder.usable & duty]
+        if not free or not (nearby or self._far):
+            yield from self._late()
             return
-        rarest = self._tally.rarest(free & self._tally.held()) if near else free
+        hosts = list(self._holders.items()) if nearby else list(self._far.items())
+        rarest = self._tally.rarest(nearby or free)
         start = int(self._random.random() * len(hosts))
         second, third = [], []
         for host, holder in hosts[start:] + hosts[:start]:
+            usable = holder.usable
+            if not usable & free or (holder.far and nearby):
+                continue
             if holder.asked:
                 third.append(host)
-            elif holder.usable & rarest:
+            elif usable & rarest:
                 yield host
             else:
                 second.append(host)
         yield from second
         yield from third
+        if nearby and self._far and not self._useful_nearby():
+            # Whoever is near and has something cannot be reached now.
+            yield from [h for h, holder in self._far.items() if holder.usable & free]
+
+    def _late(self) -> list[str]:
+        late = self.missing if self._asked else 0
+        if not late or late.bit_count() > ENDGAME_PIECES:
+            return []
+        return [host for host, holder in self._holders.items() if holder.usable & late]
 
     def pick(self, host: str, most: int, now: float) -> Sequence[int]:
         """The pieces to ask `host` for next: a run of at most `most`, empty if it has nothing useful."""
@@ -239,7 +258,8 @@ class Picker:
         if not free:
             run = self._again(holder, now)
         elif holder.far and self._useful_nearby():
-            return ()
+            duty = free & self._duty & ~self._tally.held()
+            run = (self._first(duty),) if duty else ()
         else:
             first = self._first(free)
             run = range(first, first + bitset.run_from(free, first, most))
@@ -279,18 +299,14 @@ class Picker:
         return self._holders.setdefault(host, _Holder())
 
     def _add(self, holder: _Holder, pieces: int) -> None:
-        pieces &= self._all
         news = pieces ^ (pieces & holder.bits)
         if news:
             holder.bits |= news
             holder.usable |= news
-            self._count(holder, news)
+            if not holder.far:
+                self._tally.add(news)
 
-    def _count(self, holder: _Holder, pieces: int) -> None:
-        if not holder.far:
-            self._tally.add(pieces)
-
-    def _forget(self, holder: _Holder, pieces: int) -> None:
+    def _uncount(self, holder: _Holder, pieces: int) -> None:
         if not holder.far:
             self._tally.remove(pieces)
 

@@ -88,8 +88,10 @@ class Peer:
         if host in self.parents or not other.alive or self.picker.done:
             return
         self.parents[host] = other
-        other.listeners[self.id] = self.hear
-        self.picker.joined(host, other.greet(self), far=other.zone is not self.zone)
+        other.listeners[self.id] = self.hear if self.announcer else self.picker.has
+        # What a seed tells of, it tells of to this peer alone: then it is for this peer to fetch.
+        far = other.zone is not self.zone and not other.host.seed
+        self.picker.joined(host, other.greet(self), far=far)
 
     def greet(self, child: Peer) -> int:
         """What a neighbour is told on its connection."""
@@ -106,7 +108,11 @@ class Peer:
     # --- receiving --------------------------------------------------------------------------
 
     def ask(self, now: float) -> None:
-        """Asks until enough is under way, or nobody has anything useful and room to send it."""
+        """Asks until enough is under way, or nobody has anything useful and room to send it.
+
+        That a holder answers BUSY, and the next is asked, takes no time: a message takes a small
+        part of what a piece does.
+        """
         picker, peers = self.picker, self.world.peers
         while picker.requests < self.world.scenario.requests:
             for host in picker.order():

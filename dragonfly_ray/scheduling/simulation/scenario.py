@@ -50,7 +50,7 @@ class Scenario:
     requests: int = 2
     """Pieces that a peer has asked for and waits for, each of another holder."""
     uploads: int = 1
-    queue: int = 3
+    queue: int = 1
     seed: int = 1
 
     def __post_init__(self) -> None:
