@@ -15,10 +15,12 @@ from dragonfly_ray.scheduling.tally import Tally
 
 ENDGAME_PIECES = 16
 """So few missing pieces may be asked for twice."""
-DUTY = 6
+DUTIES = 6
 """Each peer sees to the import of one in 2**6 pieces, drawn at random: as soon as a far holder has it,
 and no near one. A zone whose hosts all wait until they starve is late with every fresh piece, and one
 whose hosts import at will does it many times."""
+BACKLOG = 4
+"""So many pieces to be imported are usual; for each so many more, twice as many are this peer's duty."""
 ENDGAME_AFTER = 0.3
 """Seconds that a request may take before, near the end, somebody else is asked as well."""
 
@@ -59,9 +61,9 @@ class Picker:
         self._tally = Tally()
         """Of what near holders can be asked for."""
         self._random = random.Random(seed)
-        self._duty = self._all
-        for _ in range(DUTY):
-            self._duty &= self._random.getrandbits(max(1, count))
+        self._duties = [self._all]
+        for _ in range(DUTIES):
+            self._duties.insert(0, self._duties[0] & self._random.getrandbits(max(1, count)))
 
     @property
     def have(self) -> int:
@@ -216,7 +218,7 @@ class Picker:
         free = self._open
         nearby = free & self._tally.held()
         if self._far and nearby:
-            duty = (free ^ nearby) & self._duty
+            duty = self._duty(free ^ nearby)
             if duty:
                 yield from [host for host, holder in self._far.items() if holder.usable & duty]
         if not free or not (nearby or self._far):
@@ -258,7 +260,7 @@ class Picker:
         if not free:
             run = self._again(holder, now)
         elif holder.far and self._useful_nearby():
-            duty = free & self._duty & ~self._tally.held()
+            duty = free & self._duty(self._open & ~self._tally.held())
             run = (self._first(duty),) if duty else ()
         else:
             first = self._first(free)
@@ -274,6 +276,15 @@ class Picker:
             if free >> piece & 1:
                 return piece
         return bitset.any_of(self._tally.rarest(free), self._random)
+
+    def _duty(self, unheld: int) -> int:
+        """Which of the pieces that no near holder has this peer is to import."""
+        outside = 0
+        for holder in self._far.values():
+            outside |= holder.usable
+        outside &= unheld
+        level = min(DUTIES, outside.bit_count() // BACKLOG)
+        return outside & self._duties[level]
 
     def _useful_nearby(self) -> bool:
         free = self._open

@@ -255,7 +255,7 @@ class Peer:
                 task_id=self.world.scheduler.task.id,
                 got=tuple(got),
                 origin=tuple((piece, digest_of(piece)) for piece in fetched),
-                bytes_origin=self.bytes_origin,
+                bytes_origin=self.bytes_origin + (reader.partial(now) if reader else 0),
                 bytes_peers=self.bytes_peers,
                 claim=reader.appetite() if reader and self.complete_at is None else 0,
                 rate=reader.rate if reader else 0.0,
@@ -279,6 +279,8 @@ class Reader:
         self._idle = self._settings.connections
         self._started = now
         self._fetched: list[int] = []
+        self._reading: dict[int, tuple[float, float]] = {}
+        """Piece -> when its request was made, and when it will be here."""
         self.rate = 0.0
         self.left = -1
 
@@ -297,6 +299,11 @@ class Reader:
         """The pieces read since they were last told."""
         fetched, self._fetched = self._fetched, []
         return fetched
+
+    def partial(self, now: float) -> int:
+        """Bytes of pieces that are on the way: an origin serves its connections side by side."""
+        nbytes = self._peer.world.scenario.piece_bytes
+        return sum(int(nbytes * (now - a) / (b - a)) for a, b in self._reading.values() if b > a)
 
     def appetite(self) -> int:
         """How many more pieces to claim: about what is read in the time of a lease."""
@@ -317,6 +324,7 @@ class Reader:
             if origin:
                 origin.start(begun, nbytes)
                 end = max(end, origin.free)
+            self._reading[piece] = now, end
             peer.world.clock.at(end, self._read, piece, now)
 
     def _read(self, now: float, piece: int, started: float) -> None:
@@ -324,6 +332,7 @@ class Reader:
         if not peer.alive:
             return
         self._idle += 1
+        self._reading.pop(piece, None)
         self._fetched.append(piece)
         peer.world.from_origin += 1
         self.rate = peer.world.scenario.piece_bytes / max(1e-9, now - started)
