@@ -7,7 +7,7 @@ same piece asked twice. It takes events and answers with runs; it holds no socke
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dragonfly_ray.scheduling import bits as bitset
@@ -133,6 +133,14 @@ class Picker:
         if not isinstance(pieces, int):
             pieces = bitset.of(p for p in pieces if 0 <= p < self.count)
         self._add(self._holders.get(host) or self._holder(host), pieces & self._all)
+
+    def hears(self, told: Mapping[str, int]) -> None:
+        """News of many holders at once, as bitmaps; of those that are known here."""
+        get, everything = told.get, self._all
+        for host, holder in self._holders.items():
+            pieces = get(host)
+            if pieces:
+                self._add(holder, pieces & everything)
 
     def left(self, host: str) -> None:
         """The holder is gone: what it was asked for is free again."""

@@ -60,6 +60,8 @@ class Simulation:
         self.peers: dict[str, Peer] = {}
         self.hungry: dict[Peer, None] = {}
         """Peers that would ask for more, and found nobody to ask."""
+        self.listening: dict[Peer, None] = {}
+        """Peers that still fetch, and hear what their neighbours tell."""
         self.talkative: dict[Peer, None] = {}
         """Peers with something to tell."""
         self.from_origin = 0
@@ -120,11 +122,16 @@ class Simulation:
     def _turn(self, now: float) -> None:
         """What happens up to `now`; then everybody tells what is new, and who waits for news asks."""
         self.clock.run_until(now)
-        talkative, self.talkative = self.talkative, {}
-        for peer in talkative:
-            peer.tell(now)
+        # Listener by listener: what a peer knows lies together in memory, which is twice as fast.
+        news = {peer.id: peer.take_news() for peer in self.talkative}
+        self.talkative = {}
+        if news:
+            for peer in self.listening:
+                peer.hear(news)
         for peer in self._announcers:
-            peer.tell(now)
+            assert peer.announcer is not None
+            for host, pieces in peer.announcer.due(now).items():
+                self.peers[host].told(peer.id, pieces, now)
         hungry, self.hungry = self.hungry, {}
         for peer in hungry:
             peer.ask(now)

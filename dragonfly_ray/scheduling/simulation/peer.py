@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from dragonfly_ray import messages as m
@@ -45,8 +45,8 @@ class Peer:
         self.complete_at: float | None = None
         self.up, self.down = Line(link.up), Line(link.down)
         self.parents: dict[str, Peer] = {}
-        self.listeners: dict[str, Callable[[str, int], None]] = {}
-        """Neighbours that hear of news here."""
+        self.children: dict[str, Peer] = {}
+        """Neighbours that are connected to this peer."""
         self.announcer: Announcer | None = None
         self.reader: Reader | None = None
         self.bytes_origin = self.bytes_peers = self.bytes_far = 0
@@ -68,6 +68,7 @@ class Peer:
             self.meet(neighbour.host.id)
         self.world.clock.at(now + self._interval, self._report_due)
         self.world.hungry[self] = None
+        self.world.listening[self] = None
 
     def news(self, message: m.News, now: float) -> None:
         for host in (*message.left, *message.banned):
@@ -88,7 +89,7 @@ class Peer:
         if host in self.parents or not other.alive or self.picker.done:
             return
         self.parents[host] = other
-        other.listeners[self.id] = self.hear if self.announcer else self.picker.has
+        other.children[self.id] = self
         # What a seed tells of, it tells of to this peer alone: then it is for this peer to fetch.
         far = other.zone is not self.zone and not other.host.seed
         self.picker.joined(host, other.greet(self), far=far)
@@ -100,10 +101,18 @@ class Peer:
         self.announcer.joined(child.id, child.picker.have)
         return 0
 
-    def hear(self, host: str, pieces: int) -> None:
-        self.picker.has(host, pieces)
+    def hear(self, told: Mapping[str, int]) -> None:
+        """The news of all peers that have some: what neighbours tell."""
+        self.picker.hears(told)
         if self.announcer:
-            self.announcer.has(host, pieces)
+            for host in self.parents:
+                if host in told:
+                    self.announcer.has(host, told[host])
+
+    def told(self, host: str, pieces: int, now: float) -> None:
+        """What a neighbour tells this peer alone."""
+        self.picker.has(host, pieces)
+        self.ask(now)
 
     # --- receiving --------------------------------------------------------------------------
 
@@ -152,24 +161,14 @@ class Peer:
         else:
             self.ask(now)
 
-    def tell(self, now: float) -> None:
-        """Tells the neighbours of all that is new."""
-        if self.announcer:
-            for host, pieces in self.announcer.due(now).items():
-                child = self.world.peers[host]
-                child.hear(self.id, pieces)
-                self.world.hungry[child] = None
-            return
+    def take_news(self) -> int:
+        """What is new here since it was told last."""
         news, self._news = self._news, 0
-        me = self.id
-        for hear in self.listeners.values():
-            hear(me, news)
+        return news
 
     def _complete(self, now: float) -> None:
         self.complete_at = now
-        for parent in self.parents.values():
-            parent.listeners.pop(self.id, None)
-        self.world.hungry.pop(self, None)
+        self._hang_up()
         self.report(now)
         self.world.completed(self, now)
 
@@ -227,16 +226,20 @@ class Peer:
         """Without a word: all its connections break."""
         self.alive = False
         self._queue.clear()
-        self.world.hungry.pop(self, None)
         self.world.talkative.pop(self, None)
-        for parent in self.parents.values():
-            parent.listeners.pop(self.id, None)
-        for host in list(self.listeners):
-            child = self.world.peers[host]
+        self._hang_up()
+        for child in list(self.children.values()):
             if child.alive:
                 child.picker.reset(self.id)
                 self.world.hungry[child] = None
                 child.report(now, unreachable=(self.id,))
+
+    def _hang_up(self) -> None:
+        """Its own connections, as a child."""
+        self.world.hungry.pop(self, None)
+        self.world.listening.pop(self, None)
+        for parent in self.parents.values():
+            parent.children.pop(self.id, None)
 
     # --- reports ----------------------------------------------------------------------------
 
