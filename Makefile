@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export RAY_AUTH_MODE ?= disabled
 export RAY_USAGE_STATS_ENABLED ?= 0
 
-.PHONY: run test lint build-check clean
+.PHONY: run test lint build-check simulate clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -21,6 +21,10 @@ run: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
+
+# ARGS="--quick" leaves out what takes longer than some minutes.
+simulate: $(STAMP)
+	$(BIN)/python -m tests.benchmarks.simulate $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

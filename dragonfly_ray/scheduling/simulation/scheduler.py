@@ -161,6 +161,9 @@ def _footprint(roots: list[object], seen: set[int]) -> int:
 def _settings(scenario: Scenario) -> Settings:
     """The defaults, so that what is simulated is what runs; nothing from the environment."""
     return Settings.model_construct(
-        **{name: field.get_default(call_default_factory=True) for name, field in Settings.model_fields.items()}
+        **{
+            name: field.get_default(call_default_factory=True)
+            for name, field in Settings.model_fields.items()
+        }
         | {"origin": OriginSettings(policy=scenario.policy), "scheduler": SchedulerSettings()}
     )
