@@ -8,7 +8,7 @@ export RAY_AUTH_MODE ?= disabled
 export RAY_USAGE_STATS_ENABLED ?= 0
 export PATH := $(PATH):/usr/sbin
 
-.PHONY: run test lint build-check bench bench-full bench-tools clean
+.PHONY: run test lint build-check bench bench-full bench-tools simulate clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -23,6 +23,10 @@ run: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
+
+# ARGS="--quick" leaves out what takes longer than some minutes.
+simulate: $(STAMP)
+	$(BIN)/python -m tests.benchmarks.simulate $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from dragonfly_ray import errors
 from dragonfly_ray.cli import show
+from dragonfly_ray.cli.simulate import simulate
 from dragonfly_ray.config import CONFIG_VARIABLE
 
 T = TypeVar("T")
@@ -377,3 +378,6 @@ def nodes(json_: Json = False) -> None:
     rows = [{"node_id": m.node_id, "address": m.address, "name": m.name, "alive": m.alive, "seed": m.seed,
              "labels": dict(m.labels)} for m in found]  # fmt: skip
     _emit(rows, json_, lambda: show.nodes(rows))
+
+
+app.command(epilog=EPILOG)(simulate)

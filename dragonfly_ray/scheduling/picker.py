@@ -7,7 +7,7 @@ same piece asked twice. It takes events and answers with runs; it holds no socke
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dragonfly_ray.scheduling import bits as bitset
@@ -15,6 +15,12 @@ from dragonfly_ray.scheduling.tally import Tally
 
 ENDGAME_PIECES = 16
 """So few missing pieces may be asked for twice."""
+DUTIES = 6
+"""Each peer sees to the import of one in 2**6 pieces, drawn at random: as soon as a far holder has it,
+and no near one. A zone whose hosts all wait until they starve is late with every fresh piece, and one
+whose hosts import at will does it many times."""
+BACKLOG = 4
+"""So many pieces to be imported are usual; for each so many more, twice as many are this peer's duty."""
 ENDGAME_AFTER = 0.3
 """Seconds that a request may take before, near the end, somebody else is asked as well."""
 
@@ -51,9 +57,13 @@ class Picker:
         self._open = self._wanted & ~have
         """Missing pieces that nobody has been asked for, and that are not this peer's own."""
         self._holders: dict[str, _Holder] = {}
+        self._far: dict[str, _Holder] = {}
         self._tally = Tally()
-        """Of what can be asked of holders."""
+        """Of what near holders can be asked for."""
         self._random = random.Random(seed)
+        self._duties = [self._all]
+        for _ in range(DUTIES):
+            self._duties.insert(0, self._duties[0] & self._random.getrandbits(max(1, count)))
 
     @property
     def have(self) -> int:
@@ -86,7 +96,10 @@ class Picker:
 
     def available(self) -> int:
         """The missing pieces that some holder has."""
-        return self.missing & self._tally.held()
+        found = self._tally.held()
+        for holder in self._far.values():
+            found |= holder.usable
+        return self.missing & found
 
     def holders(self) -> list[str]:
         return list(self._holders)
@@ -100,26 +113,42 @@ class Picker:
     def joined(self, host: str, held: int, *, far: bool = False) -> None:
         """A holder's bitmap arrived. It adds to what is known of it.
 
-        `far`: its bytes cross a thin link. It is asked only for want of a near holder with
-        anything useful.
+        `far`: its bytes cross a thin link. It is asked for want of a near holder with anything
+        useful; and for this peer's small share of the pieces that no near holder has.
         """
         holder = self._holder(host)
-        holder.far = far
+        if far != holder.far:
+            self._uncount(holder, holder.usable)
+            holder.far = far
+            if far:
+                self._far[host] = holder
+            else:
+                del self._far[host]
+                self._tally.add(holder.usable)
         holder.here = True
-        self._add(holder, held)
+        self._add(holder, held & self._all)
 
     def has(self, host: str, pieces: int | Iterable[int]) -> None:
         """News of a holder: a set as a bitmap, or piece numbers."""
         if not isinstance(pieces, int):
             pieces = bitset.of(p for p in pieces if 0 <= p < self.count)
-        self._add(self._holders.get(host) or self._holder(host), pieces)
+        self._add(self._holders.get(host) or self._holder(host), pieces & self._all)
+
+    def hears(self, told: Mapping[str, int]) -> None:
+        """News of many holders at once, as bitmaps; of those that are known here."""
+        get, everything = told.get, self._all
+        for host, holder in self._holders.items():
+            pieces = get(host)
+            if pieces:
+                self._add(holder, pieces & everything)
 
     def left(self, host: str) -> None:
         """The holder is gone: what it was asked for is free again."""
         self.reset(host)
         holder = self._holders.pop(host, None)
         if holder:
-            self._tally.remove(holder.usable)
+            self._far.pop(host, None)
+            self._uncount(holder, holder.usable)
 
     def reset(self, host: str) -> None:
         """The connection is gone, the holder may come back: its requests are free again."""
@@ -141,7 +170,7 @@ class Picker:
         bit = 1 << piece
         if holder.usable & bit:
             holder.usable ^= bit
-            self._tally.remove(bit)
+            self._uncount(holder, bit)
         if forget:
             holder.bits &= ~bit
 
@@ -187,6 +216,48 @@ class Picker:
         holder = self._holders.get(host)
         return len(holder.asked) if holder else 0
 
+    def order(self) -> Iterator[str]:
+        """Holders worth one more request, in the order in which to try them; `pick` tells for what.
+
+        Who has one of the rarest open pieces comes before who has others, idle ones before those
+        that were asked already, and near ones keep far ones out; ties at random. Near the end come
+        the holders of what somebody else was asked for.
+        """
+        free = self._open
+        nearby = free & self._tally.held()
+        if self._far and nearby:
+            duty = self._duty(free ^ nearby)
+            if duty:
+                yield from [host for host, holder in self._far.items() if holder.usable & duty]
+        if not free or not (nearby or self._far):
+            yield from self._late()
+            return
+        hosts = list(self._holders.items()) if nearby else list(self._far.items())
+        rarest = self._tally.rarest(nearby or free)
+        start = int(self._random.random() * len(hosts))
+        second, third = [], []
+        for host, holder in hosts[start:] + hosts[:start]:
+            usable = holder.usable
+            if not usable & free or (holder.far and nearby):
+                continue
+            if holder.asked:
+                third.append(host)
+            elif usable & rarest:
+                yield host
+            else:
+                second.append(host)
+        yield from second
+        yield from third
+        if nearby and self._far and not self._useful_nearby():
+            # Whoever is near and has something cannot be reached now.
+            yield from [h for h, holder in self._far.items() if holder.usable & free]
+
+    def _late(self) -> list[str]:
+        late = self.missing if self._asked else 0
+        if not late or late.bit_count() > ENDGAME_PIECES:
+            return []
+        return [host for host, holder in self._holders.items() if holder.usable & late]
+
     def pick(self, host: str, most: int, now: float) -> Sequence[int]:
         """The pieces to ask `host` for next: a run of at most `most`, empty if it has nothing useful."""
         holder = self._holders.get(host)
@@ -197,7 +268,8 @@ class Picker:
         if not free:
             run = self._again(holder, now)
         elif holder.far and self._useful_nearby():
-            return ()
+            duty = free & self._duty(self._open & ~self._tally.held())
+            run = (self._first(duty),) if duty else ()
         else:
             first = self._first(free)
             run = range(first, first + bitset.run_from(free, first, most))
@@ -212,6 +284,15 @@ class Picker:
             if free >> piece & 1:
                 return piece
         return bitset.any_of(self._tally.rarest(free), self._random)
+
+    def _duty(self, unheld: int) -> int:
+        """Which of the pieces that no near holder has this peer is to import."""
+        outside = 0
+        for holder in self._far.values():
+            outside |= holder.usable
+        outside &= unheld
+        level = min(DUTIES, outside.bit_count() // BACKLOG)
+        return outside & self._duties[level]
 
     def _useful_nearby(self) -> bool:
         free = self._open
@@ -237,12 +318,16 @@ class Picker:
         return self._holders.setdefault(host, _Holder())
 
     def _add(self, holder: _Holder, pieces: int) -> None:
-        pieces &= self._all
         news = pieces ^ (pieces & holder.bits)
         if news:
             holder.bits |= news
             holder.usable |= news
-            self._tally.add(news)
+            if not holder.far:
+                self._tally.add(news)
+
+    def _uncount(self, holder: _Holder, pieces: int) -> None:
+        if not holder.far:
+            self._tally.remove(pieces)
 
     def _unask(self, holder: _Holder, piece: int) -> None:
         if holder.asked.pop(piece, None) is None:

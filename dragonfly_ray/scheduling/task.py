@@ -293,4 +293,4 @@ def new_task(
     units: Sequence[int] = (),
 ) -> TaskState:
     leases = LeaseTable(task.pieces, free=bitset.full(task.pieces), timeout=timeout, units=units)
-    return TaskState(task, leases, Graph(everybody=everybody, degree=degree), origin)
+    return TaskState(task, leases, Graph(everybody=everybody, degree=degree, seed=task.id), origin)

@@ -1,0 +1,1 @@
+"""The parts of the simulator: scenario, network, peers, the scheduler's shell, report."""

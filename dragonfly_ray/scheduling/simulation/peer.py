@@ -1,0 +1,345 @@
+"""A simulated peer: the real picker and announcer, with a modelled link and a modelled disk behind."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from dragonfly_ray import messages as m
+from dragonfly_ray.model import Host
+from dragonfly_ray.scheduling import bits as bitset
+from dragonfly_ray.scheduling.announcer import Announcer
+from dragonfly_ray.scheduling.picker import Picker
+from dragonfly_ray.scheduling.simulation.network import Line
+from dragonfly_ray.scheduling.simulation.scenario import Link
+from dragonfly_ray.scheduling.simulation.scheduler import digest_of
+
+if TYPE_CHECKING:
+    from dragonfly_ray.scheduling.simulator import Simulation
+
+
+class Zone:
+    """A zone's two lines to all other zones; None: wide enough for anything."""
+
+    def __init__(self, name: str, rate: float | None) -> None:
+        self.name = name
+        self.out = Line(rate) if rate else None
+        self.into = Line(rate) if rate else None
+
+
+class Peer:
+    """One host. It asks for up to so many pieces at a time, and sends to so many others at a time."""
+
+    def __init__(
+        self, world: Simulation, host: Host, link: Link, zone: Zone, picker: Picker, *, target: bool = True
+    ) -> None:
+        self.world = world
+        self.host = host
+        self.id = host.id
+        self.zone = zone
+        self.picker = picker
+        self.target = target
+        self.alive = True
+        self.joined_at = 0.0
+        self.complete_at: float | None = None
+        self.up, self.down = Line(link.up), Line(link.down)
+        self.parents: dict[str, Peer] = {}
+        self.children: dict[str, Peer] = {}
+        """Neighbours that are connected to this peer."""
+        self.announcer: Announcer | None = None
+        self.reader: Reader | None = None
+        self.bytes_origin = self.bytes_peers = self.bytes_far = 0
+        self._sending = 0
+        self._queue: deque[tuple[Peer, int]] = deque()
+        self._capacity = world.scenario.uploads + world.scenario.queue
+        self._news = 0
+        self._got: list[int] = []
+        self._interval = 0.1
+
+    # --- from the scheduler -----------------------------------------------------------------
+
+    def delivered(self, message: m.Deliver, now: float) -> None:
+        self._interval = message.interval
+        if message.may_claim:
+            self.reader = Reader(self, now)
+            self.reader.leased(message.lease, now)
+        for neighbour in message.neighbours:
+            self.meet(neighbour.host.id)
+        self.world.clock.at(now + self._interval, self._report_due)
+        self.world.hungry[self] = None
+        self.world.listening[self] = None
+
+    def news(self, message: m.News, now: float) -> None:
+        for host in (*message.left, *message.banned):
+            self.picker.left(host)
+            self.parents.pop(host, None)
+            if self.announcer:
+                self.announcer.left(host)
+        for neighbour in message.joined:
+            self.meet(neighbour.host.id)
+        if self.reader and message.revoked:
+            self.reader.revoked(message.revoked)
+        if not self.picker.done:
+            self.world.hungry[self] = None
+
+    def meet(self, host: str) -> None:
+        """Connects to a neighbour: each learns what the other has, and tells it what is new."""
+        other = self.world.peers[host]
+        if host in self.parents or not other.alive or self.picker.done:
+            return
+        self.parents[host] = other
+        other.children[self.id] = self
+        # What a seed tells of, it tells of to this peer alone: then it is for this peer to fetch.
+        far = other.zone is not self.zone and not other.host.seed
+        self.picker.joined(host, other.greet(self), far=far)
+
+    def greet(self, child: Peer) -> int:
+        """What a neighbour is told on its connection."""
+        if self.announcer is None:
+            return self.picker.have
+        self.announcer.joined(child.id, child.picker.have)
+        return 0
+
+    def hear(self, told: Mapping[str, int]) -> None:
+        """The news of all peers that have some: what neighbours tell."""
+        self.picker.hears(told)
+        if self.announcer:
+            for host in self.parents:
+                if host in told:
+                    self.announcer.has(host, told[host])
+
+    def told(self, host: str, pieces: int, now: float) -> None:
+        """What a neighbour tells this peer alone."""
+        self.picker.has(host, pieces)
+        self.ask(now)
+
+    # --- receiving --------------------------------------------------------------------------
+
+    def ask(self, now: float) -> None:
+        """Asks until enough is under way, or nobody has anything useful and room to send it.
+
+        That a holder answers BUSY, and the next is asked, takes no time: a message takes a small
+        part of what a piece does.
+        """
+        picker, peers = self.picker, self.world.peers
+        while picker.requests < self.world.scenario.requests:
+            for host in picker.order():
+                sender = peers[host]
+                if sender.busy:
+                    continue
+                run = picker.pick(host, 1, now)
+                if run:
+                    sender.serve(self, run[0], now)
+                    break
+            else:
+                if not picker.done:
+                    self.world.hungry[self] = None
+                return
+
+    def arrived(self, sender: Peer | None, piece: int, now: float) -> None:
+        """A piece is here and verified. `sender`: None for the origin."""
+        nbytes = self.world.scenario.piece_bytes
+        if sender is None:
+            self.bytes_origin += nbytes
+        else:
+            self.bytes_peers += nbytes
+            if sender.zone is not self.zone:
+                self.bytes_far += nbytes
+        picker = self.picker
+        if picker.have >> piece & 1:
+            return
+        picker.got(piece)
+        self._got.append(piece)
+        if self.announcer:
+            self.announcer.fresh((piece,))
+        else:
+            self._news |= 1 << piece
+            self.world.talkative[self] = None
+        if picker.done:
+            self._complete(now)
+        else:
+            self.ask(now)
+
+    def take_news(self) -> int:
+        """What is new here since it was told last."""
+        news, self._news = self._news, 0
+        return news
+
+    def _complete(self, now: float) -> None:
+        self.complete_at = now
+        self._hang_up()
+        self.report(now)
+        self.world.completed(self, now)
+
+    # --- sending ----------------------------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        """It answers BUSY: as many requests as it takes are under way or wait."""
+        return self._sending + len(self._queue) >= self._capacity
+
+    def serve(self, receiver: Peer, piece: int, now: float) -> None:
+        if self._sending < self.world.scenario.uploads:
+            self._send(receiver, piece, now)
+        else:
+            self._queue.append((receiver, piece))
+
+    def _send(self, receiver: Peer, piece: int, now: float) -> None:
+        self._sending += 1
+        nbytes, clock = self.world.scenario.piece_bytes, self.world.clock
+        begun = self.up.start(now, nbytes)
+        sent = end = self.up.free
+        if self.zone is not receiver.zone and self.zone.out and receiver.zone.into:
+            self.zone.out.start(begun, nbytes)
+            receiver.zone.into.start(begun, nbytes)
+            end = max(end, self.zone.out.free, receiver.zone.into.free)
+        receiver.down.start(begun, nbytes)
+        end = max(end, receiver.down.free)
+        if end > sent:
+            clock.at(sent, self._sent)
+            clock.at(end, self._passed, receiver, piece)
+        else:
+            clock.at(end, self._sent_and_passed, receiver, piece)
+
+    def _sent(self, now: float) -> None:
+        self._sending -= 1
+        while self._queue:
+            receiver, piece = self._queue.popleft()
+            if receiver.alive and self.alive:
+                self._send(receiver, piece, now)
+                return
+
+    def _passed(self, now: float, receiver: Peer, piece: int) -> None:
+        if self.alive and receiver.alive:
+            if self.announcer:
+                self.announcer.has(receiver.id, 1 << piece)
+            receiver.arrived(self, piece, now)
+
+    def _sent_and_passed(self, now: float, receiver: Peer, piece: int) -> None:
+        self._sent(now)
+        self._passed(now, receiver, piece)
+
+    # --- the end of a host ------------------------------------------------------------------
+
+    def die(self, now: float) -> None:
+        """Without a word: all its connections break."""
+        self.alive = False
+        self._queue.clear()
+        self.world.talkative.pop(self, None)
+        self._hang_up()
+        for child in list(self.children.values()):
+            if child.alive:
+                child.picker.reset(self.id)
+                self.world.hungry[child] = None
+                child.report(now, unreachable=(self.id,))
+
+    def _hang_up(self) -> None:
+        """Its own connections, as a child."""
+        self.world.hungry.pop(self, None)
+        self.world.listening.pop(self, None)
+        for parent in self.parents.values():
+            parent.children.pop(self.id, None)
+
+    # --- reports ----------------------------------------------------------------------------
+
+    def _report_due(self, now: float) -> None:
+        if self.alive and self.complete_at is None:
+            self.report(now)
+            self.world.clock.at(now + self._interval, self._report_due)
+
+    def report(self, now: float, unreachable: tuple[str, ...] = ()) -> None:
+        got, self._got = self._got, []
+        reader = self.reader
+        fetched = reader.news() if reader else ()
+        reply = self.world.scheduler.report(
+            m.Report(
+                host_id=self.id,
+                task_id=self.world.scheduler.task.id,
+                got=tuple(got),
+                origin=tuple((piece, digest_of(piece)) for piece in fetched),
+                bytes_origin=self.bytes_origin + (reader.partial(now) if reader else 0),
+                bytes_peers=self.bytes_peers,
+                claim=reader.appetite() if reader and self.complete_at is None else 0,
+                rate=reader.rate if reader else 0.0,
+                unreachable=unreachable,
+            ),
+            now,
+        )
+        self._interval = reply.interval
+        if reader:
+            reader.left = reply.left
+            reader.leased(reply.lease, now)
+
+
+class Reader:
+    """Reads leased pieces from the origin, on a few connections, as a peer's workers do."""
+
+    def __init__(self, peer: Peer, now: float) -> None:
+        self._peer = peer
+        self._settings = peer.world.scheduler.core.settings.origin
+        self._queue: deque[int] = deque()
+        self._idle = self._settings.connections
+        self._started = now
+        self._fetched: list[int] = []
+        self._reading: dict[int, tuple[float, float]] = {}
+        """Piece -> when its request was made, and when it will be here."""
+        self.rate = 0.0
+        self.left = -1
+
+    def leased(self, pieces: Iterable[int], now: float) -> None:
+        news = [p for p in pieces if not self._peer.picker.have >> p & 1]
+        self._peer.picker.claimed(news)
+        self._queue.extend(news)
+        self._take(now)
+
+    def revoked(self, pieces: Iterable[int]) -> None:
+        gone = bitset.of(pieces)
+        self._queue = deque(p for p in self._queue if not gone >> p & 1)
+        self._peer.picker.unclaimed(bitset.members(gone))
+
+    def news(self) -> list[int]:
+        """The pieces read since they were last told."""
+        fetched, self._fetched = self._fetched, []
+        return fetched
+
+    def partial(self, now: float) -> int:
+        """Bytes of pieces that are on the way: an origin serves its connections side by side."""
+        nbytes = self._peer.world.scenario.piece_bytes
+        return sum(int(nbytes * (now - a) / (b - a)) for a, b in self._reading.values() if b > a)
+
+    def appetite(self) -> int:
+        """How many more pieces to claim: about what is read in the time of a lease."""
+        connections, leaf = self._settings.connections, self._peer.world.scenario.piece_bytes
+        ahead = connections * max(1, min(64, int(self.rate * self._settings.lease_seconds / leaf)))
+        if 0 <= self.left <= 4 * connections:
+            ahead = 0
+        return max(0, ahead + self._idle - len(self._queue))
+
+    def _take(self, now: float) -> None:
+        peer, nbytes = self._peer, self._peer.world.scenario.piece_bytes
+        while self._idle and self._queue:
+            self._idle -= 1
+            piece = self._queue.popleft()
+            begun = peer.down.start(now, nbytes)
+            end = peer.down.free
+            origin = peer.world.origin
+            if origin:
+                origin.start(begun, nbytes)
+                end = max(end, origin.free)
+            self._reading[piece] = now, end
+            peer.world.clock.at(end, self._read, piece, now)
+
+    def _read(self, now: float, piece: int, started: float) -> None:
+        peer = self._peer
+        if not peer.alive:
+            return
+        self._idle += 1
+        self._reading.pop(piece, None)
+        self._fetched.append(piece)
+        peer.world.from_origin += 1
+        self.rate = peer.world.scenario.piece_bytes / max(1e-9, now - started)
+        peer.arrived(None, piece, now)
+        self._take(now)
+        if peer.complete_at is None:
+            peer.report(now)

@@ -1,0 +1,128 @@
+"""What is simulated: a cluster, a content, links, losses. And the least time that it can take."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from dragonfly_ray.model import MIB
+
+MBIT = 1_000_000 / 8
+"""Bytes a second."""
+CHURN_PERIOD = 1024
+"""Piece-times for which the shares of lost and joined peers are meant."""
+
+
+class Link(NamedTuple):
+    """A host's two directions, bytes a second."""
+
+    up: float
+    down: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """Rates are in Mbit/s. With `policy` `seeds`, `seeds` hosts beside the peers read the origin; with
+    `all`, the peers do, and there are none.
+
+    `mix`: (share of the peers, their Mbit/s) for links that are not equal. `lost`, `joined`: shares
+    of the peers in every 1,024 piece-times. `lag`: piece-times after which neighbours hear of a piece.
+    `uploads`, `queue`: what a sender has under way and takes on top, before it answers BUSY.
+    """
+
+    peers: int = 100
+    pieces: int = 256
+    piece_bytes: int = MIB
+    mbit: float = 1000.0
+    mix: tuple[tuple[float, float], ...] = ()
+    origin_mbit: float | None = None
+    """None: no limit but the readers' links."""
+    policy: Literal["seeds", "all"] = "seeds"
+    seeds: int = 1
+    zones: int = 1
+    cross_mbit: float | None = None
+    """Of each zone, in each direction, to all others; None: no limit."""
+    lost: float = 0.0
+    joined: float = 0.0
+    lag: float = 0.5
+    requests: int = 2
+    """Pieces that a peer has asked for and waits for, each of another holder."""
+    uploads: int = 1
+    queue: int = 1
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        problem = self._problem()
+        if problem:
+            raise ValueError(problem)
+
+    def _problem(self) -> str:
+        if self.peers < 1 or self.pieces < 1 or self.piece_bytes < 1 or self.zones < 1:
+            return "peers, pieces, piece_bytes and zones are at least 1"
+        if min(self.mbit, self.origin_mbit or 1.0, self.cross_mbit or 1.0, *(r for _, r in self.mix)) <= 0:
+            return "rates are greater than 0"
+        if not (0 <= self.lost < 1 and 0 <= self.joined < 1 and self.lag > 0):
+            return "lost and joined are shares, from 0 to below 1, and lag is greater than 0"
+        if self.policy == "seeds" and self.seeds < 1:
+            return "with the policy `seeds` there is at least one"
+        if self.requests < 1 or self.uploads < 1 or self.queue < 0:
+            return "requests and uploads are at least 1"
+        return ""
+
+    @property
+    def size(self) -> int:
+        return self.pieces * self.piece_bytes
+
+    @property
+    def piece_time(self) -> float:
+        """Seconds that a piece takes on a link of `mbit`."""
+        return self.piece_bytes / (self.mbit * MBIT)
+
+    @property
+    def readers(self) -> int:
+        """Hosts beside the peers that read the origin."""
+        return self.seeds if self.policy == "seeds" else 0
+
+    @property
+    def equal(self) -> bool:
+        return not self.mix
+
+    def links(self) -> list[Link]:
+        """Of each peer. The mixture is drawn once; its shares are exact but for rounding."""
+        rates = [self.mbit] * self.peers
+        if self.mix:
+            total = sum(share for share, _ in self.mix)
+            rates = []
+            for share, rate in self.mix:
+                rates += [rate] * round(self.peers * share / total)
+            rates = (rates + [self.mix[-1][1]] * self.peers)[: self.peers]
+            random.Random(self.seed).shuffle(rates)
+        return [Link(rate * MBIT, rate * MBIT) for rate in rates]
+
+    def zone(self, number: int) -> str:
+        return f"zone{number % self.zones}"
+
+    def bound(self) -> float:
+        """Seconds below which nothing can be: the greatest of all bounds that hold here."""
+        links = self.links()
+        size = float(self.size)
+        up = sum(link.up for link in links)
+        origin = self.origin_mbit * MBIT if self.origin_mbit else math.inf
+        if self.policy == "seeds":
+            first = min(self.seeds * self.mbit * MBIT, origin)
+            into = min(self.seeds * self.mbit * MBIT, math.inf)
+        else:
+            first = into = min(origin, up)
+        bounds = [
+            size / first,
+            size / min(link.down for link in links),
+            self.peers * size / (into + up),
+        ]
+        if self.equal and self.policy == "seeds" and self.seeds == 1:
+            steps = self.pieces - 1 + math.ceil(math.log2(self.peers + 1))
+            bounds.append(steps * self.piece_time)
+        if self.cross_mbit and self.zones > 1:
+            bounds.append(size / (self.cross_mbit * MBIT))
+        return max(bounds)

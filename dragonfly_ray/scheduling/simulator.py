@@ -1,0 +1,235 @@
+"""Simulates a distribution in virtual time, with the code that runs in a cluster.
+
+`Picker`, `Announcer` and `SchedulerCore` are the real ones, and talk in the real messages; only the
+links, the origin and the time are modelled. The same scenario gives the same result.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import random
+import time
+from collections.abc import Callable
+
+from dragonfly_ray import messages as m
+from dragonfly_ray.model import Host, root_digest
+from dragonfly_ray.scheduling.announcer import Announcer
+from dragonfly_ray.scheduling.picker import Picker
+from dragonfly_ray.scheduling.simulation.network import Clock, Line
+from dragonfly_ray.scheduling.simulation.peer import Peer, Zone
+from dragonfly_ray.scheduling.simulation.report import Report
+from dragonfly_ray.scheduling.simulation.scenario import CHURN_PERIOD, MBIT, Link, Scenario
+from dragonfly_ray.scheduling.simulation.scheduler import Scheduler, digest_of
+
+__all__ = ["Report", "Scenario", "Simulation", "simulate"]
+
+TICK = 0.25
+"""Seconds between the scheduler's own turns."""
+GIVE_UP = 20.0
+"""Times the bound after which a simulation ends, whatever is missing."""
+CURVE_POINTS = 200
+VERIFY_PAUSE = 0.05
+
+PickerFactory = Callable[[int, int], Picker]
+"""Pieces, seed -> the picker of a peer."""
+
+
+def simulate(
+    scenario: Scenario,
+    *,
+    picker: PickerFactory | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Report:
+    """Runs it to the end. `progress` hears the share of the bytes that are there, now and then."""
+    collected = gc.isenabled()
+    gc.disable()  # millions of small objects that live to the end
+    try:
+        return Simulation(scenario, picker).run(progress)
+    finally:
+        if collected:
+            gc.enable()
+
+
+class Simulation:
+    """The world of one run: who exists, what happens when."""
+
+    def __init__(self, scenario: Scenario, picker: PickerFactory | None = None) -> None:
+        self.scenario = scenario
+        self.clock = Clock()
+        self.peers: dict[str, Peer] = {}
+        self.hungry: dict[Peer, None] = {}
+        """Peers that would ask for more, and found nobody to ask."""
+        self.listening: dict[Peer, None] = {}
+        """Peers that still fetch, and hear what their neighbours tell."""
+        self.talkative: dict[Peer, None] = {}
+        """Peers with something to tell."""
+        self.from_origin = 0
+        self.origin = Line(scenario.origin_mbit * MBIT) if scenario.origin_mbit else None
+        self.scheduler = Scheduler(scenario, self)
+        self._picker = picker or (lambda count, seed: Picker(count, seed=seed))
+        self._random = random.Random(scenario.seed)
+        cross = scenario.cross_mbit * MBIT if scenario.cross_mbit else None
+        self._zones = [Zone(scenario.zone(i), cross) for i in range(scenario.zones)]
+        self._root = root_digest([digest_of(i) for i in range(scenario.pieces)])
+        self._bound = scenario.bound()
+        self._complete = 0
+        self._expected = 0
+        self._lost = 0
+        self._memory = 0.0
+        self._announcers: list[Peer] = []
+
+    # --- what the scheduler sends -----------------------------------------------------------
+
+    def deliver(self, host: str, message: m.Message, now: float) -> None:
+        peer = self.peers[host]
+        if not peer.alive:
+            return
+        match message:
+            case m.Deliver():
+                peer.delivered(message, now)
+            case m.News():
+                peer.news(message, now)
+
+    def alive(self, host: str) -> bool:
+        return self.peers[host].alive
+
+    # --- the run ----------------------------------------------------------------------------
+
+    def run(self, progress: Callable[[float], None] | None = None) -> Report:
+        started = time.perf_counter()
+        self._populate()
+        scenario, step = self.scenario, self.scenario.lag * self.scenario.piece_time
+        end, point, watch = GIVE_UP * self._bound, 0.0, TICK
+        curve: list[tuple[float, float, float]] = []
+        for turn in itertools.count(1):
+            now = turn * step
+            self._turn(now)
+            if now >= watch:
+                self.scheduler.tick(now)
+                watch = now + TICK
+            over = self._complete >= self._expected or now > end
+            if now >= point or over:
+                curve.append(self._point(now))
+                point = now + self._bound / CURVE_POINTS
+                if progress:
+                    progress(curve[-1][1])
+            if over:
+                break
+        self.clock.run_until(now + 10 * scenario.piece_time)
+        return self._report(time.perf_counter() - started, curve)
+
+    def _turn(self, now: float) -> None:
+        """What happens up to `now`; then everybody tells what is new, and who waits for news asks."""
+        self.clock.run_until(now)
+        # Listener by listener: what a peer knows lies together in memory, which is twice as fast.
+        news = {peer.id: peer.take_news() for peer in self.talkative}
+        self.talkative = {}
+        if news:
+            for peer in self.listening:
+                peer.hear(news)
+        for peer in self._announcers:
+            assert peer.announcer is not None
+            for host, pieces in peer.announcer.due(now).items():
+                self.peers[host].told(peer.id, pieces, now)
+        hungry, self.hungry = self.hungry, {}
+        for peer in hungry:
+            peer.ask(now)
+
+    def _populate(self) -> None:
+        """Everybody announces, then the distribution is submitted; losses and latecomers are planned."""
+        s = self.scenario
+        links = s.links()
+        period = CHURN_PERIOD * s.piece_time
+        late = round(s.joined * s.peers * self._bound / period)
+        nodes = [f"n{i}" for i in range(s.peers + late)]
+        for number in range(s.readers):
+            self._start(f"s{number}", Link(s.mbit * MBIT, s.mbit * MBIT), number, 0.0, seed=True)
+        for number, link in enumerate(links):
+            self._start(nodes[number], link, number, 0.0)
+        self._expected = len(nodes)
+        self.scheduler.submit(nodes, 0.0, seeds_only=s.policy == "seeds")
+        for number in range(late):
+            when = self._random.uniform(0, self._bound)
+            link = self._random.choice(links)
+            self.clock.at(when, self._joins, nodes[s.peers + number], link, s.peers + number)
+        if s.lost:
+            self.clock.at(self._pause(period), self._loses, period)
+
+    def _pause(self, period: float) -> float:
+        return self._random.expovariate(self.scenario.lost * self.scenario.peers / period)
+
+    def _start(self, name: str, link: Link, number: int, now: float, *, seed: bool = False) -> None:
+        zone = self._zones[number % len(self._zones)]
+        host = Host(name, name, (), name, seed, zone.name if len(self._zones) > 1 else "", incarnation="1")
+        picker = self._picker(self.scenario.pieces, self._random.getrandbits(32))
+        peer = Peer(self, host, link, zone, picker, target=not seed)
+        peer.joined_at = now
+        if seed and self.scenario.seeds == 1:
+            patience = 4 * 8 * self.scenario.piece_time
+            peer.announcer = Announcer(self.scenario.pieces, patience=patience)
+            self._announcers.append(peer)
+        self.peers[name] = peer
+        self.scheduler.announce(host, now)
+
+    def _joins(self, now: float, name: str, link: Link, number: int) -> None:
+        self._start(name, link, number, now)
+
+    def _loses(self, now: float, period: float) -> None:
+        """Any peer, whatever it has; the seed stays."""
+        living = [p for p in self.peers.values() if p.alive and p.target]
+        if len(living) > 1:
+            victim = self._random.choice(living)
+            self._lost += 1
+            if victim.complete_at is None:
+                self._expected -= 1
+            victim.die(now)
+        self.clock.at(now + self._pause(period), self._loses, period)
+
+    def completed(self, peer: Peer, now: float) -> None:
+        """A peer has everything: does the record agree?"""
+        if not peer.target:
+            return
+        answer = self.scheduler.verify(peer.id, self._root)
+        if answer.pending:
+            self.clock.at(now + VERIFY_PAUSE, lambda later: self.completed(peer, later))
+            return
+        if not answer.ok:
+            raise AssertionError(f"{peer.id}: the record does not agree")
+        self._complete += 1
+        if not self._memory and 2 * self._complete >= self._expected:
+            self._memory = self.scheduler.bytes_per_peer()
+        self.scheduler.ended(peer.id, now)
+
+    # --- what came of it --------------------------------------------------------------------
+
+    def _point(self, now: float) -> tuple[float, float, float]:
+        there = [p for p in self.peers.values() if p.target and p.alive]
+        pieces = sum(p.picker.have.bit_count() for p in there)
+        complete = sum(p.complete_at is not None for p in there)
+        most = max(1, len(there))
+        return now, pieces / (most * self.scenario.pieces), complete / most
+
+    def _report(self, wall: float, curve: list[tuple[float, float, float]]) -> Report:
+        targets = [p for p in self.peers.values() if p.target]
+        first = sorted(p.complete_at for p in targets if not p.joined_at and p.complete_at is not None)
+        late = [p.complete_at - p.joined_at for p in targets if p.joined_at and p.complete_at is not None]
+        received = sum(p.bytes_origin + p.bytes_peers for p in targets)
+        return Report(
+            scenario=self.scenario,
+            bound=self._bound,
+            seconds=first[-1] if first and self._complete >= self._expected else float("inf"),
+            p50=first[len(first) // 2] if first else float("inf"),
+            p99=first[min(len(first) - 1, int(0.99 * len(first)))] if first else float("inf"),
+            complete=self._complete,
+            lost=self._lost,
+            late=len(late),
+            late_seconds=max(late, default=0.0),
+            origin_share=self.from_origin / self.scenario.pieces,
+            cross_share=sum(p.bytes_far for p in targets) / max(1, received),
+            decisions=self.scheduler.decisions,
+            core_seconds=self.scheduler.seconds,
+            memory_per_peer=self._memory,
+            wall_seconds=wall,
+            curve=tuple(curve),
+        )

@@ -1,0 +1,159 @@
+"""Small swarms in virtual time, with the code that runs in a cluster."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dragonfly_ray.cli.simulate import simulate as command
+from dragonfly_ray.errors import InvalidRequestError
+from dragonfly_ray.scheduling import bits
+from dragonfly_ray.scheduling.picker import Picker
+from dragonfly_ray.scheduling.simulator import Report, Scenario, simulate
+
+EQUAL = Scenario(peers=150, pieces=128)
+
+
+def check(report: Report, ratio: float) -> None:
+    """What every simulation without loss has to come to."""
+    assert report.complete == report.scenario.peers
+    assert report.origin_share == 1.0, "every piece leaves the origin once"
+    assert report.ratio <= ratio
+    assert report.p99 <= 1.1 * report.p50
+
+
+class InOrder(Picker):
+    """Broken on purpose: everybody takes the first piece that is free, whatever is rare."""
+
+    def _first(self, free: int) -> int:
+        return bits.lowest(free)
+
+
+class Forgetful(Picker):
+    """Broken on purpose: never hears what neighbours have got since it met them."""
+
+    def hears(self, told: object) -> None:
+        pass
+
+
+def test_equal_links_come_near_to_the_bound() -> None:
+    check(simulate(EQUAL), 1.2)
+
+
+@pytest.mark.parametrize("broken", [InOrder, Forgetful])
+def test_a_broken_picker_is_found_out(broken: type[Picker]) -> None:
+    report = simulate(EQUAL, picker=lambda count, seed: broken(count, seed=seed))
+    with pytest.raises(AssertionError):
+        check(report, 1.2)
+
+
+def test_the_same_scenario_gives_the_same_result() -> None:
+    scenario = Scenario(peers=100, pieces=64, zones=3, lost=0.3, joined=0.3)
+    first, second, other = (simulate(s) for s in (scenario, scenario, replace(scenario, seed=2)))
+    assert first.curve == second.curve
+    assert (first.seconds, first.lost, first.cross_share) == (second.seconds, second.lost, second.cross_share)
+    assert first.curve != other.curve
+
+
+def test_zones_exchange_little_more_than_each_piece_once() -> None:
+    report = simulate(Scenario(peers=300, pieces=128, zones=3))
+    check(report, 1.3)
+    assert report.cross_share <= 0.03
+    blind = simulate(
+        Scenario(peers=300, pieces=128, zones=3), picker=lambda count, seed: Blind(count, seed=seed)
+    )
+    assert blind.cross_share > 0.08
+
+
+class Blind(Picker):
+    """Broken on purpose: takes everybody for near."""
+
+    def joined(self, host: str, held: int, *, far: bool = False) -> None:
+        super().joined(host, held)
+
+
+def test_thin_links_between_zones_are_not_flooded() -> None:
+    report = simulate(Scenario(peers=200, pieces=128, zones=2, cross_mbit=10_000))
+    check(report, 1.4)
+    assert report.cross_share <= 0.03
+
+
+def test_who_is_left_finishes_when_peers_are_lost_and_join() -> None:
+    report = simulate(Scenario(peers=150, pieces=128, lost=0.3, joined=0.3))
+    assert report.lost
+    assert report.late
+    assert report.complete >= report.scenario.peers + report.late - report.lost
+    assert report.ratio <= 1.35
+    assert report.late_seconds <= 1.35 * report.bound
+
+
+def test_slow_links_hold_nobody_up_but_themselves() -> None:
+    report = simulate(Scenario(peers=100, pieces=128, mix=((0.5, 1000.0), (0.5, 500.0))))
+    assert report.complete == 100
+    assert report.origin_share == 1.0
+    assert report.ratio <= 1.15
+
+
+@pytest.mark.parametrize("origin", [400.0, 4000.0])
+def test_all_peers_read_the_origin_and_each_piece_leaves_it_once(origin: float) -> None:
+    report = simulate(Scenario(peers=60, pieces=128, policy="all", origin_mbit=origin))
+    check(report, 1.25)
+
+
+def test_the_scheduler_is_fast_and_small() -> None:
+    """Hang guards, ten times over: the figures themselves are measured by `make simulate`."""
+    report = simulate(Scenario(peers=300, pieces=32))
+    assert report.decisions >= 2 * 300
+    assert report.decisions_per_second >= 2_000
+    assert report.memory_per_peer <= 10 * 2048
+
+
+def test_the_bound_is_the_pipeline_of_equal_links_or_the_narrowest_cut() -> None:
+    scenario = Scenario(peers=7, pieces=10, mbit=8.0, piece_bytes=1_000_000)
+    assert scenario.bound() == pytest.approx(10 - 1 + 3)
+    assert replace(scenario, origin_mbit=4.0).bound() == pytest.approx(20.0)
+    assert replace(scenario, zones=2, cross_mbit=2.0).bound() == pytest.approx(40.0)
+    assert replace(scenario, mix=((0.5, 8.0), (0.5, 1.0))).bound() == pytest.approx(80.0)
+    assert replace(scenario, policy="all").bound() == pytest.approx(10.0)
+
+
+def test_what_makes_no_sense_is_refused() -> None:
+    for wrong in ({"peers": 0}, {"lost": 1.0}, {"mbit": 0.0}, {"seeds": 0}, {"requests": 0}):
+        with pytest.raises(ValueError):
+            replace(EQUAL, **wrong)  # type: ignore[arg-type]
+
+
+def test_the_command_needs_no_ray(tmp_path: Path) -> None:
+    code = (
+        "import sys; from dragonfly_ray.cli.app import app\n"
+        "app(sys.argv[1:], standalone_mode=False)\n"
+        "assert 'ray' not in sys.modules"
+    )
+    arguments = ["simulate", "--peers", "20", "--size", "64MiB", "--zones", "2", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
+    found = json.loads(done.stdout)
+    assert found["complete"] == 20
+    assert found["scenario"]["pieces"] == 256
+    assert found["curve"][-1][1:] == [1.0, 1.0]
+
+
+def test_options_that_make_no_sense_are_refused_in_one_line() -> None:
+    for options in ({"size": "much"}, {"mix": ["half"]}, {"policy": "nobody"}, {"lost": 2.0}):
+        with pytest.raises(InvalidRequestError) as caught:
+            command(**options)  # type: ignore[arg-type]
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_picture_of_what_was_there_when(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from dragonfly_ray.cli.simulate import draw
+
+    draw(simulate(Scenario(peers=10, pieces=16)), tmp_path / "p.png")
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
