@@ -60,7 +60,7 @@ class Graph:
     """Symmetric. `everybody`: up to so many hosts all know all; `degree`: how many beyond that."""
 
     def __init__(
-        self, *, everybody: int, degree: int, choice: Choice | None = None, seed: int | None = None
+        self, *, everybody: int, degree: int, choice: Choice | None = None, seed: int | str | None = None
     ) -> None:
         self.everybody = everybody
         self.degree = degree

@@ -31,11 +31,9 @@ class Holder:
 
     def take(self, index: list[tuple[str, int]], references: list[Any], path: str) -> None:
         """Writes what it gets, as files."""
-        whole = (
-            memoryview(np.concatenate(parts))
-            if len(parts := ray.get(references)) > 1
-            else memoryview(parts[0])
-        )
+        parts: list[Any] = ray.get(references)
+        joined: Any = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        whole = memoryview(joined)
         at = 0
         for name, size in index:
             file = Path(path) / name if name else Path(path)

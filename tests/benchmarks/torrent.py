@@ -13,6 +13,7 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import libtorrent as lt
 
@@ -53,7 +54,8 @@ def make(torrent: Path, path: Path, piece: int, web_seed: str) -> None:
 
 
 def run(torrent: Path, folder: Path, address: str, peers: list[str], *, seed: bool) -> None:
-    session = lt.session({**SETTINGS, "listen_interfaces": f"{address}:{PORT}"})
+    settings: Any = {**SETTINGS, "listen_interfaces": f"{address}:{PORT}"}
+    session = lt.session(settings)
     params = lt.add_torrent_params()
     params.ti = lt.torrent_info(str(torrent))
     params.save_path = str(folder)

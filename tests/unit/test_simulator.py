@@ -16,7 +16,9 @@ from dragonfly_ray.scheduling import bits
 from dragonfly_ray.scheduling.picker import Picker
 from dragonfly_ray.scheduling.simulator import Report, Scenario, simulate
 
-EQUAL = Scenario(peers=150, pieces=128)
+EQUAL = Scenario(peers=150, pieces=256)
+NEAR = 1.055
+"""Between what the picker comes to (1.04) and what a careless one does (1.07)."""
 
 
 def check(report: Report, ratio: float) -> None:
@@ -42,14 +44,14 @@ class Forgetful(Picker):
 
 
 def test_equal_links_come_near_to_the_bound() -> None:
-    check(simulate(EQUAL), 1.2)
+    check(simulate(EQUAL), NEAR)
 
 
 @pytest.mark.parametrize("broken", [InOrder, Forgetful])
 def test_a_broken_picker_is_found_out(broken: type[Picker]) -> None:
     report = simulate(EQUAL, picker=lambda count, seed: broken(count, seed=seed))
     with pytest.raises(AssertionError):
-        check(report, 1.2)
+        check(report, NEAR)
 
 
 def test_the_same_scenario_gives_the_same_result() -> None:
@@ -125,7 +127,7 @@ def test_the_bound_is_the_pipeline_of_equal_links_or_the_narrowest_cut() -> None
 def test_what_makes_no_sense_is_refused() -> None:
     for wrong in ({"peers": 0}, {"lost": 1.0}, {"mbit": 0.0}, {"seeds": 0}, {"requests": 0}):
         with pytest.raises(ValueError):
-            replace(EQUAL, **wrong)  # type: ignore[arg-type]
+            replace(EQUAL, **wrong)
 
 
 def test_the_command_needs_no_ray(tmp_path: Path) -> None:
@@ -147,7 +149,7 @@ def test_the_command_needs_no_ray(tmp_path: Path) -> None:
 def test_options_that_make_no_sense_are_refused_in_one_line() -> None:
     for options in ({"size": "much"}, {"mix": ["half"]}, {"policy": "nobody"}, {"lost": 2.0}):
         with pytest.raises(InvalidRequestError) as caught:
-            command(**options)  # type: ignore[arg-type]
+            command(**options)
         assert len(str(caught.value).splitlines()) == 1
 
 
