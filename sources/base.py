@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dragonfly_ray.errors import SourceNotFoundError, SourceUnsupportedError
 from dragonfly_ray.model import UNTOLD, Entry, Manifest, Source
+from dragonfly_ray.sources.pace import Slots
 from dragonfly_ray.urls import redacted
 
 LISTED = "listed:"
@@ -75,6 +76,15 @@ class Adapter(ABC):
     @abstractmethod
     def stream(self, manifest: Manifest, number: int, offset: int, length: int) -> Stream:
         """`length` bytes of entry `number` from `offset` on, of the version in the manifest."""
+
+    def many(
+        self, manifest: Manifest, wanted: Sequence[tuple[int, memoryview]], slots: Slots, progress: Progress
+    ) -> list[int]:
+        """Fills the buffers of whole small entries, several at once, where there is a quick way to it.
+
+        Returns the entries that are left to `stream`. Raises `SourceError`, and what `progress` raises.
+        """
+        return [number for number, _ in wanted]
 
     def rest(self) -> None:  # noqa: B027, most have nothing to close
         """Closes connections that nobody uses now."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import email.utils
 import re
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,8 +34,9 @@ from dragonfly_ray.errors import (
 )
 from dragonfly_ray.model import Credentials, Entry, Manifest, Source
 from dragonfly_ray.sources.autoindex import list_folder, looks_like_index
-from dragonfly_ray.sources.base import Adapter, Resolution, Seen, Share, Stream, comparable
-from dragonfly_ray.sources.pace import Pace
+from dragonfly_ray.sources.base import Adapter, Progress, Resolution, Seen, Share, Stream, comparable
+from dragonfly_ray.sources.many import BUSY, ManyFiles, Wanted
+from dragonfly_ray.sources.pace import Pace, Slots
 from dragonfly_ray.urls import basename, redacted
 
 FIRST_PAUSE = 0.1
@@ -81,7 +83,10 @@ class HttpAdapter(Adapter):
             # What opens this origin is nobody else's business: a redirect elsewhere goes without it.
             remove_headers_on_redirect=mine,
         )
+        self._settings = settings
         self._parallel = settings.small_connections
+        self._lock = threading.Lock()
+        self._idle: list[ManyFiles] = []
         self._pace = Pace(settings.max_requests)
         self._pool = urllib3.PoolManager(
             maxsize=settings.small_connections + settings.connections,
@@ -90,8 +95,13 @@ class HttpAdapter(Adapter):
 
     def rest(self) -> None:
         self._pool.clear()
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for each in idle:
+            each.close()
 
     def close(self) -> None:
+        self.rest()
         # `clear` alone leaves their sockets to the garbage collector, which an error's traceback delays.
         for key in self._pool.pools.keys():  # noqa: SIM118, it cannot be iterated
             pool = self._pool.pools.get(key)
@@ -270,6 +280,34 @@ class HttpAdapter(Adapter):
             response.close()
             raise
 
+    def many(
+        self, manifest: Manifest, wanted: Sequence[tuple[int, memoryview]], slots: Slots, progress: Progress
+    ) -> list[int]:
+        with self._lock:
+            files = self._idle.pop() if self._idle else ManyFiles(self._headers, self._settings)
+        try:
+            with slots.several(self._parallel) as connections:
+                asked = [self._wanted(manifest.entries[number], number, view) for number, view in wanted]
+                bad = files.fetch(asked, connections, progress)
+        except BaseException:
+            files.close()
+            raise
+        with self._lock:
+            self._idle.append(files)
+        for each in bad:
+            if each.status in BUSY:
+                raise self._refused(each.status, each.retry_after)
+        return [each.number for each in bad]
+
+    def _wanted(self, entry: Entry, number: int, view: memoryview) -> Wanted:
+        version = comparable(entry)
+
+        def fits(etag: str, last_modified: str) -> bool:
+            found = etag or last_modified
+            return not version or not found or found == version
+
+        return Wanted(number, self._entry_url(entry.path), view, fits)
+
     def _check(self, response: urllib3.BaseHTTPResponse, entry: Entry, offset: int) -> int:
         """Where the body starts in the entry. Raises `SourceChangedError` for another version."""
         name = f"{self._name} ({entry.path})"
@@ -310,7 +348,7 @@ class HttpAdapter(Adapter):
         if 200 <= response.status < 300 or response.status in allow:
             return response
         response.close()
-        raise self._refused(response)
+        raise self._refused(response.status, response.headers.get("Retry-After"))
 
     def _request(self, method: str, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
         while True:
@@ -326,14 +364,13 @@ class HttpAdapter(Adapter):
             except ClosedPoolError:
                 pass  # `rest` came between: nothing was asked yet, and the pool has a successor
 
-    def _refused(self, response: urllib3.BaseHTTPResponse) -> SourceError:
-        status = response.status
+    def _refused(self, status: int, retry_after: str | None) -> SourceError:
         if status in (401, 403, 407):
             return SourceAuthError(f"{self._name}: {status}, not allowed; check the credentials or headers")
         if status in (404, 410):
             return SourceNotFoundError(f"{self._name}: {status}, not found")
         if status in (429, 503):
-            after = _retry_after(response.headers.get("Retry-After"))
+            after = _retry_after(retry_after)
             wait = "" if after is None else f" for {after:g} s"
             return SourceBusyError(f"{self._name}: {status}, asks for patience{wait}", retry_after=after)
         if status >= 500:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class Slots:
@@ -23,6 +25,21 @@ class Slots:
             fewer, self._most = most < self._most, most
             self._free.notify_all()
             return fewer
+
+    @contextmanager
+    def several(self, most: int) -> Iterator[int]:
+        """Up to `most` places at once, one at least: how many."""
+        with self._free:
+            while self._used >= self._most:
+                self._free.wait()
+            taken = min(most, self._most - self._used)
+            self._used += taken
+        try:
+            yield taken
+        finally:
+            with self._free:
+                self._used -= taken
+                self._free.notify_all()
 
     def __enter__(self) -> None:
         with self._free:

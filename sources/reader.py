@@ -96,14 +96,25 @@ class Reader:
 
     def _gather(self, segments: list[Segment], view: memoryview, progress: Progress) -> None:
         """One piece of several small entries: a request each, several at once."""
+        places: dict[Segment, memoryview] = {}
+        at = 0
+        for segment in segments:
+            places[segment] = view[at : at + segment.length]
+            at += segment.length
+        whole = {s.entry: s for s in segments if s.length == self._manifest.entries[s.entry].size}
+        rest = [s for s in segments if s.entry not in whole]
+        wanted = [(number, places[s]) for number, s in whole.items()]
+        rest += [whole[n] for n in self._adapter.many(self._manifest, wanted, self._slots, progress)]
+        if rest:
+            self._carefully(rest, places, progress)
+
+    def _carefully(
+        self, segments: list[Segment], places: dict[Segment, memoryview], progress: Progress
+    ) -> None:
         parts: list[Future[int]] = []
         pool = self._threads()
-        at = 0
         try:
-            for segment in segments:
-                part = view[at : at + segment.length]
-                parts.append(pool.submit(self._small, segment, part))
-                at += segment.length
+            parts += [pool.submit(self._small, segment, places[segment]) for segment in segments]
             for done in parts:
                 progress(done.result())
         finally:
