@@ -245,6 +245,8 @@ class Deliver(_Message, frozen=True):
     neighbours: tuple[Neighbour, ...] = ()
     grant: bytes = b""
     may_claim: bool = True
+    sole: bool = False
+    """Nobody else may: fresh pieces are given out once before any is twice."""
     helper: bool = False
     """The node is no target: it takes part, and writes no output."""
     lease: tuple[int, ...] = ()

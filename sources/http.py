@@ -85,8 +85,9 @@ class HttpAdapter(Adapter):
         )
         self._settings = settings
         self._parallel = settings.small_connections
-        self._lock = threading.Lock()
-        self._idle: list[ManyFiles] = []
+        self._many: ManyFiles | None = None
+        self._many_lock = threading.Lock()
+        """Held by whoever uses them: all connections for one piece are better than some for each of two."""
         self._pace = Pace(settings.max_requests)
         self._pool = urllib3.PoolManager(
             maxsize=settings.small_connections + settings.connections,
@@ -95,13 +96,20 @@ class HttpAdapter(Adapter):
 
     def rest(self) -> None:
         self._pool.clear()
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for each in idle:
-            each.close()
+        if self._many_lock.acquire(blocking=False):  # else they are in use
+            try:
+                self._close_many()
+            finally:
+                self._many_lock.release()
+
+    def _close_many(self) -> None:
+        if self._many:
+            self._many.close()
+            self._many = None
 
     def close(self) -> None:
-        self.rest()
+        with self._many_lock:
+            self._close_many()
         # `clear` alone leaves their sockets to the garbage collector, which an error's traceback delays.
         for key in self._pool.pools.keys():  # noqa: SIM118, it cannot be iterated
             pool = self._pool.pools.get(key)
@@ -283,17 +291,14 @@ class HttpAdapter(Adapter):
     def many(
         self, manifest: Manifest, wanted: Sequence[tuple[int, memoryview]], slots: Slots, progress: Progress
     ) -> list[int]:
-        with self._lock:
-            files = self._idle.pop() if self._idle else ManyFiles(self._headers, self._settings)
-        try:
-            with slots.several(self._parallel) as connections:
-                asked = [self._wanted(manifest.entries[number], number, view) for number, view in wanted]
-                bad = files.fetch(asked, connections, progress)
-        except BaseException:
-            files.close()
-            raise
-        with self._lock:
-            self._idle.append(files)
+        asked = [self._wanted(manifest.entries[number], number, view) for number, view in wanted]
+        with self._many_lock, slots.several(self._parallel) as connections:
+            self._many = self._many or ManyFiles(self._headers, self._settings)
+            try:
+                bad = self._many.fetch(asked, connections, progress)
+            except BaseException:
+                self._close_many()
+                raise
         for each in bad:
             if each.status in BUSY:
                 raise self._refused(each.status, each.retry_after)

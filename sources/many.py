@@ -68,7 +68,7 @@ class Wanted:
 
 
 class ManyFiles:
-    """For one thread at a time. Connections are kept between calls, `connections` at the most."""
+    """For one thread at a time. Connections are kept between calls, as many as the last one might use."""
 
     def __init__(self, headers: Mapping[str, str], settings: OriginSettings) -> None:
         self._headers = [f"{name}: {value}" for name, value in headers.items()]
@@ -83,6 +83,7 @@ class ManyFiles:
 
         After a 429 or 503 (`BUSY`) nothing further is asked. `progress` may raise, to end it.
         """
+        self._multi.setopt(pycurl.M_MAXCONNECTS, connections)
         todo, bad = deque(wanted), []
         active: dict[pycurl.Curl, Wanted] = {}
         try:

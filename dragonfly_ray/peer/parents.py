@@ -122,9 +122,7 @@ class Parent:
             finally:
                 self._connection = None
                 connection.close()
-                with self._run.lock:
-                    self._run.picker.reset(self.id)
-                self._run.wake_all()
+                self._run.parted(self.id)
             self._run.stopping.wait(pause)
 
     def _over(self) -> bool:
@@ -137,9 +135,7 @@ class Parent:
             run.told(self.id, connection.digests.items())
             self._connection = connection
             self._due = self._told = 0
-        mine = run.holdings()
-        if mine:
-            self.tell(mine)
+        run.introduced(self.id)
         with Lender(run.context.pool) as lender:
             while True:
                 if not self._ask(connection):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dragonfly_ray.model import Task
+from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.storage.task_store import Extent, TaskStore
 
 if TYPE_CHECKING:
@@ -33,8 +34,12 @@ class SharedTask:
     def manifest_file(self) -> Path:
         return self._store.manifest_file
 
-    def bitmap(self) -> bytes:
-        return self._store.have()
+    def bitmap(self, host_id: str) -> bytes:
+        """What this child may ask for."""
+        run = self._run
+        if run is None or run.store is not self._store:
+            return self._store.have()
+        return bitset.to_bytes(run.shown(host_id), self._store.task.pieces)
 
     def digests(self) -> list[bytes | None]:
         return list(self._store.digests)

@@ -33,6 +33,7 @@ from dragonfly_ray.peer.record import agrees_with_record, ask_for_places
 from dragonfly_ray.peer.reporter import Reporter, SchedulerLink
 from dragonfly_ray.peer.words import Words
 from dragonfly_ray.scheduling import bits as bitset
+from dragonfly_ray.scheduling.announcer import Announcer
 from dragonfly_ray.scheduling.picker import Picker
 from dragonfly_ray.storage.store import PieceStore
 from dragonfly_ray.storage.task_store import TaskStore
@@ -49,6 +50,8 @@ BAD_PIECES = 2
 LOOK_AGAIN = 1.0
 """Seconds after which whoever waits for another node's output asks, told or not."""
 FIRST_PAUSE = 0.1
+PATIENCE = 0.5
+"""Seconds after which whoever gives out fresh pieces looks whether they have arrived."""
 
 
 @dataclass
@@ -124,6 +127,8 @@ class TaskRun:
         self._settled = False
         """An output that another node was at may be there."""
         self.origin: OriginWorkers | None = None
+        self.announcer = Announcer(self.task.pieces) if deliver.sole else None
+        """Whom to tell of what, while this peer alone reads the origin."""
         self.prefix: PrefixHash | None = None
         self.reporter = Reporter(self, context.link(self.task.source_id), deliver.interval)
 
@@ -489,6 +494,8 @@ class TaskRun:
                 parent.untold(bitset.of(pieces))
             for index in pieces:
                 self.picker.lost(index)
+                if self.announcer:
+                    self.announcer.lost(index)
                 self.provenance.pop(index, None)
                 self.reporter.news.lost.append(index)
         self._start_parents()
@@ -536,6 +543,9 @@ class TaskRun:
             if host in self.banned:
                 return
             self.picker.has(host, [index for index, _ in items])
+            if self.announcer:
+                self.announcer.has(host, self.picker.holder_bits(host))
+                self._gossip_ready.set()
             self.told(host, items)
             parent = self.parents.get(host)
         if parent:
@@ -588,9 +598,7 @@ class TaskRun:
             parent.wake()
 
     def holdings(self) -> list[tuple[int, bytes]]:
-        assert self.store is not None
-        digests = self.store.digests
-        return [(i, d) for i in bitset.members(self.picker.have) if (d := digests[i]) is not None]
+        return self._described(self.picker.have)
 
     def unreachable(self, host: str) -> None:
         with self.lock:
@@ -602,10 +610,39 @@ class TaskRun:
         self.bytes_sent += nbytes
         self.context.telemetry.count("dragonfly_bytes_sent", nbytes)
 
+    def introduced(self, host: str) -> None:
+        """There is a connection to a neighbour now, on which it can be told what is here."""
+        if self.announcer:
+            with self.lock:
+                self.announcer.joined(host, self.picker.holder_bits(host))
+            self._gossip_ready.set()
+            return
+        mine = self.holdings()
+        with self.lock:
+            parent = self.parents.get(host)
+        if mine and parent:
+            parent.tell(mine)
+
+    def parted(self, host: str) -> None:
+        """The connection is gone; it may come again."""
+        with self.lock:
+            self.picker.reset(host)
+            if self.announcer:
+                self.announcer.left(host)
+        self._gossip_ready.set()
+        self.wake_all()
+
+    def shown(self, host: str) -> int:
+        """The pieces that a neighbour may ask for."""
+        with self.lock:
+            if self.announcer and not self.announcer.over and not self.picker.done:
+                return self.announcer.may_ask(host)
+            return self.picker.have
+
     def _gossip_loop(self) -> None:
         """Tells the neighbours what is new here; all that came in meanwhile goes in one message."""
         while not self.stopping.is_set():
-            self._gossip_ready.wait()
+            self._gossip_ready.wait(PATIENCE if self.announcer else None)
             self._gossip_ready.clear()
             self._gossip_now()
 
@@ -613,9 +650,19 @@ class TaskRun:
         with self.lock:
             items, self._gossip = self._gossip, []
             parents = list(self.parents.values())
-        if items:
-            for parent in parents:
-                parent.tell(items)
+            told = dict.fromkeys(parents, items)
+            if self.announcer:
+                self.announcer.fresh(index for index, _ in items)
+                due = self.announcer.due(time.monotonic())
+                told = {p: self._described(due[p.id]) for p in parents if p.id in due}
+        for parent, news in told.items():
+            if news:
+                parent.tell(news)
+
+    def _described(self, pieces: int) -> list[tuple[int, bytes]]:
+        assert self.store is not None
+        digests = self.store.digests
+        return [(i, d) for i in bitset.members(pieces) if (d := digests[i]) is not None]
 
     # --- the scheduler ----------------------------------------------------------------------
 

@@ -102,6 +102,7 @@ def delivery(cluster: ClusterState, state: SpecState, task: TaskState, host: str
         neighbours=neighbours(cluster, task, host),
         grant=cluster.sign(task.task, target),
         may_claim=may_claim,
+        sole=claimants == 1 and len(task.participants) > 2,
         helper=helper,
         lease=tuple(lease),
         content=state.content,
@@ -142,6 +143,16 @@ def news_of_joined(cluster: ClusterState, task: TaskState, joined: list[str]) ->
         if news:
             actions.append(Send(other, m.News(task.task.id, joined=news)))
     return actions
+
+
+def take_over(cluster: ClusterState, task: TaskState, now: float) -> list[Action]:
+    """The last seed is away, and nobody else may go to the origin: two targets hear that they may now."""
+    return [
+        Send(host, delivery(cluster, state, task, host, now))
+        for state in task.specs.values()
+        if cluster.seeds_only(state)
+        for host in task.deputies()
+    ]
 
 
 def deliver_late(cluster: ClusterState, state: SpecState, host: Host, now: float) -> list[Action]:

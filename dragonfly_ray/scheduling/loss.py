@@ -75,6 +75,8 @@ def forget(cluster: ClusterState, host_id: str, now: float, *, leave: bool = Tru
         task.manifest_holders.discard(host_id)
         cluster.recount(task, host_id)
         actions += ends.settled(cluster, task, task.places.lost(host_id))
+        if cluster.hosts[host_id].host.seed and was and not task.able_seeds:
+            actions += deliveries.take_over(cluster, task, now)
         if host_id not in task.graph:
             continue
         near = list(task.graph.neighbours(host_id))

@@ -54,7 +54,7 @@ class Shared(Protocol):
     @property
     def manifest_file(self) -> Path: ...
 
-    def bitmap(self) -> bytes: ...
+    def bitmap(self, host_id: str) -> bytes: ...
 
     def digests(self) -> list[bytes | None]: ...
 
@@ -291,7 +291,7 @@ class UploadServer:
         if previous is not None:
             self._close(previous)
         digests = tuple((i, d) for i, d in enumerate(shared.digests()) if d is not None)
-        self._queue(child, p.encode(p.Welcome(shared.bitmap(), digests)))
+        self._queue(child, p.encode(p.Welcome(shared.bitmap(child.host_id), digests)))
         shared.on_joined(child.host_id)
 
     def _refuse(self, child: _Child, reason: str) -> None:

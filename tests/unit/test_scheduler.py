@@ -131,8 +131,11 @@ def test_when_the_last_seed_dies_targets_take_over() -> None:
     cluster = Cluster([host(0, seed=True), host(1), host(2)], policy="seeds")
     cluster.submit([1, 2])
     cluster.resolved()
+    assert not any(d.may_claim for n in (1, 2) for d in cluster.sent(m.Deliver, n))
     cluster.do(cluster.core.probed("h0", "gone", cluster.now))
-    leases = [p for _ in range(PIECES) for n in (1, 2) for p in cluster.report(n, claim=4).lease]
+    assert all(cluster.sent(m.Deliver, n)[-1].may_claim for n in (1, 2)), "they hear of it at once"
+    leases = [*cluster.sent(m.Deliver, 1)[-1].lease, *cluster.sent(m.Deliver, 2)[-1].lease]
+    leases += [p for _ in range(PIECES) for n in (1, 2) for p in cluster.report(n, claim=4).lease]
     assert sorted(leases) == list(range(PIECES))
 
 

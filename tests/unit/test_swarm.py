@@ -95,6 +95,21 @@ def test_each_byte_leaves_the_origin_once(
     assert sum(n["bytes_peers"] for n in view["nodes"].values()) == 3 * SIZE
 
 
+def test_the_only_reader_gives_out_every_piece_once_before_any_twice(
+    origin: Nginx, swarm: Callable[..., Swarm], content: bytes
+) -> None:
+    origin.stop()
+    origin.start("limit_rate 3m;")
+    built = swarm(5, seeds=1, settings=settings(origin=OriginSettings(policy="seeds")))
+    view = built.distribute(f"{origin.url}/big")
+    assert_everywhere(view, content, 5)
+    (task,) = built.scheduler.core.tasks
+    seed = built.peers["n0"].host.id
+    sent = sum(e["bytes"] for e in built.scheduler.core.edges(task) if e["parent"] == seed)
+    # Four others want all of it; were each piece told to all at once, the seed would send it up to four times.
+    assert SIZE * 0.9 <= sent <= SIZE * 1.5
+
+
 def test_a_seed_that_is_no_target_helps_and_writes_nothing(
     origin: Nginx, swarm: Callable[..., Swarm], content: bytes
 ) -> None:
@@ -672,8 +687,8 @@ class Liar:
     def digests(self) -> list[bytes | None]:
         return [self.digest_of_lie for _ in self._honest.digests()]
 
-    def bitmap(self) -> bytes:
-        return b"\xff" * len(self._honest.bitmap())
+    def bitmap(self, host_id: str) -> bytes:
+        return b"\xff" * len(self._honest.bitmap(host_id))
 
     def has(self, index: int) -> bool:
         return True
@@ -723,7 +738,7 @@ def test_a_wrong_word_of_one_neighbour_is_no_proof_against_another(
         found = told(task_id)
         if found:
             found.digests = lambda: [digest(b"no")] * SIZE_IN_PIECES  # type: ignore[method-assign]
-            found.bitmap = lambda: b"\xff" * (SIZE_IN_PIECES // 8)  # type: ignore[method-assign]
+            found.bitmap = lambda host_id: b"\xff" * (SIZE_IN_PIECES // 8)  # type: ignore[method-assign]
         return found
 
     liar.shared = false_words  # type: ignore[method-assign]

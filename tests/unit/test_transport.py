@@ -48,7 +48,7 @@ class FakeTask:
         self.event = threading.Event()
         self.sent = 0
 
-    def bitmap(self) -> bytes:
+    def bitmap(self, host_id: str) -> bytes:
         return (((1 << COUNT) - 1) & ~(1 << 3)).to_bytes(COUNT // 8, "little")
 
     def digests(self) -> list[bytes | None]:
@@ -198,7 +198,7 @@ def test_a_frame_that_is_too_long_is_refused_before_it_is_read() -> None:
 
 def test_pieces_arrive_intact(bench: Bench) -> None:
     with contextlib.closing(bench.connect()) as connection:
-        assert connection.bitmap == bench.task.bitmap()
+        assert connection.bitmap == bench.task.bitmap("child")
         assert connection.digests[0] == digest(bench.task.parts[0])
         started = time.monotonic()
         for first in range(0, COUNT, 8):
