@@ -43,7 +43,7 @@ class ClusterState:
     busy: int = 0
     """Participants of all tasks."""
     active: dict[str, dict[str, TaskState]] = field(default_factory=dict)
-    """Origin -> the tasks under way there."""
+    """Origin -> the tasks of it that some distribution is running, by id."""
     nonces: Nonces = field(default_factory=lambda: Nonces(0.0))
 
     def __post_init__(self) -> None:
@@ -80,7 +80,6 @@ class ClusterState:
     def enlist(self, task: TaskState, host: str, *, helper: bool) -> None:
         """A host takes part; as a helper only if it is nothing else."""
         self.busy += host not in task.participants
-        self.active.setdefault(task.origin, {})[task.task.id] = task
         task.participants[host] = task.participants.get(host, True) and helper
         self.recount(task, host)
 
@@ -88,8 +87,6 @@ class ClusterState:
         for host in hosts:
             self.busy -= task.participants.pop(host, None) is not None
             self.recount(task, host)
-        if not task.participants:
-            self.active.get(task.origin, {}).pop(task.task.id, None)
 
     def recount(self, task: TaskState, host: str) -> None:
         """To be called when a host joins, lives, dies or is banned."""
@@ -103,12 +100,19 @@ class ClusterState:
         state.phase, state.task_id = "running", task.task.id
         state.version += 1
         task.specs[state.spec.id] = state
+        self.active.setdefault(task.origin, {})[task.task.id] = task
 
     def settled(self, state: SpecState) -> None:
         """A distribution has ended, or looks for its task again."""
         task = self.tasks.get(state.task_id)
-        if task:
-            task.specs.pop(state.spec.id, None)
+        if task is None:
+            return
+        task.specs.pop(state.spec.id, None)
+        if not task.specs:
+            here = self.active.get(task.origin, {})
+            here.pop(task.task.id, None)
+            if not here:
+                self.active.pop(task.origin, None)
 
     def touch(self, task: TaskState) -> None:
         for state in task.specs.values():

@@ -80,21 +80,23 @@ def grant(
     return pieces
 
 
-def connections(cluster: ClusterState, task: TaskState, host: str, now: float, *, others: bool = True) -> int:
-    """How many connections to the origin the host is to have at most; 0: none is left for it.
-
-    `others`: whether those count that others were told before. They are told anew as they report.
-    """
-    same = cluster.at(task.origin)
-    taken = sum(t.taken(but=host if t is task else "") for t in same) if others else 0
-    s = cluster.settings.origin
-    most = max(s.connections, s.small_connections) if task.task.directory else s.connections
-    number = cluster.budget(task).share(sum(t.claimants for t in same), most, taken, now)
+def connections(cluster: ClusterState, task: TaskState, host: str, now: float) -> int:
+    """How many connections to the origin the host is to have at most; 0: none is left for it."""
+    taken = sum(t.taken(but=host if t is task else "") for t in cluster.at(task.origin))
+    number = _share(cluster, task, taken, now)
     if not number and task.leases.held_by(host):
         number = 1
     if number:
         task.connections[host] = number
     return number
+
+
+def _share(cluster: ClusterState, task: TaskState, taken: int, now: float) -> int:
+    """The connections of one host of the task, where others hold `taken`; 0: none is left."""
+    s = cluster.settings.origin
+    most = max(s.connections, s.small_connections) if task.task.directory else s.connections
+    claimants = sum(t.claimants for t in cluster.at(task.origin))
+    return cluster.budget(task).share(claimants, most, taken, now)
 
 
 def throttled(cluster: ClusterState, message: m.Throttled, now: float) -> list[Action]:
@@ -106,15 +108,15 @@ def throttled(cluster: ClusterState, message: m.Throttled, now: float) -> list[A
 
 def patience(cluster: ClusterState, key: str, seconds: float, now: float) -> list[Action]:
     """Nobody asks this origin for a while."""
+    cluster.budget_of(key).complained(seconds, now)
     actions: list[Action] = []
-    for task in cluster.tasks.values():
-        if task.origin != key:
-            continue
-        cluster.budget(task).complained(seconds, now)
+    for task in cluster.at(key):
         task.leases.postpone(now + seconds)
+        # Not less what others hold: they are told as well.
+        number = _share(cluster, task, 0, now)
+        news = m.News(task.task.id, not_before=seconds, connections=number)
         for host in task.participants:
             if cluster.alive(host):
-                number = connections(cluster, task, host, now, others=False)
-                news = m.News(task.task.id, not_before=seconds, connections=number)
+                task.connections[host] = number
                 actions.append(Send(host, news))
     return actions

@@ -371,6 +371,30 @@ def test_two_folders_of_one_origin_share_its_connections() -> None:
         assert reply.connections == 4
 
 
+def test_content_that_has_changed_takes_no_share_of_its_origin_any_more() -> None:
+    cluster = in_a_folder(4, max_connections=32)
+    assert {d.connections for d in cluster.sent(m.Deliver)} == {8}
+    changed = m.OriginFailed("h0", FOLDER.id, "source-changed", "has changed", (0,), final=True)
+    cluster.do(cluster.core.origin_failed(changed, cluster.now))
+    other = msgspec.structs.replace(FOLDER, id="other")
+    cluster.do(cluster.core.resolved("s.0", m.Resolved(task=other, manifest=b"m"), cluster.now))
+    for number in range(4):
+        reply, _ = cluster.core.report(m.Report(f"h{number}", "other", claim=2), cluster.now)
+        assert reply.connections == 8
+
+
+def test_a_complaint_counts_once_however_many_tasks_its_origin_has() -> None:
+    cluster = in_a_folder(2, max_connections=64)
+    for number in range(3):
+        other = msgspec.structs.replace(FOLDER, id=f"other{number}")
+        cluster.submit([0, 1], f"b{number}.0")
+        answer = m.Resolved(task=other, manifest=b"m")
+        cluster.do(cluster.core.resolved(f"b{number}.0", answer, cluster.now))
+    (key,) = cluster.core.budgets
+    cluster.do(cluster.core.patience(key, 0.0, cluster.now))
+    assert cluster.core.budgets[key].allowed(cluster.now) == 32
+
+
 def test_leases_cost_what_they_ask_of_the_origin() -> None:
     cluster = in_a_folder(4, max_requests=20.0)
     leased = [p for d in cluster.sent(m.Deliver) for p in d.lease]
