@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling.tally import Tally
 
-AHEAD = 8
-"""Pieces told, and not yet seen at a neighbour: enough to keep the link busy until the news is back."""
+AHEAD = 32
+"""Pieces told, and not yet seen at a neighbour: enough to keep the link busy until the news is back. That
+takes some piece-times, since neighbours receive from everybody else as well."""
 AGAIN = 2
 """The same for pieces that are given out once more because the origin is slower than this link."""
 PATIENCE = 2.0
