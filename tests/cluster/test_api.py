@@ -390,7 +390,9 @@ def test_an_interrupted_command_cancels_and_says_so(
     origin.start("limit_rate 500k;")
     make(origin, "interrupted", 60 * MIB)
     command = subprocess.Popen(
-        [sys.executable, "-m", "dragonfly_ray.cli", "distribute", f"{origin.url}/interrupted",
+        # In the background of a script the signal is ignored, and that would be inherited.
+        ["env", "--default-signal=INT", sys.executable, "-m", "dragonfly_ray.cli", "distribute",
+         f"{origin.url}/interrupted",
          "-d", f"{tmp_path}/o/{{node}}"],
         env={**os.environ, "RAY_ADDRESS": cluster.ray.address}, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
