@@ -62,13 +62,19 @@ class Journal:
             os.ftruncate(self._fd, at)
 
     def append(self, *records: Record) -> None:
-        """One write. Raises `OSError`."""
+        """One write; all of them or, where the disk is full, none. Raises `OSError`."""
         data = bytearray()
         for record in records:
             body = _RECORD.pack(record.kind, record.piece, record.data.ljust(DIGEST_SIZE, b"\0"))
             data += body + _CHECK.pack(zlib.crc32(body))
-        if os.write(self._fd, data) != len(data):
-            raise OSError("the journal was not written whole")
+        written = os.write(self._fd, data)
+        try:
+            while written < len(data):  # the disk is all but full: the rest says why, or goes in
+                written += os.write(self._fd, data[written:])
+        except OSError:
+            # A torn record here would hide all that is appended after it.
+            os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
+            raise
 
     def sync(self) -> None:
         os.fdatasync(self._fd)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -105,6 +107,24 @@ def test_a_journal_of_another_manifest_starts_empty(tmp_path: Path) -> None:
     journal.append(Record(HAVE, 1, digest(b"x")))
     journal.close()
     assert Journal(tmp_path / "j", digest(b"b")).records == []
+
+
+def test_a_disk_that_fills_up_within_a_record_leaves_no_torn_one(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    records = [Record(HAVE, i, bytes([i]) * 32) for i in range(6)]
+    journal = Journal(path, b"m" * 32)
+    journal.append(*records[:2])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + RECORD_SIZE + 7, hard))
+    try:
+        with pytest.raises(OSError) as caught:
+            journal.append(*records[2:4])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.errno == errno.EFBIG, "the cause, as the system says it"
+    journal.append(*records[4:])
+    journal.close()
+    assert Journal(path, b"m" * 32).records == [*records[:2], *records[4:]]
 
 
 def test_a_flipped_bit_ends_the_journal_there(tmp_path: Path) -> None:
