@@ -22,6 +22,9 @@ FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
 REFRESH = 5.0
 """Seconds without anything to ask for, after which a neighbour is asked again what it has."""
+IN_FLIGHT = 0.3
+"""Seconds of what a parent gives: no more is asked of it at once, or the newest pieces wait behind the others."""
+SMOOTHING = 0.3
 SHARE = 256
 """A request asks for at most this share of the content, so that no piece waits long behind others."""
 
@@ -49,6 +52,8 @@ class Parent:
         """The pieces that this neighbour knows to be here."""
         self._due = 0
         """Pieces asked for on this connection whose answer is still to come."""
+        self._pace = 0.0
+        """Seconds that it takes for a piece, smoothed; 0: unknown."""
         leaf = run.store.table.leaf if run.store else 1
         longest = min(run.settings.transport.request_bytes, run.task.size // SHARE)
         self._most = max(1, longest // leaf)
@@ -84,6 +89,15 @@ class Parent:
     def untold(self, pieces: int) -> None:
         """What was told of these does not hold any more. Under the run's lock."""
         self._told &= ~pieces
+
+    def cancel(self, index: int) -> None:
+        """The piece came from elsewhere."""
+        connection = self._connection
+        if connection is not None:
+            try:
+                connection.cancel(index, 1)
+            except DragonflyError:
+                connection.close()
 
     # --- its own thread ---------------------------------------------------------------------
 
@@ -137,15 +151,22 @@ class Parent:
             self._due = self._told = 0
         run.introduced(self.id)
         with Lender(run.context.pool) as lender:
+            since = 0.0
             while True:
+                waited = not self._due
                 if not self._ask(connection):
                     if self._over():
                         self.tell(run.holdings())
                         return
                     continue
+                if waited:
+                    since = time.monotonic()
                 answer = connection.receive(lender.take, self._progress)
                 if isinstance(answer, Data):
                     self._due -= 1
+                    now = time.monotonic()
+                    self._paced(now - since)
+                    since = now
                     self._took(connection, answer)
                     lender.give(answer.index)
                 elif isinstance(answer, Missing):
@@ -154,10 +175,22 @@ class Parent:
                         run.picker.refused(self.id, answer.index)
                 elif isinstance(answer, Busy):
                     self._due -= answer.count
+                    pieces = range(answer.first, answer.first + answer.count)
                     with run.lock:
-                        for index in range(answer.first, answer.first + answer.count):
+                        for index in pieces:
                             run.picker.unasked(self.id, index)
-                    run.stopping.wait(FIRST_PAUSE)
+                        wanted = any(not run.picker.have >> index & 1 for index in pieces)
+                    if wanted:  # and not cancelled
+                        run.stopping.wait(FIRST_PAUSE)
+
+    def _paced(self, seconds: float) -> None:
+        """A piece took so long."""
+        self._pace += (SMOOTHING if self._pace else 1.0) * (seconds - self._pace)
+
+    def _window(self) -> int:
+        """Pieces that may be due at once."""
+        most = self._pipeline * self._most
+        return most if self._pace * most <= IN_FLIGHT else max(1, int(IN_FLIGHT / self._pace))
 
     def _progress(self, count: int) -> None:
         self._run.context.received("peers", count)
@@ -169,9 +202,11 @@ class Parent:
             with self._ready:
                 if self._over():
                     return False
-                if self._due > (self._pipeline - 1) * self._most:
+                room = self._window() - self._due
+                # A whole run at a time, where a window holds several.
+                if self._due and room < min(self._most, self._window()):
                     return True
-                picked = run.picker.pick(self.id, self._most, time.monotonic())
+                picked = run.picker.pick(self.id, min(self._most, room), time.monotonic())
                 if not picked:
                     if self._due:
                         return True
@@ -180,7 +215,7 @@ class Parent:
                     elif not self._ready.wait(REFRESH):
                         raise _Quiet
                     return False
-            rest = [p for p in picked if not run.from_cache(p)]
+            rest = [p for p in picked if not run.from_cache(self.id, p)]
             for first, count in _runs(rest):
                 self._due += count
                 connection.request(first, count)

@@ -402,8 +402,8 @@ class TaskRun:
         self._keep(index, view, found, parent=host)
         return True
 
-    def from_cache(self, index: int) -> bool:
-        """The same bytes, if any task of this node has them."""
+    def from_cache(self, host: str, index: int) -> bool:
+        """The same bytes as the parent `host` would send, if any task of this node has them."""
         wanted = self.words.likely(index)
         found = self.context.store.find(wanted) if wanted else None
         if found is None or self.store is None or found[0] is self.store:
@@ -417,7 +417,7 @@ class TaskRun:
         with self.lock:
             self.bytes_cache += self.store.table[index].length
         self.context.received("cache", self.store.table[index].length)
-        self._arrived(index, wanted or b"")
+        self._arrived(index, wanted or b"", host)
         return True
 
     def _keep(self, index: int, view: memoryview, found: bytes, *, parent: str = "") -> None:
@@ -436,18 +436,21 @@ class TaskRun:
                 self.bytes_peers += len(view)
                 self.provenance[index] = parent
                 self.fed[parent] = self.fed.get(parent, 0) + len(view)
-        self._arrived(index, found)
+        self._arrived(index, found, parent)
 
-    def _arrived(self, index: int, found: bytes) -> None:
+    def _arrived(self, index: int, found: bytes, asked: str) -> None:
+        """`asked`: the parent that was asked for it, and need not be told that it is here."""
         self.context.telemetry.count("dragonfly_pieces")
         with self.lock:
-            self.picker.got(index)
+            unwanted = [p for h in self.picker.got(index, asked) if (p := self.parents.get(h))]
             self.reporter.news.got.append(index)
             self._gossip.append((index, found))
             done = self.picker.done
             if done or self._readers:
                 self.changed.notify_all()
         self._gossip_ready.set()
+        for each in unwanted:
+            each.cancel(index)
         if done:
             self.reporter.kick()
             for parent in list(self.parents.values()):

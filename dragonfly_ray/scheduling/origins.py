@@ -53,6 +53,8 @@ def grant(
         return []
     if not connections(cluster, task, host, now):
         return []
+    if claimants > 1:
+        most = min(most, task.room(host, now))
     left = leases.left
     has = task.holders.get(host, 0) if host in task.banned else 0
     requests = cluster.budget(task).requests
@@ -66,6 +68,7 @@ def grant(
         afford=lambda wanted, whole: requests.take([task.cost(p) for p in wanted], now, whole=whole),
     )
     if pieces:
+        task.passing.given(host, pieces, now)
         cluster.decisions.lease(
             task.task.id,
             host,

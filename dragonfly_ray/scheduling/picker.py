@@ -21,7 +21,7 @@ and no near one. A zone whose hosts all wait until they starve is late with ever
 whose hosts import at will does it many times."""
 BACKLOG = 4
 """So many pieces to be imported are usual; for each so many more, twice as many are this peer's duty."""
-ENDGAME_AFTER = 0.3
+ENDGAME_AFTER = 0.1
 """Seconds that a request may take before, near the end, somebody else is asked as well."""
 
 
@@ -180,15 +180,19 @@ class Picker:
         if holder:
             self._unask(holder, piece)
 
-    def got(self, piece: int) -> None:
-        """Verified and stored, wherever it came from."""
+    def got(self, piece: int, source: str = "") -> list[str]:
+        """Verified and stored; `source`: the holder that it came from, if any. Returns those still asked."""
         bit = 1 << piece
         self._have |= bit
-        for holder in self._asked.pop(piece, ()):
+        asked = self._asked.pop(piece, ())
+        for holder in asked:
             del holder.asked[piece]
         self._own &= ~bit
         if self._open & bit:
             self._open ^= bit
+        if len(asked) < 2 and source:
+            return []
+        return [host for host, holder in self._holders.items() if holder in asked and host != source]
 
     def lost(self, piece: int) -> None:
         """What was here turned out bad."""

@@ -14,6 +14,7 @@ from dragonfly_ray.scheduling.decisions import arm_of
 from dragonfly_ray.scheduling.flows import Flows
 from dragonfly_ray.scheduling.graph import Graph
 from dragonfly_ray.scheduling.leases import LeaseTable
+from dragonfly_ray.scheduling.passing import Passing
 from dragonfly_ray.scheduling.places import Places
 from dragonfly_ray.scheduling.spec import SpecState
 
@@ -84,6 +85,7 @@ class TaskState:
     """Holders that are not in the graph yet."""
     shunned: set[str] = field(default_factory=set)
     """Those of the banned that did wrong elsewhere: until this task comes to rest."""
+    passing: Passing = field(default_factory=Passing)
     flows: Flows = field(default_factory=Flows)
     drawn: dict[str, int] = field(default_factory=dict)
     """host -> the number of the decision that drew its neighbours."""
@@ -139,6 +141,11 @@ class TaskState:
 
     # --- who has what -----------------------------------------------------------------------
 
+    def room(self, host: str, now: float) -> int:
+        """How many pieces more `host` may be given to read from the origin, for the others' sake."""
+        read = self._somewhere.bit_count()
+        return self.passing.room(host, self.task.pieces - read, read, now)
+
     def somewhere(self) -> int:
         """The pieces that some holder has which is not banned."""
         return self._somewhere
@@ -160,6 +167,7 @@ class TaskState:
         lost = self._unhold(host, pieces)
         if pieces is None:
             self.leases.drop(host)
+            self.passing.left(host)
         self.leases.lost(lost & ~self.somewhere())
 
     def discard(self, pieces: int) -> list[str]:
@@ -184,12 +192,15 @@ class TaskState:
 
     def _count(self, pieces: int, step: int) -> None:
         copies = self._copies
+        several = none = 0
         for piece in bitset.members(pieces):
             copies[piece] += step
-            if not copies[piece]:
-                self._somewhere &= ~(1 << piece)
-        if step > 0:
-            self._somewhere |= pieces
+            if copies[piece] > 1:
+                several |= 1 << piece
+            elif not copies[piece]:
+                none |= 1 << piece
+        self.passing.spread = self.passing.spread & ~pieces | several
+        self._somewhere = (self._somewhere | pieces) & ~none
 
     # --- digests ----------------------------------------------------------------------------
 

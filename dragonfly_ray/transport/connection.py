@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 from collections import Counter
@@ -19,6 +20,9 @@ __all__ = ["Busy", "Data", "Missing", "ParentConnection", "Pong"]
 
 CHUNK = 1024 * 1024
 """The most that one read from the socket takes."""
+GATHERED = 128 * 1024
+"""So many bytes of a piece are gathered in the kernel before anybody is woken."""
+CHUNKY = 16 * 1024
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 2), (socket.TCP_KEEPCNT, 3))
 
 
@@ -46,6 +50,7 @@ class ParentConnection:
         self._settings = settings
         self._sending = threading.Lock()
         self._closed = False
+        self._low = 1
         self._asked: Counter[int] = Counter()
         """Pieces asked for and not answered: nothing else is accepted."""
         self._asking = threading.Lock()
@@ -195,7 +200,8 @@ class ParentConnection:
         at, end = 0, len(view)
         try:
             while at < end:
-                count = self._sock.recv_into(view[at : at + CHUNK])
+                self._wake_at(min(end - at, GATHERED) if end > CHUNKY else 1)
+                count = self._receive(view[at : at + CHUNK])
                 if not count:
                     raise TransportError(f"{self._name}: closed by the parent")
                 at += count
@@ -208,6 +214,22 @@ class ParentConnection:
             raise
         except OSError as error:
             raise TransportError(f"{self._name}: {error.strerror or 'closed'}") from None
+
+    def _wake_at(self, count: int) -> None:
+        """So many bytes are worth waking up for: with every packet, a receiver costs several times as much."""
+        if count != self._low:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+            self._low = count
+
+    def _receive(self, view: memoryview) -> int:
+        try:
+            return self._sock.recv_into(view)
+        except TimeoutError:
+            # Too few to wake up for is not nothing. (With a time-out, Python's sockets do not block.)
+            try:
+                return os.readv(self._sock.fileno(), [view])
+            except BlockingIOError:
+                raise TimeoutError from None
 
     def close(self) -> None:
         """From any thread; whoever is receiving gets a `TransportError`."""

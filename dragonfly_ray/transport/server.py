@@ -314,10 +314,11 @@ class UploadServer:
         self._schedule(child)
 
     def _cancel(self, child: _Child, frame: p.Cancel) -> None:
+        """What is not under way yet is not sent; every request has one answer all the same."""
         unwanted = range(frame.first, frame.first + frame.count)
         with child.lock:
-            kept = [j for j in child.jobs if not (isinstance(j, int) and j in unwanted)]
-            child.jobs = deque(kept)
+            jobs = [p.encode(p.Busy(j, 1)) if isinstance(j, int) and j in unwanted else j for j in child.jobs]
+            child.jobs = deque(jobs)
 
     def _queue(self, child: _Child, job: bytes | p.ManifestRequest) -> None:
         with child.lock:
