@@ -74,7 +74,7 @@ class OriginSettings(_Section):
     """Who may fetch from the origin."""
     connections: int = Field(2, ge=1)
     """Per peer."""
-    small_connections: int = Field(16, ge=1)
+    small_connections: int = Field(48, ge=1)
     """Per peer, for files smaller than a piece."""
     max_connections: int = Field(256, ge=1)
     """Of the whole cluster, to one origin; schedulers that share the work have equal parts."""

@@ -6,10 +6,10 @@ that ranges mean what they say. A server that ignores ranges is read in one stre
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import re
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +39,8 @@ from dragonfly_ray.sources.many import BUSY, ManyFiles, Wanted
 from dragonfly_ray.sources.pace import Pace, Slots
 from dragonfly_ray.urls import basename, redacted
 
+PARTS = 2
+"""Pieces of small files that are fetched at once: while one is being stored, the connections of others are busy."""
 FIRST_PAUSE = 0.1
 """Seconds before the second try; doubles with each."""
 MOST_REDIRECTS = 10
@@ -84,10 +86,9 @@ class HttpAdapter(Adapter):
             remove_headers_on_redirect=mine,
         )
         self._settings = settings
-        self._parallel = settings.small_connections
-        self._many: ManyFiles | None = None
-        self._many_lock = threading.Lock()
-        """Held by whoever uses them: all connections for one piece are better than some for each of two."""
+        self._parallel = max(1, settings.small_connections // PARTS)
+        self._many: list[ManyFiles] = []
+        """Those that nobody uses now."""
         self._pace = Pace(settings.max_requests)
         self._pool = urllib3.PoolManager(
             maxsize=settings.small_connections + settings.connections,
@@ -96,20 +97,15 @@ class HttpAdapter(Adapter):
 
     def rest(self) -> None:
         self._pool.clear()
-        if self._many_lock.acquire(blocking=False):  # else they are in use
-            try:
-                self._close_many()
-            finally:
-                self._many_lock.release()
+        self._close_many()
 
     def _close_many(self) -> None:
-        if self._many:
-            self._many.close()
-            self._many = None
+        while self._many:
+            with contextlib.suppress(IndexError):  # somebody uses it again
+                self._many.pop().close()
 
     def close(self) -> None:
-        with self._many_lock:
-            self._close_many()
+        self._close_many()
         # `clear` alone leaves their sockets to the garbage collector, which an error's traceback delays.
         for key in self._pool.pools.keys():  # noqa: SIM118, it cannot be iterated
             pool = self._pool.pools.get(key)
@@ -292,13 +288,17 @@ class HttpAdapter(Adapter):
         self, manifest: Manifest, wanted: Sequence[tuple[int, memoryview]], slots: Slots, progress: Progress
     ) -> list[int]:
         asked = [self._wanted(manifest.entries[number], number, view) for number, view in wanted]
-        with self._many_lock, slots.several(self._parallel) as connections:
-            self._many = self._many or ManyFiles(self._headers, self._settings)
+        with slots.several(self._parallel) as connections:
             try:
-                bad = self._many.fetch(asked, connections, progress)
+                many = self._many.pop()
+            except IndexError:
+                many = ManyFiles(self._headers, self._settings)
+            try:
+                bad = many.fetch(asked, connections, progress)
             except BaseException:
-                self._close_many()
+                many.close()
                 raise
+            self._many.append(many)
         for each in bad:
             if each.status in BUSY:
                 raise self._refused(each.status, each.retry_after)

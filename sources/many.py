@@ -16,6 +16,8 @@ import pycurl
 from dragonfly_ray.config import OriginSettings
 
 BUSY = (429, 503)
+TELLING = (b"e", b"E", b"l", b"L", b"r", b"R")
+"""How the headers begin that are read: ETag, Last-Modified, Retry-After."""
 WAIT = 1.0
 """Seconds after which a quiet round looks whether it is still wanted."""
 
@@ -42,6 +44,8 @@ class Wanted:
         if line.startswith(b"HTTP/"):
             self._headers.clear()
             self._good = line.split()[1:2] == [b"200"]
+        if line[:1] not in TELLING:
+            return
         name, colon, value = line.partition(b":")
         if colon:
             self._headers[name.strip().lower().decode("latin-1")] = value.strip().decode("latin-1")
@@ -104,6 +108,8 @@ class ManyFiles:
                         if done.status in BUSY:
                             bad.extend(todo)
                             todo.clear()
+                if todo and len(active) < connections:
+                    continue  # a request that is not begun wakes nobody up
                 if active:
                     self._multi.select(WAIT)
                     progress(0)

@@ -13,6 +13,8 @@ from dragonfly_ray.sources.base import Adapter, Progress, Take
 from dragonfly_ray.sources.pace import Slots
 
 CHUNK = 256 * 1024
+TOGETHER = 4
+"""Pieces of small files that are fetched at once: at the end of each batch connections have nothing to do."""
 
 
 class Reader:
@@ -39,10 +41,13 @@ class Reader:
         while index < last:
             segments = self._table.segments(index)
             if len(segments) > 1:
-                view = take(index)
-                self._gather(segments, view, progress)
-                yield index, view
-                index += 1
+                stop = index + 1
+                while stop < min(last, index + TOGETHER) and len(self._table.segments(stop)) > 1:
+                    stop += 1
+                views = [take(number) for number in range(index, stop)]
+                self._gather(index, views, progress)
+                yield from zip(range(index, stop), views, strict=True)
+                index = stop
                 continue
             stop = index + 1
             while stop < last and self._continues(segments[0].entry, stop):
@@ -94,15 +99,16 @@ class Reader:
         finally:
             stream.close()
 
-    def _gather(self, segments: list[Segment], view: memoryview, progress: Progress) -> None:
-        """One piece of several small entries: a request each, several at once."""
+    def _gather(self, first: int, views: list[memoryview], progress: Progress) -> None:
+        """Pieces of several small entries, from `first` on: a request each, several at once."""
         places: dict[Segment, memoryview] = {}
-        at = 0
-        for segment in segments:
-            places[segment] = view[at : at + segment.length]
-            at += segment.length
-        whole = {s.entry: s for s in segments if s.length == self._manifest.entries[s.entry].size}
-        rest = [s for s in segments if s.entry not in whole]
+        for index, view in enumerate(views, first):
+            at = 0
+            for segment in self._table.segments(index):
+                places[segment] = view[at : at + segment.length]
+                at += segment.length
+        whole = {s.entry: s for s in places if s.length == self._manifest.entries[s.entry].size}
+        rest = [s for s in places if s.entry not in whole]
         wanted = [(number, places[s]) for number, s in whole.items()]
         rest += [whole[n] for n in self._adapter.many(self._manifest, wanted, self._slots, progress)]
         if rest:

@@ -22,6 +22,7 @@ from dragonfly_ray.errors import (
 )
 from dragonfly_ray.peer.buffers import Lender
 from dragonfly_ray.sources import Reader, open_reader
+from dragonfly_ray.sources.reader import TOGETHER
 
 if TYPE_CHECKING:
     from dragonfly_ray.peer.task import TaskRun
@@ -39,6 +40,8 @@ FINAL = (
 DEFAULT_PATIENCE = 1.0
 """Seconds to leave an origin alone that asks for patience without saying how much."""
 SMOOTHING = 0.3
+MANY = 4
+"""Files in a piece, from which on a few pieces are asked for together."""
 REST = 1.0
 """Seconds without work before connections to the origin are closed: others may want them."""
 
@@ -153,8 +156,10 @@ class OriginWorkers:
         return max(0, ahead + idle - waiting)
 
     def _per_request(self) -> int:
+        task = self._run.task
+        least = TOGETHER if task.entries > MANY * task.pieces else 1
         leaf = max(1, run_leaf(self._run))
-        return max(1, min(64, int(self.rate * self._settings.lease_seconds / leaf)))
+        return max(least, min(64, int(self.rate * self._settings.lease_seconds / leaf)))
 
     # --- work -------------------------------------------------------------------------------
 

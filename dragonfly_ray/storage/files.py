@@ -14,6 +14,8 @@ from pathlib import Path
 
 FICLONE = 0x40049409
 MOST_OPEN = 512
+SMALL = 16 * 1024
+"""Bytes that are copied faster through this process than by the kernel alone."""
 _UNSUPPORTED = (
     errno.EOPNOTSUPP,
     errno.ENOSYS,
@@ -51,6 +53,9 @@ def copy(source: int, target: int, offset: int, length: int, to: int = 0) -> Non
     """`length` bytes between two files inside the kernel: shared blocks, else a copy."""
     if not length:
         return
+    if length <= SMALL:
+        write_all(target, memoryview(_read(source, offset, length)), to)
+        return
     whole = not offset and not to and os.fstat(source).st_size == length
     if whole:
         try:
@@ -70,6 +75,13 @@ def copy(source: int, target: int, offset: int, length: int, to: int = 0) -> Non
         if not count:
             raise OSError(errno.EIO, "the file is shorter than it should be")
         length, offset, to = length - count, offset + count, to + count
+
+
+def _read(source: int, offset: int, length: int) -> bytes:
+    found = os.pread(source, length, offset)
+    if len(found) < length:
+        raise OSError(errno.EIO, "the file is shorter than it should be")
+    return found
 
 
 def _open(path: Path) -> int:

@@ -27,7 +27,21 @@ PREFIX = ".dragonfly-"
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES)
 _KINDS = {"file": stat.S_IFREG, "dir": stat.S_IFDIR, "symlink": stat.S_IFLNK}
 _TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
+USUAL = 0o644
+"""The mode of most files: where the umask lets it through, they are made with it."""
 _COMPARE = 1024 * 1024
+
+
+def _umask() -> int:
+    """Of this process. Asking the kernel the usual way changes it for a moment, for all threads."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    return 0o777
+
+
+_UMASK = _umask()
 
 
 class Stored(NamedTuple):
@@ -92,7 +106,7 @@ class Output:
 
     def _source(self, file: Path) -> int:
         """An open descriptor of a stored file, until the next is asked for."""
-        if self._opened and self._opened[0] == file:
+        if self._opened and (self._opened[0] is file or self._opened[0] == file):
             return self._opened[1]
         self._let_go()
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
@@ -255,11 +269,14 @@ class Output:
                 if error.errno not in _NO_LINK:
                     raise
         mode = 0o644 if entry.mode is None else entry.mode & 0o777 | stat.S_IWUSR
-        target = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
+        plain = mode == USUAL and not _UMASK & USUAL
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        target = os.open(draft, flags, mode if plain else 0o600, dir_fd=folder)
         try:
             if entry.size:
                 files.copy(self._source(stored.file), target, stored.offset, entry.size)
-            os.fchmod(target, mode)
+            if not plain:
+                os.fchmod(target, mode)
             if entry.mtime_ns is not None:
                 os.utime(target, ns=(entry.mtime_ns, entry.mtime_ns))
             if self._durable:

@@ -54,6 +54,7 @@ class TaskStore:
         self.manifest = manifest
         self.table = PieceTable.of(manifest)
         self.folder = folder
+        self._pack = folder / PACK_NAME
         self.manifest_file = folder / MANIFEST
         self._store = store
         self._lock = threading.RLock()
@@ -346,7 +347,7 @@ class TaskStore:
     def _stored(self, number: int) -> Stored:
         packed = self._pack_at.get(number)
         if packed is not None:
-            return Stored(self._path(PACK), packed, whole=False)
+            return Stored(self._pack, packed, whole=False)
         return Stored(self._path(number), 0, whole=True)
 
     # --- files ------------------------------------------------------------------------------

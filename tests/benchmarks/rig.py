@@ -28,6 +28,7 @@ from tests.testbed.network import Link
 MIB = 1 << 20
 START_TIMEOUT = 180.0
 BLOCK = 64 * MIB
+FORGOTTEN = 40.0
 SLOW = "slow"
 """Below this path nginx waits 20 ms before each answer, as object stores do."""
 _WAITING = f"location ~ ^/{SLOW}(/.*)$ {{ echo_sleep 0.02; echo_exec $1; }}"
@@ -149,6 +150,7 @@ class Rig:
             modules=[_ECHO] if _ECHO.exists() else [],
         )
         self._number = 0
+        self._deleted = float("-inf")
         self._changes: dict[str, Any] = {}
         self._rates: dict[str, int | None] = {}
 
@@ -247,6 +249,7 @@ class Rig:
         finally:
             if files:
                 shutil.rmtree(path)
+                self._deleted = time.monotonic()
             else:
                 path.unlink()
             shutil.rmtree(self.outputs(content), ignore_errors=True)
@@ -275,6 +278,14 @@ class Rig:
         for name in names:
             shutil.rmtree(self.outputs(content) / name, ignore_errors=True)
         os.sync()
+
+    def calm(self) -> None:
+        """Waits until no folder of many files was deleted lately.
+
+        ext4 passes over inodes that were freed within 35 s, one by one: making files is several times as dear.
+        """
+        os.sync()
+        time.sleep(max(0.0, FORGOTTEN - (time.monotonic() - self._deleted)))
 
     # --- ours -------------------------------------------------------------------------------
 

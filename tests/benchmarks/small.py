@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -15,6 +16,8 @@ CONNECTIONS = 16
 CALLS = 20
 """Of case K in one round."""
 KIB = 1024
+KEPT = 2048 * MIB
+"""Content of so many bytes in all stays until the last round."""
 
 
 def curl_list(
@@ -36,14 +39,19 @@ def _folder(
     faster = report.measure(f"{what}: curl --parallel on every host ÷ time", target, at_least=True)
     requests = report.measure(f"{what}: requests ÷ files", ONCE, unit="")
     origin = report.measure(f"{what}: N: origin bytes ÷ size", ONCE, unit="MiB")
+    rig.calm()
+    kept = contextlib.ExitStack()
     for number in rounds:
-        with rig.content(size, files=files) as content:
+        with contextlib.ExitStack() as stack:
+            # What is deleted while others measure makes each new file dear: see `Rig.calm`.
+            few = rounds.count * files * size < KEPT
+            content = (kept if few else stack).enter_context(rig.content(size, files=files))
 
-            def theirs(content: Content = content) -> None:
+            def theirs(content: Content = content, few: bool = few) -> None:
                 commands = [(host.link, curl_list(rig, content, host, base)) for host in rig.hosts]
                 rig.settle(content)
                 faster.floors.append(floors.at_once(commands).seconds)
-                rig.settle(content, "curl")
+                rig.settle(content, *([] if few else ["curl"]))
 
             def ours(content: Content = content) -> None:
                 rig.settle(content)
@@ -63,6 +71,7 @@ def _folder(
         say(f"  J {what}, round {number + 1}/{rounds.count}: curl {faster.floors[-1]:.2f} s, ours "
             f"{faster.ours[-1]:.2f} s: {faster.ratios[-1]:.2f} times as fast, requests ÷ files "
             f"{requests.ratios[-1]:.4f}")  # fmt: skip
+    kept.close()
 
 
 def j(rig: Rig, report: Report, rounds: Rounds) -> None:
