@@ -137,8 +137,13 @@ class OpenFiles:
             self.forget(path)
 
     def _shrink(self) -> None:
-        for path in list(self._files):
+        """Closes the oldest that nobody uses, but not the one that was opened just now."""
+        for _ in range(len(self._files) - 1):
             if len(self._files) <= self._most:
                 return
-            if not self._files[path].users and path is not next(reversed(self._files)):
-                os.close(self._files.pop(path).fd)
+            path, oldest = next(iter(self._files.items()))
+            if oldest.users:
+                self._files.move_to_end(path)
+            else:
+                del self._files[path]
+                os.close(oldest.fd)
