@@ -83,9 +83,11 @@ class Passing:
     def room(self, host: str, unread: int, read: int, now: float) -> int:
         """How many pieces more `host` may be given, while `unread` are still to come and `read` are there."""
         reader = self._readers.get(host)
-        if reader is None or now - self._by_another(host) > OTHERS:
+        if reader is None:
             return unread
         reader.look(self.spread, now)
+        if now - self._by_another(host) > OTHERS:
+            return unread
         delay = reader.delay(now)
         if reader.takes and delay <= ALIKE * max(LEAST, self._usual(now)):
             return FIRST + reader.passed // 2 - len(reader.waiting)

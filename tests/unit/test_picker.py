@@ -54,6 +54,16 @@ def test_near_the_end_a_slow_piece_is_asked_of_somebody_else_too() -> None:
     assert len(picker.pick("b", 4, ENDGAME_AFTER)) == 1
 
 
+def test_whoever_else_was_asked_for_what_has_come_is_named() -> None:
+    picker = Picker(2, seed=1)
+    picker.joined("slow", 0b11)
+    assert ask_all(picker, "slow") == [0, 1]
+    picker.joined("quick", 0b01)
+    assert list(picker.pick("quick", 1, 10.0)) == [0]
+    assert picker.got(0, "quick") == ["slow"]
+    assert picker.got(1, "slow") == []
+
+
 def test_a_holder_that_leaves_frees_what_it_was_asked_for() -> None:
     picker = Picker(4, seed=1)
     picker.joined("a", 0b1111)

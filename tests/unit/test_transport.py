@@ -337,6 +337,47 @@ def test_a_child_that_asks_for_too_much_is_told_so(bench: Bench) -> None:
         assert pieces >= MAX_QUEUE - 60
 
 
+def test_what_is_cancelled_is_not_sent_and_is_answered_all_the_same(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, TransportSettings(upload_rate=4 * PIECE))
+    with contextlib.closing(bench.connect()) as connection:
+        connection.request(4, 20)
+        connection.cancel(12, 12)
+        answers = [connection.receive(take) for _ in range(20)]
+        assert sorted(a.index for a in answers if isinstance(a, Data)) == list(range(4, 12))
+        assert sorted(a.first for a in answers if isinstance(a, Busy)) == list(range(12, 24))
+        fetch(connection, bench.task, range(24, 26))
+    bench.close()
+
+
+def test_a_parent_that_trickles_does_not_stall() -> None:
+    """Less than what is worth waking up for, again and again, each in good time."""
+    settings = TransportSettings(stall_timeout=0.4)
+    content = bytes(range(256)) * 800
+    sent = threading.Event()
+
+    def parent(listener: socket.socket) -> None:
+        sock, _ = listener.accept()
+        with sock:
+            sock.recv(4096)
+            header = p.DataHeader(0, len(content), digest(content))
+            sock.sendall(p.encode(p.Welcome(b"\x01", ())) + p.encode(header))
+            for start in range(0, len(content), 20_000):
+                sock.sendall(content[start : start + 20_000])
+                sent.wait(0.15)
+            while sock.recv(4096):
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(parent, listener)
+        endpoint = Endpoint("127.0.0.1", listener.getsockname()[1])
+        with contextlib.closing(ParentConnection.open([endpoint], "t", "h", b"g", settings)) as connection:
+            connection.request(0, 1)
+            answer = connection.receive(take)
+            assert isinstance(answer, Data)
+            assert bytes(answer.view) == content
+        slow.result(10)
+
+
 def test_a_parent_that_dies_is_noticed_at_once(bench: Bench) -> None:
     connection = bench.connect()
     connection.request(4, 60)
