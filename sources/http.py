@@ -12,7 +12,7 @@ import re
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -216,11 +216,28 @@ class HttpAdapter(Adapter):
 
     def look(self, paths: Sequence[str]) -> list[Seen]:
         """Without their bytes. The first refusal ends it: nothing more is asked."""
-        pool = ThreadPoolExecutor(self._parallel, thread_name_prefix="look")
+        refused = threading.Event()
+
+        def one(path: str) -> Seen:
+            if refused.is_set():
+                raise SourceError(f"{self._name}{path}: not looked at, another was refused")
+            try:
+                return self._look(path)
+            except BaseException:
+                refused.set()
+                raise
+
+        pool = ThreadPoolExecutor(self._settings.small_connections, thread_name_prefix="look")
+        looks = [pool.submit(one, path) for path in paths]
         try:
-            return list(pool.map(self._look, paths))
+            wait(looks, return_when=FIRST_EXCEPTION)
         finally:
             pool.shutdown(cancel_futures=True)
+        failed = [e for look in looks if not look.cancelled() and (e := look.exception())]
+        # The refusal itself, not what was left out for its sake.
+        for error in sorted(failed, key=lambda e: type(e) is SourceError):
+            raise error
+        return [look.result() for look in looks]
 
     def _look(self, path: str) -> Seen:
         self._pace.wait()

@@ -12,7 +12,8 @@ from dragonfly_ray.model import Manifest, PieceTable, Segment
 from dragonfly_ray.sources.base import Adapter, Progress, Take
 from dragonfly_ray.sources.pace import Slots
 
-CHUNK = 256 * 1024
+CHUNK = 64 * 1024
+"""So many bytes at a time: a slow stream is seen to move long before a piece is full."""
 TOGETHER = 4
 """Pieces of small files that are fetched at once: at the end of each batch connections have nothing to do."""
 

@@ -10,7 +10,7 @@ import itertools
 from dataclasses import dataclass, field
 
 FIRST = 4
-"""So many pieces at a time, while a host is not known to be quick; then as many more as it has passed on."""
+"""So many pieces at a time for a slow host; for a quick one as many more as it has passed on."""
 ALIKE = 1.5
 """Who takes so many times as long as the quick ones, or less, is as good as they are."""
 LEAST = 0.1
@@ -88,9 +88,12 @@ class Passing:
         reader.look(self.spread, now)
         if now - self._by_another(host) > OTHERS:
             return unread
+        usual = self._usual(now)
         delay = reader.delay(now)
-        if reader.takes and delay <= ALIKE * max(LEAST, self._usual(now)):
-            return FIRST + reader.passed // 2 - len(reader.waiting)
+        if not usual or (delay <= ALIKE * max(LEAST, usual) and not reader.takes):
+            return unread  # nothing is known that speaks against it
+        if delay <= ALIKE * max(LEAST, usual):
+            return FIRST + reader.passed - len(reader.waiting)
         left = (now - self._since) * unread / max(1, read)
         if reader.takes and delay > left / HURRY:
             return 0

@@ -46,11 +46,17 @@ def test_a_slow_host_reads_nothing_towards_the_end() -> None:
     assert passing.room("quick", 100, 900, 10.1) > 0
 
 
-def test_a_host_that_has_not_passed_on_anything_yet_begins_with_a_few() -> None:
+def test_before_anything_is_known_nobody_is_held_back() -> None:
     passing = Passing()
     passing.given("new", [0, 1], 0.0)
     passing.given("other", [2, 3], 0.0)
-    assert passing.room("new", UNREAD, 0, 0.1) == FIRST - 2
+    assert passing.room("new", UNREAD, 0, 0.1) == UNREAD
+
+
+def test_a_newcomer_that_takes_its_time_has_few_pieces() -> None:
+    passing = two(slow_takes=0.1)
+    passing.given("new", [960], 9.0)
+    assert passing.room("new", UNREAD, READ, 10.1) == FIRST - 1
 
 
 def test_a_piece_that_nobody_fetches_counts_before_it_arrives() -> None:

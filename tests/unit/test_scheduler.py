@@ -346,7 +346,7 @@ def test_all_connections_together_stay_within_the_budget(count: int, most: int) 
         if reply.lease or number in told:
             told[number] = reply.connections
         assert sum(told.values()) <= most
-        assert all(1 <= n <= 16 for n in told.values())
+        assert all(1 <= n <= OriginSettings().small_connections for n in told.values())
     assert len(told) == min(count, most)
 
 
