@@ -10,6 +10,7 @@ import contextlib
 import email.utils
 import re
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
