@@ -67,7 +67,7 @@ class Nginx:
     ) -> None:
         self.root, self._state = root, state
         self._address = address
-        self.port = port or _free_port()
+        self.port = port or free_port()
         self._extra = extra
         self._modules = list(modules)
         self._start = start
@@ -140,7 +140,7 @@ class Nginx:
         self.stop()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,0 +1,132 @@
+"""How the database is opened, migrated and used: one transaction a session, on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.orm import Session, sessionmaker
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+BUSY_TIMEOUT_MS = 10_000
+POOL = 20
+MIGRATION_LOCK = "migrations"
+
+
+class Database:
+    """Safe from any thread. `url`: SQLAlchemy's."""
+
+    def __init__(self, url: str) -> None:
+        self.url = make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        if self.is_sqlite and self.url.database:
+            Path(self.url.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.engine = self._engine()
+        self._sessions = sessionmaker(self.engine, expire_on_commit=False)
+
+    def __repr__(self) -> str:
+        return f"Database({self.url.render_as_string(hide_password=True)})"
+
+    def _engine(self) -> Engine:
+        if self.is_sqlite:
+            engine = create_engine(self.url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+            event.listen(engine, "connect", _prepare_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+            return engine
+        # A connection that the server has closed meanwhile is replaced before it is used.
+        return create_engine(self.url, pool_pre_ping=True, pool_size=POOL, max_overflow=POOL)
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Session]:
+        """A transaction: committed at the end, rolled back if something is raised."""
+        with self._sessions.begin() as session:
+            if self.is_sqlite:
+                session.connection(execution_options={"sqlite_write": True})
+            yield session
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Session]:
+        """A transaction for looking only."""
+        with self._sessions() as session:
+            yield session
+
+    def migrate(self) -> None:
+        """Brings the schema up to date; of several processes that try, one does."""
+        with self.engine.connect() as connection, self._alone(connection):
+            self._upgrade(connection)
+
+    @contextlib.contextmanager
+    def _alone(self, connection: Connection) -> Iterator[None]:
+        if self.is_sqlite:
+            with open(f"{self.url.database}.lock", "wb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                # Stays with the file. Two that ask for it at once do not wait: one fails.
+                raw = connection.connection.dbapi_connection
+                assert raw is not None
+                raw.execute("PRAGMA journal_mode=WAL")
+                yield
+            return
+        key = {"key": lock_key(MIGRATION_LOCK)}
+        connection.execute(text("select pg_advisory_lock(:key)"), key)
+        connection.commit()
+        try:
+            yield
+        finally:
+            connection.rollback()
+            connection.execute(text("select pg_advisory_unlock(:key)"), key)
+            connection.commit()
+
+    def _upgrade(self, connection: Connection) -> None:
+        connection = connection.execution_options(sqlite_write=True)
+        config = migrations()
+        config.attributes["connection"] = connection
+        with connection.begin():
+            command.upgrade(config, "head")
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def migrations() -> Config:
+    """Alembic's configuration, without a file of its own."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    return config
+
+
+def lock_key(name: str) -> int:
+    """The number of a PostgreSQL advisory lock."""
+    return 0x0DF00000_00000000 | zlib.crc32(name.encode())
+
+
+def serialise(session: Session, name: str) -> None:
+    """Until this transaction ends, no other that asks for the same name goes on. SQLite has one writer anyway."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text("select pg_advisory_xact_lock(:key)"), {"key": lock_key(name)})
+
+
+def _prepare_sqlite(connection: Any, record: Any) -> None:
+    # The driver's own transactions begin too late for what follows to be one.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (
+        "synchronous=NORMAL",
+        "foreign_keys=ON",
+        f"busy_timeout={BUSY_TIMEOUT_MS}",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A writer that begins as a reader cannot wait for another writer: it fails at once.
+    writes = connection.get_execution_options().get("sqlite_write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,58 @@
+"""One replica's parts, put together; what the application's routes find behind `app.state.manager`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Protocol
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from dragonfly_ray.serve.accounts import setup
+from dragonfly_ray.serve.cluster import Cluster
+from dragonfly_ray.serve.database import Database
+from dragonfly_ray.serve.settings import ManagerSettings
+
+
+class Service(Protocol):
+    """Work in the background, in threads of its own."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None:
+        """Returns when nothing of it runs any more."""
+
+
+@dataclass(frozen=True)
+class Manager:
+    """`services` are started in this order, and stopped in the reverse one."""
+
+    settings: ManagerSettings
+    database: Database
+    cluster: Cluster
+    services: tuple[Service, ...] = ()
+
+    @classmethod
+    def build(cls, settings: ManagerSettings, cluster: Cluster) -> Manager:
+        """With the database migrated."""
+        database = Database(settings.database)
+        database.migrate()
+        setup.builtin_roles(database)
+        return cls(settings, database, cluster)
+
+    def start(self) -> None:
+        for service in self.services:
+            service.start()
+
+    def stop(self) -> None:
+        for service in reversed(self.services):
+            service.stop()
+        self.database.close()
+
+
+def manager_of(connection: HTTPConnection) -> Manager:
+    found: Manager = connection.app.state.manager
+    return found
+
+
+Here = Annotated[Manager, Depends(manager_of)]

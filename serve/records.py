@@ -1,0 +1,54 @@
+"""Audit and events are written in the transaction of what they tell: both happen, or neither."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy.orm import Session
+from starlette.requests import HTTPConnection
+
+from dragonfly_ray.serve.accounts.principal import Principal
+from dragonfly_ray.serve.database.engine import serialise
+from dragonfly_ray.serve.database.tables import Audit, Event
+
+EVENTS = "events"
+
+
+def emit(
+    session: Session, type: str, resource_type: str, resource_id: str, data: Mapping[str, Any] | None = None
+) -> None:
+    """News for streams and webhooks; in the order of their commits."""
+    # Numbers are given before the commit: without this a reader that has seen 7 would miss a late 6.
+    serialise(session, EVENTS)
+    session.add(Event(type=type, resource_type=resource_type, resource_id=resource_id, data=dict(data or {})))
+
+
+def audit(
+    session: Session,
+    connection: HTTPConnection | None,
+    action: str,
+    resource_type: str = "",
+    resource_id: str = "",
+    *,
+    outcome: str = "ok",
+    **detail: Any,
+) -> None:
+    """`connection`: the request; None: the manager did it by itself. `detail` holds no secret."""
+    principal = getattr(connection.state, "principal", None) if connection else None
+    known = principal if isinstance(principal, Principal) else None
+    session.add(
+        Audit(
+            actor_id=known.user_id if known else "",
+            actor=known.name if known else "" if connection else "system",
+            via=known.via if known else "" if connection else "system",
+            token_id=known.token_id if known else "",
+            address=getattr(connection.state, "address", "") if connection else "",
+            request_id=getattr(connection.state, "request_id", "") if connection else "",
+            action=action,
+            resource_type=resource_type,
+            resource_id=resource_id,
+            outcome=outcome,
+            detail=detail,
+        )
+    )

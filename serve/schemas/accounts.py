@@ -1,0 +1,148 @@
+"""Users, roles, tokens, secrets, sign-in, audit."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import Field, SecretStr, StringConstraints
+
+from dragonfly_ray.serve.accounts.permissions import Permission
+from dragonfly_ray.serve.schemas.base import In, Name, Out, Slug, Text
+
+Password = Annotated[SecretStr, Field(min_length=12, max_length=256)]
+
+
+class SignIn(In):
+    name: Annotated[str, StringConstraints(min_length=1, max_length=128)]
+    password: Annotated[SecretStr, Field(min_length=1, max_length=256)]
+
+
+class Me(Out):
+    """Who is signed in. `csrf`: to be sent as `X-CSRF-Token` with whatever changes something."""
+
+    user_id: str
+    name: str
+    role: str
+    permissions: list[Permission]
+    via: str
+    csrf: str | None = None
+
+
+class PasswordChange(In):
+    old: Annotated[SecretStr, Field(min_length=1, max_length=256)]
+    new: Password
+
+
+class UserCreate(In):
+    name: Name
+    role: Slug
+    password: Password | None = Field(None, description="None: no sign-in by password, tokens only.")
+
+
+class UserChange(In):
+    role: Slug | None = None
+    password: Password | None = None
+    disabled: bool | None = None
+
+
+class User(Out):
+    id: str
+    name: str
+    role: str
+    disabled: bool
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    last_seen_at: datetime | None
+
+
+class RoleIn(In):
+    description: Text = ""
+    permissions: list[Permission]
+
+
+class RoleCreate(RoleIn):
+    name: Slug
+
+
+class Role(Out):
+    name: str
+    description: str
+    permissions: list[Permission]
+    builtin: bool
+    version: int
+    users: int = 0
+    created_at: datetime
+    updated_at: datetime
+
+
+class TokenCreate(In):
+    name: Name
+    permissions: list[Permission] | None = Field(None, description="None: all that its owner has.")
+    expires_in: Annotated[float, Field(gt=0, le=5 * 365 * 86400)] | None = Field(None, description="Seconds.")
+
+
+class Token(Out):
+    id: str
+    name: str
+    prefix: str
+    user_id: str
+    user: str
+    permissions: list[Permission]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+    last_used_from: str
+
+
+class TokenCreated(Token):
+    token: str = Field(description="Shown this once.")
+
+
+class SecretIn(In):
+    """Credentials of a source. Values are encrypted, and given out by no route."""
+
+    description: Text = ""
+    headers: Annotated[
+        dict[Annotated[str, StringConstraints(max_length=256)], SecretStr], Field(max_length=50)
+    ] = {}
+    storage_options: Annotated[
+        dict[Annotated[str, StringConstraints(max_length=256)], Any], Field(max_length=50)
+    ] = {}
+    hosts: Annotated[list[Annotated[str, StringConstraints(max_length=256)]], Field(max_length=100)] = Field(
+        [], description="Hosts or buckets that it may be sent to; none: any that the policy allows."
+    )
+
+
+class SecretCreate(SecretIn):
+    name: Name
+
+
+class Secret(Out):
+    name: str
+    description: str
+    fields: list[str] = Field(description="What is in it: names without values.")
+    hosts: list[str]
+    created_by: str
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    last_used_at: datetime | None
+
+
+class AuditEntry(Out):
+    id: int
+    at: datetime
+    actor_id: str
+    actor: str
+    via: str
+    token_id: str
+    address: str
+    request_id: str
+    action: str
+    resource_type: str
+    resource_id: str
+    outcome: str
+    detail: dict[str, Any]

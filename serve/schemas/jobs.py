@@ -1,0 +1,152 @@
+"""Distributions and preheats."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from dragonfly_ray.serve.schemas.base import By, Failure, In, Name, Out, Provenance
+
+MOST_URLS = 100
+Url = Annotated[str, StringConstraints(min_length=3, max_length=4096)]
+Pattern = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+Labels = dict[
+    Annotated[str, StringConstraints(max_length=256)], Annotated[str, StringConstraints(max_length=256)]
+]
+Nodes = (
+    Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    | Annotated[int, Field(ge=1, le=1_000_000)]
+    | Labels
+    | Annotated[
+        list[
+            Annotated[str, StringConstraints(min_length=1, max_length=256)]
+            | Annotated[int, Field(ge=1, le=1_000_000)]
+            | Labels
+        ],
+        Field(min_length=1, max_length=10_000),
+    ]
+)
+"""`"all"`, `"seeds"`, a count, a share (`"10%"`), a node id, IP or name, labels, or a list of these."""
+Kind = Literal["distribution", "preheat"]
+State = Literal["queued", "running", "succeeded", "partial", "failed", "cancelled"]
+ENDED: frozenset[State] = frozenset({"succeeded", "partial", "failed", "cancelled"})
+
+
+class _Create(In):
+    urls: Annotated[
+        list[Url],
+        Field(
+            min_length=1,
+            max_length=MOST_URLS,
+            description="Any URL that fsspec opens; a directory ends with `/`.",
+        ),
+    ]
+    nodes: Nodes = Field(
+        "all", description='`"all"`, `"seeds"`, a count, `"10%"`, ids, IPs, names, labels, or a list.'
+    )
+    name: Annotated[str, StringConstraints(max_length=256)] = Field("", description="For people.")
+    digest: Annotated[str, StringConstraints(max_length=200)] | None = Field(
+        None, description="`algorithm:hex` of the content; of one URL, and no directory."
+    )
+    include: Annotated[list[Pattern], Field(max_length=100)] = []
+    exclude: Annotated[list[Pattern], Field(max_length=100)] = []
+    secret: Name | None = Field(None, description="The name of the credentials that open the source.")
+    tag: Annotated[str, StringConstraints(max_length=256)] = ""
+    application: Annotated[str, StringConstraints(max_length=256)] = ""
+    filtered_query_params: Annotated[list[Pattern], Field(max_length=100)] = []
+
+    @model_validator(mode="after")
+    def _together(self) -> _Create:
+        if len(set(self.urls)) != len(self.urls):
+            raise ValueError("urls: the same one twice")
+        if self.digest and len(self.urls) > 1:
+            raise ValueError("digest: only for one URL")
+        return self
+
+
+class DistributionCreate(_Create):
+    """Content that shall lie on nodes, at `dest` or in their stores."""
+
+    dest: Annotated[str, StringConstraints(min_length=1, max_length=4096)] | None = Field(
+        None,
+        description="Absolute path on each node, below a root that the manager allows; `{name}`, `{node}`.",
+    )
+    link: bool = Field(
+        True, description="Whether outputs may share their blocks with the store (read-only then)."
+    )
+
+
+class PreheatCreate(_Create):
+    """Content that shall lie in the stores of nodes. `nodes`: `seeds`, `all`, a share, a count, or names."""
+
+
+class Progress(Out):
+    """`rate`: bytes a second over all nodes, now; `eta`: seconds, if it can be told."""
+
+    bytes_done: int = 0
+    bytes_total: int = 0
+    rate: float = 0.0
+    eta: float | None = None
+    nodes_total: int = 0
+    nodes_done: int = 0
+    nodes_failed: int = 0
+
+
+class Job(Out):
+    id: str
+    kind: Kind
+    name: str
+    state: State
+    urls: list[str]
+    nodes: Nodes
+    dest: str | None
+    digest: str | None
+    include: list[str]
+    exclude: list[str]
+    link: bool
+    secret: str | None = Field(description="Its name.")
+    tag: str
+    application: str
+    filtered_query_params: list[str]
+    created_by: By
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    seconds: float | None = Field(description="From its start to its end, or until now.")
+    size: int | None = Field(description="Bytes of content, all URLs together; null until it is known.")
+    progress: Progress
+    bytes: Provenance
+    error: Failure | None = Field(description="Of the whole job; each node's own is in its outcome.")
+    task_ids: list[str] = Field(description="One for each URL; empty text while it is not resolved.")
+    schedule_id: str | None
+    retry_of: str | None
+
+
+class JobNode(Out):
+    """One URL on one node. `seconds`: from the job's start to the last byte there."""
+
+    node_id: str
+    node: str
+    url_index: int
+    url: str
+    state: Literal["waiting", "running", "done", "failed"]
+    path: str | None
+    size: int
+    bytes_done: int
+    rate: float = Field(description="Bytes a second, now.")
+    eta: float | None
+    seconds: float
+    bytes: Provenance
+    merged: bool
+    written_by: str | None
+    error: Failure | None
+
+
+class Retry(In):
+    """Which nodes to try again; none: all that failed."""
+
+    node_ids: Annotated[
+        list[Annotated[str, StringConstraints(max_length=64)]], Field(max_length=100_000)
+    ] = []

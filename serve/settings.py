@@ -1,0 +1,86 @@
+"""Settings of the manager: defaults here, `DRAGONFLY_MANAGER_…` variables over them.
+
+Those of the cluster itself (rates, limits) are not here: they are versioned in the database.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from dragonfly_ray.serve.cluster import UrlPolicy
+
+
+class Retention(BaseModel):
+    """Days after which rows go; 0: never."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    audit: float = Field(365.0, ge=0)
+    events: float = Field(7.0, ge=0)
+    stats: float = Field(90.0, ge=0)
+    jobs: float = Field(0.0, ge=0)
+    deliveries: float = Field(7.0, ge=0)
+
+
+class Limits(BaseModel):
+    """In the notation of the `limits` library."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    requests: str = "1200/minute"
+    """Of one user or token."""
+    anonymous: str = "120/minute"
+    """Of one address."""
+    logins: str = "10/minute"
+    """Attempts for one account, and from one address."""
+    body: int = Field(1024 * 1024, gt=0)
+    """Bytes of one request."""
+    streams: int = Field(200, gt=0)
+    """Open event streams of one replica."""
+
+
+class ManagerSettings(BaseSettings):
+    """What one replica of the manager is started with."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="DRAGONFLY_MANAGER_", env_nested_delimiter="__", extra="ignore", frozen=True
+    )
+
+    state_dir: Path = Field(default_factory=lambda: Path.home() / ".dragonfly" / "manager")
+    """The embedded database and the key that secrets are encrypted with, unless they are elsewhere."""
+    database_url: str = ""
+    """SQLAlchemy's; empty: SQLite in `state_dir`. Several replicas need PostgreSQL (`postgresql://…`)."""
+    secret_key: SecretStr | None = None
+    """32 bytes in URL-safe Base64; else `secret_key_file` is read, and made if it is missing."""
+    secret_key_file: Path | None = None
+    admin_password: SecretStr | None = Field(None, validation_alias="DRAGONFLY_ADMIN_PASSWORD")
+    """Of the first user; without it and without a file one is made up, and shown once."""
+    admin_password_file: Path | None = None
+    session_hours: float = Field(12.0, gt=0)
+    session_idle_hours: float = Field(2.0, gt=0)
+    cookie_secure: bool = False
+    """Sign-in cookies over HTTPS only. Set it where TLS ends in front of the manager."""
+    public_url: str = ""
+    """As people reach it, for links in webhooks and for the check of `Origin`."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses (CIDR) whose `X-Forwarded-For` is believed."""
+    urls: UrlPolicy = UrlPolicy()
+    """Which origins users may name."""
+    webhook_urls: UrlPolicy = UrlPolicy(schemes=("https", "http"))
+    dest_roots: tuple[str, ...] = ()
+    """Folders on the nodes below which a `dest` may lie; none: no `dest` at all."""
+    retention: Retention = Retention()
+    limits: Limits = Limits()
+
+    @property
+    def database(self) -> str:
+        """The URL of the database, with the driver that is used."""
+        if not self.database_url:
+            return f"sqlite:///{self.state_dir / 'manager.db'}"
+        for short in ("postgresql://", "postgres://"):
+            if self.database_url.startswith(short):
+                return "postgresql+psycopg://" + self.database_url.removeprefix(short)
+        return self.database_url

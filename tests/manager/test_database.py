@@ -1,0 +1,91 @@
+"""The schema, on both databases."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import select
+
+from dragonfly_ray.serve.database import Database
+from dragonfly_ray.serve.database.engine import migrations
+from dragonfly_ray.serve.database.tables import Base, Job, Node
+
+
+def test_migrations_lead_to_the_tables(database: Database) -> None:
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_a_database_that_is_up_to_date_is_left_alone(database: Database) -> None:
+    with database.write() as session:
+        session.add(Node(node_id="a", name="first"))
+    database.migrate()
+    with database.read() as session:
+        assert session.get_one(Node, "a").name == "first"
+
+
+def test_a_migration_back_and_forth(database: Database) -> None:
+    config = migrations()
+    with database.engine.connect() as connection:
+        config.attributes["connection"] = connection.execution_options(sqlite_write=True)
+        with connection.begin():
+            command.downgrade(config, "base")
+    database.migrate()
+    with database.read() as session:
+        assert list(session.scalars(select(Node))) == []
+
+
+def test_several_processes_migrate_at_once(database_url: str) -> None:
+    each = [Database(database_url) for _ in range(4)]
+    with ThreadPoolExecutor(len(each)) as pool:
+        list(pool.map(Database.migrate, each))
+    with each[0].read() as session:
+        assert list(session.scalars(select(Node))) == []
+    for database in each:
+        database.close()
+
+
+def test_times_come_back_in_utc(database: Database) -> None:
+    at = datetime(2026, 1, 2, 3, 4, 5, 678901, timezone(timedelta(hours=5)))
+    with database.write() as session:
+        session.add(Job(id="j", kind="preheat", ended_at=at))
+    with database.read() as session:
+        found = session.get_one(Job, "j").ended_at
+    assert found == at
+    assert found is not None
+    assert found.tzinfo is UTC
+
+
+def test_writers_wait_for_each_other(database: Database) -> None:
+    with database.write() as session:
+        session.add(Node(node_id="n", version=0))
+
+    def count() -> None:
+        for _ in range(20):
+            with database.write() as session:
+                row = session.get_one(Node, "n", with_for_update=True)
+                row.version += 1
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with database.read() as session:
+        assert session.get_one(Node, "n").version == 80
+
+
+def test_a_failed_transaction_leaves_nothing(database: Database) -> None:
+    with pytest.raises(RuntimeError), database.write() as session:
+        session.add(Node(node_id="x"))
+        session.flush()
+        raise RuntimeError
+    with database.read() as session:
+        assert session.get(Node, "x") is None
