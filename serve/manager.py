@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 from dragonfly_ray.serve.accounts import setup
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database import Database
+from dragonfly_ray.serve.leadership import Leadership
 from dragonfly_ray.serve.settings import ManagerSettings
 
 
@@ -30,6 +31,7 @@ class Manager:
     settings: ManagerSettings
     database: Database
     cluster: Cluster
+    leadership: Leadership
     services: tuple[Service, ...] = ()
 
     @classmethod
@@ -38,7 +40,8 @@ class Manager:
         database = Database(settings.database)
         database.migrate()
         setup.builtin_roles(database)
-        return cls(settings, database, cluster)
+        leadership = Leadership(database)
+        return cls(settings, database, cluster, leadership, services=(leadership,))
 
     def start(self) -> None:
         for service in self.services:
