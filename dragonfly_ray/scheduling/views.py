@@ -106,12 +106,12 @@ def summaries(cluster: ClusterState, tasks: Iterable[TaskState]) -> TaskList:
 
 
 def keepers(cluster: ClusterState, task_id: str) -> list[str]:
-    """The nodes that hold something of a task, those that have its manifest first."""
+    """The nodes that hold something of a task, those with its manifest and most of it first."""
     task = cluster.tasks.get(task_id)
     if task is None:
         return []
     known = [h for h in {**dict.fromkeys(task.manifest_holders), **task.holders} if cluster.alive(h)]
-    known.sort(key=lambda h: (h not in task.manifest_holders, not task.holders.get(h)))
+    known.sort(key=lambda h: (h not in task.manifest_holders, -task.holders.get(h, 0).bit_count()))
     return [cluster.hosts[h].host.node_id for h in known]
 
 
