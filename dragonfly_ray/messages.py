@@ -203,6 +203,8 @@ class Neighbour(_Message, frozen=True):
     """It only gives: it will not connect back."""
     manifest: bool = False
     """It has the manifest."""
+    silent: bool = False
+    """It is told what is here, and asked for nothing."""
 
 
 class Resolve(_Message, frozen=True):

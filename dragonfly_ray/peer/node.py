@@ -24,6 +24,7 @@ from dragonfly_ray.errors import (
     InvalidRequestError,
     NotRunningError,
     StorageError,
+    StorageFullError,
 )
 from dragonfly_ray.grants import GrantVerifier
 from dragonfly_ray.model import DIGEST_SIZE, Endpoint, Entry, Host, Manifest, PieceTable, Task, digest
@@ -110,6 +111,13 @@ class PeerNode:
             labels=identity.labels,
             incarnation=secrets.token_hex(8),
         )
+
+    def configured(self) -> None:
+        """The settings have changed, in place: what was derived from them follows."""
+        self._limiter.change(self.settings.transport.download_rate)
+        self.server.configured()
+        with contextlib.suppress(StorageFullError):  # what is in use stays, whatever the quota is now
+            self.store.make_room(0)
 
     # --- the scheduler's messages -----------------------------------------------------------
 

@@ -523,7 +523,14 @@ class TaskRun:
                 return
             old = self.parents.get(host)
             if old and old.neighbour.host == neighbour.host:
-                return
+                if old.neighbour.silent == neighbour.silent:
+                    return
+                if neighbour.silent:
+                    old.neighbour = neighbour
+                    self.picker.left(host)
+                    if self.announcer:
+                        self.announcer.left(host)
+                    return
             if old:
                 old.stop()
             self.parents[host] = Parent(self, neighbour)
@@ -543,14 +550,14 @@ class TaskRun:
     def heard(self, host: str, items: list[tuple[int, bytes]]) -> None:
         """A neighbour's news, on the connection that it opened to us."""
         with self.lock:
-            if host in self.banned:
+            parent = self.parents.get(host)
+            if host in self.banned or (parent and parent.neighbour.silent):
                 return
             self.picker.has(host, [index for index, _ in items])
             if self.announcer:
                 self.announcer.has(host, self.picker.holder_bits(host))
                 self._gossip_ready.set()
             self.told(host, items)
-            parent = self.parents.get(host)
         if parent:
             parent.wake()
 
@@ -611,14 +618,15 @@ class TaskRun:
 
     def introduced(self, host: str) -> None:
         """There is a connection to a neighbour now, on which it can be told what is here."""
-        if self.announcer:
-            with self.lock:
+        with self.lock:
+            parent = self.parents.get(host)
+            silent = parent is not None and parent.neighbour.silent
+            if self.announcer and not silent:  # it would pass nothing on
                 self.announcer.joined(host, self.picker.holder_bits(host))
+        if self.announcer:
             self._gossip_ready.set()
             return
         mine = self.holdings()
-        with self.lock:
-            parent = self.parents.get(host)
         if mine and parent:
             parent.tell(mine)
 
