@@ -108,6 +108,7 @@ class ControllerActor:
         await self._ready_to_change()
         self._follower.check(changes)
         self._direct(Directives(version, changes))
+        await self._kept()
         return self._follower.directives.version
 
     async def mark(self, node: str, cordoned: bool | None, draining: bool | None) -> None:
@@ -115,6 +116,12 @@ class ControllerActor:
         await self._ready_to_change()
         known = self._follower.directives
         self._direct(known.marked(node, time.time(), cordoned=cordoned, draining=draining))
+        await self._kept()
+
+    async def _kept(self) -> None:
+        """Others know it, too: it is not lost with this process."""
+        names = [scheduler_name(i) for i in range(self._settings.scheduler.shards)]
+        await asyncio.gather(*(self._tell(name, again=True) for name in names))
 
     async def _ready_to_change(self) -> None:
         """What others know comes first: this may be a restart."""
@@ -131,7 +138,7 @@ class ControllerActor:
 
     def _tell_all(self) -> None:
         for index in range(self._settings.scheduler.shards):
-            self._spawn(self._tell(scheduler_name(index), again=True))
+            self._spawn(self._tell(scheduler_name(index)))
         for node in self._peers:
             self._spawn(self._tell(peer_name(node), again=True))
 

@@ -92,9 +92,10 @@ class SchedulerActor:
         The controller tells them, too, as soon as it looks.
         """
         with contextlib.suppress(RayError, ValueError, TimeoutError):
-            controller = ray.get_actor(CONTROLLER, namespace=self._settings.namespace)
-            known = await asyncio.wait_for(_result(controller.directives.remote()), LOOK_TIMEOUT)
-            await self.direct(known)
+            controller = await asyncio.to_thread(find, CONTROLLER, self._settings.namespace)
+            if controller is not None:
+                known = await asyncio.wait_for(_result(controller.directives.remote()), LOOK_TIMEOUT)
+                await self.direct(known)
 
     async def direct(self, payload: bytes) -> bytes:
         """The controller's `Directives`; the answer is what is known here now."""

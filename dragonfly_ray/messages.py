@@ -181,6 +181,7 @@ class Look(_Message, frozen=True):
     """That may be opened to the origin; 0: as configured."""
     rate: float = 0.0
     """Requests a second; 0: no limit."""
+    policy: UrlPolicy | None = None
 
 
 class Looked(_Message, frozen=True):
@@ -222,6 +223,8 @@ class Resolve(_Message, frozen=True):
     """That the resolver, and each helper, may open to the origin; 0: as configured."""
     rate: float = 0.0
     """Requests a second of each of them; 0: no limit."""
+    policy: UrlPolicy | None = None
+    """What may be asked for it; None: anything."""
 
 
 class Resolved(_Message, frozen=True):

@@ -247,6 +247,7 @@ class PeerNode:
             small_limit=limit,
             spool=self.store.path / "spool",
             share=SharedLook(ask, self.links.of(source.id)),
+            policy=ask.policy,
         )
         manifest = found.manifest.marked(ask.nonce)
         encoded = manifest.encode()
@@ -289,7 +290,7 @@ class PeerNode:
         """At files of a folder that another peer resolves; an error as in `resolve`."""
         try:
             settings = self.settings.origin.sparing(ask.connections, ask.rate)
-            found = look(ask.source, ask.credentials, settings, ask.paths)
+            found = look(ask.source, ask.credentials, settings, ask.paths, ask.policy)
         except DragonflyError as error:
             return m.Looked(kind=error.kind, message=str(error))
         except Exception as error:

@@ -92,8 +92,8 @@ class TaskRun:
     def __init__(self, context: Context, deliver: m.Deliver, small: bytes | None = None) -> None:
         self.context = context
         self.task: Task = deliver.task
-        self.source = deliver.spec.source
-        self.credentials = deliver.credentials
+        self.access = deliver
+        """For whom the origin is read: with the credentials and within the policy of one distribution."""
         self.grant = deliver.grant
         self.settings = context.settings
         self.lock = threading.RLock()
@@ -157,8 +157,8 @@ class TaskRun:
             if deliver.spec.id not in self.deliveries:
                 self.deliveries[deliver.spec.id] = Delivery(deliver)
             self.grant = deliver.grant
-            if deliver.may_claim:
-                self.credentials = deliver.credentials
+            if deliver.may_claim and not self.access.may_claim:
+                self._read_for(deliver)
             self.changed.notify_all()
         for neighbour in deliver.neighbours:
             self._meet(neighbour)
@@ -166,6 +166,12 @@ class TaskRun:
             self.origin.allow(deliver.may_claim, deliver.not_before, deliver.connections)
             self.origin.leased(deliver.lease)
         return True
+
+    def _read_for(self, deliver: m.Deliver) -> None:
+        """Under the lock."""
+        self.access = deliver
+        if self.origin:
+            self.origin.reopen()
 
     def _main(self) -> None:
         failure: DragonflyError | None = None
@@ -296,6 +302,9 @@ class TaskRun:
             if delivery:
                 delivery.over = True
             over = self.idle()
+            if not over and self.access.spec.id == spec_id:
+                left = [d.message for d in self.deliveries.values() if not d.over]
+                self._read_for(next((d for d in left if d.may_claim), left[0]))
             self.changed.notify_all()
         if over:
             self.stopping.set()

@@ -27,7 +27,16 @@ def resolve(cluster: ClusterState, state: SpecState, now: float) -> list[Action]
     nonce = cluster.nonces.of(state.spec.source.id, now)
     state.lookers, connections = _lookers(cluster, state, now)
     rate = (cluster.most_requests or 0.0) / (len(state.lookers) + 1)
-    ask = m.Resolve(state.spec.source, state.credentials, small, nonce, state.lookers, connections, rate)
+    ask = m.Resolve(
+        state.spec.source,
+        state.credentials,
+        small,
+        nonce,
+        state.lookers,
+        connections,
+        rate,
+        state.spec.policy,
+    )
     return [Ask(host, ask, state.spec.id)]
 
 

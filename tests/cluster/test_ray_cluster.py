@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -245,7 +246,8 @@ def as_started(port: RayCluster) -> Iterator[None]:
 def scheduler_version() -> int:
     """Of the settings that the scheduler follows."""
     actor = ray.get_actor("scheduler:0", namespace="dragonfly")
-    return Directives.decode(ray.get(actor.direct.remote(Directives().encode()), timeout=10)).version
+    answer: Any = ray.get(actor.direct.remote(Directives().encode()), timeout=10)
+    return Directives.decode(answer).version
 
 
 def everywhere(port: RayCluster, version: int) -> bool:
