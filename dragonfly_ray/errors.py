@@ -7,6 +7,7 @@
   x SourceError (OSError)                 the origin
     + SourceNotFoundError (FileNotFoundError)
     + SourceAuthError (PermissionError)
+    + SourceForbiddenError                the policy of URLs does not allow it
     + SourceBusyError                     429, 503: carries retry_after
     + SourceChangedError                  another version than the one resolved
     + SourceTruncatedError                fewer bytes than promised
@@ -83,6 +84,12 @@ class SourceNotFoundError(SourceError, FileNotFoundError):
 
 class SourceAuthError(SourceError, PermissionError):
     kind = "source-auth"
+
+
+class SourceForbiddenError(SourceError, PermissionError):
+    """The policy of URLs does not allow it: another scheme, host or address than those that may be asked."""
+
+    kind = "source-forbidden"
 
 
 class SourceBusyError(SourceError):
