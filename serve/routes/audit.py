@@ -20,7 +20,7 @@ Short = Annotated[str | None, Query(max_length=256)]
 
 @router.get("")
 @requires(Permission.AUDIT_READ)
-def index(
+def list_audit(
     manager: Here,
     paging: Paged,
     actor: Annotated[str | None, Query(max_length=128, description="A user's name or id.")] = None,

@@ -23,7 +23,7 @@ SORTED = {"name": Role.name, "created_at": Role.created_at, "updated_at": Role.u
 
 @router.get("")
 @requires(Permission.ROLES_READ)
-def index(manager: Here, paging: Paged) -> Page[wire.Role]:
+def list_roles(manager: Here, paging: Paged) -> Page[wire.Role]:
     with manager.database.read() as session:
         users = _users(session)
         return page(
@@ -33,14 +33,14 @@ def index(manager: Here, paging: Paged) -> Page[wire.Role]:
 
 @router.get("/permissions")
 @requires(Access.SELF)
-def permissions() -> list[wire.PermissionInfo]:
+def list_permissions() -> list[wire.PermissionInfo]:
     """All that can be allowed."""
     return [wire.PermissionInfo(name=p, description=DESCRIPTIONS[p]) for p in Permission]
 
 
 @router.post("", status_code=201)
 @requires(Permission.ROLES_WRITE)
-def create(
+def create_role(
     body: wire.RoleCreate, caller: Caller, request: Request, response: Response, manager: Here
 ) -> wire.Role:
     with manager.database.write() as session:
@@ -58,14 +58,14 @@ def create(
 
 @router.get("/{name}")
 @requires(Permission.ROLES_READ)
-def show(name: str, response: Response, manager: Here) -> wire.Role:
+def get_role(name: str, response: Response, manager: Here) -> wire.Role:
     with manager.database.read() as session:
         return _shown(session, _found(session, name), response)
 
 
 @router.put("/{name}")
 @requires(Permission.ROLES_WRITE)
-def replace(
+def replace_role(
     name: str,
     body: wire.RoleIn,
     caller: Caller,
@@ -88,7 +88,7 @@ def replace(
 
 @router.delete("/{name}", status_code=204)
 @requires(Permission.ROLES_WRITE)
-def delete(name: str, caller: Caller, request: Request, manager: Here) -> None:
+def delete_role(name: str, caller: Caller, request: Request, manager: Here) -> None:
     with manager.database.write() as session:
         row = _mine_to_change(session, caller, name)
         users = _users(session, name).get(name, 0)

@@ -25,7 +25,7 @@ LOCK = "secrets"
 
 @router.get("")
 @requires(Permission.SECRETS_READ)
-def index(manager: Here, paging: Paged) -> Page[wire.Secret]:
+def list_secrets(manager: Here, paging: Paged) -> Page[wire.Secret]:
     with manager.database.read() as session:
         return page(
             session, select(Secret), paging, SORTED, Secret.name, wire.Secret.model_validate, default="name"
@@ -34,7 +34,7 @@ def index(manager: Here, paging: Paged) -> Page[wire.Secret]:
 
 @router.post("", status_code=201)
 @requires(Permission.SECRETS_WRITE)
-def create(
+def create_secret(
     body: wire.SecretCreate, caller: Caller, request: Request, response: Response, manager: Here
 ) -> wire.Secret:
     with manager.database.write() as session:
@@ -52,14 +52,14 @@ def create(
 
 @router.get("/{name}")
 @requires(Permission.SECRETS_READ)
-def show(name: str, response: Response, manager: Here) -> wire.Secret:
+def get_secret(name: str, response: Response, manager: Here) -> wire.Secret:
     with manager.database.read() as session:
         return _shown(_found(session, name), response)
 
 
 @router.put("/{name}")
 @requires(Permission.SECRETS_WRITE)
-def replace(
+def replace_secret(
     name: str, body: wire.SecretIn, request: Request, response: Response, manager: Here, if_match: IfMatch
 ) -> wire.Secret:
     """All of it: values are given again, so that nobody can point kept ones at a host of their own."""
@@ -76,7 +76,7 @@ def replace(
 
 @router.delete("/{name}", status_code=204)
 @requires(Permission.SECRETS_WRITE)
-def delete(name: str, request: Request, manager: Here) -> None:
+def delete_secret(name: str, request: Request, manager: Here) -> None:
     """Jobs that name it fail from now on."""
     with manager.database.write() as session:
         serialise(session, LOCK)

@@ -21,7 +21,7 @@ router = APIRouter(prefix="/session", tags=["session"])
 
 @router.post("", status_code=201)
 @requires(Access.PUBLIC)
-def create(body: SignIn, request: Request, response: Response, manager: Here) -> Me:
+def sign_in(body: SignIn, request: Request, response: Response, manager: Here) -> Me:
     """Signs in by name and password. The session is in a cookie; `csrf` goes into `X-CSRF-Token`."""
     csrf.check_origin(request, manager.settings)
     devices = Devices(manager.vault)
@@ -45,7 +45,7 @@ def create(body: SignIn, request: Request, response: Response, manager: Here) ->
 
 @router.get("")
 @requires(Access.SELF)
-def show(caller: Caller, manager: Here) -> Me:
+def get_session(caller: Caller, manager: Here) -> Me:
     """Who this is, and what they may do."""
     with manager.database.read() as session:
         token = sessions.csrf_of(session, caller.session_id) if caller.session_id else None
@@ -54,7 +54,7 @@ def show(caller: Caller, manager: Here) -> Me:
 
 @router.delete("", status_code=204)
 @requires(Access.SELF)
-def end(caller: Caller, request: Request, response: Response, manager: Here) -> None:
+def sign_out(caller: Caller, request: Request, response: Response, manager: Here) -> None:
     """Signs out. A token is not signed out but revoked."""
     if not caller.session_id:
         raise conflict("this is a token, and no session: revoke it", "not-a-session")

@@ -29,7 +29,7 @@ UserId = Annotated[
 
 @router.get("")
 @requires(Access.SELF)
-def index(
+def list_tokens(
     caller: Caller,
     manager: Here,
     paging: Paged,
@@ -58,7 +58,7 @@ def index(
 
 @router.post("", status_code=201)
 @requires(Access.SELF)
-def create(
+def create_token(
     body: wire.TokenCreate,
     caller: Caller,
     request: Request,
@@ -98,14 +98,14 @@ def create(
 
 @router.get("/{token_id}")
 @requires(Access.SELF)
-def show(token_id: str, caller: Caller, manager: Here) -> wire.Token:
+def get_token(token_id: str, caller: Caller, manager: Here) -> wire.Token:
     with manager.database.read() as session:
         return _shown(session, _found(session, caller, token_id, Permission.USERS_READ))
 
 
 @router.delete("/{token_id}", status_code=204)
 @requires(Access.SELF)
-def revoke(token_id: str, caller: Caller, request: Request, manager: Here) -> None:
+def revoke_token(token_id: str, caller: Caller, request: Request, manager: Here) -> None:
     """It stays in the list, and opens nothing any more."""
     with manager.database.write() as session:
         row = _found(session, caller, token_id, Permission.USERS_WRITE)

@@ -25,7 +25,7 @@ SORTED = {"created_at": User.created_at, "name": User.name, "role": User.role, "
 
 @router.get("")
 @requires(Permission.USERS_READ)
-def index(
+def list_users(
     manager: Here,
     paging: Paged,
     name: Annotated[str | None, Query(max_length=128, description="Begins with it.")] = None,
@@ -45,7 +45,7 @@ def index(
 
 @router.post("", status_code=201)
 @requires(Permission.USERS_WRITE)
-def create(
+def create_user(
     body: wire.UserCreate, caller: Caller, request: Request, response: Response, manager: Here
 ) -> wire.User:
     hash = passwords.hashed(body.password.get_secret_value()) if body.password else ""
@@ -64,14 +64,14 @@ def create(
 
 @router.get("/{user_id}")
 @requires(Permission.USERS_READ)
-def show(user_id: str, response: Response, manager: Here) -> wire.User:
+def get_user(user_id: str, response: Response, manager: Here) -> wire.User:
     with manager.database.read() as session:
         return _shown(_found(session, user_id), response)
 
 
 @router.patch("/{user_id}")
 @requires(Permission.USERS_WRITE)
-def change(
+def change_user(
     user_id: str,
     body: wire.UserChange,
     caller: Caller,
@@ -106,7 +106,7 @@ def change(
 
 @router.delete("/{user_id}", status_code=204)
 @requires(Permission.USERS_WRITE)
-def delete(user_id: str, caller: Caller, request: Request, manager: Here) -> None:
+def delete_user(user_id: str, caller: Caller, request: Request, manager: Here) -> None:
     """With their tokens and sessions. What they did stays in the audit."""
     with manager.database.write() as session:
         user = _mine_to_change(session, caller, user_id)
