@@ -26,6 +26,7 @@
     + NodeLostError
   x DistributionFailedError               carries the Distribution
   x CancelledByUserError
+  x VaultError (RuntimeError)             the manager's key does not open its secrets
   x DeadlineError (TimeoutError)
 
 Every one pickles, since all of them cross actor boundaries, and prints as one line:
@@ -176,6 +177,12 @@ class DistributionFailedError(DragonflyError):
         found = self.distribution
         details = {} if found is None else {"distribution": found.to_dict()}
         return {"kind": self.kind, "message": self.message, "details": details}
+
+
+class VaultError(DragonflyError, RuntimeError):
+    """The key is missing, malformed, or another one than the secrets were sealed with."""
+
+    kind = "vault"
 
 
 class CancelledByUserError(DragonflyError):
