@@ -107,6 +107,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=256), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("urls", sa.JSON(), nullable=False),
+        sa.Column("sealed_urls", sa.LargeBinary(), nullable=True),
         sa.Column("nodes", sa.JSON(), nullable=False),
         sa.Column("targets", sa.JSON(), nullable=True),
         sa.Column("dest", sa.Text(), nullable=False),
@@ -124,6 +125,7 @@ def upgrade() -> None:
         sa.Column("nodes_total", sa.BigInteger(), nullable=False),
         sa.Column("nodes_done", sa.BigInteger(), nullable=False),
         sa.Column("nodes_failed", sa.BigInteger(), nullable=False),
+        sa.Column("bytes_done", sa.BigInteger(), nullable=False),
         sa.Column("bytes_origin", sa.BigInteger(), nullable=False),
         sa.Column("bytes_peers", sa.BigInteger(), nullable=False),
         sa.Column("bytes_cache", sa.BigInteger(), nullable=False),
@@ -139,6 +141,10 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_jobs_created_at"), ["created_at"], unique=False)
         batch_op.create_index(batch_op.f("ix_jobs_ended_at"), ["ended_at"], unique=False)
         batch_op.create_index("ix_jobs_kind_created_at", ["kind", "created_at", "id"], unique=False)
+        batch_op.create_index("ix_jobs_kind_name", ["kind", "name", "id"], unique=False)
+        batch_op.create_index(
+            "ix_jobs_created_by_created_at", ["created_by", "created_at", "id"], unique=False
+        )
         batch_op.create_index(batch_op.f("ix_jobs_retry_of"), ["retry_of"], unique=False)
         batch_op.create_index(batch_op.f("ix_jobs_schedule_id"), ["schedule_id"], unique=False)
         batch_op.create_index("ix_jobs_state_created_at", ["state", "created_at", "id"], unique=False)
@@ -189,6 +195,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=256), nullable=False),
         sa.Column("kind", sa.String(length=16), nullable=False),
         sa.Column("request", sa.JSON(), nullable=False),
+        sa.Column("sealed_urls", sa.LargeBinary(), nullable=True),
         sa.Column("cron", sa.String(length=128), nullable=False),
         sa.Column("interval_seconds", sa.Integer(), nullable=True),
         sa.Column("timezone", sa.String(length=64), nullable=False),
@@ -324,6 +331,26 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("job_id", "url_index", "node_id", name=op.f("pk_job_nodes")),
     )
+    with op.batch_alter_table("job_nodes", schema=None) as batch_op:
+        batch_op.create_index("ix_job_nodes_node_id", ["node_id", "job_id"], unique=False)
+
+    op.create_table(
+        "job_urls",
+        sa.Column("job_id", sa.String(length=64), nullable=False),
+        sa.Column("url_index", sa.Integer(), nullable=False),
+        sa.Column(
+            "start",
+            sa.String(length=200, collation="C").with_variant(sa.String(length=200), "sqlite"),
+            nullable=False,
+        ),
+        sa.ForeignKeyConstraint(
+            ["job_id"], ["jobs.id"], name=op.f("fk_job_urls_job_id_jobs"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("job_id", "url_index", name=op.f("pk_job_urls")),
+    )
+    with op.batch_alter_table("job_urls", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_job_urls_start"), ["start"], unique=False)
+
     op.create_table(
         "users",
         sa.Column("id", sa.String(length=64), nullable=False),
@@ -407,6 +434,13 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_users_created_at"))
 
     op.drop_table("users")
+    with op.batch_alter_table("job_urls", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_job_urls_start"))
+
+    op.drop_table("job_urls")
+    with op.batch_alter_table("job_nodes", schema=None) as batch_op:
+        batch_op.drop_index("ix_job_nodes_node_id")
+
     op.drop_table("job_nodes")
     with op.batch_alter_table("deliveries", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_deliveries_webhook_id"))
@@ -441,7 +475,9 @@ def downgrade() -> None:
         batch_op.drop_index("ix_jobs_state_created_at")
         batch_op.drop_index(batch_op.f("ix_jobs_schedule_id"))
         batch_op.drop_index(batch_op.f("ix_jobs_retry_of"))
+        batch_op.drop_index("ix_jobs_kind_name")
         batch_op.drop_index("ix_jobs_kind_created_at")
+        batch_op.drop_index("ix_jobs_created_by_created_at")
         batch_op.drop_index(batch_op.f("ix_jobs_ended_at"))
         batch_op.drop_index(batch_op.f("ix_jobs_created_at"))
 
