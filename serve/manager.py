@@ -11,6 +11,8 @@ from starlette.requests import HTTPConnection
 from dragonfly_ray.serve.accounts import setup
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database import Database
+from dragonfly_ray.serve.jobs import Jobs
+from dragonfly_ray.serve.jobs.links import NoVault, Vault
 from dragonfly_ray.serve.leadership import Leadership
 from dragonfly_ray.serve.settings import ManagerSettings
 
@@ -32,6 +34,8 @@ class Manager:
     database: Database
     cluster: Cluster
     leadership: Leadership
+    vault: Vault
+    jobs: Jobs
     services: tuple[Service, ...] = ()
 
     @classmethod
@@ -41,7 +45,9 @@ class Manager:
         database.migrate()
         setup.builtin_roles(database)
         leadership = Leadership(database)
-        return cls(settings, database, cluster, leadership, services=(leadership,))
+        vault = NoVault()
+        jobs = Jobs(settings, database, cluster, leadership, vault)
+        return cls(settings, database, cluster, leadership, vault, jobs, services=(leadership, jobs))
 
     def start(self) -> None:
         for service in self.services:

@@ -57,7 +57,7 @@ Serial = BigInteger().with_variant(Integer, "sqlite")
 """SQLite counts up by itself only in a column that is an INTEGER."""
 
 
-ByBytes = String(200, collation="C").with_variant(String(200), "sqlite")
+ByBytes = String(256, collation="C").with_variant(String(256), "sqlite")
 """Text in the order of its bytes: what it begins with is a range of the index, whatever the locale."""
 
 
@@ -191,7 +191,7 @@ class Job(Base):
     id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
     kind: Mapped[str] = mapped_column(String(16))
     """distribution or preheat."""
-    name: Mapped[str] = mapped_column(String(256), default="")
+    name: Mapped[str] = mapped_column(ByBytes, default="")
     state: Mapped[str] = mapped_column(String(16), default="queued")
     """queued, running, succeeded, partial, failed or cancelled."""
     urls: Mapped[list[Any]] = mapped_column(default=list)

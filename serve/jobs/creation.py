@@ -146,9 +146,13 @@ def _check_names(urls: Sequence[str]) -> None:
     for url in urls:
         name = basename(url)
         if name in (".", "..") or "/" in name or any(ord(c) < 32 for c in name):
-            raise InvalidRequestError(f"url {redacted(url)}: its name {name!r} cannot be one on a node's disk")
+            raise InvalidRequestError(
+                f"url {redacted(url)}: its name {name!r} cannot be one on a node's disk"
+            )
         if name in seen:
-            raise InvalidRequestError(f"dest: {redacted(url)} and {redacted(seen[name])} are both called {name!r}")
+            raise InvalidRequestError(
+                f"dest: {redacted(url)} and {redacted(seen[name])} are both called {name!r}"
+            )
         seen[name] = url
 
 

@@ -71,9 +71,7 @@ def claim(session: Session, key: Key | None, resource_id: str) -> str | None:
     found = held(session, key)
     if found is None:
         session.execute(
-            delete(IdempotencyKey).where(
-                IdempotencyKey.user_id == key.user_id, IdempotencyKey.key == key.key
-            )
+            delete(IdempotencyKey).where(IdempotencyKey.user_id == key.user_id, IdempotencyKey.key == key.key)
         )
         session.add(
             IdempotencyKey(

@@ -6,15 +6,16 @@ import json
 from collections.abc import Sequence
 from typing import Protocol
 
+from dragonfly_ray.errors import InvalidRequestError
 from dragonfly_ray.urls import redacted
 
 
 class Vault(Protocol):
-    """Encrypts with the manager's key."""
+    """Encrypts with the manager's key; `context` binds what is sealed to its place."""
 
-    def seal(self, data: bytes) -> bytes: ...
+    def seal(self, plain: bytes, context: bytes = b"") -> bytes: ...
 
-    def open(self, sealed: bytes) -> bytes: ...
+    def open(self, sealed: bytes, context: bytes = b"") -> bytes: ...
 
 
 def shown(urls: Sequence[str]) -> list[str]:
@@ -22,16 +23,28 @@ def shown(urls: Sequence[str]) -> list[str]:
     return [redacted(url) for url in urls]
 
 
-def sealed(urls: Sequence[str], vault: Vault) -> bytes | None:
-    """What must be kept besides `shown` to ask for them again; None: nothing."""
+def sealed(urls: Sequence[str], vault: Vault, owner: str) -> bytes | None:
+    """What the row `owner` must keep besides `shown` to ask for them again; None: nothing."""
     if shown(urls) == list(urls):
         return None
-    return vault.seal(json.dumps(list(urls)).encode())
+    return vault.seal(json.dumps(list(urls)).encode(), _context(owner))
 
 
-def opened(urls: Sequence[str], kept: bytes | None, vault: Vault) -> list[str]:
+def opened(urls: Sequence[str], kept: bytes | None, vault: Vault, owner: str) -> list[str]:
     """As they were asked for."""
     if kept is None:
         return list(urls)
-    found: list[str] = json.loads(vault.open(kept))
+    found: list[str] = json.loads(vault.open(kept, _context(owner)))
     return found
+
+
+def _context(owner: str) -> bytes:
+    return f"urls {owner}".encode()
+
+
+class NoVault:
+    def seal(self, plain: bytes, context: bytes = b"") -> bytes:
+        raise InvalidRequestError("url: a query may be a secret, and this manager has no key to keep it with")
+
+    def open(self, sealed: bytes, context: bytes = b"") -> bytes:
+        raise InvalidRequestError("this manager has no key")

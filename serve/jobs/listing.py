@@ -68,7 +68,9 @@ def listed(
     elif (paging.sort or "").removeprefix("-") == "ended_at":
         raise invalid("sort: by ended_at only those that have ended; filter by such a state")
     query = _filtered(select(Job).where(Job.kind == kind), filters)
-    return page(session, query, paging, fields, Job.id, lambda row: shown.job(row, board), default="-created_at")
+    return page(
+        session, query, paging, fields, Job.id, lambda row: shown.job(row, board), default="-created_at"
+    )
 
 
 def _filtered(query: Select[tuple[Job]], f: Filters) -> Select[tuple[Job]]:

@@ -23,7 +23,7 @@ def order_of(row: Job, vault: Vault, settings: ManagerSettings) -> Order:
                 include=tuple(options.get("include", ())),
                 exclude=tuple(options.get("exclude", ())),
             )
-            for url in opened(row.urls, row.sealed_urls, vault)
+            for url in opened(row.urls, row.sealed_urls, vault, row.id)
         ),
         targets=tuple(row.targets or ()),
         dest=row.dest,

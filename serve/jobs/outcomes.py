@@ -49,7 +49,13 @@ def start(session: Session, job_id: str) -> bool:
     if row is None or row.cancel_requested:
         return False
     row.state, row.started_at, row.updated_at = "running", now(), now()
-    emit(session, "job.started", "job", job_id, {"kind": row.kind, "name": row.name, "nodes_total": row.nodes_total})
+    emit(
+        session,
+        "job.started",
+        "job",
+        job_id,
+        {"kind": row.kind, "name": row.name, "nodes_total": row.nodes_total},
+    )
     return True
 
 
@@ -147,7 +153,9 @@ def _sum_up(row: Job, totals: Totals) -> None:
     row.updated_at = now()
 
 
-def _fail_open(session: Session, job_id: str, kind: str, message: str) -> list[tuple[OutcomeKey, NodeOutcome]]:
+def _fail_open(
+    session: Session, job_id: str, kind: str, message: str
+) -> list[tuple[OutcomeKey, NodeOutcome]]:
     """All that is neither done nor failed, fails for this reason."""
     open_ = JobNode.state.in_(("waiting", "running"))
     query = select(JobNode.url_index, JobNode.node_id).where(JobNode.job_id == job_id, open_)
@@ -172,10 +180,14 @@ def _close(session: Session, row: Job, failures: Sequence[tuple[OutcomeKey, Node
         ),
         cancel_requested=row.cancel_requested,
     )
-    sums = [func.coalesce(func.sum(getattr(JobNode, name)), 0) for name in _FIELDS if name.startswith("bytes_")]
+    sums = [
+        func.coalesce(func.sum(getattr(JobNode, name)), 0) for name in _FIELDS if name.startswith("bytes_")
+    ]
     origin, peers, cache, small = session.execute(select(*sums).where(JobNode.job_id == row.id)).one()
     done = session.scalar(
-        select(func.coalesce(func.sum(JobNode.size), 0)).where(JobNode.job_id == row.id, JobNode.state == "done")
+        select(func.coalesce(func.sum(JobNode.size), 0)).where(
+            JobNode.job_id == row.id, JobNode.state == "done"
+        )
     )
     row.bytes_origin, row.bytes_peers = int(origin), int(peers)
     row.bytes_cache, row.bytes_object_store = int(cache), int(small)
@@ -198,7 +210,9 @@ def _tell(session: Session, row: Job, failures: Sequence[tuple[OutcomeKey, NodeO
     if not failures:
         return
     names = dict(
-        session.execute(select(JobNode.node_id, JobNode.node_name).where(JobNode.job_id == row.id)).tuples().all()
+        session.execute(select(JobNode.node_id, JobNode.node_name).where(JobNode.job_id == row.id))
+        .tuples()
+        .all()
     )
     emit_all(
         session,

@@ -62,14 +62,12 @@ def retry(
         if row.state not in ENDED:
             raise conflict("the job has not ended; cancel it, or wait for its end", "job-not-ended")
         nodes = _failed(session, job_id, body.node_ids)
-    again = _request(row, opened(row.urls, row.sealed_urls, around.vault), nodes)
+    again = _request(row, opened(row.urls, row.sealed_urls, around.vault, row.id), nodes)
     plan = creation.plan(around, again)
     return _once(around, connection, principal, plan, once, action="job.retry", retry_of=job_id)
 
 
-def cancel(
-    around: Around, connection: HTTPConnection, principal: Principal, kind: Kind, job_id: str
-) -> Job:
+def cancel(around: Around, connection: HTTPConnection, principal: Principal, kind: Kind, job_id: str) -> Job:
     """Written down at once; the leader stops the work. Again, or after the end: nothing happens."""
     with around.database.write() as session:
         row = find(session, kind, job_id, for_update=True)
@@ -80,9 +78,7 @@ def cancel(
     return row
 
 
-def delete(
-    around: Around, connection: HTTPConnection, principal: Principal, kind: Kind, job_id: str
-) -> None:
+def delete(around: Around, connection: HTTPConnection, principal: Principal, kind: Kind, job_id: str) -> None:
     """The record of it goes; its audit and its events stay."""
     with around.database.write() as session:
         row = find(session, kind, job_id, for_update=True)
@@ -122,7 +118,7 @@ def insert_job(
         kind=plan.kind,
         name=plan.name,
         urls=urls,
-        sealed_urls=sealed(plan.urls, vault),
+        sealed_urls=sealed(plan.urls, vault, job_id),
         nodes=plan.nodes,
         targets=list(plan.targets),
         dest=plan.dest,
@@ -140,7 +136,8 @@ def insert_job(
     session.add(row)
     session.flush()
     session.execute(
-        insert(JobUrl), [{"job_id": job_id, "url_index": i, "start": u[:URL_START]} for i, u in enumerate(urls)]
+        insert(JobUrl),
+        [{"job_id": job_id, "url_index": i, "start": u[:URL_START]} for i, u in enumerate(urls)],
     )
     session.execute(
         insert(JobNode),
@@ -198,9 +195,6 @@ def _once(
               **({"retry_of": retry_of} if retry_of else {}))  # fmt: skip
         announce(session, row)
     return row
-
-
-once = _once
 
 
 def _failed(session: Session, job_id: str, wanted: Sequence[str]) -> list[str]:

@@ -359,5 +359,3 @@ class _Leader:
         with self._database.write() as session:
             idempotency.forget_old(session, now())
         self._tidied = time.monotonic()
-
-

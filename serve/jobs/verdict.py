@@ -46,7 +46,9 @@ def verdict(outcomes: Iterable[Ended], *, cancel_requested: bool) -> Verdict:
     if not bad and nodes:
         return Verdict("succeeded", good, 0)
     if cancel_requested and stopped:
-        return Verdict("cancelled", good, bad, CANCELLED, f"cancelled; {good} of {len(nodes)} nodes had everything")
+        return Verdict(
+            "cancelled", good, bad, CANCELLED, f"cancelled; {good} of {len(nodes)} nodes had everything"
+        )
     kind, message = _reason(list(failed.values()), len(nodes))
     return Verdict("partial" if good else "failed", good, bad, kind, message)
 
