@@ -13,6 +13,7 @@ from dragonfly_ray.serve.accounts.refusals import Refusals
 from dragonfly_ray.serve.accounts.throttle import Throttle
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database import Database
+from dragonfly_ray.serve.jobs import Jobs
 from dragonfly_ray.serve.leadership import Leadership
 from dragonfly_ray.serve.settings import ManagerSettings
 from dragonfly_ray.serve.vault import Vault
@@ -38,6 +39,7 @@ class Manager:
     vault: Vault
     throttle: Throttle
     refusals: Refusals
+    jobs: Jobs
     services: tuple[Service, ...] = ()
 
     @classmethod
@@ -50,6 +52,7 @@ class Manager:
         vault = Vault.of(settings)
         secrets.check_key(database, vault)
         leadership = Leadership(database)
+        jobs = Jobs(settings, database, cluster, leadership, vault)
         return cls(
             settings,
             database,
@@ -58,7 +61,8 @@ class Manager:
             vault,
             Throttle(database, settings.limits.logins),
             Refusals(database),
-            services=(leadership,),
+            jobs,
+            services=(leadership, jobs),
         )
 
     def start(self) -> None:
