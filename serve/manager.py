@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 from dragonfly_ray.serve.accounts import setup
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database import Database
+from dragonfly_ray.serve.fleet import Fleet
 from dragonfly_ray.serve.leadership import Leadership
 from dragonfly_ray.serve.settings import ManagerSettings
 
@@ -32,6 +33,7 @@ class Manager:
     database: Database
     cluster: Cluster
     leadership: Leadership
+    fleet: Fleet
     services: tuple[Service, ...] = ()
 
     @classmethod
@@ -41,7 +43,8 @@ class Manager:
         database.migrate()
         setup.builtin_roles(database)
         leadership = Leadership(database)
-        return cls(settings, database, cluster, leadership, services=(leadership,))
+        fleet = Fleet(database, cluster, leadership)
+        return cls(settings, database, cluster, leadership, fleet, services=(leadership, fleet))
 
     def start(self) -> None:
         for service in self.services:
