@@ -85,7 +85,7 @@ class ConfigKeeper:
         self._leadership = leadership
         self._nodes = nodes
         self._trouble = ""
-        self._loop = Loop("config", INTERVAL, self._round)
+        self._loop = Loop("config", INTERVAL, self.round)
 
     def start(self) -> None:
         self._loop.start()
@@ -97,7 +97,7 @@ class ConfigKeeper:
         """There is a new version."""
         self._loop.wake()
 
-    def _round(self, stopping: threading.Event) -> None:
+    def round(self, stopping: threading.Event) -> None:
         if not self._leadership.wait(LEAD_WAIT) or stopping.is_set():
             return
         with self._database.read() as session:

@@ -51,7 +51,7 @@ class NodeKeeper:
         self._absent: dict[str, float] = {}
         """Node id -> since when the cluster leaves it out."""
         self._away = False
-        self._loop = Loop("nodes", INTERVAL, self._round)
+        self._loop = Loop("nodes", INTERVAL, self.round)
 
     def start(self) -> None:
         self._loop.start()
@@ -62,7 +62,7 @@ class NodeKeeper:
     def wake(self) -> None:
         self._loop.wake()
 
-    def _round(self, stopping: threading.Event) -> None:
+    def round(self, stopping: threading.Event) -> None:
         if not self._leadership.wait(LEAD_WAIT) or stopping.is_set():
             return
         # Before the table is read: what is decided meanwhile is newer than what is compared with it.
