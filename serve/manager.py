@@ -13,6 +13,7 @@ from dragonfly_ray.serve.accounts.refusals import Refusals
 from dragonfly_ray.serve.accounts.throttle import Throttle
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database import Database
+from dragonfly_ray.serve.fleet import Fleet
 from dragonfly_ray.serve.jobs import Jobs
 from dragonfly_ray.serve.leadership import Leadership
 from dragonfly_ray.serve.settings import ManagerSettings
@@ -40,6 +41,7 @@ class Manager:
     throttle: Throttle
     refusals: Refusals
     jobs: Jobs
+    fleet: Fleet
     services: tuple[Service, ...] = ()
 
     @classmethod
@@ -53,6 +55,7 @@ class Manager:
         secrets.check_key(database, vault)
         leadership = Leadership(database)
         jobs = Jobs(settings, database, cluster, leadership, vault)
+        fleet = Fleet(database, cluster, leadership)
         return cls(
             settings,
             database,
@@ -62,7 +65,8 @@ class Manager:
             Throttle(database, settings.limits.logins),
             Refusals(database),
             jobs,
-            services=(leadership, jobs),
+            fleet,
+            services=(leadership, fleet, jobs),
         )
 
     def start(self) -> None:
