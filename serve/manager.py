@@ -11,6 +11,8 @@ from starlette.requests import HTTPConnection
 from dragonfly_ray.serve.accounts import setup
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database import Database
+from dragonfly_ray.serve.events.feed import EventFeed
+from dragonfly_ray.serve.events.streams import Streams
 from dragonfly_ray.serve.leadership import Leadership
 from dragonfly_ray.serve.settings import ManagerSettings
 
@@ -32,6 +34,8 @@ class Manager:
     database: Database
     cluster: Cluster
     leadership: Leadership
+    feed: EventFeed
+    streams: Streams
     services: tuple[Service, ...] = ()
 
     @classmethod
@@ -41,7 +45,18 @@ class Manager:
         database.migrate()
         setup.builtin_roles(database)
         leadership = Leadership(database)
-        return cls(settings, database, cluster, leadership, services=(leadership,))
+        feed = EventFeed(database)
+        streams = Streams(settings.limits.streams)
+        return cls(
+            settings,
+            database,
+            cluster,
+            leadership,
+            feed,
+            streams,
+            # Streams end before what they show.
+            services=(database.listener, leadership, feed, streams),
+        )
 
     def start(self) -> None:
         for service in self.services:

@@ -10,6 +10,7 @@ from starlette.requests import HTTPConnection
 
 from dragonfly_ray.serve.accounts.principal import Principal
 from dragonfly_ray.serve.database.engine import serialise
+from dragonfly_ray.serve.database.signals import tell
 from dragonfly_ray.serve.database.tables import Audit, Event
 
 EVENTS = "events"
@@ -21,6 +22,7 @@ def emit(
     """News for streams and webhooks; in the order of their commits."""
     # Numbers are given before the commit: without this a reader that has seen 7 would miss a late 6.
     serialise(session, EVENTS)
+    tell(session, EVENTS)
     session.add(Event(type=type, resource_type=resource_type, resource_id=resource_id, data=dict(data or {})))
 
 
