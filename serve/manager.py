@@ -8,13 +8,17 @@ from typing import Annotated, Protocol
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from dragonfly_ray.serve.accounts import setup
+from dragonfly_ray.serve.accounts import secrets, setup
+from dragonfly_ray.serve.accounts.refusals import Refusals
+from dragonfly_ray.serve.accounts.throttle import Throttle
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.events.feed import EventFeed
 from dragonfly_ray.serve.events.streams import Streams
+from dragonfly_ray.serve.jobs import Jobs
 from dragonfly_ray.serve.leadership import Leadership
 from dragonfly_ray.serve.settings import ManagerSettings
+from dragonfly_ray.serve.vault import Vault
 
 
 class Service(Protocol):
@@ -34,6 +38,10 @@ class Manager:
     database: Database
     cluster: Cluster
     leadership: Leadership
+    vault: Vault
+    throttle: Throttle
+    refusals: Refusals
+    jobs: Jobs
     feed: EventFeed
     streams: Streams
     services: tuple[Service, ...] = ()
@@ -44,7 +52,11 @@ class Manager:
         database = Database(settings.database)
         database.migrate()
         setup.builtin_roles(database)
+        setup.first_admin(database, settings)
+        vault = Vault.of(settings)
+        secrets.check_key(database, vault)
         leadership = Leadership(database)
+        jobs = Jobs(settings, database, cluster, leadership, vault)
         feed = EventFeed(database)
         streams = Streams(settings.limits.streams)
         return cls(
@@ -52,10 +64,14 @@ class Manager:
             database,
             cluster,
             leadership,
+            vault,
+            Throttle(database, settings.limits.logins),
+            Refusals(database),
+            jobs,
             feed,
             streams,
             # Streams end before what they show.
-            services=(database.listener, leadership, feed, streams),
+            services=(database.listener, leadership, jobs, feed, streams),
         )
 
     def start(self) -> None:
