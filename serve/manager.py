@@ -13,6 +13,8 @@ from dragonfly_ray.serve.accounts.refusals import Refusals
 from dragonfly_ray.serve.accounts.throttle import Throttle
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database import Database
+from dragonfly_ray.serve.events.feed import EventFeed
+from dragonfly_ray.serve.events.streams import Streams
 from dragonfly_ray.serve.fleet import Fleet
 from dragonfly_ray.serve.jobs import Jobs
 from dragonfly_ray.serve.leadership import Leadership
@@ -42,6 +44,8 @@ class Manager:
     refusals: Refusals
     jobs: Jobs
     fleet: Fleet
+    feed: EventFeed
+    streams: Streams
     services: tuple[Service, ...] = ()
 
     @classmethod
@@ -56,6 +60,8 @@ class Manager:
         leadership = Leadership(database)
         jobs = Jobs(settings, database, cluster, leadership, vault)
         fleet = Fleet(database, cluster, leadership)
+        feed = EventFeed(database)
+        streams = Streams(settings.limits.streams)
         return cls(
             settings,
             database,
@@ -66,7 +72,10 @@ class Manager:
             Refusals(database),
             jobs,
             fleet,
-            services=(leadership, fleet, jobs),
+            feed,
+            streams,
+            # Streams end before what they show.
+            services=(database.listener, leadership, fleet, jobs, feed, streams),
         )
 
     def start(self) -> None:
