@@ -7,7 +7,7 @@ import socket
 from urllib.parse import urlsplit
 
 from dragonfly_ray.errors import InvalidRequestError
-from dragonfly_ray.serve.cluster import UrlPolicy
+from dragonfly_ray.policy import UrlPolicy
 from dragonfly_ray.urls import redacted
 
 _WEB = ("http", "https")

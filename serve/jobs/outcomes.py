@@ -121,7 +121,8 @@ def _write(
 
 
 def _states(session: Session, job_id: str, keys: Iterable[OutcomeKey]) -> dict[OutcomeKey, str]:
-    wanted, found = list(keys), {}
+    wanted = list(keys)
+    found: dict[OutcomeKey, str] = {}
     at = (JobNode.url_index, JobNode.node_id)
     for begin in range(0, len(wanted), CHUNK):
         some = wanted[begin : begin + CHUNK]
@@ -183,7 +184,9 @@ def _close(session: Session, row: Job, failures: Sequence[tuple[OutcomeKey, Node
     sums = [
         func.coalesce(func.sum(getattr(JobNode, name)), 0) for name in _FIELDS if name.startswith("bytes_")
     ]
-    origin, peers, cache, small = session.execute(select(*sums).where(JobNode.job_id == row.id)).one()
+    origin, peers, cache, small = (
+        session.execute(select(*sums).where(JobNode.job_id == row.id)).one()._tuple()
+    )
     done = session.scalar(
         select(func.coalesce(func.sum(JobNode.size), 0)).where(
             JobNode.job_id == row.id, JobNode.state == "done"

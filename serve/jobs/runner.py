@@ -135,8 +135,8 @@ class Runner:
         order, broken = None, ""
         try:
             order = self._order_of(row)
-        except Exception as error:
-            # Whatever the vault says of it: this job cannot go on, the others can.
+        except (DragonflyError, ValueError) as error:
+            # This job cannot go on, the others can.
             broken = f"its URLs cannot be decrypted ({type(error).__name__}); has the manager's key changed?"
         return Active(row.id, row.state, row.cancel_requested, row.secret, order, broken, {})
 

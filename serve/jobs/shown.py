@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 from dragonfly_ray.serve.cluster import NodeOutcome
 from dragonfly_ray.serve.database.tables import Job as JobRow
@@ -10,7 +11,7 @@ from dragonfly_ray.serve.database.tables import JobNode as NodeRow
 from dragonfly_ray.serve.database.tables import now
 from dragonfly_ray.serve.jobs.board import Board, LiveNode, Totals
 from dragonfly_ray.serve.schemas.base import By, Failure, Provenance
-from dragonfly_ray.serve.schemas.jobs import ENDED, Job, JobNode, Progress
+from dragonfly_ray.serve.schemas.jobs import ENDED, Job, JobNode, Kind, NodeState, Progress, State
 
 
 def job(row: JobRow, board: Board) -> Job:
@@ -20,9 +21,9 @@ def job(row: JobRow, board: Board) -> Job:
     options = row.options
     return Job.model_construct(
         id=row.id,
-        kind=row.kind,
+        kind=cast(Kind, row.kind),
         name=row.name,
-        state=row.state,
+        state=cast(State, row.state),
         urls=row.urls,
         nodes=row.nodes,
         dest=row.dest or None,
@@ -87,7 +88,7 @@ def _from_row(row: NodeRow, of: JobRow) -> JobNode:
         node=row.node_name,
         url_index=row.url_index,
         url=of.urls[row.url_index],
-        state=row.state,
+        state=cast(NodeState, row.state),
         path=row.path or None,
         size=row.size,
         bytes_done=row.size if row.state == "done" else have,
@@ -109,7 +110,7 @@ def from_live(live: LiveNode, of: JobRow, name: str) -> JobNode:
         node=name,
         url_index=live.index,
         url=of.urls[live.index],
-        state=o.state,
+        state=cast(NodeState, o.state),
         path=o.path or None,
         size=o.size,
         bytes_done=live.bytes_done,

@@ -9,7 +9,7 @@ from dragonfly_ray.serve.accounts.principal import Caller
 from dragonfly_ray.serve.jobs.idempotency import KeyHeader
 from dragonfly_ray.serve.manager import Here
 from dragonfly_ray.serve.routes import jobs
-from dragonfly_ray.serve.schemas.jobs import Checked, PreheatCreate, Job
+from dragonfly_ray.serve.schemas.jobs import Checked, Job, PreheatCreate
 
 router = APIRouter(prefix="/preheats", tags=["preheats"])
 
