@@ -4,18 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Protocol
 
-from dragonfly_ray.errors import InvalidRequestError
+from dragonfly_ray.serve.vault import Vault
 from dragonfly_ray.urls import redacted
-
-
-class Vault(Protocol):
-    """Encrypts with the manager's key; `context` binds what is sealed to its place."""
-
-    def seal(self, plain: bytes, context: bytes = b"") -> bytes: ...
-
-    def open(self, sealed: bytes, context: bytes = b"") -> bytes: ...
 
 
 def shown(urls: Sequence[str]) -> list[str]:
@@ -40,11 +31,3 @@ def opened(urls: Sequence[str], kept: bytes | None, vault: Vault, owner: str) ->
 
 def _context(owner: str) -> bytes:
     return f"urls {owner}".encode()
-
-
-class NoVault:
-    def seal(self, plain: bytes, context: bytes = b"") -> bytes:
-        raise InvalidRequestError("url: a query may be a secret, and this manager has no key to keep it with")
-
-    def open(self, sealed: bytes, context: bytes = b"") -> bytes:
-        raise InvalidRequestError("this manager has no key")

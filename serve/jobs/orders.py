@@ -5,8 +5,9 @@ from __future__ import annotations
 from dragonfly_ray.model import Source
 from dragonfly_ray.serve.cluster import Order
 from dragonfly_ray.serve.database.tables import Job
-from dragonfly_ray.serve.jobs.links import Vault, opened
+from dragonfly_ray.serve.jobs.links import opened
 from dragonfly_ray.serve.settings import ManagerSettings
+from dragonfly_ray.serve.vault import Vault
 
 
 def order_of(row: Job, vault: Vault, settings: ManagerSettings) -> Order:

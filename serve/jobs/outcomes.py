@@ -184,9 +184,8 @@ def _close(session: Session, row: Job, failures: Sequence[tuple[OutcomeKey, Node
     sums = [
         func.coalesce(func.sum(getattr(JobNode, name)), 0) for name in _FIELDS if name.startswith("bytes_")
     ]
-    origin, peers, cache, small = (
-        session.execute(select(*sums).where(JobNode.job_id == row.id)).one()._tuple()
-    )
+    totals: list[Any] = list(session.execute(select(*sums).where(JobNode.job_id == row.id)).one())
+    origin, peers, cache, small = totals
     done = session.scalar(
         select(func.coalesce(func.sum(JobNode.size), 0)).where(
             JobNode.job_id == row.id, JobNode.state == "done"

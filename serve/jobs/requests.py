@@ -15,10 +15,11 @@ from dragonfly_ray.serve.database.tables import Job, JobNode, JobUrl, new_id, no
 from dragonfly_ray.serve.jobs import creation, idempotency
 from dragonfly_ray.serve.jobs.creation import Plan
 from dragonfly_ray.serve.jobs.idempotency import REUSED, Key
-from dragonfly_ray.serve.jobs.links import Vault, opened, sealed, shown
+from dragonfly_ray.serve.jobs.links import opened, sealed, shown
 from dragonfly_ray.serve.problems import conflict, not_found
 from dragonfly_ray.serve.records import audit, emit
 from dragonfly_ray.serve.schemas.jobs import ENDED, DistributionCreate, Kind, PreheatCreate, Retry
+from dragonfly_ray.serve.vault import Vault
 
 URL_START = 200
 

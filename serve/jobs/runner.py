@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -27,7 +27,6 @@ from dragonfly_ray.serve.jobs.board import Board, Key
 from dragonfly_ray.serve.jobs.verdict import CANCELLED
 from dragonfly_ray.serve.jobs.watch import Watch
 from dragonfly_ray.serve.leadership import Leadership
-from dragonfly_ray.serve.problems import Problem
 
 log = logging.getLogger(__name__)
 ROUND = 0.5
@@ -46,7 +45,8 @@ HOUSEKEEPING = 3600.0
 ALL = -1
 """In place of a shard: the cluster itself."""
 WAITING = "waiting-for-cluster"
-CredentialsOf = Callable[[str], Credentials]
+CredentialsOf = Callable[[str, Sequence[str]], Credentials]
+"""What a named secret holds, for these URLs."""
 OrderOf = Callable[[Job], Order]
 
 
@@ -262,11 +262,9 @@ class _Leader:
 
     def _submit(self, job: Active) -> None:
         assert job.order is not None
-        try:
-            credentials = self._credentials(job.secret) if job.secret else Credentials()
-        except Problem as problem:
-            self._stop(job, "unknown-secret", f"secret {job.secret!r}: {problem}")
-            return
+        credentials = Credentials()
+        if job.secret:
+            credentials = self._credentials(job.secret, [source.url for source in job.order.sources])
         if not self._leadership.leading:
             return
         self._cluster.submit(job.order, credentials)
