@@ -13,6 +13,8 @@ from dragonfly_ray.serve.accounts.refusals import Refusals
 from dragonfly_ray.serve.accounts.throttle import Throttle
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database import Database
+from dragonfly_ray.serve.events.feed import EventFeed
+from dragonfly_ray.serve.events.streams import Streams
 from dragonfly_ray.serve.jobs import Jobs
 from dragonfly_ray.serve.leadership import Leadership
 from dragonfly_ray.serve.settings import ManagerSettings
@@ -40,6 +42,8 @@ class Manager:
     throttle: Throttle
     refusals: Refusals
     jobs: Jobs
+    feed: EventFeed
+    streams: Streams
     services: tuple[Service, ...] = ()
 
     @classmethod
@@ -53,6 +57,8 @@ class Manager:
         secrets.check_key(database, vault)
         leadership = Leadership(database)
         jobs = Jobs(settings, database, cluster, leadership, vault)
+        feed = EventFeed(database)
+        streams = Streams(settings.limits.streams)
         return cls(
             settings,
             database,
@@ -62,7 +68,10 @@ class Manager:
             Throttle(database, settings.limits.logins),
             Refusals(database),
             jobs,
-            services=(leadership, jobs),
+            feed,
+            streams,
+            # Streams end before what they show.
+            services=(database.listener, leadership, jobs, feed, streams),
         )
 
     def start(self) -> None:

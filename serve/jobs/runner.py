@@ -27,6 +27,7 @@ from dragonfly_ray.serve.jobs.board import Board, Key
 from dragonfly_ray.serve.jobs.verdict import CANCELLED
 from dragonfly_ray.serve.jobs.watch import Watch
 from dragonfly_ray.serve.leadership import Leadership
+from dragonfly_ray.serve.records import EVENTS
 
 log = logging.getLogger(__name__)
 ROUND = 0.5
@@ -90,9 +91,12 @@ class Runner:
         self._deaf = board.listen(self._heard)
 
     def start(self) -> None:
+        # Whatever is told of a job, by whichever replica, is told with an event.
+        self._database.signals.add(EVENTS, self._loop.wake)
         self._loop.start()
 
     def stop(self) -> None:
+        self._database.signals.remove(EVENTS, self._loop.wake)
         self._deaf()
         self._loop.stop()
         self._watch.stop()
@@ -276,7 +280,8 @@ class _Leader:
         seen = self._board.version(job.id)
         if seen is not None and seen[1]:
             # A scheduler that has restarted does not know what its peers are at: only what it knows, it can stop.
-            self._submit(job)
+            # It opens no source, so it needs no credentials.
+            self._cluster.submit(job.order, Credentials())
         self._cluster.cancel(job.order)
 
     def _do(self, kind: str, job: Active, call: Callable[[Active], None]) -> None:
