@@ -213,7 +213,7 @@ def test_a_restarted_controller_is_told_again(
 def test_a_cordon_survives_a_restart_of_the_manager(
     settings: ManagerSettings, cluster: FakeCluster, ids: list[str]
 ) -> None:
-    def run(work: Callable[[FastAPI, httpx.Client], None]) -> None:
+    def run(work: Callable[[FastAPI, httpx.Client], object]) -> None:
         app = create_app(settings, cluster)
         with TestClient(app, base_url="http://manager") as client:
             client.headers["Authorization"] = f"Bearer {token_of(app.state.manager.database, 'admin')}"
