@@ -20,6 +20,8 @@ from dragonfly_ray.actors.scheduler import SchedulerActor
 from dragonfly_ray.config import Settings
 from dragonfly_ray.grants import SigningKey
 from dragonfly_ray.scheduling.reconciler import Action, Check, Kill, Reconciler, Start
+from dragonfly_ray.statuses import NodeStatus, PeerState, PeerStatus, decode_peer, encode
+from dragonfly_ray.targets import Member
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +43,10 @@ class ControllerActor:
         self._private, self._public = key.private_bytes(), key.public_bytes()
         self._reconciler = Reconciler(interval=settings.peer.health_interval)
         self._rows: dict[str, dict[str, Any]] = {}
+        self._table: dict[str, dict[str, Any]] = {}
         self._peers: dict[str, Any] = {}
+        self._said: dict[str, PeerStatus] = {}
+        """What each node's peer said of itself last."""
         self._jobs: set[asyncio.Task[None]] = set()
         self._loop: asyncio.Task[None] | None = None
         self._stopped = False
@@ -64,6 +69,30 @@ class ControllerActor:
             node: {"state": p.state, "failures": p.failures, "reason": p.reason}
             for node, p in self._reconciler.peers.items()
         }
+
+    async def overview(self) -> bytes:
+        """Every node with what its peer said last: a tuple of `NodeStatus`."""
+        self._start()
+        if not self._table:
+            self._table = {r["NodeID"]: r for r in await asyncio.to_thread(nodes.table)}
+        members = nodes.members_of(self._table.values(), self._settings.peer)
+        return encode([self._status(member) for member in members])
+
+    def _status(self, member: Member) -> NodeStatus:
+        found = self._reconciler.peers.get(member.node_id)
+        states: dict[str, PeerState] = {"starting": "starting", "healthy": "healthy", "failed": "unhealthy"}
+        return NodeStatus(
+            node_id=member.node_id,
+            address=member.address,
+            name=member.name,
+            hostname=member.hostname,
+            labels=dict(member.labels),
+            alive=member.alive,
+            seed=member.seed,
+            state=states[found.state] if found else "missing",
+            reason=found.reason if found and found.state != "healthy" else "",
+            peer=self._said.get(member.node_id),
+        )
 
     @ray.method(concurrency_group="health")
     async def ping(self) -> int:
@@ -111,7 +140,9 @@ class ControllerActor:
         for index in range(self._settings.scheduler.shards):
             self._ensure_scheduler(index)
         rows = await asyncio.to_thread(nodes.table)
+        self._table = {r["NodeID"]: r for r in rows}
         self._rows = {r["NodeID"]: r for r in rows if nodes.is_eligible(r, self._settings.peer)}
+        self._said = {node: said for node, said in self._said.items() if node in self._rows}
         for action in self._reconciler.tick(self._rows, time.monotonic()):
             self._act(action)
 
@@ -177,7 +208,8 @@ class ControllerActor:
 
     async def _check(self, node: str) -> None:
         try:
-            await asyncio.wait_for(_result(self._peers[node].ping.remote()), CHECK_TIMEOUT)
+            said = await asyncio.wait_for(_result(self._peers[node].brief.remote()), CHECK_TIMEOUT)
+            self._said[node] = decode_peer(said)
             self._reconciler.healthy(node, time.monotonic())
         except (TimeoutError, ActorUnavailableError):
             for action in self._reconciler.unanswered(node, time.monotonic()):

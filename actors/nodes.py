@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import ray
@@ -46,6 +47,11 @@ def identity(row: dict[str, Any], settings: PeerSettings) -> Identity:
 
 def members(settings: PeerSettings) -> list[Member]:
     """Every node that Ray knows and that is not excluded, dead ones included."""
+    return members_of(table(), settings)
+
+
+def members_of(rows: Iterable[dict[str, Any]], settings: PeerSettings) -> list[Member]:
+    """Those of Ray's rows that are not excluded."""
     return [
         Member(
             node_id=row["NodeID"],
@@ -56,7 +62,7 @@ def members(settings: PeerSettings) -> list[Member]:
             alive=bool(row["Alive"]),
             seed=is_seed(row, settings),
         )
-        for row in table()
+        for row in rows
         if not row["Alive"] or is_eligible(row, settings)
     ]
 

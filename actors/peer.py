@@ -21,6 +21,7 @@ from dragonfly_ray.errors import ClusterError
 from dragonfly_ray.grants import GrantVerifier
 from dragonfly_ray.peer.node import Identity, PeerNode
 from dragonfly_ray.scheduling.ring import shard_of
+from dragonfly_ray.statuses import encode
 from dragonfly_ray.telemetry import RaySink, Telemetry
 
 log = logging.getLogger(__name__)
@@ -111,11 +112,17 @@ class PeerActor:
         while True:
             await asyncio.sleep(FLUSH_INTERVAL)
             self._node.telemetry.flush(FLUSH_INTERVAL)
+            await asyncio.to_thread(self._node.measure)
 
     @ray.method(concurrency_group="health")
     async def ping(self) -> bool:
         """Never waits for work."""
         return True
+
+    @ray.method(concurrency_group="health")
+    async def brief(self) -> bytes:
+        """As `ping`, with a `PeerStatus`."""
+        return encode(self._node.brief())
 
     async def call(self, payload: bytes) -> bytes:
         """A scheduler's message."""
@@ -182,6 +189,14 @@ class PeerActor:
 
     async def unpin(self, task_id: str, owner: str) -> None:
         await asyncio.to_thread(self._node.store.unpin, task_id, owner)
+
+    async def pins(self, task_id: str) -> dict[str, float | None]:
+        """Owner -> expiry."""
+        return self._node.store.pins(task_id)
+
+    async def manifest(self, task_id: str, offset: int, limit: int) -> tuple[int, list[dict[str, Any]]]:
+        """How many entries there are, and a page of them."""
+        return await asyncio.to_thread(self._node.manifest, task_id, offset, limit)
 
     async def evict(self, task_id: str) -> int:
         """Bytes freed."""

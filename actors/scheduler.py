@@ -20,7 +20,9 @@ from dragonfly_ray.actors.handles import find, peer_name, scheduler_name
 from dragonfly_ray.config import Settings
 from dragonfly_ray.grants import GrantIssuer, SigningKey
 from dragonfly_ray.model import Credentials, Host, Task
+from dragonfly_ray.scheduling import views
 from dragonfly_ray.scheduling.core import Action, Ask, Probe, SchedulerCore, Send, Tell, Verdict
+from dragonfly_ray.statuses import TaskList, encode
 from dragonfly_ray.telemetry import RaySink, Telemetry
 
 log = logging.getLogger(__name__)
@@ -33,6 +35,9 @@ GATHER = 0.1
 """Seconds in which a watcher's news are gathered into one answer; an end is told at once."""
 SHOWN_EDGES = 256
 """Of each task, in the status: those that carried most."""
+LISTED_FOR = 1.0
+"""Seconds for which one listing of all tasks serves everybody who asks."""
+LISTED_AT_ONCE = 8
 LOOK_TIMEOUT = 15.0
 """Less than the time that the resolver waits for the answer."""
 GRANT_TTL = 24 * 3600.0
@@ -56,6 +61,8 @@ class SchedulerActor:
         self._started = False
         self._telemetry: Telemetry | None = None
         self._granted = 0
+        self._listing: asyncio.Task[bytes] | None = None
+        self._listed = 0.0
         self._queues: dict[str, asyncio.Queue[m.Message]] = {}
 
     def __repr__(self) -> str:
@@ -172,6 +179,33 @@ class SchedulerActor:
     async def edges(self, task_id: str, most: int = 10_000) -> list[dict[str, Any]]:
         """Who feeds whom in a task; see `SchedulerCore.edges`."""
         return self._core.edges(task_id, most)
+
+    async def tasks(self) -> bytes:
+        """A `TaskList`; at most a second old."""
+        if self._listing is None or time.monotonic() - self._listed > LISTED_FOR:
+            self._listed = time.monotonic()
+            self._listing = asyncio.ensure_future(self._list())
+        return await asyncio.shield(self._listing)
+
+    async def _list(self) -> bytes:
+        number: dict[str, int] = {}
+        found = []
+        for count, task in enumerate(list(self._core.tasks.values())):
+            found.append(views.summary(self._core.cluster, task, number))
+            if count % LISTED_AT_ONCE == 0:
+                await asyncio.sleep(0)  # reports do not wait for it
+        return encode(TaskList(tuple(number), tuple(found)))
+
+    async def keepers(self, task_id: str) -> list[str]:
+        """The nodes that hold something of a task, those that have its manifest first."""
+        return self._core.keepers(task_id)
+
+    async def availability(self, task_id: str, cells: int) -> tuple[int, int, dict[str, bytes]] | None:
+        return self._core.availability(task_id, cells)
+
+    async def ping(self) -> int:
+        """The process's id."""
+        return os.getpid()
 
     async def status(self) -> dict[str, Any]:
         core = self._core

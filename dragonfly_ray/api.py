@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import logging
 import os
-import socket
 import time
 import uuid
 from collections import Counter
@@ -17,6 +15,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from dragonfly_ray import messages as m
+from dragonfly_ray.actors.connect import connect
 from dragonfly_ray.actors.handles import (
     CONTROLLER,
     find,
@@ -47,7 +46,6 @@ from dragonfly_ray.urls import redacted, scheme
 CALL_TIMEOUT = 30.0
 PROGRESS_INTERVAL = 0.2
 LOAD_TIMEOUT = 600.0
-KNOCK_TIMEOUT = 5.0
 
 
 def distribute(
@@ -359,7 +357,7 @@ def up(settings: Settings | None = None, *, wait: bool = True, timeout: float = 
 
     Returns node id -> state of its peer. Settings count at the first start only.
     """
-    _connect()
+    connect()
     controller = start_controller(settings or Settings())
     deadline = time.monotonic() + timeout
     while True:
@@ -376,7 +374,7 @@ def up(settings: Settings | None = None, *, wait: bool = True, timeout: float = 
 
 def down() -> bool:
     """Stops the cluster's actors. What they stored stays. False: nothing was running."""
-    _connect()
+    connect()
     return stop_all(Settings().namespace)
 
 
@@ -432,49 +430,9 @@ def status() -> dict[str, Any]:
 # --- odds ---------------------------------------------------------------------------------------
 
 
-def _connect() -> None:
-    """Joins the cluster that runs here (or where RAY_ADDRESS says), unless that is done."""
-    if ray.is_initialized():
-        return
-    address = os.environ.get("RAY_ADDRESS", "auto")
-    try:
-        _knock(address)
-        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-    except (OSError, RuntimeError, ValueError, RayError) as error:
-        raise NotRunningError(
-            f"no Ray cluster answers at {address} ({type(error).__name__}); start one with `ray start "
-            "--head`, or check RAY_ADDRESS and, where it wants one, the token"
-        ) from None
-
-
-def _knock(address: str) -> None:
-    """Raises `OSError` at once where nobody listens: Ray itself takes more than a minute to find out."""
-    host, colon, port = address.rpartition(":")
-    if colon and port.isdigit() and "://" not in address:
-        socket.create_connection((host.strip("[]"), int(port)), KNOCK_TIMEOUT).close()
-        _present_token(address)
-
-
-def _present_token(address: str) -> None:
-    """Raises `PermissionError` at once where it is refused: Ray itself tries for 20 s, and says so each second."""
-    try:
-        import grpc
-        from ray._private.grpc_utils import init_grpc_channel
-    except ImportError:
-        return  # another Ray, which will find out by itself
-    channel = init_grpc_channel(address)
-    try:
-        channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")(b"", timeout=KNOCK_TIMEOUT)
-    except grpc.RpcError as error:
-        if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-            raise PermissionError("the token is refused") from None
-    finally:
-        channel.close()
-
-
 def _settings() -> Settings:
     """Those of the running cluster; the cluster is started with our own if it is missing."""
-    _connect()
+    connect()
     own = Settings()
     controller = find(CONTROLLER, own.namespace) or start_controller(own)
     found: Settings = get(controller.settings.remote(), CALL_TIMEOUT, CONTROLLER)
@@ -482,7 +440,7 @@ def _settings() -> Settings:
 
 
 def _running_settings() -> Settings:
-    _connect()
+    connect()
     controller = reach(CONTROLLER, Settings().namespace)
     found: Settings = get(controller.settings.remote(), CALL_TIMEOUT, CONTROLLER)
     return found
@@ -543,7 +501,7 @@ def _source(
 ) -> Source:
     local = scheme(url) == "file" and not shared
     if local:
-        _connect()
+        connect()
     return Source(
         url=url,
         tag=tag or "",

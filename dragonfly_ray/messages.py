@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from dragonfly_ray.model import Credentials, Host, Source, Task
+from dragonfly_ray.policy import UrlPolicy
 
 VERSION = 1
 
@@ -40,6 +41,10 @@ class Spec(_Message, frozen=True):
     seeds_only: bool = False
     small: bool = True
     """Whether small content may travel in messages and through the object store."""
+    policy: UrlPolicy | None = None
+    """What may be fetched for it; None: anything."""
+    dest_roots: tuple[str, ...] | None = None
+    """`dest` must lie below one of them, with no link on the way; None: below the peer's own."""
 
 
 # --- peer to scheduler ----------------------------------------------------------------------

@@ -110,7 +110,6 @@ class TaskRun:
         self.bytes_peers = 0
         self.bytes_cache = 0
         self.bytes_small = 0
-        self.bytes_sent = 0
         self.provenance: dict[int, str] = {}
         """Piece -> the parent it came from."""
         self.fed: dict[str, int] = {}
@@ -203,6 +202,7 @@ class TaskRun:
             self.reporter.news.lost = edited
             self.picker.have = bitset.from_bytes(store.have(), self.task.pieces)
             self.bytes_cache = sum(store.table[i].length for i in bitset.members(self.picker.have))
+            self.context.received("cache", self.bytes_cache)
             self.reporter.news.got = list(bitset.members(self.picker.have))
             self.words = Words({i: d for i, d in enumerate(store.digests) if d is not None})
         self._take_small()
@@ -608,10 +608,6 @@ class TaskRun:
             if host not in self.reporter.news.unreachable:
                 self.reporter.news.unreachable.append(host)
         self.reporter.kick()
-
-    def sent(self, nbytes: int) -> None:
-        self.bytes_sent += nbytes
-        self.context.telemetry.count("dragonfly_bytes_sent", nbytes)
 
     def introduced(self, host: str) -> None:
         """There is a connection to a neighbour now, on which it can be told what is here."""

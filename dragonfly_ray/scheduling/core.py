@@ -94,6 +94,14 @@ class SchedulerCore:
         """Node id -> the tasks of the source that it holds, whole or in part."""
         return views.held(self.cluster, source_id)
 
+    def keepers(self, task_id: str) -> list[str]:
+        """The nodes that hold something of a task, those that have its manifest first."""
+        return views.keepers(self.cluster, task_id)
+
+    def availability(self, task_id: str, cells: int) -> tuple[int, int, dict[str, bytes]] | None:
+        """Which pieces are where: see `views.availability`."""
+        return views.availability(self.cluster, task_id, cells)
+
     # --- resolvers and origins --------------------------------------------------------------
 
     def resolved(self, spec_id: str, answer: m.Resolved, now: float) -> list[Action]:
