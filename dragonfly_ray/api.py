@@ -9,7 +9,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -42,6 +42,10 @@ from dragonfly_ray.scheduling.ring import shard_of
 from dragonfly_ray.submission import Submission
 from dragonfly_ray.targets import Member, Selector, check_dest, select
 from dragonfly_ray.urls import redacted, scheme
+
+if TYPE_CHECKING:
+    from dragonfly_ray.serve.launch import Deployed
+    from dragonfly_ray.serve.settings import ManagerSettings
 
 CALL_TIMEOUT = 30.0
 PROGRESS_INTERVAL = 0.2
@@ -352,13 +356,36 @@ def _call(reference: Any, what: str) -> Any:
 # --- the cluster --------------------------------------------------------------------------------
 
 
-def up(settings: Settings | None = None, *, wait: bool = True, timeout: float = 120.0) -> dict[str, Any]:
+class Started(dict[str, Any]):
+    """Node id -> state of its peer. `manager`: its `url`, and the admin's `password` if this start made one up."""
+
+    manager: Deployed | None = None
+
+
+def up(
+    settings: Settings | None = None,
+    *,
+    wait: bool = True,
+    timeout: float = 120.0,
+    manager: bool | ManagerSettings = False,
+) -> Started:
     """Starts the cluster's actors, or finds them running. `wait`: until every node's peer is ready.
 
-    Returns node id -> state of its peer. Settings count at the first start only.
+    `manager`: the REST API and console as well, until they are ready (needs the extra `serve`). Settings
+    count at the first start only.
     """
     connect()
-    controller = start_controller(settings or Settings())
+    started = Started(_peers(settings or Settings(), wait, timeout))
+    if manager is not False:
+        from dragonfly_ray.serve import launch
+
+        own = None if manager is True else manager
+        started.manager = launch.deploy(own, _settings(), timeout=timeout)
+    return started
+
+
+def _peers(settings: Settings, wait: bool, timeout: float) -> dict[str, Any]:
+    controller = start_controller(settings)
     deadline = time.monotonic() + timeout
     while True:
         peers: dict[str, Any] = get(controller.peers.remote(), CALL_TIMEOUT, CONTROLLER)
@@ -373,9 +400,15 @@ def up(settings: Settings | None = None, *, wait: bool = True, timeout: float = 
 
 
 def down() -> bool:
-    """Stops the cluster's actors. What they stored stays. False: nothing was running."""
+    """Stops the manager and the cluster's actors. What they stored stays. False: nothing was running."""
     connect()
-    return stop_all(Settings().namespace)
+    namespace = Settings().namespace
+    managed = False
+    if find("SERVE_CONTROLLER_ACTOR", "serve") is not None:
+        from dragonfly_ray.serve import launch
+
+        managed = launch.remove(namespace)
+    return stop_all(namespace) or managed
 
 
 def nodes() -> list[Member]:

@@ -43,6 +43,11 @@ class Manager:
         leadership = Leadership(database)
         return cls(settings, database, cluster, leadership, services=(leadership,))
 
+    @property
+    def alive(self) -> bool:
+        """Whether all that runs beside requests still runs."""
+        return all(getattr(service, "alive", True) for service in self.services)
+
     def start(self) -> None:
         for service in self.services:
             service.start()
