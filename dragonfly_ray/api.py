@@ -27,10 +27,10 @@ from dragonfly_ray.actors.handles import (
     stop_all,
 )
 from dragonfly_ray.actors.nodes import current_node, members
+from dragonfly_ray.awaiting import follow
 from dragonfly_ray.config import Settings
 from dragonfly_ray.distribution import Distribution, Progress
 from dragonfly_ray.errors import (
-    DeadlineError,
     DragonflyError,
     InvalidRequestError,
     NotRunningError,
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from dragonfly_ray.serve.settings import ManagerSettings
 
 CALL_TIMEOUT = 30.0
-PROGRESS_INTERVAL = 0.2
 LOAD_TIMEOUT = 600.0
 
 
@@ -99,53 +98,28 @@ def distribute(
         InvalidRequestError: before anything starts.
         DistributionFailedError: some node failed; its `distribution` has every node's outcome.
     """
-    if on_failure not in ("raise", "return"):
-        raise InvalidRequestError(f"on_failure={on_failure!r}: must be 'raise' or 'return'")
-    submission = submit(
-        url,
-        nodes,
-        dest=dest,
-        digest=digest,
-        include=include,
-        exclude=exclude,
-        storage_options=storage_options,
-        headers=headers,
-        tag=tag,
-        application=application,
-        filtered_query_params=filtered_query_params,
-        link=link,
-        shared=shared,
-        detached=detached,
-        id=id,
+    return follow(
+        lambda: submit(
+            url,
+            nodes,
+            dest=dest,
+            digest=digest,
+            include=include,
+            exclude=exclude,
+            storage_options=storage_options,
+            headers=headers,
+            tag=tag,
+            application=application,
+            filtered_query_params=filtered_query_params,
+            link=link,
+            shared=shared,
+            detached=detached,
+            id=id,
+        ),
+        timeout,
+        progress,
+        on_failure=on_failure,
     )
-    try:
-        done = _await(submission, timeout, progress)
-    except BaseException:
-        submission.cancel()
-        raise
-    finally:
-        submission.close()
-    if on_failure == "raise":
-        done.raise_for_failures()
-    return done
-
-
-def _await(
-    submission: Submission, timeout: float | None, progress: Callable[[Progress], None] | None
-) -> Distribution:
-    deadline = None if timeout is None else time.monotonic() + timeout
-    while True:
-        left = None if deadline is None else deadline - time.monotonic()
-        if left is not None and left <= 0:
-            text = f"distribution {submission.id}: cancelled after {timeout:g} s"
-            submission.cancel("deadline", text)
-            raise DeadlineError(text)
-        step = PROGRESS_INTERVAL if progress else 3600.0
-        ended = submission.wait(step if left is None else min(step, left))
-        if progress:
-            progress(submission.progress())
-        if ended:
-            return submission.result(0)
 
 
 def submit(

@@ -87,7 +87,7 @@ def application(manager: ManagerSettings, cluster: Settings) -> Application:
     checked(manager)
     embedded = manager.database.startswith("sqlite")
     options: dict[str, Any] = {} if embedded else {"max_replicas_per_node": 1}
-    deployment = serve.deployment(
+    deployed: Any = serve.deployment(
         ManagerReplica,
         name=DEPLOYMENT,
         num_replicas=manager.replicas,
@@ -101,7 +101,9 @@ def application(manager: ManagerSettings, cluster: Settings) -> Application:
         graceful_shutdown_timeout_s=5,
         **options,
     )
-    return deployment.bind(handed_over(manager), cluster.model_dump(mode="json", exclude_unset=True))
+    given = handed_over(manager)
+    bound: Application = deployed.bind(given, cluster.model_dump(mode="json", exclude_unset=True))
+    return bound
 
 
 def handed_over(manager: ManagerSettings) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import ray
 from pydantic import SecretStr
 from ray import serve
 from ray.exceptions import RayError
@@ -78,7 +77,7 @@ def remove(namespace: str) -> bool:
     if there:
         serve.delete(name)
     if not serve.status().applications:
-        serve.shutdown()
+        serve.shutdown()  # type: ignore[no-untyped-call]
     return there
 
 

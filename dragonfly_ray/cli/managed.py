@@ -1,0 +1,99 @@
+"""The commands that only a manager can carry out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Optional
+
+import typer
+
+from dragonfly_ray.cli import backend, show
+from dragonfly_ray.cli.common import EPILOG, Json, Nodes, Secret, Tag, Timeout, Urls, emit, finish, selector
+
+Node = Annotated[str, typer.Argument(help="A node id, IP or name.")]
+Note = Annotated[str, typer.Option(help="Why; shown beside the node.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (preheat, jobs, retry, cordon, uncordon, drain):
+        app.command(epilog=EPILOG)(command)
+
+
+def preheat(
+    urls: Urls,
+    nodes: Nodes = None,
+    digest: Annotated[Optional[str], typer.Option(help="`sha256:…`, `blake3:…` of the content.")] = None,  # noqa: UP045
+    include: Annotated[Optional[list[str]], typer.Option(help="Pattern for names. Repeatable.")] = None,  # noqa: UP045
+    exclude: Annotated[Optional[list[str]], typer.Option(help="Pattern for names. Repeatable.")] = None,  # noqa: UP045
+    secret: Secret = None,
+    tag: Tag = None,
+    application: Tag = None,
+    detach: Annotated[bool, typer.Option(help="Print the id and leave; it goes on.")] = False,
+    timeout: Timeout = None,
+    json_: Json = False,
+) -> None:
+    """Warm the stores of nodes (the seeds, unless --nodes says otherwise), through a manager."""
+    submission = backend.manager().preheat(
+        urls,
+        selector(nodes) if nodes else "seeds",
+        digest=digest,
+        include=include,
+        exclude=exclude,
+        secret=secret,
+        tag=tag,
+        application=application,
+    )
+    finish(submission, timeout, detach=detach, json_=json_)
+
+
+def jobs(
+    state: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="queued, running, succeeded, partial, failed, cancelled."),
+    ] = None,
+    most: Annotated[int, typer.Option(help="So many, the latest first.", min=1)] = 50,
+    json_: Json = False,
+) -> None:
+    """A manager's distributions and preheats."""
+    rows = backend.manager().jobs(state=state, most=most)
+    emit(rows, json_, lambda: show.jobs(rows))
+
+
+def retry(
+    id: str,
+    node: Annotated[
+        list[str] | None, typer.Option(help="A node id; none: all that failed. Repeatable.")
+    ] = None,
+    detach: Annotated[bool, typer.Option(help="Print the id and leave; it goes on.")] = False,
+    timeout: Timeout = None,
+    json_: Json = False,
+) -> None:
+    """Try a manager's job again on the nodes that failed."""
+    finish(backend.manager().retry(id, node or ()), timeout, detach=detach, json_=json_)
+
+
+def cordon(node: Node, note: Note = "", json_: Json = False) -> None:
+    """Choose a node for nothing new, unless it is named."""
+    _said(backend.manager().cordon(node, note), json_)
+
+
+def uncordon(node: Node, json_: Json = False) -> None:
+    """Choose a node again."""
+    _said(backend.manager().uncordon(node), json_)
+
+
+def drain(
+    node: Node,
+    note: Note = "",
+    undo: Annotated[bool, typer.Option("--undo", help="Not any more.")] = False,
+    json_: Json = False,
+) -> None:
+    """Let a node finish what it has begun, and be nobody's parent any more."""
+    manager = backend.manager()
+    _said(manager.undrain(node) if undo else manager.drain(node, note), json_)
+
+
+def _said(node: dict[str, Any], json_: bool) -> None:
+    words = [word for word in ("cordoned", "draining") if node[word]]
+    emit(
+        node, json_, lambda: f"{node['name']} ({node['node_id'][:12]}): {', '.join([node['state'], *words])}"
+    )
