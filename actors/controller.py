@@ -36,7 +36,7 @@ class ControllerActor:
     """One a cluster, on the head node. After a restart it adopts what runs."""
 
     def __init__(self, settings: Settings) -> None:
-        logs.setup(CONTROLLER)
+        logs.setup(CONTROLLER, form=settings.log_format)
         self._settings = settings
         root = settings.on_this_node().storage.root
         key = SigningKey.load_or_create(root / "keys" / f"{settings.namespace}.key")

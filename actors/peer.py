@@ -70,7 +70,7 @@ class PeerActor:
 
     def __init__(self, identity: Identity, settings: Settings, public_keys: Sequence[bytes]) -> None:
         # Nodes of one machine may have one name, and their logs one folder.
-        logs.setup(f"peer:{identity.name}-{identity.node_id[:8]}")
+        logs.setup(f"peer:{identity.name}-{identity.node_id[:8]}", form=settings.log_format)
         settings = settings.on_this_node()
         self._settings = settings
         telemetry = Telemetry(RaySink("actor"), actor=f"peer:{identity.name}")

@@ -47,7 +47,7 @@ class SchedulerActor:
     """Soft state: whatever it knows, peers announce and submitters submit again after a restart."""
 
     def __init__(self, index: int, settings: Settings, signing_key: bytes) -> None:
-        logs.setup(scheduler_name(index))
+        logs.setup(scheduler_name(index), form=settings.log_format)
         self._index = index
         self._settings = settings
         self._issuer = GrantIssuer(SigningKey.from_private_bytes(signing_key))

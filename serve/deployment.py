@@ -37,9 +37,9 @@ class ManagerReplica:
     """`manager`, `cluster`: settings by name; what is missing comes from the environment of the replica's node."""
 
     def __init__(self, manager: Mapping[str, Any], cluster: Mapping[str, Any]) -> None:
-        logs.setup(f"manager:{uuid.uuid4().hex[:8]}")
         self._settings = ManagerSettings(**manager)
         self._cluster = Settings(**cluster)
+        logs.setup(f"manager:{uuid.uuid4().hex[:8]}", form=self._cluster.log_format)
         checked(self._settings)
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -29,7 +29,11 @@ def claimants(cluster: ClusterState, task: TaskState, host: str, state: SpecStat
             return len(task.able_seeds) if host in task.able_seeds else 0
         if host not in task.deputies():
             return 0
-        log.warning("task %.12s: no seed left, two targets take over at the origin", task.task.id)
+        log.warning(
+            "task %.12s: no seed left, two targets take over at the origin",
+            task.task.id,
+            extra={"task_id": task.task.id},
+        )
         return len(task.deputies())
     if cluster.settings.origin.policy == "targets":
         return 0 if host in task.able_helpers else len(task.able) - len(task.able_helpers)
