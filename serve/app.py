@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import Depends, FastAPI
 
-from dragonfly_ray.serve import routes, web
+from dragonfly_ray.serve import openapi, routes, web
+from dragonfly_ray.serve.accounts import sessions
 from dragonfly_ray.serve.accounts.gate import gate
+from dragonfly_ray.serve.accounts.permissions import Access, requires
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.manager import Manager
 from dragonfly_ray.serve.problems import ProblemDocument
@@ -31,18 +34,37 @@ def create_app(settings: ManagerSettings, cluster: Cluster) -> FastAPI:
         finally:
             manager.stop()
 
-    app = FastAPI(
-        title="dragonfly-ray manager",
+    app = _Application(
+        title=openapi.TITLE,
         version="1",
-        summary="Files and directories onto the nodes of a Ray cluster.",
+        summary=openapi.SUMMARY,
+        description=openapi.DESCRIPTION,
         lifespan=lifespan,
         dependencies=[Depends(gate)],
         responses=dict.fromkeys(("4XX", "5XX"), _PROBLEM),
-        openapi_url="/api/v1/openapi.json",
+        generate_unique_id_function=openapi.operation_id,
+        # Served below: its own route would be behind no gate.
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
     )
+    app.cookie = sessions.cookie(settings)
     answers.install(app)
     web.surround(app, settings)
     routes.include(app)
+
+    @app.get(f"{routes.API}/openapi.json", include_in_schema=False)
+    @requires(Access.PUBLIC)
+    def document() -> dict[str, Any]:
+        return app.openapi()
+
     return app
+
+
+class _Application(FastAPI):
+    cookie = ""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            self.openapi_schema = openapi.enrich(self, super().openapi(), self.cookie)
+        return self.openapi_schema

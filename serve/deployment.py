@@ -16,6 +16,7 @@ from ray.serve import Application
 from dragonfly_ray import logs
 from dragonfly_ray.config import Settings
 from dragonfly_ray.errors import InvalidRequestError
+from dragonfly_ray.serve.accounts import passwords
 from dragonfly_ray.serve.app import create_app
 from dragonfly_ray.serve.database.tables import User
 from dragonfly_ray.serve.settings import ManagerSettings
@@ -111,7 +112,7 @@ def handed_over(manager: ManagerSettings) -> dict[str, Any]:
     given = {name: getattr(manager, name) for name in manager.model_fields_set}
     password: SecretStr | None = given.pop("admin_password", None)
     if password is not None:
-        given["admin_password_hash"] = SecretStr(hashed_password(password.get_secret_value()))
+        given["admin_password_hash"] = SecretStr(passwords.hashed(password.get_secret_value()))
     return {
         name: value.get_secret_value() if isinstance(value, SecretStr) else _plain(value)
         for name, value in given.items()
@@ -120,13 +121,6 @@ def handed_over(manager: ManagerSettings) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
-def hashed_password(password: str) -> str:
-    """As accounts keep it."""
-    from argon2 import PasswordHasher
-
-    return PasswordHasher().hash(password)
 
 
 # --- for `serve deploy` -----------------------------------------------------------------------------

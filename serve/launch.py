@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import socket
 import time
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ from dragonfly_ray.actors.handles import find
 from dragonfly_ray.actors.nodes import current_node, table
 from dragonfly_ray.config import Settings
 from dragonfly_ray.errors import InvalidRequestError, NotRunningError
-from dragonfly_ray.serve.deployment import application, checked, hashed_password, name_of
+from dragonfly_ray.serve.accounts import passwords
+from dragonfly_ray.serve.deployment import application, checked, name_of
 from dragonfly_ray.serve.settings import ManagerSettings
 
 START_TIMEOUT = 120.0
@@ -55,8 +55,8 @@ def deploy(
     made_hash = ""
     if not _is_there(name):
         if not (found.admin_password or found.admin_password_file or found.admin_password_hash):
-            made = secrets.token_urlsafe(18)
-            made_hash = hashed_password(made)
+            made = passwords.random_password()
+            made_hash = passwords.hashed(made)
             found = found.model_copy(update={"admin_password_hash": SecretStr(made_hash)})
         _start_serve(found)
         _run(name, found, settings)

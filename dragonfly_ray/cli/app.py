@@ -19,6 +19,7 @@ from dragonfly_ray.cli.common import (
     INTERRUPTED,
     Headers,
     Json,
+    Node,
     Nodes,
     Options,
     Secret,
@@ -334,8 +335,35 @@ def nodes(json_: Json = False) -> None:
     """The cluster's nodes, as `--nodes` may name them."""
     found = backend.cluster().nodes()
     rows = [{"node_id": m.node_id, "address": m.address, "name": m.name, "alive": m.alive, "seed": m.seed,
-             "labels": dict(m.labels)} for m in found]  # fmt: skip
+             "cordoned": m.cordoned, "labels": dict(m.labels)} for m in found]  # fmt: skip
     emit(rows, json_, lambda: show.nodes(rows))
+
+
+@app.command(epilog=EPILOG)
+def cordon(node: Node, json_: Json = False) -> None:
+    """Choose nodes for nothing new, unless they are named."""
+    chosen = backend.cluster().cordon(selector(node))
+    emit({"cordoned": chosen}, json_, lambda: f"{len(chosen)} cordoned")
+
+
+@app.command(epilog=EPILOG)
+def uncordon(node: Node, json_: Json = False) -> None:
+    """Undo `cordon` and `drain`."""
+    chosen = backend.cluster().uncordon(selector(node))
+    emit({"uncordoned": chosen}, json_, lambda: f"{len(chosen)} uncordoned")
+
+
+@app.command(epilog=EPILOG)
+def drain(
+    node: Node,
+    wait: Annotated[bool, typer.Option(help="Until they have nothing to do any more.")] = True,
+    timeout: Timeout = None,
+    json_: Json = False,
+) -> None:
+    """Let nodes end what they have begun, and send nobody there for what others have."""
+    chosen = backend.cluster().drain(selector(node), wait=wait, timeout=timeout)
+    emit({"drained" if wait else "draining": chosen}, json_,
+          lambda: f"{len(chosen)} {'drained' if wait else 'draining'}")  # fmt: skip
 
 
 managed.add_to(app)

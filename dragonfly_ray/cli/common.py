@@ -36,6 +36,7 @@ Nodes = Annotated[
         help="`all`, `seeds`, a count, a share (`10%`), a node id, IP or name, or `label=value`. Repeatable.",
     ),
 ]  # fmt: skip
+Node = Annotated[list[str], typer.Argument(help="As for --nodes; several may be given.")]
 Headers = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--header", "-H", help="`Name: value`, for HTTP sources. Repeatable."),

@@ -9,12 +9,9 @@ import typer
 from dragonfly_ray.cli import backend, show
 from dragonfly_ray.cli.common import EPILOG, Json, Nodes, Secret, Tag, Timeout, Urls, emit, finish, selector
 
-Node = Annotated[str, typer.Argument(help="A node id, IP or name.")]
-Note = Annotated[str, typer.Option(help="Why; shown beside the node.")]
-
 
 def add_to(app: typer.Typer) -> None:
-    for command in (preheat, jobs, retry, cordon, uncordon, drain):
+    for command in (preheat, jobs, retry):
         app.command(epilog=EPILOG)(command)
 
 
@@ -69,31 +66,3 @@ def retry(
 ) -> None:
     """Try a manager's job again on the nodes that failed."""
     finish(backend.manager().retry(id, node or ()), timeout, detach=detach, json_=json_)
-
-
-def cordon(node: Node, note: Note = "", json_: Json = False) -> None:
-    """Choose a node for nothing new, unless it is named."""
-    _said(backend.manager().cordon(node, note), json_)
-
-
-def uncordon(node: Node, json_: Json = False) -> None:
-    """Choose a node again."""
-    _said(backend.manager().uncordon(node), json_)
-
-
-def drain(
-    node: Node,
-    note: Note = "",
-    undo: Annotated[bool, typer.Option("--undo", help="Not any more.")] = False,
-    json_: Json = False,
-) -> None:
-    """Let a node finish what it has begun, and be nobody's parent any more."""
-    manager = backend.manager()
-    _said(manager.undrain(node) if undo else manager.drain(node, note), json_)
-
-
-def _said(node: dict[str, Any], json_: bool) -> None:
-    words = [word for word in ("cordoned", "draining") if node[word]]
-    emit(
-        node, json_, lambda: f"{node['name']} ({node['node_id'][:12]}): {', '.join([node['state'], *words])}"
-    )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, Self
 from urllib.parse import quote
 
@@ -12,7 +14,7 @@ import httpx
 
 from dragonfly_ray.awaiting import follow
 from dragonfly_ray.distribution import Distribution, Progress
-from dragonfly_ray.errors import InvalidRequestError
+from dragonfly_ray.errors import DeadlineError, InvalidRequestError
 from dragonfly_ray.model import Source
 from dragonfly_ray.remote.credentials import CA_VARIABLE, find_token
 from dragonfly_ray.remote.http import TIMEOUT, Http
@@ -20,6 +22,7 @@ from dragonfly_ray.remote.submission import RemoteSubmission, path_of
 from dragonfly_ray.targets import Member, Selector, check_dest, select
 from dragonfly_ray.urls import redacted, scheme
 
+DRAIN_INTERVAL = 1.0
 JOBS = ("distributions", "preheats")
 
 
@@ -183,26 +186,47 @@ class Client:
         """The cluster's nodes, dead ones included."""
         return [_member(node) for node in self.http.pages("/nodes")]
 
-    def cordon(self, node: str, note: str = "") -> dict[str, Any]:
-        """`node` (an id, an IP or a name) is chosen for nothing new unless it is named."""
-        return self._node(node, "cordon", {"note": note})
+    def cordon(self, nodes: Selector, *, note: str = "") -> list[str]:
+        """These nodes are chosen for nothing new, unless they are named. Returns their ids."""
+        return self._mark(nodes, "cordon", {"note": note})
 
-    def uncordon(self, node: str) -> dict[str, Any]:
-        return self._node(node, "uncordon")
+    def uncordon(self, nodes: Selector) -> list[str]:
+        """Undoes `cordon` and `drain`. Returns the ids of the nodes."""
+        self._mark(nodes, "undrain")
+        return self._mark(nodes, "uncordon")
 
-    def drain(self, node: str, note: str = "") -> dict[str, Any]:
-        """It finishes what it has begun, and is nobody's parent any more."""
-        return self._node(node, "drain", {"note": note})
+    def drain(
+        self, nodes: Selector, *, note: str = "", wait: bool = True, timeout: float | None = None
+    ) -> list[str]:
+        """These nodes end what they have begun, and nobody is sent to them for content that others have.
 
-    def undrain(self, node: str) -> dict[str, Any]:
-        return self._node(node, "undrain")
+        They are cordoned, too. `wait`: until they have nothing to do any more, or raises `DeadlineError`
+        after `timeout` seconds; they go on draining then. Returns their ids.
+        """
+        chosen = self._mark(nodes, "cordon", {"note": note})
+        self._mark(chosen, "drain", {"note": note})
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while wait:
+            states = {n["node_id"]: n["state"] for n in self.http.pages("/nodes") if n["alive"]}
+            left = [node for node in chosen if states.get(node, "drained") not in ("drained", "missing")]
+            if not left:
+                break
+            if deadline is not None and time.monotonic() > deadline:
+                raise DeadlineError(f"{len(left)} nodes are not drained after {timeout:g} s; they go on")
+            time.sleep(DRAIN_INTERVAL)
+        return chosen
 
-    def _node(self, node: str, what: str, body: object = None) -> dict[str, Any]:
-        found: dict[str, Any] = self.http.post_again(f"/nodes/{self._ids(node)[0]}/{what}", body)
-        return found
+    def _mark(self, nodes: Selector, what: str, body: object = None) -> list[str]:
+        chosen = self._ids(nodes)
+        for node in chosen:
+            self.http.post_again(f"/nodes/{node}/{what}", body)
+        return chosen
 
     def _ids(self, nodes: Selector) -> list[str]:
-        return [member.node_id for member in select(nodes, self.nodes())]
+        # Cordoned ones are meant as well: nobody could take their marks away otherwise.
+        return [
+            member.node_id for member in select(nodes, [replace(m, cordoned=False) for m in self.nodes()])
+        ]
 
     def status(self) -> dict[str, Any]:
         """Hosts, tasks, distributions under way and rates: plain values."""
@@ -324,6 +348,7 @@ def _member(node: Mapping[str, Any]) -> Member:
         labels=node["labels"],
         alive=node["alive"],
         seed=node["role"] == "seed",
+        cordoned=node["cordoned"],
     )
 
 

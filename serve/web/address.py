@@ -51,6 +51,17 @@ class ClientAddress:
         return any(parsed in network for network in self._trusted)
 
 
+def network(address: str) -> str:
+    """What to count an address by: whoever has one IPv6 address has the whole /64."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is None:
+        return str(ipaddress.ip_network((parsed, 64), strict=False))
+    return address
+
+
 def _plain(hop: str) -> str | None:
     """`hop` without a port and brackets; None: not an address."""
     text = hop.strip()

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
@@ -37,6 +38,9 @@ def install(app: FastAPI) -> None:
 async def _answer(connection: HTTPConnection, error: Exception) -> Response | None:
     """The problem as a response; a WebSocket is told, and gets none."""
     problem = _problem(error)
+    manager = getattr(connection.app.state, "manager", None)
+    if problem.status == 403 and manager is not None:
+        await run_in_threadpool(manager.refusals.note, connection, problem)
     if isinstance(connection, WebSocket):
         await deny(problem, connection)
         return None

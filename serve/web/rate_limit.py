@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dragonfly_ray.serve.accounts.principal import Principal
 from dragonfly_ray.serve.problems import Problem
+from dragonfly_ray.serve.web.address import network
 from dragonfly_ray.serve.web.scope import refuse, state
 
 PATHS = ("/api/", "/metrics")
@@ -46,7 +47,7 @@ class RateLimit:
         credential = _credential(Headers(scope=scope))
         user = self._known.get(credential, "") if credential else ""
         limit = self._requests if user else self._anonymous
-        key = f"user {user}" if user else f"address {state(scope).get('address', '')}"
+        key = f"user {user}" if user else f"address {network(state(scope).get('address', ''))}"
         allowed = self._limiter.hit(limit, key)
         headers = self._headers(limit, key)
         if not allowed:
