@@ -32,6 +32,7 @@ from dragonfly_ray.awaiting import follow
 from dragonfly_ray.config import Settings
 from dragonfly_ray.distribution import Distribution, Progress
 from dragonfly_ray.errors import (
+    DeadlineError,
     DragonflyError,
     InvalidRequestError,
     NotRunningError,
@@ -358,7 +359,7 @@ def up(
         from dragonfly_ray.serve import launch
 
         own = None if manager is True else manager
-        started.manager = launch.deploy(own, _settings(), timeout=timeout)
+        started.manager = launch.deploy(own, _running_settings(), timeout=timeout)
     return started
 
 
