@@ -48,6 +48,8 @@ class ClusterState:
     """Participants of all tasks."""
     active: dict[str, dict[str, TaskState]] = field(default_factory=dict)
     """Origin -> the tasks of it that some distribution is running, by id."""
+    complaints: int = 0
+    """How often an origin has asked for patience."""
     nonces: Nonces = field(default_factory=lambda: Nonces(0.0))
     cordoned: frozenset[str] = frozenset()
     """Nodes that are chosen for nothing unless they are named."""

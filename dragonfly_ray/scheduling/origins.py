@@ -118,6 +118,7 @@ def throttled(cluster: ClusterState, message: m.Throttled, now: float) -> list[A
     task = cluster.tasks.get(message.task_id)
     if task is None:
         return []
+    cluster.complaints += 1
     return [Tell(task.origin, message.retry_after), *patience(cluster, task.origin, message.retry_after, now)]
 
 
