@@ -78,6 +78,11 @@ class Manager:
             services=(database.listener, leadership, fleet, jobs, feed, streams),
         )
 
+    @property
+    def alive(self) -> bool:
+        """Whether all that runs beside requests still runs."""
+        return all(getattr(service, "alive", True) for service in self.services)
+
     def start(self) -> None:
         for service in self.services:
             service.start()
