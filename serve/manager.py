@@ -8,11 +8,14 @@ from typing import Annotated, Protocol
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from dragonfly_ray.serve.accounts import setup
+from dragonfly_ray.serve.accounts import secrets, setup
+from dragonfly_ray.serve.accounts.refusals import Refusals
+from dragonfly_ray.serve.accounts.throttle import Throttle
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.leadership import Leadership
 from dragonfly_ray.serve.settings import ManagerSettings
+from dragonfly_ray.serve.vault import Vault
 
 
 class Service(Protocol):
@@ -32,6 +35,9 @@ class Manager:
     database: Database
     cluster: Cluster
     leadership: Leadership
+    vault: Vault
+    throttle: Throttle
+    refusals: Refusals
     services: tuple[Service, ...] = ()
 
     @classmethod
@@ -40,8 +46,20 @@ class Manager:
         database = Database(settings.database)
         database.migrate()
         setup.builtin_roles(database)
+        setup.first_admin(database, settings)
+        vault = Vault.of(settings)
+        secrets.check_key(database, vault)
         leadership = Leadership(database)
-        return cls(settings, database, cluster, leadership, services=(leadership,))
+        return cls(
+            settings,
+            database,
+            cluster,
+            leadership,
+            vault,
+            Throttle(database, settings.limits.logins),
+            Refusals(database),
+            services=(leadership,),
+        )
 
     def start(self) -> None:
         for service in self.services:
