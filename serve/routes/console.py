@@ -108,7 +108,9 @@ def _answer(request: Request, asset: Asset, caching: str, extra: dict[str, str] 
     known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
     if asset.etag in known:
         return Response(status_code=304, headers=headers)
-    accepted = {part.partition(";")[0].strip() for part in request.headers.get("accept-encoding", "").split(",")}
+    accepted = {
+        part.partition(";")[0].strip() for part in request.headers.get("accept-encoding", "").split(",")
+    }
     if asset.packed and "gzip" in accepted:
         return Response(
             asset.packed, media_type=asset.media_type, headers=headers | {"Content-Encoding": "gzip"}
