@@ -92,6 +92,8 @@ class PeerNode:
         self._runs: dict[str, TaskRun] = {}
         self._ended: OrderedDict[str, m.Ended] = OrderedDict()
         self._lock = threading.Lock()
+        self._begun = threading.Condition(self._lock)
+        """A delivery has begun."""
         self._work = ThreadPoolExecutor(8, thread_name_prefix="peer")
         self._stopping = threading.Event()
         self._usage = self.store.usage()
@@ -148,6 +150,7 @@ class PeerNode:
                 return
             run = TaskRun(self._context(), deliver, small)
             self._runs[deliver.task.id] = run
+            self._begun.notify_all()
             self.telemetry.gauge("dragonfly_active_tasks", len(self._runs))
         run.start()
 
@@ -353,8 +356,12 @@ class PeerNode:
         pieces = found.table.covering(offset, length)
         if all(found.has(piece) for piece in pieces):
             return True
-        run = self._runs.get(task_id)
-        return run is not None and run.await_pieces(pieces, timeout)
+        # Whoever resolved it has a store of the task before its own delivery comes.
+        deadline = time.monotonic() + timeout
+        with self._begun:
+            self._begun.wait_for(lambda: task_id in self._runs, timeout)
+            run = self._runs.get(task_id)
+        return run is not None and run.await_pieces(pieces, deadline - time.monotonic())
 
     @contextlib.contextmanager
     def mapped(self, task_id: str) -> Iterator[memoryview]:

@@ -26,6 +26,12 @@ from tests.manager.serving import HANG, Reader, serving, stream
 STREAM = "/api/v1/events/stream"
 
 
+@pytest.fixture
+def cluster() -> FakeCluster:
+    """Without nodes: nothing happens by itself."""
+    return FakeCluster(0)
+
+
 def write(database: Database, *ids: str, type: str = "job.created") -> None:
     for id in ids:
         with database.write() as session:
