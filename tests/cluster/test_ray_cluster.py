@@ -9,12 +9,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ray
 
 import dragonfly_ray as d
+from dragonfly_ray.actors.handles import reach
 from dragonfly_ray.directives import Directives
 from dragonfly_ray.errors import ClusterError, InvalidRequestError, UnknownNodesError
 from dragonfly_ray.model import Credentials, Source
@@ -245,9 +245,8 @@ def as_started(port: RayCluster) -> Iterator[None]:
 
 def scheduler_version() -> int:
     """Of the settings that the scheduler follows."""
-    actor = ray.get_actor("scheduler:0", namespace="dragonfly")
-    answer: Any = ray.get(actor.direct.remote(Directives().encode()), timeout=10)
-    return Directives.decode(answer).version
+    actor = reach("scheduler:0", "dragonfly")
+    return Directives.decode(ray.get(actor.direct.remote(Directives().encode()), timeout=10)).version
 
 
 def everywhere(port: RayCluster, version: int) -> bool:
