@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import posixpath
 import socket
 import stat
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -64,6 +66,9 @@ class FsspecAdapter(Adapter):
         self._source = source
         self._settings = settings
         self._name = redacted(source.url)
+        self._waiting: set[Future[Any]] = set()
+        self._waiting_lock = threading.Lock()
+        self._aborted = False
         options: Any = {
             **credentials.storage_options,
             "skip_instance_cache": True,
@@ -140,6 +145,30 @@ class FsspecAdapter(Adapter):
         path = f"{self._path.rstrip('/')}/{entry.path}" if manifest.directory else self._path
         return _Ranges(self, path, entry, offset, length)
 
+    def abort(self) -> None:
+        """What runs on asyncio is cancelled; what does not, ends with the request that is under way."""
+        with self._waiting_lock:
+            self._aborted = True
+            waiting = list(self._waiting)
+        for each in waiting:
+            each.cancel()
+
+    def _sync(self, ask: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """As fsspec's own, for a coroutine function of the filesystem; `abort` ends it."""
+        work = asyncio.run_coroutine_threadsafe(ask(*args, **options), self._fs.loop)
+        with self._waiting_lock:
+            self._waiting.add(work)
+            aborted = self._aborted
+        if aborted:
+            work.cancel()
+        try:
+            return work.result()
+        except CancelledError:
+            raise SourceError(f"{self._name}: not wanted any more") from None
+        finally:
+            with self._waiting_lock:
+                self._waiting.discard(work)
+
     def range(self, path: str, entry: Entry, start: int, end: int) -> bytes:
         """The bytes [start, end) of the version in the manifest.
 
@@ -150,26 +179,32 @@ class FsspecAdapter(Adapter):
         part = end - start < entry.size
         etag = self._condition(entry)
         with _Errors(name):
-            if part and etag:
-                data = self._matching(path, etag, start, end)
-            else:
-                data = self._fs.cat_file(path, start=start, end=end)
+            same = part and etag
+            data = self._matching(path, etag, start, end) if same else self._cat(path, start, end)
         if part and not etag:
             self._check(path, entry)
         if len(data) != end - start:
             raise SourceTruncatedError(f"{name}: sent {len(data)} bytes instead of {end - start}")
         return data
 
+    def _cat(self, path: str, start: int, end: int) -> bytes:
+        if isinstance(self._fs, fsspec.asyn.AsyncFileSystem):
+            found: bytes = self._sync(self._fs._cat_file, path, start=start, end=end)
+        else:
+            found = self._fs.cat_file(path, start=start, end=end)
+        return found
+
     def _condition(self, entry: Entry) -> str:
         """The ETag, where one request can read and compare it: s3fs. Otherwise empty."""
-        conditional = scheme(self._source.url) in ("s3", "s3a") and hasattr(self._fs, "call_s3")
+        conditional = scheme(self._source.url) in ("s3", "s3a") and hasattr(self._fs, "_call_s3")
         key, _, etag = comparable(entry).partition("=")
         return etag if conditional and key == "ETag" else ""
 
     def _matching(self, path: str, etag: str, start: int, end: int) -> bytes:
         bucket, key, version = self._fs.split_path(path)
         pinned = {"VersionId": version} if version else {}
-        answer = self._fs.call_s3(
+        answer = self._sync(
+            self._fs._call_s3,
             "get_object",
             Bucket=bucket,
             Key=key,
@@ -179,7 +214,7 @@ class FsspecAdapter(Adapter):
         )
         # Not every store that speaks S3 heeds the condition.
         same = str(answer.get("ETag", "")).strip('"') == etag
-        data: bytes = fsspec.asyn.sync(self._fs.loop, _body, answer["Body"], same)
+        data: bytes = self._sync(_body, answer["Body"], same)
         if not same:
             raise SourceChangedError(f"{self._name}: has changed since it was looked at")
         return data
