@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import fsspec
 import msgspec
+from fsspec.asyn import AsyncFileSystem
 
 from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.errors import (
@@ -92,7 +93,7 @@ class FsspecAdapter(Adapter):
 
     def resolve(self, small_limit: int, spool: Path | None, share: Share) -> Resolution:
         with _Errors(self._name):
-            info = self._fs.info(self._path)
+            info = self._call("info", self._path)
             if info.get("type") == "directory":
                 entries = self._own_versions(chosen(self._source, self._walk()))
                 return Resolution(Manifest(entries, directory=True))
@@ -103,14 +104,14 @@ class FsspecAdapter(Adapter):
             manifest = Manifest((entry,), directory=False)
             if size > small_limit:
                 return Resolution(manifest)
-            content = self._fs.cat_file(self._path) if size else b""
+            content = self._call("cat_file", self._path) if size else b""
             if len(content) != size:
                 raise SourceTruncatedError(f"{self._name}: ended too early")
             return Resolution(manifest, bytes(content))
 
     def _walk(self) -> Iterator[Entry]:
         root = self._path.rstrip("/")
-        for path, info in self._fs.find(root, withdirs=True, detail=True).items():
+        for path, info in self._call("find", root, withdirs=True, detail=True).items():
             relative = posixpath.relpath(path, root)
             # An object store's placeholder for a folder has the folder's name and no bytes.
             if relative == "." or path.rstrip("/") == root:
@@ -135,7 +136,7 @@ class FsspecAdapter(Adapter):
         return tuple(found.get(entry.path, entry) for entry in entries)
 
     def _look(self, entry: Entry) -> Entry:
-        info = self._fs.info(f"{self._path.rstrip('/')}/{entry.path}")
+        info = self._call("info", f"{self._path.rstrip('/')}/{entry.path}")
         return msgspec.structs.replace(entry, size=int(info.get("size") or 0), version=_version(info))
 
     # --- reading ----------------------------------------------------------------------------
@@ -153,8 +154,14 @@ class FsspecAdapter(Adapter):
         for each in waiting:
             each.cancel()
 
+    def _call(self, name: str, *args: Any, **options: Any) -> Any:
+        """A method of the filesystem; `abort` ends it where the filesystem runs on asyncio."""
+        if isinstance(self._fs, AsyncFileSystem):
+            return self._sync(getattr(self._fs, f"_{name}"), *args, **options)
+        return getattr(self._fs, name)(*args, **options)
+
     def _sync(self, ask: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """As fsspec's own, for a coroutine function of the filesystem; `abort` ends it."""
+        """The answer of a coroutine function, run where the filesystem runs."""
         work = asyncio.run_coroutine_threadsafe(ask(*args, **options), self._fs.loop)
         with self._waiting_lock:
             self._waiting.add(work)
@@ -180,19 +187,16 @@ class FsspecAdapter(Adapter):
         etag = self._condition(entry)
         with _Errors(name):
             same = part and etag
-            data = self._matching(path, etag, start, end) if same else self._cat(path, start, end)
+            data = (
+                self._matching(path, etag, start, end)
+                if same
+                else self._call("cat_file", path, start=start, end=end)
+            )
         if part and not etag:
             self._check(path, entry)
         if len(data) != end - start:
             raise SourceTruncatedError(f"{name}: sent {len(data)} bytes instead of {end - start}")
         return data
-
-    def _cat(self, path: str, start: int, end: int) -> bytes:
-        if isinstance(self._fs, fsspec.asyn.AsyncFileSystem):
-            found: bytes = self._sync(self._fs._cat_file, path, start=start, end=end)
-        else:
-            found = self._fs.cat_file(path, start=start, end=end)
-        return found
 
     def _condition(self, entry: Entry) -> str:
         """The ETag, where one request can read and compare it: s3fs. Otherwise empty."""
@@ -222,7 +226,7 @@ class FsspecAdapter(Adapter):
     def _check(self, path: str, entry: Entry) -> None:
         """After bytes have come: raises `SourceChangedError` if they may be of another version."""
         with _Errors(self._name):
-            info = self._fs.info(path)
+            info = self._call("info", path)
         wanted = comparable(entry)
         if (wanted and _version(info) != wanted) or int(info.get("size") or 0) != entry.size:
             raise SourceChangedError(f"{self._name} ({entry.path}): has changed since it was looked at")
@@ -231,7 +235,7 @@ class FsspecAdapter(Adapter):
 def _guard(protocol: str, url: str, policy: UrlPolicy, name: str) -> dict[str, Any]:
     """Options that make a filesystem ask the policy; for one that cannot, its host is looked up once."""
     kind = fsspec.get_filesystem_class(protocol)
-    if issubclass(kind, fsspec.asyn.AsyncFileSystem):
+    if issubclass(kind, AsyncFileSystem):
         return {"loop": guarded_loop(policy)}
     host = urlsplit(url).hostname
     if host and protocol not in ("file", "local"):
