@@ -9,6 +9,7 @@ import os
 import time
 from typing import Any
 
+import msgspec
 import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError, RayError
 
@@ -18,10 +19,12 @@ from dragonfly_ray.actors.handles import CONTROLLER, as_actor, find, peer_name, 
 from dragonfly_ray.actors.peer import PeerActor
 from dragonfly_ray.actors.scheduler import SchedulerActor
 from dragonfly_ray.config import Settings
+from dragonfly_ray.directives import Directives, Follower
 from dragonfly_ray.grants import SigningKey
-from dragonfly_ray.scheduling.reconciler import Action, Check, Kill, Reconciler, Start
+from dragonfly_ray.scheduling.reconciler import Action, Check, IdleSince, Kill, Reconciler, Start
 from dragonfly_ray.statuses import NodeStatus, PeerState, PeerStatus, decode_peer, encode
 from dragonfly_ray.targets import Member
+from dragonfly_ray.telemetry import RaySink, Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -29,24 +32,38 @@ TICK = 0.5
 READY_TIMEOUT = 60.0
 CHECK_TIMEOUT = 5.0
 STOP_TIMEOUT = 5.0
+TELL_TIMEOUT = 5.0
+LEARN_TIMEOUT = 5.0
+"""Seconds that schedulers have to tell a restarted controller what they know, before it goes on without."""
 NODE_ID_LABEL = "ray.io/node-id"
+STATES: dict[str, PeerState] = {"starting": "starting", "healthy": "healthy", "failed": "unhealthy"}
 
 
 class ControllerActor:
     """One a cluster, on the head node. After a restart it adopts what runs."""
 
     def __init__(self, settings: Settings) -> None:
-        logs.setup(CONTROLLER)
-        self._settings = settings
+        logs.setup(CONTROLLER, form=settings.log_format)
+        self._base = settings
+        self._follower = Follower(settings)
+        self._settings = self._follower.settings
         root = settings.on_this_node().storage.root
         key = SigningKey.load_or_create(root / "keys" / f"{settings.namespace}.key")
         self._private, self._public = key.private_bytes(), key.public_bytes()
         self._reconciler = Reconciler(interval=settings.peer.health_interval)
         self._rows: dict[str, dict[str, Any]] = {}
+        self._telemetry: Telemetry | None = None
+        self._restarts = 0
+        """Since they were counted last."""
+        self._started: set[str] = set()
         self._table: dict[str, dict[str, Any]] = {}
         self._peers: dict[str, Any] = {}
         self._said: dict[str, PeerStatus] = {}
         """What each node's peer said of itself last."""
+        self._idle = IdleSince()
+        self._telling: set[str] = set()
+        """Actors that are being told of directives."""
+        self._learnt = asyncio.Event()
         self._jobs: set[asyncio.Task[None]] = set()
         self._loop: asyncio.Task[None] | None = None
         self._stopped = False
@@ -70,6 +87,93 @@ class ControllerActor:
             for node, p in self._reconciler.peers.items()
         }
 
+    async def current(self) -> tuple[Settings, frozenset[str]]:
+        """The settings, and the nodes that are cordoned or draining."""
+        self._start()
+        return self._settings, self._follower.directives.cordoned
+
+    # --- directives -------------------------------------------------------------------------
+
+    async def directives(self) -> bytes:
+        """As they are known here; a scheduler that was restarted asks."""
+        self._start()
+        return self._follower.directives.encode()
+
+    async def configured(self) -> tuple[int, Settings]:
+        """The version of the changes that hold, and the settings with them."""
+        await self._ready_to_change()
+        return self._follower.directives.version, self._settings
+
+    async def configure(self, version: int, changes: dict[str, Any]) -> int:
+        """Live settings, by their dotted names; what is not named is as at the start.
+
+        An older version than the one that holds changes nothing. Returns the one that holds.
+        Raises `InvalidRequestError`.
+        """
+        await self._ready_to_change()
+        self._follower.check(changes)
+        self._direct(Directives(version, changes))
+        await self._kept()
+        return self._follower.directives.version
+
+    async def mark(self, node: str, cordoned: bool | None, draining: bool | None) -> None:
+        """None: as it was."""
+        await self._ready_to_change()
+        known = self._follower.directives
+        self._direct(known.marked(node, time.time(), cordoned=cordoned, draining=draining))
+        await self._kept()
+
+    async def _kept(self) -> None:
+        """Others know it, too: it is not lost with this process."""
+        names = [scheduler_name(i) for i in range(self._settings.scheduler.shards)]
+        await asyncio.gather(*(self._tell(name, again=True) for name in names))
+
+    async def _ready_to_change(self) -> None:
+        """What others know comes first: this may be a restart."""
+        self._start()
+        await self._learnt.wait()
+
+    def _direct(self, heard: Directives) -> None:
+        """Takes over what is newer, and tells everybody."""
+        known = self._follower.directives
+        if self._follower.take(msgspec.structs.replace(heard, leaving=known.leaving)):
+            self._reconciler.interval = self._settings.peer.health_interval
+        if self._follower.directives != known:
+            self._tell_all()
+
+    def _tell_all(self) -> None:
+        for index in range(self._settings.scheduler.shards):
+            self._spawn(self._tell(scheduler_name(index)))
+        for node in self._peers:
+            self._spawn(self._tell(peer_name(node), again=True))
+
+    async def _tell(self, name: str, *, again: bool = False) -> None:
+        """Gives out the directives, and hears whether the other knows newer ones.
+
+        `again`: even while an earlier call is under way.
+        """
+        if name in self._telling and not again:
+            return
+        self._telling.add(name)
+        try:
+            actor = await asyncio.to_thread(find, name, self._settings.namespace)
+            if actor is not None:
+                answer = actor.direct.remote(self._follower.directives.encode())
+                self._direct(Directives.decode(await asyncio.wait_for(_result(answer), TELL_TIMEOUT)))
+        except (RayError, ValueError, TimeoutError) as error:
+            log.info("%s is not told now: %s", name, type(error).__name__)
+        finally:
+            self._telling.discard(name)
+
+    async def _learn(self) -> None:
+        """From the schedulers; peers tell with their next health check."""
+        names = [scheduler_name(i) for i in range(self._settings.scheduler.shards)]
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*(self._tell(name) for name in names)), LEARN_TIMEOUT)
+        self._learnt.set()
+
+    # --- what it sees -----------------------------------------------------------------------
+
     async def overview(self) -> bytes:
         """Every node with what its peer said last: a tuple of `NodeStatus`."""
         self._start()
@@ -80,7 +184,11 @@ class ControllerActor:
 
     def _status(self, member: Member) -> NodeStatus:
         found = self._reconciler.peers.get(member.node_id)
-        states: dict[str, PeerState] = {"starting": "starting", "healthy": "healthy", "failed": "unhealthy"}
+        mark = self._follower.directives.marks.get(member.node_id)
+        draining = member.node_id in self._follower.directives.draining
+        state: PeerState = STATES[found.state] if found else "missing"
+        if state == "healthy" and draining:
+            state = "drained" if self._idle.for_long(member.node_id) else "draining"
         return NodeStatus(
             node_id=member.node_id,
             address=member.address,
@@ -89,7 +197,9 @@ class ControllerActor:
             labels=dict(member.labels),
             alive=member.alive,
             seed=member.seed,
-            state=states[found.state] if found else "missing",
+            state=state,
+            cordoned=bool(mark and mark.cordoned),
+            draining=draining,
             reason=found.reason if found and found.state != "healthy" else "",
             peer=self._said.get(member.node_id),
         )
@@ -126,6 +236,7 @@ class ControllerActor:
     def _start(self) -> None:
         if self._loop is None and not self._stopped:
             self._loop = asyncio.ensure_future(self._run())
+            self._spawn(self._learn())
 
     async def _run(self) -> None:
         while True:
@@ -139,12 +250,28 @@ class ControllerActor:
     async def _round(self) -> None:
         for index in range(self._settings.scheduler.shards):
             self._ensure_scheduler(index)
-        rows = await asyncio.to_thread(nodes.table)
+            self._spawn(self._tell(scheduler_name(index)))
+        rows, leaving = await asyncio.to_thread(lambda: (nodes.table(), nodes.leaving()))
+        if leaving != self._follower.directives.leaving:
+            known = self._follower.directives
+            self._follower.take(msgspec.structs.replace(known, leaving=leaving))
+            self._tell_all()
         self._table = {r["NodeID"]: r for r in rows}
         self._rows = {r["NodeID"]: r for r in rows if nodes.is_eligible(r, self._settings.peer)}
         self._said = {node: said for node, said in self._said.items() if node in self._rows}
         for action in self._reconciler.tick(self._rows, time.monotonic()):
             self._act(action)
+        self._measure()
+
+    def _measure(self) -> None:
+        # Not in the constructor: Ray's metrics want a running worker.
+        self._telemetry = self._telemetry or Telemetry(RaySink("actor"), actor=CONTROLLER)
+        healthy = sum(p.state == "healthy" for n, p in self._reconciler.peers.items() if n in self._rows)
+        self._telemetry.gauge("dragonfly_peers", len(self._rows))
+        self._telemetry.gauge("dragonfly_unhealthy_peers", len(self._rows) - healthy)
+        self._telemetry.count("dragonfly_peer_restarts", self._restarts)
+        self._restarts = 0
+        self._telemetry.flush(TICK)
 
     def _ensure_scheduler(self, index: int) -> None:
         name = scheduler_name(index)
@@ -162,11 +289,13 @@ class ControllerActor:
                 # minute to notice, and its scheduler would be away for as long.
                 resources={"node:__internal_head__": 0.001} if index == 0 else {},
                 scheduling_strategy="DEFAULT" if index == 0 else "SPREAD",
-            ).remote(index, self._settings, self._private)
+            ).remote(index, self._base, self._private)
 
     def _act(self, action: Action) -> None:
         match action:
             case Start(node):
+                self._restarts += node in self._started
+                self._started.add(node)
                 self._spawn(self._bring_up(node))
             case Check(node):
                 self._spawn(self._check(node))
@@ -195,7 +324,10 @@ class ControllerActor:
                         max_concurrency=1000,
                     )
                     .remote(
-                        nodes.identity(self._rows[node], self._settings.peer), self._settings, [self._public]
+                        nodes.identity(self._rows[node], self._base.peer),
+                        self._base,
+                        [self._public],
+                        self._follower.directives.encode(),
                     )
                 )
             self._peers[node] = peer
@@ -209,7 +341,7 @@ class ControllerActor:
     async def _check(self, node: str) -> None:
         try:
             said = await asyncio.wait_for(_result(self._peers[node].brief.remote()), CHECK_TIMEOUT)
-            self._said[node] = decode_peer(said)
+            self._heard(node, decode_peer(said))
             self._reconciler.healthy(node, time.monotonic())
         except (TimeoutError, ActorUnavailableError):
             for action in self._reconciler.unanswered(node, time.monotonic()):
@@ -220,6 +352,16 @@ class ControllerActor:
                 self._kill(node)
             self._peers.pop(node, None)
             self._reconciler.died(node, time.monotonic())
+
+    def _heard(self, node: str, said: PeerStatus) -> None:
+        self._said[node] = said
+        known = self._follower.directives
+        if (said.settings_version, said.marks_stamp) != (known.version, known.stamp):
+            self._spawn(self._tell(peer_name(node)))
+        if node in known.draining:
+            self._idle.seen(node, bool(said.active_tasks or said.children), time.monotonic())
+        else:
+            self._idle.forget(node)
 
     def _kill(self, node: str) -> None:
         peer = self._peers.pop(node, None) or find(peer_name(node), self._settings.namespace)

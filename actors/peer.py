@@ -17,6 +17,7 @@ from dragonfly_ray import logs
 from dragonfly_ray import messages as m
 from dragonfly_ray.actors.handles import scheduler_name
 from dragonfly_ray.config import Settings
+from dragonfly_ray.directives import Directives, Follower
 from dragonfly_ray.errors import ClusterError
 from dragonfly_ray.grants import GrantVerifier
 from dragonfly_ray.peer.node import Identity, PeerNode
@@ -68,11 +69,15 @@ class _Links:
 class PeerActor:
     """One a node."""
 
-    def __init__(self, identity: Identity, settings: Settings, public_keys: Sequence[bytes]) -> None:
+    def __init__(
+        self, identity: Identity, settings: Settings, public_keys: Sequence[bytes], directives: bytes = b""
+    ) -> None:
         # Nodes of one machine may have one name, and their logs one folder.
-        logs.setup(f"peer:{identity.name}-{identity.node_id[:8]}")
-        settings = settings.on_this_node()
-        self._settings = settings
+        logs.setup(f"peer:{identity.name}-{identity.node_id[:8]}", form=settings.log_format)
+        self._follower = Follower(settings.on_this_node())
+        if directives:
+            self._follower.take(Directives.decode(directives))
+        self._settings = settings = self._follower.settings
         telemetry = Telemetry(RaySink("actor"), actor=f"peer:{identity.name}")
         self._node = PeerNode(
             identity, settings, GrantVerifier(public_keys), _Links(settings), telemetry=telemetry
@@ -122,7 +127,15 @@ class PeerActor:
     @ray.method(concurrency_group="health")
     async def brief(self) -> bytes:
         """As `ping`, with a `PeerStatus`."""
-        return encode(self._node.brief())
+        known = self._follower.directives
+        brief = self._node.brief()
+        return encode(msgspec.structs.replace(brief, settings_version=known.version, marks_stamp=known.stamp))
+
+    async def direct(self, payload: bytes) -> bytes:
+        """The controller's `Directives`; the answer is what is known here now."""
+        if self._follower.take(Directives.decode(payload)):
+            await asyncio.to_thread(self._node.configured)
+        return self._follower.directives.encode()
 
     async def call(self, payload: bytes) -> bytes:
         """A scheduler's message."""

@@ -16,11 +16,13 @@ from ray.exceptions import ActorDiedError, RayActorError, RayError
 from dragonfly_ray import logs
 from dragonfly_ray import messages as m
 from dragonfly_ray.actors import nodes
-from dragonfly_ray.actors.handles import find, peer_name, scheduler_name
+from dragonfly_ray.actors.handles import CONTROLLER, find, peer_name, scheduler_name
 from dragonfly_ray.config import Settings
+from dragonfly_ray.directives import Directives, Follower
 from dragonfly_ray.grants import GrantIssuer, SigningKey
 from dragonfly_ray.model import Credentials, Host, Task
 from dragonfly_ray.scheduling import views
+from dragonfly_ray.scheduling.ages import Ages
 from dragonfly_ray.scheduling.core import Action, Ask, Probe, SchedulerCore, Send, Tell, Verdict
 from dragonfly_ray.statuses import TaskList, encode
 from dragonfly_ray.telemetry import RaySink, Telemetry
@@ -47,11 +49,12 @@ class SchedulerActor:
     """Soft state: whatever it knows, peers announce and submitters submit again after a restart."""
 
     def __init__(self, index: int, settings: Settings, signing_key: bytes) -> None:
-        logs.setup(scheduler_name(index))
+        logs.setup(scheduler_name(index), form=settings.log_format)
         self._index = index
-        self._settings = settings
+        self._follower = Follower(settings)
+        self._settings = self._follower.settings
         self._issuer = GrantIssuer(SigningKey.from_private_bytes(signing_key))
-        self._core = SchedulerCore(settings, self._sign)
+        self._core = SchedulerCore(self._settings, self._sign)
         self._peers: dict[str, Any] = {}
         self._objects: dict[str, list[Any]] = {}
         self._probing: set[str] = set()
@@ -61,6 +64,8 @@ class SchedulerActor:
         self._started = False
         self._telemetry: Telemetry | None = None
         self._granted = 0
+        self._complaints = 0
+        self._ages = Ages()
         self._listing: asyncio.Task[bytes] | None = None
         self._listed = 0.0
         self._queues: dict[str, asyncio.Queue[m.Message]] = {}
@@ -81,7 +86,28 @@ class SchedulerActor:
             self._spawn(self._tick_loop())
             self._spawn(self._membership_loop())
             self._spawn(self._telemetry_loop())
+            self._spawn(self._learn())
             self._spawn(self._gather())
+
+    async def _learn(self) -> None:
+        """Directives that came after this actor was made: it may have been restarted since.
+
+        The controller tells them, too, as soon as it looks.
+        """
+        with contextlib.suppress(RayError, ValueError, TimeoutError):
+            controller = await asyncio.to_thread(find, CONTROLLER, self._settings.namespace)
+            if controller is not None:
+                known = await asyncio.wait_for(_result(controller.directives.remote()), LOOK_TIMEOUT)
+                await self.direct(known)
+
+    async def direct(self, payload: bytes) -> bytes:
+        """The controller's `Directives`; the answer is what is known here now."""
+        self._start()
+        if self._follower.take(Directives.decode(payload)):
+            self._core.configured()
+        known = self._follower.directives
+        self._act(self._core.mark(known.cordoned, known.draining, time.monotonic()))
+        return known.encode()
 
     async def _gather(self) -> None:
         """Asks every peer that runs already to announce itself: this may be a restart."""
@@ -374,6 +400,13 @@ class SchedulerActor:
         self._telemetry.gauge(
             "dragonfly_active_tasks", sum(bool(t.participants) for t in self._core.tasks.values())
         )
+        age = self._ages.look(self._core.specs.values(), time.monotonic())
+        self._telemetry.gauge("dragonfly_distributions", age.running)
+        self._telemetry.gauge("dragonfly_oldest_distribution_seconds", age.oldest)
+        self._telemetry.gauge("dragonfly_silent_distribution_seconds", age.silent)
+        complaints = self._core.cluster.complaints
+        self._telemetry.count("dragonfly_origin_complaints", complaints - self._complaints)
+        self._complaints = complaints
         self._telemetry.flush()
 
     async def _membership(self) -> None:

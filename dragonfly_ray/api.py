@@ -8,14 +8,15 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 from dragonfly_ray import messages as m
-from dragonfly_ray.actors.connect import connect
+from dragonfly_ray.actors.connect import Actors, connect
 from dragonfly_ray.actors.handles import (
     CONTROLLER,
     find,
@@ -27,6 +28,7 @@ from dragonfly_ray.actors.handles import (
     stop_all,
 )
 from dragonfly_ray.actors.nodes import current_node, members
+from dragonfly_ray.awaiting import follow
 from dragonfly_ray.config import Settings
 from dragonfly_ray.distribution import Distribution, Progress
 from dragonfly_ray.errors import (
@@ -39,12 +41,18 @@ from dragonfly_ray.model import Credentials, Source
 from dragonfly_ray.peer.prefix import parse as parse_digest
 from dragonfly_ray.reading import PieceFile
 from dragonfly_ray.scheduling.ring import shard_of
+from dragonfly_ray.statuses import NodeStatus, decode_nodes
 from dragonfly_ray.submission import Submission
 from dragonfly_ray.targets import Member, Selector, check_dest, select
 from dragonfly_ray.urls import redacted, scheme
 
+if TYPE_CHECKING:
+    from dragonfly_ray.serve.launch import Deployed
+    from dragonfly_ray.serve.settings import ManagerSettings
+
 CALL_TIMEOUT = 30.0
-PROGRESS_INTERVAL = 0.2
+STATUS_TIMEOUT = 5.0
+"""Seconds that peers have to tell of themselves, all together."""
 LOAD_TIMEOUT = 600.0
 
 
@@ -95,53 +103,28 @@ def distribute(
         InvalidRequestError: before anything starts.
         DistributionFailedError: some node failed; its `distribution` has every node's outcome.
     """
-    if on_failure not in ("raise", "return"):
-        raise InvalidRequestError(f"on_failure={on_failure!r}: must be 'raise' or 'return'")
-    submission = submit(
-        url,
-        nodes,
-        dest=dest,
-        digest=digest,
-        include=include,
-        exclude=exclude,
-        storage_options=storage_options,
-        headers=headers,
-        tag=tag,
-        application=application,
-        filtered_query_params=filtered_query_params,
-        link=link,
-        shared=shared,
-        detached=detached,
-        id=id,
+    return follow(
+        lambda: submit(
+            url,
+            nodes,
+            dest=dest,
+            digest=digest,
+            include=include,
+            exclude=exclude,
+            storage_options=storage_options,
+            headers=headers,
+            tag=tag,
+            application=application,
+            filtered_query_params=filtered_query_params,
+            link=link,
+            shared=shared,
+            detached=detached,
+            id=id,
+        ),
+        timeout,
+        progress,
+        on_failure=on_failure,
     )
-    try:
-        done = _await(submission, timeout, progress)
-    except BaseException:
-        submission.cancel()
-        raise
-    finally:
-        submission.close()
-    if on_failure == "raise":
-        done.raise_for_failures()
-    return done
-
-
-def _await(
-    submission: Submission, timeout: float | None, progress: Callable[[Progress], None] | None
-) -> Distribution:
-    deadline = None if timeout is None else time.monotonic() + timeout
-    while True:
-        left = None if deadline is None else deadline - time.monotonic()
-        if left is not None and left <= 0:
-            text = f"distribution {submission.id}: cancelled after {timeout:g} s"
-            submission.cancel("deadline", text)
-            raise DeadlineError(text)
-        step = PROGRESS_INTERVAL if progress else 3600.0
-        ended = submission.wait(step if left is None else min(step, left))
-        if progress:
-            progress(submission.progress())
-        if ended:
-            return submission.result(0)
 
 
 def submit(
@@ -174,8 +157,7 @@ def submit(
     if id is not None and (not id or not id.replace("-", "").replace("_", "").isalnum() or len(id) > 128):
         raise InvalidRequestError(f"id {id!r}: letters, digits, '-' and '_' only, at most 128 of them")
     credentials = Credentials(dict(storage_options or {}), dict(headers or {}))
-    settings = _settings()
-    known = members(settings.peer)
+    settings, known = _cluster()
     chosen = select(nodes, known)
     number = id or uuid.uuid4().hex
     specs = [
@@ -328,6 +310,7 @@ def _held(
     source = _source(_url(url), **identity)
     settings = _running_settings()
     held = get(_scheduler_of(source, settings).held.remote(source.id), CALL_TIMEOUT, "a scheduler")
+    # What is there can be dealt with, whether the node takes anything new or not.
     chosen = {member.node_id for member in select(nodes, members(settings.peer))}
     found = []
     for node, tasks in held.items():
@@ -352,17 +335,40 @@ def _call(reference: Any, what: str) -> Any:
 # --- the cluster --------------------------------------------------------------------------------
 
 
-def up(settings: Settings | None = None, *, wait: bool = True, timeout: float = 120.0) -> dict[str, Any]:
+class Started(dict[str, Any]):
+    """Node id -> state of its peer. `manager`: its `url`, and the admin's `password` if this start made one up."""
+
+    manager: Deployed | None = None
+
+
+def up(
+    settings: Settings | None = None,
+    *,
+    wait: bool = True,
+    timeout: float = 120.0,
+    manager: bool | ManagerSettings = False,
+) -> Started:
     """Starts the cluster's actors, or finds them running. `wait`: until every node's peer is ready.
 
-    Returns node id -> state of its peer. Settings count at the first start only.
+    `manager`: the REST API and console as well, until they are ready (needs the extra `serve`). Settings
+    count at the first start only.
     """
     connect()
-    controller = start_controller(settings or Settings())
+    started = Started(_peers(settings or Settings(), wait, timeout))
+    if manager is not False:
+        from dragonfly_ray.serve import launch
+
+        own = None if manager is True else manager
+        started.manager = launch.deploy(own, _running_settings(), timeout=timeout)
+    return started
+
+
+def _peers(settings: Settings, wait: bool, timeout: float) -> dict[str, Any]:
+    controller = start_controller(settings)
     deadline = time.monotonic() + timeout
     while True:
         peers: dict[str, Any] = get(controller.peers.remote(), CALL_TIMEOUT, CONTROLLER)
-        wanted = [member for member in members(_settings().peer) if member.alive]
+        wanted = [member for member in _cluster()[1] if member.alive]
         ready = sum(peers.get(member.node_id, {}).get("state") == "healthy" for member in wanted)
         if not wait or ready >= len(wanted):
             return peers
@@ -373,42 +379,83 @@ def up(settings: Settings | None = None, *, wait: bool = True, timeout: float = 
 
 
 def down() -> bool:
-    """Stops the cluster's actors. What they stored stays. False: nothing was running."""
+    """Stops the manager and the cluster's actors. What they stored stays. False: nothing was running."""
     connect()
-    return stop_all(Settings().namespace)
+    namespace = Settings().namespace
+    managed = False
+    if find("SERVE_CONTROLLER_ACTOR", "serve") is not None:
+        from dragonfly_ray.serve import launch
+
+        managed = launch.remove(namespace)
+    return stop_all(namespace) or managed
 
 
 def nodes() -> list[Member]:
     """The cluster's nodes, dead ones included."""
-    return members(_settings().peer)
+    return _cluster()[1]
+
+
+def cordon(nodes: Selector) -> list[str]:
+    """These nodes are chosen for nothing new, unless they are named. Returns their ids."""
+    return _mark(nodes, cordoned=True)
+
+
+def uncordon(nodes: Selector) -> list[str]:
+    """Undoes `cordon` and `drain`. Returns the ids of the nodes."""
+    return _mark(nodes, cordoned=False, draining=False)
+
+
+def drain(nodes: Selector, *, wait: bool = True, timeout: float | None = None) -> list[str]:
+    """These nodes end what they have begun, and nobody is sent to them for content that others have.
+
+    They are cordoned, too. `wait`: until they have nothing to do any more, or raises `DeadlineError`
+    after `timeout` seconds; they go on draining then. Returns their ids.
+    """
+    chosen = _mark(nodes, cordoned=True, draining=True)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while wait:
+        states = {s.node_id: s.state for s in _overview(_running_settings()) if s.alive}
+        left = [node for node in chosen if states.get(node, "drained") not in ("drained", "missing")]
+        if not left:
+            break
+        if deadline is not None and time.monotonic() > deadline:
+            raise DeadlineError(f"{len(left)} nodes are not drained after {timeout:g} s; they go on")
+        time.sleep(0.2)
+    return chosen
+
+
+def _mark(nodes: Selector, *, cordoned: bool, draining: bool | None = None) -> list[str]:
+    settings, known = _cluster()
+    # Those that bear a mark are meant as well: nobody could take it away otherwise.
+    chosen = [member.node_id for member in select(nodes, [replace(m, cordoned=False) for m in known])]
+    controller = reach(CONTROLLER, settings.namespace)
+    calls = [controller.mark.remote(node, cordoned, draining) for node in chosen]
+    get(calls, CALL_TIMEOUT, CONTROLLER)
+    return chosen
 
 
 def status() -> dict[str, Any]:
     """Hosts, tasks, distributions and rates: plain values."""
     settings = _running_settings()
     controller = reach(CONTROLLER, settings.namespace)
-    states = get(controller.peers.remote(), CALL_TIMEOUT, CONTROLLER)
-    known = [member for member in members(settings.peer) if member.alive]
-    calls = {}
-    for member in known:
-        peer = find(peer_name(member.node_id), settings.namespace)
-        if peer is not None:
-            calls[member.node_id] = peer.status.remote()
+    known = [node for node in _overview(settings) if node.alive]
+    calls = {node.node_id: (peer_name(node.node_id), "status") for node in known if node.state != "missing"}
+    failed: dict[str, DragonflyError] = {}
+    found = Actors(settings.namespace).gather(calls, STATUS_TIMEOUT, failed.__setitem__)
     hosts = []
-    for member in known:
+    for node in known:
         row: dict[str, Any] = {
-            "node_id": member.node_id,
-            "name": member.name,
-            "address": member.address,
-            "seed": member.seed,
-            "alive": False,
-            "state": states.get(member.node_id, {}).get("state", "missing"),
+            "node_id": node.node_id,
+            "name": node.name,
+            "address": node.address,
+            "seed": node.seed,
+            "alive": node.node_id in found,
+            "state": node.state,
+            "cordoned": node.cordoned,
+            **found.get(node.node_id, {}),
         }
-        if member.node_id in calls:
-            try:
-                row |= {**get(calls[member.node_id], 5.0, "a peer"), "alive": True}
-            except NotRunningError as error:
-                row["error"] = str(error)
+        if node.node_id in failed:
+            row["error"] = str(failed[node.node_id])
         hosts.append(row)
     views = [get(s.status.remote(), CALL_TIMEOUT, "a scheduler") for s in _schedulers(settings)]
     return {
@@ -430,13 +477,18 @@ def status() -> dict[str, Any]:
 # --- odds ---------------------------------------------------------------------------------------
 
 
-def _settings() -> Settings:
-    """Those of the running cluster; the cluster is started with our own if it is missing."""
+def _cluster() -> tuple[Settings, list[Member]]:
+    """Settings and nodes of the running cluster; it is started with our own settings if it is missing."""
     connect()
     own = Settings()
     controller = find(CONTROLLER, own.namespace) or start_controller(own)
-    found: Settings = get(controller.settings.remote(), CALL_TIMEOUT, CONTROLLER)
-    return found
+    settings, cordoned = get(controller.current.remote(), CALL_TIMEOUT, CONTROLLER)
+    return settings, members(settings.peer, cordoned)
+
+
+def _overview(settings: Settings) -> tuple[NodeStatus, ...]:
+    controller = reach(CONTROLLER, settings.namespace)
+    return decode_nodes(get(controller.overview.remote(), CALL_TIMEOUT, CONTROLLER))
 
 
 def _running_settings() -> Settings:

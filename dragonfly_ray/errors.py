@@ -4,9 +4,11 @@
   x InvalidRequestError (ValueError)      bad input, refused before any work
     + UnknownNodesError                   a node selector that selects nothing, or a dead node
     + UnsafePathError                     a name in a listing that would leave its folder
+    + AccessError (PermissionError)       a manager does not know who asks, or does not let them
   x SourceError (OSError)                 the origin
     + SourceNotFoundError (FileNotFoundError)
     + SourceAuthError (PermissionError)
+    + SourceForbiddenError                the policy of URLs does not allow it
     + SourceBusyError                     429, 503: carries retry_after
     + SourceChangedError                  another version than the one resolved
     + SourceTruncatedError                fewer bytes than promised
@@ -74,6 +76,10 @@ class UnsafePathError(InvalidRequestError):
     kind = "unsafe-path"
 
 
+class AccessError(InvalidRequestError, PermissionError):
+    kind = "access"
+
+
 class SourceError(DragonflyError, OSError):
     kind = "source"
 
@@ -84,6 +90,12 @@ class SourceNotFoundError(SourceError, FileNotFoundError):
 
 class SourceAuthError(SourceError, PermissionError):
     kind = "source-auth"
+
+
+class SourceForbiddenError(SourceError, PermissionError):
+    """The policy of URLs does not allow it: another scheme, host or address than those that may be asked."""
+
+    kind = "source-forbidden"
 
 
 class SourceBusyError(SourceError):

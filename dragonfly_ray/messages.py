@@ -181,6 +181,7 @@ class Look(_Message, frozen=True):
     """That may be opened to the origin; 0: as configured."""
     rate: float = 0.0
     """Requests a second; 0: no limit."""
+    policy: UrlPolicy | None = None
 
 
 class Looked(_Message, frozen=True):
@@ -203,6 +204,8 @@ class Neighbour(_Message, frozen=True):
     """It only gives: it will not connect back."""
     manifest: bool = False
     """It has the manifest."""
+    silent: bool = False
+    """It is told what is here, and asked for nothing."""
 
 
 class Resolve(_Message, frozen=True):
@@ -220,6 +223,8 @@ class Resolve(_Message, frozen=True):
     """That the resolver, and each helper, may open to the origin; 0: as configured."""
     rate: float = 0.0
     """Requests a second of each of them; 0: no limit."""
+    policy: UrlPolicy | None = None
+    """What may be asked for it; None: anything."""
 
 
 class Resolved(_Message, frozen=True):

@@ -30,6 +30,8 @@ class PeerStatus(msgspec.Struct, frozen=True, array_like=True):
     children: int = 0
     """Connections of other peers."""
     settings_version: int = 0
+    marks_stamp: int = 0
+    """Of the latest mark of a node that it has heard of."""
 
 
 class NodeStatus(msgspec.Struct, frozen=True, array_like=True):
@@ -44,6 +46,8 @@ class NodeStatus(msgspec.Struct, frozen=True, array_like=True):
     seed: bool
     state: PeerState
     cordoned: bool = False
+    draining: bool = False
+    """By order, or since Ray drains it."""
     reason: str = ""
     """Why its peer is not healthy."""
     peer: PeerStatus | None = None

@@ -111,6 +111,16 @@ class RayCluster:
     def _look_at_nodes(self) -> tuple[NodeStatus, ...]:
         return decode_nodes(self._ask(CONTROLLER, "overview"))
 
+    def cordon(self, node_id: str, on: bool) -> None:
+        self._mark(node_id, on, None)
+
+    def drain(self, node_id: str, on: bool) -> None:
+        self._mark(node_id, None, on)
+
+    def _mark(self, node_id: str, cordoned: bool | None, draining: bool | None) -> None:
+        self._again(CONTROLLER, "mark", node_id, cordoned, draining)
+        self._nodes.forget()
+
     # --- tasks ------------------------------------------------------------------------------
 
     def tasks(self) -> list[TaskView]:
@@ -203,8 +213,11 @@ class RayCluster:
     # --- settings ---------------------------------------------------------------------------
 
     def settings(self) -> tuple[int, dict[str, Any]]:
-        settings: Settings = self._ask(CONTROLLER, "settings")
-        return 0, settings.model_dump(mode="json")
+        version, settings = self._ask(CONTROLLER, "configured")
+        return version, settings.model_dump(mode="json")
+
+    def apply(self, version: int, changes: Mapping[str, Any]) -> None:
+        self._again(CONTROLLER, "configure", version, dict(changes))
 
     # --- calls ------------------------------------------------------------------------------
 
@@ -232,6 +245,11 @@ class _Kept(Generic[T]):
                 began = time.monotonic()
                 self._found = began, self._look()
             return self._found[1]
+
+    def forget(self) -> None:
+        """Something was changed: the next who asks looks again."""
+        with self._lock:
+            self._found = None
 
 
 def _raise(key: object, error: DragonflyError) -> None:
@@ -285,6 +303,7 @@ def _member(status: NodeStatus) -> Member:
         labels=status.labels,
         alive=status.alive,
         seed=status.seed,
+        cordoned=status.cordoned or status.draining,
     )
 
 

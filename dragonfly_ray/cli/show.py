@@ -18,6 +18,7 @@ from dragonfly_ray.distribution import Progress
 
 MOST_ROWS = 16
 PLAIN_INTERVAL = 2.0
+_STATES = {"succeeded": "green", "failed": "red", "partial": "red", "running": "cyan", "cancelled": "yellow"}
 _STYLES = {"done": "green", "failed": "red", "running": "cyan"}
 
 
@@ -88,7 +89,7 @@ def status(found: Mapping[str, Any]) -> Group:
         hosts.add_row(
             host["address"],
             host["node_id"][:12],
-            Text(host["state"], style="green" if host["alive"] else "red"),
+            Text(_state(host), style="green" if host["alive"] else "red"),
             "yes" if host["seed"] else "",
             str(host.get("tasks", "")),
             size(host.get("used", 0)),
@@ -97,11 +98,21 @@ def status(found: Mapping[str, Any]) -> Group:
         )
     running = _table("distribution", "url", "phase", "nodes", right=("nodes",))
     for view in found["distributions"]:
-        done = sum(n["state"] == "done" for n in view["nodes"].values())
-        running.add_row(view["id"], view["url"], view["phase"], f"{done}/{len(view['nodes'])}")
+        running.add_row(view["id"], view["url"], view["phase"], _share(view))
     rates = found["rates"]
     foot = Text(f"{size(rates['receive'])}/s received, {size(rates['send'])}/s sent", style="bold")
     return Group(hosts, running, foot)
+
+
+def _state(host: Mapping[str, Any]) -> str:
+    return f"{host['state']}, cordoned" if host["cordoned"] and host["state"] == "healthy" else host["state"]
+
+
+def _share(view: Mapping[str, Any]) -> str:
+    if "nodes_total" in view:
+        return f"{view['nodes_done']}/{view['nodes_total']}"
+    done = sum(n["state"] == "done" for n in view["nodes"].values())
+    return f"{done}/{len(view['nodes'])}"
 
 
 def cached(found: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -123,9 +134,25 @@ def listing(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def nodes(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("address", "name", "node id", "alive", "seed", "labels")
+    table = _table("address", "name", "node id", "alive", "cordoned", "seed", "labels")
     for row in rows:
         labels = ", ".join(f"{k}={v}" for k, v in row["labels"].items())
         table.add_row(row["address"], row["name"], row["node_id"], "yes" if row["alive"] else "no",
-                      "yes" if row["seed"] else "", labels)  # fmt: skip
+                      "yes" if row["cordoned"] else "", "yes" if row["seed"] else "", labels)  # fmt: skip
+    return table
+
+
+def jobs(rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = _table("id", "kind", "state", "nodes", "size", "created", "urls", right=("nodes", "size"))
+    for row in rows:
+        told = row["progress"]
+        table.add_row(
+            row["id"],
+            row["kind"],
+            Text(row["state"], style=_STATES.get(row["state"], "")),
+            f"{told['nodes_done']}/{told['nodes_total']}",
+            "" if row["size"] is None else size(row["size"]),
+            str(row["created_at"])[:19].replace("T", " "),
+            Text(", ".join(row["urls"])),
+        )
     return table

@@ -24,6 +24,7 @@ from dragonfly_ray.errors import (
     InvalidRequestError,
     NotRunningError,
     StorageError,
+    StorageFullError,
 )
 from dragonfly_ray.grants import GrantVerifier
 from dragonfly_ray.model import DIGEST_SIZE, Endpoint, Entry, Host, Manifest, PieceTable, Task, digest
@@ -110,6 +111,13 @@ class PeerNode:
             labels=identity.labels,
             incarnation=secrets.token_hex(8),
         )
+
+    def configured(self) -> None:
+        """The settings have changed, in place: what was derived from them follows."""
+        self._limiter.change(self.settings.transport.download_rate)
+        self.server.configured()
+        with contextlib.suppress(StorageFullError):  # what is in use stays, whatever the quota is now
+            self.store.make_room(0)
 
     # --- the scheduler's messages -----------------------------------------------------------
 
@@ -239,6 +247,7 @@ class PeerNode:
             small_limit=limit,
             spool=self.store.path / "spool",
             share=SharedLook(ask, self.links.of(source.id)),
+            policy=ask.policy,
         )
         manifest = found.manifest.marked(ask.nonce)
         encoded = manifest.encode()
@@ -281,7 +290,7 @@ class PeerNode:
         """At files of a folder that another peer resolves; an error as in `resolve`."""
         try:
             settings = self.settings.origin.sparing(ask.connections, ask.rate)
-            found = look(ask.source, ask.credentials, settings, ask.paths)
+            found = look(ask.source, ask.credentials, settings, ask.paths, ask.policy)
         except DragonflyError as error:
             return m.Looked(kind=error.kind, message=str(error))
         except Exception as error:
@@ -392,6 +401,11 @@ class PeerNode:
     def measure(self) -> None:
         """Looks at the store's disk, which may take a while; once a second is enough."""
         self._usage = self.store.usage()
+        said = self.brief()
+        self.telemetry.gauge("dragonfly_store_used_bytes", said.store_used)
+        self.telemetry.gauge("dragonfly_store_quota_bytes", said.store_quota)
+        self.telemetry.gauge("dragonfly_disk_free_bytes", said.disk_free)
+        self.telemetry.gauge("dragonfly_disk_total_bytes", said.disk_total)
 
     def brief(self) -> PeerStatus:
         """What comes with every health check: waits for nothing."""

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from dragonfly_ray import logs
 from dragonfly_ray import messages as m
 from dragonfly_ray.config import Settings
 from dragonfly_ray.errors import (
@@ -92,8 +93,8 @@ class TaskRun:
     def __init__(self, context: Context, deliver: m.Deliver, small: bytes | None = None) -> None:
         self.context = context
         self.task: Task = deliver.task
-        self.source = deliver.spec.source
-        self.credentials = deliver.credentials
+        self.access = deliver
+        """For whom the origin is read: with the credentials and within the policy of one distribution."""
         self.grant = deliver.grant
         self.settings = context.settings
         self.lock = threading.RLock()
@@ -141,10 +142,16 @@ class TaskRun:
         return f"{THREADS}{self.task.id[:12]}-{name}"
 
     def _spawn(self, name: str, target: Callable[[], None]) -> threading.Thread:
-        thread = threading.Thread(target=target, name=self._thread_name(name), daemon=True)
+        thread = threading.Thread(
+            target=self._as_ours, args=(target,), name=self._thread_name(name), daemon=True
+        )
         self._threads.append(thread)
         thread.start()
         return thread
+
+    def _as_ours(self, work: Callable[[], None]) -> None:
+        with logs.about(task_id=self.task.id):
+            work()
 
     def add(self, deliver: m.Deliver) -> bool:
         """Another distribution of the same task, or the same one again after the scheduler's restart.
@@ -157,8 +164,8 @@ class TaskRun:
             if deliver.spec.id not in self.deliveries:
                 self.deliveries[deliver.spec.id] = Delivery(deliver)
             self.grant = deliver.grant
-            if deliver.may_claim:
-                self.credentials = deliver.credentials
+            if deliver.may_claim and not self.access.may_claim:
+                self._read_for(deliver)
             self.changed.notify_all()
         for neighbour in deliver.neighbours:
             self._meet(neighbour)
@@ -166,6 +173,12 @@ class TaskRun:
             self.origin.allow(deliver.may_claim, deliver.not_before, deliver.connections)
             self.origin.leased(deliver.lease)
         return True
+
+    def _read_for(self, deliver: m.Deliver) -> None:
+        """Under the lock."""
+        self.access = deliver
+        if self.origin:
+            self.origin.reopen()
 
     def _main(self) -> None:
         failure: DragonflyError | None = None
@@ -296,6 +309,9 @@ class TaskRun:
             if delivery:
                 delivery.over = True
             over = self.idle()
+            if not over and self.access.spec.id == spec_id:
+                left = [d.message for d in self.deliveries.values() if not d.over]
+                self._read_for(next((d for d in left if d.may_claim), left[0]))
             self.changed.notify_all()
         if over:
             self.stopping.set()
@@ -523,7 +539,14 @@ class TaskRun:
                 return
             old = self.parents.get(host)
             if old and old.neighbour.host == neighbour.host:
-                return
+                if old.neighbour.silent == neighbour.silent:
+                    return
+                if neighbour.silent:
+                    old.neighbour = neighbour
+                    self.picker.left(host)
+                    if self.announcer:
+                        self.announcer.left(host)
+                    return
             if old:
                 old.stop()
             self.parents[host] = Parent(self, neighbour)
@@ -543,14 +566,14 @@ class TaskRun:
     def heard(self, host: str, items: list[tuple[int, bytes]]) -> None:
         """A neighbour's news, on the connection that it opened to us."""
         with self.lock:
-            if host in self.banned:
+            parent = self.parents.get(host)
+            if host in self.banned or (parent and parent.neighbour.silent):
                 return
             self.picker.has(host, [index for index, _ in items])
             if self.announcer:
                 self.announcer.has(host, self.picker.holder_bits(host))
                 self._gossip_ready.set()
             self.told(host, items)
-            parent = self.parents.get(host)
         if parent:
             parent.wake()
 
@@ -611,14 +634,15 @@ class TaskRun:
 
     def introduced(self, host: str) -> None:
         """There is a connection to a neighbour now, on which it can be told what is here."""
-        if self.announcer:
-            with self.lock:
+        with self.lock:
+            parent = self.parents.get(host)
+            silent = parent is not None and parent.neighbour.silent
+            if self.announcer and not silent:  # it would pass nothing on
                 self.announcer.joined(host, self.picker.holder_bits(host))
+        if self.announcer:
             self._gossip_ready.set()
             return
         mine = self.holdings()
-        with self.lock:
-            parent = self.parents.get(host)
         if mine and parent:
             parent.tell(mine)
 
@@ -763,7 +787,10 @@ class TaskRun:
             except DragonflyError:
                 log.info("task %.12s: report before the end not delivered", self.task.id)
         outcome = f"failed ({error.kind})" if error else f"at {delivery.path}"
-        log.info("task %.12s: %s after %.2f s", self.task.id, outcome, self._elapsed())
+        log.info(
+            "task %.12s: %s after %.2f s", self.task.id, outcome, self._elapsed(),
+            extra=logs.about_spec(delivery.spec.id, self.task.id),
+        )  # fmt: skip
         self.context.ended(
             m.Ended(
                 host_id=self.context.host_id,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from dragonfly_ray.config import Settings
+from dragonfly_ray.logs import about_spec
 from dragonfly_ray.model import Host, Task
 from dragonfly_ray.scheduling.budget import OriginBudget
 from dragonfly_ray.scheduling.decisions import DecisionLog
@@ -16,6 +18,8 @@ from dragonfly_ray.scheduling.nonces import Nonces
 from dragonfly_ray.scheduling.spec import SpecState
 from dragonfly_ray.scheduling.task import TaskState, new_task
 from dragonfly_ray.urls import origin
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -44,10 +48,28 @@ class ClusterState:
     """Participants of all tasks."""
     active: dict[str, dict[str, TaskState]] = field(default_factory=dict)
     """Origin -> the tasks of it that some distribution is running, by id."""
+    complaints: int = 0
+    """How often an origin has asked for patience."""
     nonces: Nonces = field(default_factory=lambda: Nonces(0.0))
+    cordoned: frozenset[str] = frozenset()
+    """Nodes that are chosen for nothing unless they are named."""
+    draining: frozenset[str] = frozenset()
+    """Nodes that shall be nobody's parent, as long as there is another."""
+    aloof: int = 0
+    """Draining hosts in all tasks that are not asked any more."""
 
     def __post_init__(self) -> None:
         self.nonces = Nonces(self.settings.origin.unversioned_ttl)
+
+    def configured(self) -> None:
+        """Settings have changed, in place: what was made with them follows."""
+        origins, known = self.settings.origin, self.settings.scheduler
+        self.nonces.ttl = origins.unversioned_ttl
+        for budget in self.budgets.values():
+            budget.change(self.most_connections, self.most_requests)
+        for task in self.tasks.values():
+            task.leases.timeout = origins.lease_timeout
+            task.graph.everybody, task.graph.degree = known.everybody, known.neighbours
 
     def task(self, task: Task, url: str, units: tuple[int, ...] = ()) -> TaskState:
         found = self.tasks.get(task.id)
@@ -73,6 +95,16 @@ class ClusterState:
         """Whether others may be sent to it."""
         return self.alive(host) and host not in task.banned
 
+    def drains(self, host: str) -> bool:
+        return bool(self.draining) and host in self.hosts and self.hosts[host].host.node_id in self.draining
+
+    def seeds(self) -> list[str]:
+        """Those that live and may be chosen."""
+        shut = self.cordoned | self.draining
+        return [
+            h.host.id for h in self.hosts.values() if h.alive and h.host.seed and h.host.node_id not in shut
+        ]
+
     def alive_node(self, node: str) -> bool:
         host = self.by_node.get(node)
         return host is not None and self.hosts[host].alive
@@ -97,6 +129,11 @@ class ClusterState:
 
     def running(self, state: SpecState, task: TaskState) -> None:
         """A distribution has its task."""
+        log.info(
+            "distribution %s: task %.12s, %d bytes, %d nodes",
+            state.spec.id, task.task.id, task.task.size, len(state.nodes),
+            extra=about_spec(state.spec.id, task.task.id),
+        )  # fmt: skip
         state.phase, state.task_id = "running", task.task.id
         state.version += 1
         task.specs[state.spec.id] = state
@@ -131,10 +168,13 @@ class ClusterState:
 
     def budget_of(self, key: str) -> OriginBudget:
         if key not in self.budgets:
-            # Schedulers do not ask each other: each has its part.
-            most = max(1, self.settings.origin.max_connections // self.settings.scheduler.shards)
-            self.budgets[key] = OriginBudget(most, requests=self.most_requests)
+            self.budgets[key] = OriginBudget(self.most_connections, requests=self.most_requests)
         return self.budgets[key]
+
+    @property
+    def most_connections(self) -> int:
+        """Schedulers do not ask each other: each has its part."""
+        return max(1, self.settings.origin.max_connections // self.settings.scheduler.shards)
 
     @property
     def most_requests(self) -> float | None:

@@ -8,13 +8,13 @@ becomes of each message is told in the module of its subject.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.config import Settings
 from dragonfly_ray.model import Credentials, Host, Task
-from dragonfly_ray.scheduling import announcing, ends, loss, origins, resolving, trust, views
+from dragonfly_ray.scheduling import announcing, ends, leaving, loss, origins, resolving, trust, views
 from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling.actions import Action, Ask, Probe, Send, Tell, Verdict
 from dragonfly_ray.scheduling.cluster import ClusterState
@@ -54,6 +54,19 @@ class SchedulerCore:
         self.specs = self.cluster.specs
         self.budgets = self.cluster.budgets
         self.decisions = self.cluster.decisions
+
+    # --- what holds for the cluster ---------------------------------------------------------
+
+    def configured(self) -> None:
+        """The settings have changed, in place: what was derived from them follows."""
+        self.cluster.configured()
+        known, evaluator = self.settings.scheduler, self.cluster.evaluator
+        if isinstance(evaluator, BalancedEvaluator):
+            evaluator.bears = known.everybody + known.neighbours
+
+    def mark(self, cordoned: Collection[str], draining: Collection[str], now: float) -> list[Action]:
+        """The nodes that are chosen for nothing unless they are named, and those that shall feed nobody."""
+        return leaving.mark(self.cluster, cordoned, draining, now)
 
     # --- submitters -------------------------------------------------------------------------
 
@@ -234,10 +247,13 @@ class SchedulerCore:
             if task.suspects:
                 actions += trust.judge(self.cluster, task, now)
             for host, pieces in task.leases.expire(now).items():
-                log.info("task %.12s: lease of %s ran out", task.task.id, host)
+                log.info(
+                    "task %.12s: lease of %s ran out", task.task.id, host, extra={"task_id": task.task.id}
+                )
                 if self.cluster.alive(host):
                     revoked = tuple(bitset.members(pieces))
                     actions.append(Send(host, m.News(task.task.id, revoked=revoked)))
+        actions += leaving.move_away(self.cluster, now)
         busy: set[str] = set()
         for state in list(self.specs.values()):
             if state.phase == "ended":

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 def claimants(cluster: ClusterState, task: TaskState, host: str, state: SpecState | None = None) -> int:
     """How many hosts may go to the origin for this task, where `host` is one of them; 0: it may not."""
-    specs = [state] if state else task.specs.values()
+    specs = [state] if state else list(task.specs.values())
     owner = next((s.spec.source.node for s in specs if s.spec.source.node), "")
     if not task.able and host in task.participants and cluster.alive(host):
         return 1  # whoever is left may try, whatever it did
@@ -24,16 +24,28 @@ def claimants(cluster: ClusterState, task: TaskState, host: str, state: SpecStat
         return 0
     if owner:
         return int(cluster.hosts[host].host.node_id == owner)
+    if cluster.drains(host) and _another(cluster, task, specs):
+        return 0  # what it read, it would have to pass on
     if any(cluster.seeds_only(s) for s in specs):
         if task.able_seeds:
             return len(task.able_seeds) if host in task.able_seeds else 0
         if host not in task.deputies():
             return 0
-        log.warning("task %.12s: no seed left, two targets take over at the origin", task.task.id)
+        log.warning(
+            "task %.12s: no seed left, two targets take over at the origin",
+            task.task.id,
+            extra={"task_id": task.task.id},
+        )
         return len(task.deputies())
     if cluster.settings.origin.policy == "targets":
         return 0 if host in task.able_helpers else len(task.able) - len(task.able_helpers)
     return len(task.able)
+
+
+def _another(cluster: ClusterState, task: TaskState, specs: Iterable[SpecState]) -> bool:
+    """Whether somebody that does not drain may go to the origin."""
+    only_seeds = any(cluster.seeds_only(s) for s in specs) and task.able_seeds
+    return any(not cluster.drains(h) for h in (task.able_seeds if only_seeds else task.able))
 
 
 def grant(
@@ -106,6 +118,7 @@ def throttled(cluster: ClusterState, message: m.Throttled, now: float) -> list[A
     task = cluster.tasks.get(message.task_id)
     if task is None:
         return []
+    cluster.complaints += 1
     return [Tell(task.origin, message.retry_after), *patience(cluster, task.origin, message.retry_after, now)]
 
 

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import ray
 
 import dragonfly_ray as d
+from dragonfly_ray.actors.handles import get
+from dragonfly_ray.directives import Directives
 from dragonfly_ray.errors import ClusterError, InvalidRequestError, UnknownNodesError
 from dragonfly_ray.model import Credentials, Source
 from dragonfly_ray.policy import UrlPolicy
 from dragonfly_ray.serve.cluster import NodeView, Order, Part
 from dragonfly_ray.serve.ray_cluster import RayCluster
 from tests.cluster.conftest import LocalCluster, until
+from tests.cluster.test_api import dragonfly
 from tests.nginx import Nginx
 
 MIB = 1 << 20
@@ -50,7 +58,9 @@ def follow(
         for shard in range(port.shards()):
             mine = {key: v for key, v in wanted.items() if port.shard_of(order.sources[key[1]]) == shard}
             for key, part in port.watch(shard, mine, 1.0).items() if mine else ():
-                assert part is not None, "its scheduler knows it"
+                if part is None:  # it has restarted
+                    port.submit(order, Credentials())
+                    continue
                 parts[key[1]] = part
                 wanted[key] = part.version
         return enough(parts)
@@ -154,3 +164,138 @@ def test_what_is_not_there_is_said(cluster: LocalCluster, port: RayCluster) -> N
         port.manifest("0" * 64, 0, 10)
     with pytest.raises(ClusterError):
         RayCluster(d.Settings(namespace="nowhere"), start=False).nodes()
+
+
+# --- cordon and drain ---------------------------------------------------------------------------
+
+
+def test_a_cordoned_node_is_chosen_only_by_name(cluster: LocalCluster, port: RayCluster) -> None:
+    first, *others = cluster.node_ids
+    port.cordon(first, True)
+    assert set(port.select("all")) == set(others)
+    assert port.select([first]) == [first]
+    assert node(port, first).cordoned
+    assert {m.node_id for m in d.nodes() if m.cordoned} == {first}
+    ran = dragonfly(cluster, "uncordon", first)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip() == "1 uncordoned"
+    assert set(port.select("all")) == set(cluster.node_ids)
+
+
+def test_a_drained_node_ends_what_it_has_begun_and_feeds_nobody(
+    cluster: LocalCluster, port: RayCluster, origin: Nginx, tmp_path: Path
+) -> None:
+    content = os.urandom(40 * MIB)
+    (origin.root / "d").write_bytes(content)
+    origin.stop()
+    origin.start("limit_rate 1m;")
+    first, *others = cluster.node_ids
+    begun = an_order("drain-1", [f"{origin.url}/d"], cluster.node_ids[:3], tmp_path / "o")
+    port.submit(begun, Credentials())
+    follow(port, begun, lambda parts: any(o.bytes_done > 4 * MIB for p in parts.values() for o in p.nodes))
+    port.drain(first, True)
+    assert node(port, first).state == "draining"
+    assert first not in port.select("all")
+    done = follow(port, begun, over)[0]
+    assert {o.state for o in done.nodes} == {"done"}
+    until(lambda: node(port, first).state == "drained", why=port.nodes)
+    assert d.drain(first) == [first], "it is already"
+    sent = node(port, first).bytes_sent
+    late = an_order("drain-2", [f"{origin.url}/d"], [others[2]], tmp_path / "late")
+    port.submit(late, Credentials())
+    done = follow(port, late, over)[0]
+    assert done.nodes[0].bytes_peers == len(content)
+    assert Path(done.nodes[0].path).read_bytes() == content
+    assert not [e for e in port.edges(done.task_id) if (e.parent, e.child) == (first, others[2])]
+    assert node(port, first).bytes_sent == sent
+    port.drain(first, False)
+    until(lambda: node(port, first).state == "healthy")
+    assert d.uncordon(first) == [first]
+    assert first in port.select("all")
+
+
+def test_a_node_that_ray_drains_is_left_alone(cluster: LocalCluster, port: RayCluster) -> None:
+    extra = cluster.add()
+    gone = extra.node_id
+    try:
+        until(lambda: any(n.node_id == gone and n.state == "healthy" for n in port.nodes()))
+        subprocess.run(
+            [str(Path(sys.executable).with_name("ray")), "drain-node", "--address", cluster.ray.address,
+             "--node-id", gone, "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot",
+             "--deadline-remaining-seconds", "300"],
+            check=True, capture_output=True, timeout=60,
+        )  # fmt: skip
+        until(lambda: node(port, gone).state in ("draining", "drained"), why=port.nodes)
+        assert gone not in port.select("all")
+        assert not node(port, gone).cordoned, "nobody has said so"
+    finally:
+        cluster.ray.remove_node(extra)
+    until(lambda: not node(port, gone).alive)
+    until(lambda: node(port, gone).state == "missing")
+
+
+# --- settings -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def as_started(port: RayCluster) -> Iterator[None]:
+    yield
+    port.apply(port.settings()[0] + 1, {})
+
+
+def scheduler_version() -> int:
+    """Of the settings that the scheduler follows."""
+    actor: Any = ray.get_actor("scheduler:0", namespace="dragonfly")
+    answer = get(actor.direct.remote(Directives().encode()), 10, "the scheduler")
+    return Directives.decode(answer).version
+
+
+def everywhere(port: RayCluster, version: int) -> bool:
+    try:
+        nodes = [n for n in port.nodes() if n.alive]
+        versions = {port.settings()[0], scheduler_version(), *(n.settings_version for n in nodes)}
+    except (ClusterError, ray.exceptions.RayError):
+        return False
+    return versions == {version} and {n.state for n in nodes} == {"healthy"}
+
+
+def test_settings_reach_everybody_and_survive_restarts(
+    cluster: LocalCluster, port: RayCluster, origin: Nginx, tmp_path: Path, as_started: None
+) -> None:
+    content = os.urandom(24 * MIB)
+    (origin.root / "s").write_bytes(content)
+    version = port.settings()[0] + 1
+    with pytest.raises(InvalidRequestError, match=r"transport\.port: cannot change"):
+        port.apply(version, {"transport.port": 7})
+    port.apply(version, {"transport.download_rate": 32 * 1024, "peer.dest_roots": ["/"]})
+    until(lambda: everywhere(port, version))
+    assert port.settings()[1]["transport"]["download_rate"] == 32 * 1024
+    order = an_order("live-1", [f"{origin.url}/s"], cluster.node_ids, tmp_path / "o")
+    port.submit(order, Credentials())
+    part = follow(port, order, lambda parts: any(o.bytes_done for p in parts.values() for o in p.nodes))[0]
+    assert part.phase == "running"
+    pids = d.status()["pids"]
+    for pid in (pids["controller"], pids["scheduler:0"], cluster.peer(cluster.node_ids[1])["pid"]):
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: everywhere(port, version), 120.0)
+    assert d.status()["pids"]["controller"] != pids["controller"]
+    port.apply(version - 1, {})
+    assert port.settings()[0] == version
+    assert port.settings()[1]["transport"]["download_rate"] == 32 * 1024
+    follow(port, order, lambda parts: any(p.phase == "running" for p in parts.values()))
+    port.apply(version + 1, {})
+    until(lambda: everywhere(port, version + 1))
+    assert port.settings()[1]["transport"]["download_rate"] is None
+    done = follow(port, order, over, 120.0)[0]
+    assert all(Path(o.path).read_bytes() == content for o in done.nodes)
+
+
+def test_marks_survive_the_controller(cluster: LocalCluster, port: RayCluster) -> None:
+    first, second = cluster.node_ids[:2]
+    port.cordon(first, True)
+    os.kill(d.status()["pids"]["controller"], signal.SIGKILL)
+    port.cordon(second, True)
+    assert set(port.select("all")) == set(cluster.node_ids[2:])
+    for each in (first, second):
+        port.cordon(each, False)
+    until(lambda: set(port.select("all")) == set(cluster.node_ids))
