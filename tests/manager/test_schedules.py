@@ -17,6 +17,7 @@ from dragonfly_ray.serve.jobs.timetable import Timetable
 from dragonfly_ray.serve.manager import Manager
 from dragonfly_ray.serve.testing import FakeCluster
 from tests.manager.jobs_help import URL
+from tests.waiting import until
 
 SignIn = Callable[[str], httpx.Client]
 HOURLY = {"name": "hourly", "cron": "0 * * * *", "preheat": {"urls": [URL], "nodes": "seeds"}}
@@ -182,8 +183,6 @@ def test_the_leader_fires_by_itself(client: httpx.Client, manager: Manager) -> N
     schedule = made(client, cron=None, interval_seconds=10)
     with manager.database.write() as session:
         session.get_one(Schedule, schedule["id"]).next_run_at = now()
-    from tests.waiting import until
-
     until(lambda: jobs_of(manager, schedule))
 
 
@@ -273,8 +272,6 @@ def test_signed_urls_are_hidden_and_kept(
     clock.at = datetime.fromisoformat(schedule["next_run_at"])
     timetable.fire_due()
     (job,) = jobs_of(manager, schedule)
-    from tests.waiting import until
-
     until(lambda: job.id in cluster.orders)
     assert cluster.orders[job.id].sources[0].url == signed
     with manager.database.read() as session:
