@@ -18,6 +18,7 @@ from dragonfly_ray.serve.events.streams import Streams
 from dragonfly_ray.serve.jobs import Jobs
 from dragonfly_ray.serve.leadership import Leadership
 from dragonfly_ray.serve.settings import ManagerSettings
+from dragonfly_ray.serve.stats.service import Stats
 from dragonfly_ray.serve.vault import Vault
 
 
@@ -44,6 +45,7 @@ class Manager:
     jobs: Jobs
     feed: EventFeed
     streams: Streams
+    stats: Stats
     services: tuple[Service, ...] = ()
 
     @classmethod
@@ -59,6 +61,7 @@ class Manager:
         jobs = Jobs(settings, database, cluster, leadership, vault)
         feed = EventFeed(database)
         streams = Streams(settings.limits.streams)
+        stats = Stats(database, cluster, leadership)
         return cls(
             settings,
             database,
@@ -70,8 +73,9 @@ class Manager:
             jobs,
             feed,
             streams,
+            stats,
             # Streams end before what they show.
-            services=(database.listener, leadership, jobs, feed, streams),
+            services=(database.listener, leadership, jobs, feed, stats, streams),
         )
 
     def start(self) -> None:
