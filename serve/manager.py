@@ -15,6 +15,7 @@ from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.events.feed import EventFeed
 from dragonfly_ray.serve.events.streams import Streams
+from dragonfly_ray.serve.fleet import Fleet
 from dragonfly_ray.serve.jobs import Jobs
 from dragonfly_ray.serve.leadership import Leadership
 from dragonfly_ray.serve.settings import ManagerSettings
@@ -43,6 +44,7 @@ class Manager:
     throttle: Throttle
     refusals: Refusals
     jobs: Jobs
+    fleet: Fleet
     feed: EventFeed
     streams: Streams
     stats: Stats
@@ -59,6 +61,7 @@ class Manager:
         secrets.check_key(database, vault)
         leadership = Leadership(database)
         jobs = Jobs(settings, database, cluster, leadership, vault)
+        fleet = Fleet(database, cluster, leadership)
         feed = EventFeed(database)
         streams = Streams(settings.limits.streams)
         stats = Stats(database, cluster, leadership)
@@ -71,12 +74,18 @@ class Manager:
             Throttle(database, settings.limits.logins),
             Refusals(database),
             jobs,
+            fleet,
             feed,
             streams,
             stats,
             # Streams end before what they show.
-            services=(database.listener, leadership, jobs, feed, stats, streams),
+            services=(database.listener, leadership, fleet, jobs, feed, stats, streams),
         )
+
+    @property
+    def alive(self) -> bool:
+        """Whether all that runs beside requests still runs."""
+        return all(getattr(service, "alive", True) for service in self.services)
 
     def start(self) -> None:
         for service in self.services:

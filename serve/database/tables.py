@@ -342,6 +342,8 @@ class ConfigVersion(Base):
     created_by: Mapped[str] = mapped_column(Id, default="")
     created_by_name: Mapped[str] = mapped_column(String(128), default="")
     created_at: Mapped[datetime] = mapped_column(default=now)
+    applied_at: Mapped[datetime | None]
+    """When all nodes worked with it for the first time."""
 
 
 class Lease(Base):

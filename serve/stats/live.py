@@ -26,7 +26,7 @@ class Live:
 
     @property
     def alive(self) -> bool:
-        return getattr(self._loop, "alive", True)
+        return self._loop.alive
 
     @property
     def viewers(self) -> int:

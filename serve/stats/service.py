@@ -43,7 +43,7 @@ class Stats:
 
     @property
     def alive(self) -> bool:
-        return all(getattr(part, "alive", True) for part in self._parts)
+        return all(part.alive for part in self._parts)
 
     @property
     def _parts(self) -> tuple[Loop | Live, ...]:
