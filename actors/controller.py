@@ -9,6 +9,7 @@ import os
 import time
 from typing import Any
 
+import msgspec
 import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError, RayError
 
@@ -18,8 +19,11 @@ from dragonfly_ray.actors.handles import CONTROLLER, as_actor, find, peer_name, 
 from dragonfly_ray.actors.peer import PeerActor
 from dragonfly_ray.actors.scheduler import SchedulerActor
 from dragonfly_ray.config import Settings
+from dragonfly_ray.directives import Directives, Follower
 from dragonfly_ray.grants import SigningKey
-from dragonfly_ray.scheduling.reconciler import Action, Check, Kill, Reconciler, Start
+from dragonfly_ray.scheduling.reconciler import Action, Check, IdleSince, Kill, Reconciler, Start
+from dragonfly_ray.statuses import NodeStatus, PeerState, PeerStatus, decode_peer, encode
+from dragonfly_ray.targets import Member
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +31,11 @@ TICK = 0.5
 READY_TIMEOUT = 60.0
 CHECK_TIMEOUT = 5.0
 STOP_TIMEOUT = 5.0
+TELL_TIMEOUT = 5.0
+LEARN_TIMEOUT = 5.0
+"""Seconds that schedulers have to tell a restarted controller what they know, before it goes on without."""
 NODE_ID_LABEL = "ray.io/node-id"
+STATES: dict[str, PeerState] = {"starting": "starting", "healthy": "healthy", "failed": "unhealthy"}
 
 
 class ControllerActor:
@@ -35,13 +43,22 @@ class ControllerActor:
 
     def __init__(self, settings: Settings) -> None:
         logs.setup(CONTROLLER)
-        self._settings = settings
+        self._base = settings
+        self._follower = Follower(settings)
+        self._settings = self._follower.settings
         root = settings.on_this_node().storage.root
         key = SigningKey.load_or_create(root / "keys" / f"{settings.namespace}.key")
         self._private, self._public = key.private_bytes(), key.public_bytes()
         self._reconciler = Reconciler(interval=settings.peer.health_interval)
         self._rows: dict[str, dict[str, Any]] = {}
+        self._table: dict[str, dict[str, Any]] = {}
         self._peers: dict[str, Any] = {}
+        self._said: dict[str, PeerStatus] = {}
+        """What each node's peer said of itself last."""
+        self._idle = IdleSince()
+        self._telling: set[str] = set()
+        """Actors that are being told of directives."""
+        self._learnt = asyncio.Event()
         self._jobs: set[asyncio.Task[None]] = set()
         self._loop: asyncio.Task[None] | None = None
         self._stopped = False
@@ -64,6 +81,123 @@ class ControllerActor:
             node: {"state": p.state, "failures": p.failures, "reason": p.reason}
             for node, p in self._reconciler.peers.items()
         }
+
+    async def current(self) -> tuple[Settings, frozenset[str]]:
+        """The settings, and the nodes that are cordoned or draining."""
+        self._start()
+        return self._settings, self._follower.directives.cordoned
+
+    # --- directives -------------------------------------------------------------------------
+
+    async def directives(self) -> bytes:
+        """As they are known here; a scheduler that was restarted asks."""
+        self._start()
+        return self._follower.directives.encode()
+
+    async def configured(self) -> tuple[int, Settings]:
+        """The version of the changes that hold, and the settings with them."""
+        await self._ready_to_change()
+        return self._follower.directives.version, self._settings
+
+    async def configure(self, version: int, changes: dict[str, Any]) -> int:
+        """Live settings, by their dotted names; what is not named is as at the start.
+
+        An older version than the one that holds changes nothing. Returns the one that holds.
+        Raises `InvalidRequestError`.
+        """
+        await self._ready_to_change()
+        self._follower.check(changes)
+        self._direct(Directives(version, changes))
+        await self._kept()
+        return self._follower.directives.version
+
+    async def mark(self, node: str, cordoned: bool | None, draining: bool | None) -> None:
+        """None: as it was."""
+        await self._ready_to_change()
+        known = self._follower.directives
+        self._direct(known.marked(node, time.time(), cordoned=cordoned, draining=draining))
+        await self._kept()
+
+    async def _kept(self) -> None:
+        """Others know it, too: it is not lost with this process."""
+        names = [scheduler_name(i) for i in range(self._settings.scheduler.shards)]
+        await asyncio.gather(*(self._tell(name, again=True) for name in names))
+
+    async def _ready_to_change(self) -> None:
+        """What others know comes first: this may be a restart."""
+        self._start()
+        await self._learnt.wait()
+
+    def _direct(self, heard: Directives) -> None:
+        """Takes over what is newer, and tells everybody."""
+        known = self._follower.directives
+        if self._follower.take(msgspec.structs.replace(heard, leaving=known.leaving)):
+            self._reconciler.interval = self._settings.peer.health_interval
+        if self._follower.directives != known:
+            self._tell_all()
+
+    def _tell_all(self) -> None:
+        for index in range(self._settings.scheduler.shards):
+            self._spawn(self._tell(scheduler_name(index)))
+        for node in self._peers:
+            self._spawn(self._tell(peer_name(node), again=True))
+
+    async def _tell(self, name: str, *, again: bool = False) -> None:
+        """Gives out the directives, and hears whether the other knows newer ones.
+
+        `again`: even while an earlier call is under way.
+        """
+        if name in self._telling and not again:
+            return
+        self._telling.add(name)
+        try:
+            actor = await asyncio.to_thread(find, name, self._settings.namespace)
+            if actor is not None:
+                answer = actor.direct.remote(self._follower.directives.encode())
+                self._direct(Directives.decode(await asyncio.wait_for(_result(answer), TELL_TIMEOUT)))
+        except (RayError, ValueError, TimeoutError) as error:
+            log.info("%s is not told now: %s", name, type(error).__name__)
+        finally:
+            self._telling.discard(name)
+
+    async def _learn(self) -> None:
+        """From the schedulers; peers tell with their next health check."""
+        names = [scheduler_name(i) for i in range(self._settings.scheduler.shards)]
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*(self._tell(name) for name in names)), LEARN_TIMEOUT)
+        self._learnt.set()
+
+    # --- what it sees -----------------------------------------------------------------------
+
+    async def overview(self) -> bytes:
+        """Every node with what its peer said last: a tuple of `NodeStatus`."""
+        self._start()
+        if not self._table:
+            self._table = {r["NodeID"]: r for r in await asyncio.to_thread(nodes.table)}
+        members = nodes.members_of(self._table.values(), self._settings.peer)
+        return encode([self._status(member) for member in members])
+
+    def _status(self, member: Member) -> NodeStatus:
+        found = self._reconciler.peers.get(member.node_id)
+        mark = self._follower.directives.marks.get(member.node_id)
+        draining = member.node_id in self._follower.directives.draining
+        state: PeerState = STATES[found.state] if found else "missing"
+        if state == "healthy" and draining:
+            state = "drained" if self._idle.for_long(member.node_id) else "draining"
+        return NodeStatus(
+            node_id=member.node_id,
+            address=member.address,
+            name=member.name,
+            hostname=member.hostname,
+            labels=dict(member.labels),
+            alive=member.alive,
+            seed=member.seed,
+            state=state,
+            cordoned=bool(mark and mark.cordoned),
+            draining=draining,
+            reason=found.reason if found and found.state != "healthy" else "",
+            peer=self._said.get(member.node_id),
+        )
 
     @ray.method(concurrency_group="health")
     async def ping(self) -> int:
@@ -97,6 +231,7 @@ class ControllerActor:
     def _start(self) -> None:
         if self._loop is None and not self._stopped:
             self._loop = asyncio.ensure_future(self._run())
+            self._spawn(self._learn())
 
     async def _run(self) -> None:
         while True:
@@ -110,8 +245,15 @@ class ControllerActor:
     async def _round(self) -> None:
         for index in range(self._settings.scheduler.shards):
             self._ensure_scheduler(index)
-        rows = await asyncio.to_thread(nodes.table)
+            self._spawn(self._tell(scheduler_name(index)))
+        rows, leaving = await asyncio.to_thread(lambda: (nodes.table(), nodes.leaving()))
+        if leaving != self._follower.directives.leaving:
+            known = self._follower.directives
+            self._follower.take(msgspec.structs.replace(known, leaving=leaving))
+            self._tell_all()
+        self._table = {r["NodeID"]: r for r in rows}
         self._rows = {r["NodeID"]: r for r in rows if nodes.is_eligible(r, self._settings.peer)}
+        self._said = {node: said for node, said in self._said.items() if node in self._rows}
         for action in self._reconciler.tick(self._rows, time.monotonic()):
             self._act(action)
 
@@ -131,7 +273,7 @@ class ControllerActor:
                 # minute to notice, and its scheduler would be away for as long.
                 resources={"node:__internal_head__": 0.001} if index == 0 else {},
                 scheduling_strategy="DEFAULT" if index == 0 else "SPREAD",
-            ).remote(index, self._settings, self._private)
+            ).remote(index, self._base, self._private)
 
     def _act(self, action: Action) -> None:
         match action:
@@ -164,7 +306,10 @@ class ControllerActor:
                         max_concurrency=1000,
                     )
                     .remote(
-                        nodes.identity(self._rows[node], self._settings.peer), self._settings, [self._public]
+                        nodes.identity(self._rows[node], self._base.peer),
+                        self._base,
+                        [self._public],
+                        self._follower.directives.encode(),
                     )
                 )
             self._peers[node] = peer
@@ -177,7 +322,8 @@ class ControllerActor:
 
     async def _check(self, node: str) -> None:
         try:
-            await asyncio.wait_for(_result(self._peers[node].ping.remote()), CHECK_TIMEOUT)
+            said = await asyncio.wait_for(_result(self._peers[node].brief.remote()), CHECK_TIMEOUT)
+            self._heard(node, decode_peer(said))
             self._reconciler.healthy(node, time.monotonic())
         except (TimeoutError, ActorUnavailableError):
             for action in self._reconciler.unanswered(node, time.monotonic()):
@@ -188,6 +334,16 @@ class ControllerActor:
                 self._kill(node)
             self._peers.pop(node, None)
             self._reconciler.died(node, time.monotonic())
+
+    def _heard(self, node: str, said: PeerStatus) -> None:
+        self._said[node] = said
+        known = self._follower.directives
+        if (said.settings_version, said.marks_stamp) != (known.version, known.stamp):
+            self._spawn(self._tell(peer_name(node)))
+        if node in known.draining:
+            self._idle.seen(node, bool(said.active_tasks or said.children), time.monotonic())
+        else:
+            self._idle.forget(node)
 
     def _kill(self, node: str) -> None:
         peer = self._peers.pop(node, None) or find(peer_name(node), self._settings.namespace)

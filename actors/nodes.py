@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import ray
@@ -14,6 +15,16 @@ from dragonfly_ray.targets import Member
 def table() -> list[dict[str, Any]]:
     """Ray's rows, one a node, dead ones included."""
     return list(ray.nodes())  # type: ignore[no-untyped-call]
+
+
+def leaving() -> tuple[str, ...]:
+    """The nodes that Ray itself drains: they are about to be terminated. There is no public call for it."""
+    from ray._private.state import state
+
+    try:
+        return tuple(sorted(state.get_draining_nodes()))
+    except (AttributeError, RuntimeError):
+        return ()
 
 
 def labels_of(row: dict[str, Any]) -> dict[str, str]:
@@ -44,8 +55,15 @@ def identity(row: dict[str, Any], settings: PeerSettings) -> Identity:
     )
 
 
-def members(settings: PeerSettings) -> list[Member]:
+def members(settings: PeerSettings, cordoned: Collection[str] = ()) -> list[Member]:
     """Every node that Ray knows and that is not excluded, dead ones included."""
+    return members_of(table(), settings, cordoned)
+
+
+def members_of(
+    rows: Iterable[dict[str, Any]], settings: PeerSettings, cordoned: Collection[str] = ()
+) -> list[Member]:
+    """Those of Ray's rows that are not excluded."""
     return [
         Member(
             node_id=row["NodeID"],
@@ -55,8 +73,9 @@ def members(settings: PeerSettings) -> list[Member]:
             labels=labels_of(row),
             alive=bool(row["Alive"]),
             seed=is_seed(row, settings),
+            cordoned=row["NodeID"] in cordoned,
         )
-        for row in table()
+        for row in rows
         if not row["Alive"] or is_eligible(row, settings)
     ]
 

@@ -17,10 +17,12 @@ from dragonfly_ray import logs
 from dragonfly_ray import messages as m
 from dragonfly_ray.actors.handles import scheduler_name
 from dragonfly_ray.config import Settings
+from dragonfly_ray.directives import Directives, Follower
 from dragonfly_ray.errors import ClusterError
 from dragonfly_ray.grants import GrantVerifier
 from dragonfly_ray.peer.node import Identity, PeerNode
 from dragonfly_ray.scheduling.ring import shard_of
+from dragonfly_ray.statuses import encode
 from dragonfly_ray.telemetry import RaySink, Telemetry
 
 log = logging.getLogger(__name__)
@@ -67,11 +69,15 @@ class _Links:
 class PeerActor:
     """One a node."""
 
-    def __init__(self, identity: Identity, settings: Settings, public_keys: Sequence[bytes]) -> None:
+    def __init__(
+        self, identity: Identity, settings: Settings, public_keys: Sequence[bytes], directives: bytes = b""
+    ) -> None:
         # Nodes of one machine may have one name, and their logs one folder.
         logs.setup(f"peer:{identity.name}-{identity.node_id[:8]}")
-        settings = settings.on_this_node()
-        self._settings = settings
+        self._follower = Follower(settings.on_this_node())
+        if directives:
+            self._follower.take(Directives.decode(directives))
+        self._settings = settings = self._follower.settings
         telemetry = Telemetry(RaySink("actor"), actor=f"peer:{identity.name}")
         self._node = PeerNode(
             identity, settings, GrantVerifier(public_keys), _Links(settings), telemetry=telemetry
@@ -111,11 +117,25 @@ class PeerActor:
         while True:
             await asyncio.sleep(FLUSH_INTERVAL)
             self._node.telemetry.flush(FLUSH_INTERVAL)
+            await asyncio.to_thread(self._node.measure)
 
     @ray.method(concurrency_group="health")
     async def ping(self) -> bool:
         """Never waits for work."""
         return True
+
+    @ray.method(concurrency_group="health")
+    async def brief(self) -> bytes:
+        """As `ping`, with a `PeerStatus`."""
+        known = self._follower.directives
+        brief = self._node.brief()
+        return encode(msgspec.structs.replace(brief, settings_version=known.version, marks_stamp=known.stamp))
+
+    async def direct(self, payload: bytes) -> bytes:
+        """The controller's `Directives`; the answer is what is known here now."""
+        if self._follower.take(Directives.decode(payload)):
+            await asyncio.to_thread(self._node.configured)
+        return self._follower.directives.encode()
 
     async def call(self, payload: bytes) -> bytes:
         """A scheduler's message."""
@@ -182,6 +202,14 @@ class PeerActor:
 
     async def unpin(self, task_id: str, owner: str) -> None:
         await asyncio.to_thread(self._node.store.unpin, task_id, owner)
+
+    async def pins(self, task_id: str) -> dict[str, float | None]:
+        """Owner -> expiry."""
+        return self._node.store.pins(task_id)
+
+    async def manifest(self, task_id: str, offset: int, limit: int) -> tuple[int, list[dict[str, Any]]]:
+        """How many entries there are, and a page of them."""
+        return await asyncio.to_thread(self._node.manifest, task_id, offset, limit)
 
     async def evict(self, task_id: str) -> int:
         """Bytes freed."""

@@ -16,11 +16,14 @@ from ray.exceptions import ActorDiedError, RayActorError, RayError
 from dragonfly_ray import logs
 from dragonfly_ray import messages as m
 from dragonfly_ray.actors import nodes
-from dragonfly_ray.actors.handles import find, peer_name, scheduler_name
+from dragonfly_ray.actors.handles import CONTROLLER, find, peer_name, scheduler_name
 from dragonfly_ray.config import Settings
+from dragonfly_ray.directives import Directives, Follower
 from dragonfly_ray.grants import GrantIssuer, SigningKey
 from dragonfly_ray.model import Credentials, Host, Task
+from dragonfly_ray.scheduling import views
 from dragonfly_ray.scheduling.core import Action, Ask, Probe, SchedulerCore, Send, Tell, Verdict
+from dragonfly_ray.statuses import TaskList, encode
 from dragonfly_ray.telemetry import RaySink, Telemetry
 
 log = logging.getLogger(__name__)
@@ -33,6 +36,9 @@ GATHER = 0.1
 """Seconds in which a watcher's news are gathered into one answer; an end is told at once."""
 SHOWN_EDGES = 256
 """Of each task, in the status: those that carried most."""
+LISTED_FOR = 1.0
+"""Seconds for which one listing of all tasks serves everybody who asks."""
+LISTED_AT_ONCE = 8
 LOOK_TIMEOUT = 15.0
 """Less than the time that the resolver waits for the answer."""
 GRANT_TTL = 24 * 3600.0
@@ -44,9 +50,10 @@ class SchedulerActor:
     def __init__(self, index: int, settings: Settings, signing_key: bytes) -> None:
         logs.setup(scheduler_name(index))
         self._index = index
-        self._settings = settings
+        self._follower = Follower(settings)
+        self._settings = self._follower.settings
         self._issuer = GrantIssuer(SigningKey.from_private_bytes(signing_key))
-        self._core = SchedulerCore(settings, self._sign)
+        self._core = SchedulerCore(self._settings, self._sign)
         self._peers: dict[str, Any] = {}
         self._objects: dict[str, list[Any]] = {}
         self._probing: set[str] = set()
@@ -56,6 +63,8 @@ class SchedulerActor:
         self._started = False
         self._telemetry: Telemetry | None = None
         self._granted = 0
+        self._listing: asyncio.Task[bytes] | None = None
+        self._listed = 0.0
         self._queues: dict[str, asyncio.Queue[m.Message]] = {}
 
     def __repr__(self) -> str:
@@ -74,7 +83,28 @@ class SchedulerActor:
             self._spawn(self._tick_loop())
             self._spawn(self._membership_loop())
             self._spawn(self._telemetry_loop())
+            self._spawn(self._learn())
             self._spawn(self._gather())
+
+    async def _learn(self) -> None:
+        """Directives that came after this actor was made: it may have been restarted since.
+
+        The controller tells them, too, as soon as it looks.
+        """
+        with contextlib.suppress(RayError, ValueError, TimeoutError):
+            controller = await asyncio.to_thread(find, CONTROLLER, self._settings.namespace)
+            if controller is not None:
+                known = await asyncio.wait_for(_result(controller.directives.remote()), LOOK_TIMEOUT)
+                await self.direct(known)
+
+    async def direct(self, payload: bytes) -> bytes:
+        """The controller's `Directives`; the answer is what is known here now."""
+        self._start()
+        if self._follower.take(Directives.decode(payload)):
+            self._core.configured()
+        known = self._follower.directives
+        self._act(self._core.mark(known.cordoned, known.draining, time.monotonic()))
+        return known.encode()
 
     async def _gather(self) -> None:
         """Asks every peer that runs already to announce itself: this may be a restart."""
@@ -172,6 +202,33 @@ class SchedulerActor:
     async def edges(self, task_id: str, most: int = 10_000) -> list[dict[str, Any]]:
         """Who feeds whom in a task; see `SchedulerCore.edges`."""
         return self._core.edges(task_id, most)
+
+    async def tasks(self) -> bytes:
+        """A `TaskList`; at most a second old."""
+        if self._listing is None or time.monotonic() - self._listed > LISTED_FOR:
+            self._listed = time.monotonic()
+            self._listing = asyncio.ensure_future(self._list())
+        return await asyncio.shield(self._listing)
+
+    async def _list(self) -> bytes:
+        number: dict[str, int] = {}
+        found = []
+        for count, task in enumerate(list(self._core.tasks.values())):
+            found.append(views.summary(self._core.cluster, task, number))
+            if count % LISTED_AT_ONCE == 0:
+                await asyncio.sleep(0)  # reports do not wait for it
+        return encode(TaskList(tuple(number), tuple(found)))
+
+    async def keepers(self, task_id: str) -> list[str]:
+        """The nodes that hold something of a task, those that have its manifest first."""
+        return self._core.keepers(task_id)
+
+    async def availability(self, task_id: str, cells: int) -> tuple[int, int, dict[str, bytes]] | None:
+        return self._core.availability(task_id, cells)
+
+    async def ping(self) -> int:
+        """The process's id."""
+        return os.getpid()
 
     async def status(self) -> dict[str, Any]:
         core = self._core

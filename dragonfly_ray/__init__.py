@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dragonfly_ray.api import (
         attach,
+        cordon,
         distribute,
         down,
+        drain,
         evict,
         fetch,
         load,
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
         pin,
         status,
         submit,
+        uncordon,
         unpin,
         up,
         where,
@@ -29,8 +32,10 @@ _FROM = {
     **dict.fromkeys(
         (
             "attach",
+            "cordon",
             "distribute",
             "down",
+            "drain",
             "evict",
             "fetch",
             "load",
@@ -39,6 +44,7 @@ _FROM = {
             "pin",
             "status",
             "submit",
+            "uncordon",
             "unpin",
             "up",
             "where",
@@ -53,7 +59,7 @@ _FROM = {
 }
 __all__ = [  # noqa: RUF022, the order of the README
     "distribute", "submit", "attach", "fetch", "open", "load", "where", "pin", "unpin", "evict",
-    "up", "down", "nodes", "status",
+    "up", "down", "nodes", "cordon", "uncordon", "drain", "status",
     "Distribution", "Outcome", "Progress", "Settings", "Submission",
 ]  # fmt: skip
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-import logging
 import os
-import socket
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from dragonfly_ray import messages as m
+from dragonfly_ray.actors.connect import Actors, connect
 from dragonfly_ray.actors.handles import (
     CONTROLLER,
     find,
@@ -40,14 +40,16 @@ from dragonfly_ray.model import Credentials, Source
 from dragonfly_ray.peer.prefix import parse as parse_digest
 from dragonfly_ray.reading import PieceFile
 from dragonfly_ray.scheduling.ring import shard_of
+from dragonfly_ray.statuses import NodeStatus, decode_nodes
 from dragonfly_ray.submission import Submission
 from dragonfly_ray.targets import Member, Selector, check_dest, select
 from dragonfly_ray.urls import redacted, scheme
 
 CALL_TIMEOUT = 30.0
+STATUS_TIMEOUT = 5.0
+"""Seconds that peers have to tell of themselves, all together."""
 PROGRESS_INTERVAL = 0.2
 LOAD_TIMEOUT = 600.0
-KNOCK_TIMEOUT = 5.0
 
 
 def distribute(
@@ -176,8 +178,7 @@ def submit(
     if id is not None and (not id or not id.replace("-", "").replace("_", "").isalnum() or len(id) > 128):
         raise InvalidRequestError(f"id {id!r}: letters, digits, '-' and '_' only, at most 128 of them")
     credentials = Credentials(dict(storage_options or {}), dict(headers or {}))
-    settings = _settings()
-    known = members(settings.peer)
+    settings, known = _cluster()
     chosen = select(nodes, known)
     number = id or uuid.uuid4().hex
     specs = [
@@ -330,6 +331,7 @@ def _held(
     source = _source(_url(url), **identity)
     settings = _running_settings()
     held = get(_scheduler_of(source, settings).held.remote(source.id), CALL_TIMEOUT, "a scheduler")
+    # What is there can be dealt with, whether the node takes anything new or not.
     chosen = {member.node_id for member in select(nodes, members(settings.peer))}
     found = []
     for node, tasks in held.items():
@@ -359,12 +361,12 @@ def up(settings: Settings | None = None, *, wait: bool = True, timeout: float = 
 
     Returns node id -> state of its peer. Settings count at the first start only.
     """
-    _connect()
+    connect()
     controller = start_controller(settings or Settings())
     deadline = time.monotonic() + timeout
     while True:
         peers: dict[str, Any] = get(controller.peers.remote(), CALL_TIMEOUT, CONTROLLER)
-        wanted = [member for member in members(_settings().peer) if member.alive]
+        wanted = [member for member in _cluster()[1] if member.alive]
         ready = sum(peers.get(member.node_id, {}).get("state") == "healthy" for member in wanted)
         if not wait or ready >= len(wanted):
             return peers
@@ -376,41 +378,76 @@ def up(settings: Settings | None = None, *, wait: bool = True, timeout: float = 
 
 def down() -> bool:
     """Stops the cluster's actors. What they stored stays. False: nothing was running."""
-    _connect()
+    connect()
     return stop_all(Settings().namespace)
 
 
 def nodes() -> list[Member]:
     """The cluster's nodes, dead ones included."""
-    return members(_settings().peer)
+    return _cluster()[1]
+
+
+def cordon(nodes: Selector) -> list[str]:
+    """These nodes are chosen for nothing new, unless they are named. Returns their ids."""
+    return _mark(nodes, cordoned=True)
+
+
+def uncordon(nodes: Selector) -> list[str]:
+    """Undoes `cordon` and `drain`. Returns the ids of the nodes."""
+    return _mark(nodes, cordoned=False, draining=False)
+
+
+def drain(nodes: Selector, *, wait: bool = True, timeout: float | None = None) -> list[str]:
+    """These nodes end what they have begun, and nobody is sent to them for content that others have.
+
+    They are cordoned, too. `wait`: until they have nothing to do any more, or raises `DeadlineError`
+    after `timeout` seconds; they go on draining then. Returns their ids.
+    """
+    chosen = _mark(nodes, cordoned=True, draining=True)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while wait:
+        states = {s.node_id: s.state for s in _overview(_running_settings()) if s.alive}
+        left = [node for node in chosen if states.get(node, "drained") not in ("drained", "missing")]
+        if not left:
+            break
+        if deadline is not None and time.monotonic() > deadline:
+            raise DeadlineError(f"{len(left)} nodes are not drained after {timeout:g} s; they go on")
+        time.sleep(0.2)
+    return chosen
+
+
+def _mark(nodes: Selector, *, cordoned: bool, draining: bool | None = None) -> list[str]:
+    settings, known = _cluster()
+    # Those that bear a mark are meant as well: nobody could take it away otherwise.
+    chosen = [member.node_id for member in select(nodes, [replace(m, cordoned=False) for m in known])]
+    controller = reach(CONTROLLER, settings.namespace)
+    calls = [controller.mark.remote(node, cordoned, draining) for node in chosen]
+    get(calls, CALL_TIMEOUT, CONTROLLER)
+    return chosen
 
 
 def status() -> dict[str, Any]:
     """Hosts, tasks, distributions and rates: plain values."""
     settings = _running_settings()
     controller = reach(CONTROLLER, settings.namespace)
-    states = get(controller.peers.remote(), CALL_TIMEOUT, CONTROLLER)
-    known = [member for member in members(settings.peer) if member.alive]
-    calls = {}
-    for member in known:
-        peer = find(peer_name(member.node_id), settings.namespace)
-        if peer is not None:
-            calls[member.node_id] = peer.status.remote()
+    known = [node for node in _overview(settings) if node.alive]
+    calls = {node.node_id: (peer_name(node.node_id), "status") for node in known if node.state != "missing"}
+    failed: dict[str, DragonflyError] = {}
+    found = Actors(settings.namespace).gather(calls, STATUS_TIMEOUT, failed.__setitem__)
     hosts = []
-    for member in known:
+    for node in known:
         row: dict[str, Any] = {
-            "node_id": member.node_id,
-            "name": member.name,
-            "address": member.address,
-            "seed": member.seed,
-            "alive": False,
-            "state": states.get(member.node_id, {}).get("state", "missing"),
+            "node_id": node.node_id,
+            "name": node.name,
+            "address": node.address,
+            "seed": node.seed,
+            "alive": node.node_id in found,
+            "state": node.state,
+            "cordoned": node.cordoned,
+            **found.get(node.node_id, {}),
         }
-        if member.node_id in calls:
-            try:
-                row |= {**get(calls[member.node_id], 5.0, "a peer"), "alive": True}
-            except NotRunningError as error:
-                row["error"] = str(error)
+        if node.node_id in failed:
+            row["error"] = str(failed[node.node_id])
         hosts.append(row)
     views = [get(s.status.remote(), CALL_TIMEOUT, "a scheduler") for s in _schedulers(settings)]
     return {
@@ -432,57 +469,22 @@ def status() -> dict[str, Any]:
 # --- odds ---------------------------------------------------------------------------------------
 
 
-def _connect() -> None:
-    """Joins the cluster that runs here (or where RAY_ADDRESS says), unless that is done."""
-    if ray.is_initialized():
-        return
-    address = os.environ.get("RAY_ADDRESS", "auto")
-    try:
-        _knock(address)
-        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-    except (OSError, RuntimeError, ValueError, RayError) as error:
-        raise NotRunningError(
-            f"no Ray cluster answers at {address} ({type(error).__name__}); start one with `ray start "
-            "--head`, or check RAY_ADDRESS and, where it wants one, the token"
-        ) from None
-
-
-def _knock(address: str) -> None:
-    """Raises `OSError` at once where nobody listens: Ray itself takes more than a minute to find out."""
-    host, colon, port = address.rpartition(":")
-    if colon and port.isdigit() and "://" not in address:
-        socket.create_connection((host.strip("[]"), int(port)), KNOCK_TIMEOUT).close()
-        _present_token(address)
-
-
-def _present_token(address: str) -> None:
-    """Raises `PermissionError` at once where it is refused: Ray itself tries for 20 s, and says so each second."""
-    try:
-        import grpc
-        from ray._private.grpc_utils import init_grpc_channel
-    except ImportError:
-        return  # another Ray, which will find out by itself
-    channel = init_grpc_channel(address)
-    try:
-        channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")(b"", timeout=KNOCK_TIMEOUT)
-    except grpc.RpcError as error:
-        if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-            raise PermissionError("the token is refused") from None
-    finally:
-        channel.close()
-
-
-def _settings() -> Settings:
-    """Those of the running cluster; the cluster is started with our own if it is missing."""
-    _connect()
+def _cluster() -> tuple[Settings, list[Member]]:
+    """Settings and nodes of the running cluster; it is started with our own settings if it is missing."""
+    connect()
     own = Settings()
     controller = find(CONTROLLER, own.namespace) or start_controller(own)
-    found: Settings = get(controller.settings.remote(), CALL_TIMEOUT, CONTROLLER)
-    return found
+    settings, cordoned = get(controller.current.remote(), CALL_TIMEOUT, CONTROLLER)
+    return settings, members(settings.peer, cordoned)
+
+
+def _overview(settings: Settings) -> tuple[NodeStatus, ...]:
+    controller = reach(CONTROLLER, settings.namespace)
+    return decode_nodes(get(controller.overview.remote(), CALL_TIMEOUT, CONTROLLER))
 
 
 def _running_settings() -> Settings:
-    _connect()
+    connect()
     controller = reach(CONTROLLER, Settings().namespace)
     found: Settings = get(controller.settings.remote(), CALL_TIMEOUT, CONTROLLER)
     return found
@@ -543,7 +545,7 @@ def _source(
 ) -> Source:
     local = scheme(url) == "file" and not shared
     if local:
-        _connect()
+        connect()
     return Source(
         url=url,
         tag=tag or "",

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -24,8 +25,12 @@ STORAGE_ROOT = "DRAGONFLY_STORAGE__ROOT"
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 
 
+LIVE: JsonDict = {"live": True}
+"""Marks a field that may change while a cluster runs; see `live`."""
+
+
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class StorageSettings(_Section):
@@ -33,14 +38,22 @@ class StorageSettings(_Section):
     """Folder for piece stores; each peer takes the first free one in it."""
     medium: str = "disk"
     """`disk`, `memory` (tmpfs), or the name of an installed plug-in."""
-    quota: int | None = Field(None, gt=0)
+    quota: int | None = Field(None, gt=0, json_schema_extra=LIVE)
     """Bytes; None: what the file system has, less `keep_free`."""
-    high_water: float = Field(0.9, gt=0, le=1)
-    low_water: float = Field(0.8, gt=0, le=1)
-    keep_free: float = Field(0.06, ge=0, lt=1)
+    high_water: float = Field(0.9, gt=0, le=1, json_schema_extra=LIVE)
+    """Share of the quota at which the least recently used content goes, until `low_water` is left."""
+    low_water: float = Field(0.8, gt=0, le=1, json_schema_extra=LIVE)
+    """Share of the quota that is left when content had to go."""
+    keep_free: float = Field(0.06, ge=0, lt=1, json_schema_extra=LIVE)
     """Share of the file system left free. Ray's object store fails below 5 %."""
-    durable: bool = False
+    durable: bool = Field(False, json_schema_extra=LIVE)
     """fsync before an output appears."""
+
+    @model_validator(mode="after")
+    def _marks_in_order(self) -> Self:
+        if self.low_water > self.high_water:
+            raise ValueError("low_water must not be above high_water")
+        return self
 
 
 class TransportSettings(_Section):
@@ -51,44 +64,52 @@ class TransportSettings(_Section):
     port: int = Field(0, ge=0, le=65535)
     """0: any free one. Ray's workers use 10002-19999."""
     upload_threads: int = Field(16, ge=1)
-    pipeline: int = Field(3, ge=1)
+    pipeline: int = Field(3, ge=1, json_schema_extra=LIVE)
     """Requests in flight at one parent."""
-    request_bytes: int = Field(1 * MIB, gt=0)
+    request_bytes: int = Field(1 * MIB, gt=0, json_schema_extra=LIVE)
     """How long a run of pieces one request may ask for."""
-    stall_timeout: float = Field(2.0, gt=0)
+    stall_timeout: float = Field(2.0, gt=0, json_schema_extra=LIVE)
     """Seconds without a byte before a parent is given up."""
-    connect_timeout: float = Field(2.0, gt=0)
-    idle_timeout: float = Field(60.0, gt=0)
-    upload_rate: int | None = Field(None, gt=0)
+    connect_timeout: float = Field(2.0, gt=0, json_schema_extra=LIVE)
+    """Seconds for a connection to a parent."""
+    idle_timeout: float = Field(60.0, gt=0, json_schema_extra=LIVE)
+    """Seconds without a word before a child is disconnected."""
+    upload_rate: int | None = Field(None, gt=0, json_schema_extra=LIVE)
     """Bytes a second, of one peer; None: no limit."""
-    download_rate: int | None = Field(None, gt=0)
-    small_inline: int = Field(100 * KIB, ge=0)
+    download_rate: int | None = Field(None, gt=0, json_schema_extra=LIVE)
+    """Bytes a second, of one peer; None: no limit."""
+    small_inline: int = Field(100 * KIB, ge=0, json_schema_extra=LIVE)
     """Content up to this size travels in the message itself."""
-    small_object: int = Field(4 * MIB, ge=0)
+    small_object: int = Field(4 * MIB, ge=0, json_schema_extra=LIVE)
     """Content up to this size travels through Ray's object store."""
-    carrier: Literal["auto", "socket", "object", "inline"] = "auto"
+    carrier: Literal["auto", "socket", "object", "inline"] = Field("auto", json_schema_extra=LIVE)
+    """How small content travels; `auto`: by its size."""
 
 
 class OriginSettings(_Section):
-    policy: Literal["all", "seeds", "targets"] = "all"
+    policy: Literal["all", "seeds", "targets"] = Field("all", json_schema_extra=LIVE)
     """Who may fetch from the origin."""
-    connections: int = Field(2, ge=1)
+    connections: int = Field(2, ge=1, json_schema_extra=LIVE)
     """Per peer."""
-    small_connections: int = Field(48, ge=1)
+    small_connections: int = Field(48, ge=1, json_schema_extra=LIVE)
     """Per peer, for files smaller than a piece."""
-    max_connections: int = Field(256, ge=1)
+    max_connections: int = Field(256, ge=1, json_schema_extra=LIVE)
     """Of the whole cluster, to one origin; schedulers that share the work have equal parts."""
-    max_requests: float | None = Field(None, gt=0)
+    max_requests: float | None = Field(None, gt=0, json_schema_extra=LIVE)
     """A second, of the whole cluster, to one origin; None: no limit."""
-    lease_seconds: float = Field(0.2, gt=0)
-    lease_timeout: float = Field(2.0, gt=0)
-    connect_timeout: float = Field(5.0, gt=0)
-    read_timeout: float = Field(10.0, gt=0)
-    retries: int = Field(2, ge=0)
+    lease_seconds: float = Field(0.2, gt=0, json_schema_extra=LIVE)
+    """How much of the origin one peer takes at a time, in seconds of its rate."""
+    lease_timeout: float = Field(2.0, gt=0, json_schema_extra=LIVE)
+    """Seconds without a byte before a lease goes to somebody else."""
+    connect_timeout: float = Field(5.0, gt=0, json_schema_extra=LIVE)
+    """Seconds for a connection to the origin."""
+    read_timeout: float = Field(10.0, gt=0, json_schema_extra=LIVE)
+    """Seconds without a byte from the origin."""
+    retries: int = Field(2, ge=0, json_schema_extra=LIVE)
     """Of one request, where the server or the connection failed; a 429 or 503 is never retried."""
-    give_up: float = Field(30.0, gt=0)
+    give_up: float = Field(30.0, gt=0, json_schema_extra=LIVE)
     """Seconds for which an origin may fail in a row before the distribution does."""
-    unversioned_ttl: float = Field(60.0, ge=0)
+    unversioned_ttl: float = Field(60.0, ge=0, json_schema_extra=LIVE)
     """Seconds for which content without ETag, version id or mtime counts as unchanged."""
 
     def sparing(self, connections: int, rate: float) -> OriginSettings:
@@ -99,17 +120,20 @@ class OriginSettings(_Section):
 
 class SchedulerSettings(_Section):
     shards: int = Field(1, ge=1)
-    neighbours: int = Field(40, ge=2)
-    everybody: int = Field(48, ge=2)
+    neighbours: int = Field(40, ge=2, json_schema_extra=LIVE)
+    """Peers that one peer knows, in a large swarm."""
+    everybody: int = Field(48, ge=2, json_schema_extra=LIVE)
     """Up to so many hosts, everyone knows everyone."""
-    report_interval: float = Field(0.1, gt=0)
-    max_reports: float = Field(500.0, gt=0)
+    report_interval: float = Field(0.1, gt=0, json_schema_extra=LIVE)
+    """Seconds between the reports of a peer; stretches to stay below `max_reports`."""
+    max_reports: float = Field(500.0, gt=0, json_schema_extra=LIVE)
     """A second and shard; the interval stretches to keep below."""
-    silent_after: float = Field(8.0, gt=0)
+    silent_after: float = Field(8.0, gt=0, json_schema_extra=LIVE)
     """Seconds without a word before a host counts as lost."""
-    heartbeat_timeout: float = Field(30.0, gt=0)
+    heartbeat_timeout: float = Field(30.0, gt=0, json_schema_extra=LIVE)
     """Seconds without whoever submitted, before an attached distribution is cancelled."""
-    resolve_timeout: float = Field(60.0, gt=0)
+    resolve_timeout: float = Field(60.0, gt=0, json_schema_extra=LIVE)
+    """Seconds for a look at the origin."""
 
 
 class PeerSettings(_Section):
@@ -120,9 +144,11 @@ class PeerSettings(_Section):
     exclude_label: str = "dragonfly.io/exclude"
     idc_label: str = "dragonfly.io/idc"
     location_label: str = "dragonfly.io/location"
-    start_timeout: float = Field(60.0, gt=0)
-    health_interval: float = Field(1.0, gt=0)
-    dest_roots: tuple[str, ...] = ("/",)
+    start_timeout: float = Field(60.0, gt=0, json_schema_extra=LIVE)
+    """Seconds for a peer to start or to come back."""
+    health_interval: float = Field(1.0, gt=0, json_schema_extra=LIVE)
+    """Seconds between looks at a peer."""
+    dest_roots: tuple[str, ...] = Field(("/",), json_schema_extra=LIVE)
     """Folders below which a `dest` may lie."""
 
 

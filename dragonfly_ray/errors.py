@@ -7,6 +7,7 @@
   x SourceError (OSError)                 the origin
     + SourceNotFoundError (FileNotFoundError)
     + SourceAuthError (PermissionError)
+    + SourceForbiddenError                the policy of URLs does not allow it
     + SourceBusyError                     429, 503: carries retry_after
     + SourceChangedError                  another version than the one resolved
     + SourceTruncatedError                fewer bytes than promised
@@ -25,6 +26,7 @@
     + NodeLostError
   x DistributionFailedError               carries the Distribution
   x CancelledByUserError
+  x VaultError (RuntimeError)             the manager's key does not open its secrets
   x DeadlineError (TimeoutError)
 
 Every one pickles, since all of them cross actor boundaries, and prints as one line:
@@ -83,6 +85,12 @@ class SourceNotFoundError(SourceError, FileNotFoundError):
 
 class SourceAuthError(SourceError, PermissionError):
     kind = "source-auth"
+
+
+class SourceForbiddenError(SourceError, PermissionError):
+    """The policy of URLs does not allow it: another scheme, host or address than those that may be asked."""
+
+    kind = "source-forbidden"
 
 
 class SourceBusyError(SourceError):
@@ -169,6 +177,12 @@ class DistributionFailedError(DragonflyError):
         found = self.distribution
         details = {} if found is None else {"distribution": found.to_dict()}
         return {"kind": self.kind, "message": self.message, "details": details}
+
+
+class VaultError(DragonflyError, RuntimeError):
+    """The key is missing, malformed, or another one than the secrets were sealed with."""
+
+    kind = "vault"
 
 
 class CancelledByUserError(DragonflyError):

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from dragonfly_ray.model import Credentials, Host, Source, Task
+from dragonfly_ray.policy import UrlPolicy
 
 VERSION = 1
 
@@ -40,6 +41,10 @@ class Spec(_Message, frozen=True):
     seeds_only: bool = False
     small: bool = True
     """Whether small content may travel in messages and through the object store."""
+    policy: UrlPolicy | None = None
+    """What may be fetched for it; None: anything."""
+    dest_roots: tuple[str, ...] | None = None
+    """`dest` must lie below one of them, with no link on the way; None: below the peer's own."""
 
 
 # --- peer to scheduler ----------------------------------------------------------------------
@@ -176,6 +181,7 @@ class Look(_Message, frozen=True):
     """That may be opened to the origin; 0: as configured."""
     rate: float = 0.0
     """Requests a second; 0: no limit."""
+    policy: UrlPolicy | None = None
 
 
 class Looked(_Message, frozen=True):
@@ -198,6 +204,8 @@ class Neighbour(_Message, frozen=True):
     """It only gives: it will not connect back."""
     manifest: bool = False
     """It has the manifest."""
+    silent: bool = False
+    """It is told what is here, and asked for nothing."""
 
 
 class Resolve(_Message, frozen=True):
@@ -215,6 +223,8 @@ class Resolve(_Message, frozen=True):
     """That the resolver, and each helper, may open to the origin; 0: as configured."""
     rate: float = 0.0
     """Requests a second of each of them; 0: no limit."""
+    policy: UrlPolicy | None = None
+    """What may be asked for it; None: anything."""
 
 
 class Resolved(_Message, frozen=True):

@@ -32,6 +32,8 @@ class Member:
     labels: Mapping[str, str] = field(default_factory=dict)
     alive: bool = True
     seed: bool = False
+    cordoned: bool = False
+    """Chosen only where it is named: it is cordoned, or draining."""
 
     def answers_to(self, text: str) -> bool:
         if text in (self.node_id, self.address, self.name, self.hostname):
@@ -42,20 +44,24 @@ class Member:
 def select(nodes: Selector, members: Sequence[Member]) -> list[Member]:
     """The members that `nodes` means, each once, in the order of the cluster.
 
+    Cordoned nodes are meant by their own id, address or name only, not by "all", a count, a share, a
+    label or "seeds".
+
     Raises `UnknownNodesError` naming what is unknown or dead, or if nothing is left.
     """
     alive = [m for m in members if m.alive]
     if not alive:
         raise UnknownNodesError("the cluster has no node that is alive")
+    free = [m for m in alive if not m.cordoned]
     parts = [nodes] if isinstance(nodes, (str, int, Mapping)) else list(nodes)
     if not parts:
         raise UnknownNodesError("nodes: the list is empty")
     chosen: set[str] = set()
     unknown: list[str] = []
     for part in parts:
-        found = _one(part, members, alive)
+        found = _one(part, members, alive, free)
         if not found:
-            unknown.append(_shown(part, members))
+            unknown.append(_shown(part, members, free))
         chosen.update(m.node_id for m in found)
     if unknown:
         known = ", ".join(m.address for m in alive[:MOST_SHOWN])
@@ -64,37 +70,43 @@ def select(nodes: Selector, members: Sequence[Member]) -> list[Member]:
     return [m for m in alive if m.node_id in chosen]
 
 
-def _one(part: object, members: Sequence[Member], alive: Sequence[Member]) -> list[Member]:
+def _one(
+    part: object, members: Sequence[Member], alive: Sequence[Member], free: Sequence[Member]
+) -> list[Member]:
     match part:
         case bool():
             raise InvalidRequestError(f"nodes: {part!r} is no selector")
         case int():
             if part < 1:
                 raise InvalidRequestError(f"nodes: {part} is no count of nodes")
-            if part > len(alive):
-                raise UnknownNodesError(f"nodes: {part} asked for, {len(alive)} are alive")
-            return _spread(alive)[:part]
+            if part > len(free):
+                raise UnknownNodesError(f"nodes: {part} asked for, {len(free)} are {_kind(alive, free)}")
+            return _spread(free)[:part]
         case str():
-            return _text(part, members, alive)
+            return _text(part, alive, free)
         case Mapping():
             return [
-                m for m in alive if all(_label_fits(m.labels.get(str(k)), str(v)) for k, v in part.items())
+                m for m in free if all(_label_fits(m.labels.get(str(k)), str(v)) for k, v in part.items())
             ]
         case _:
             raise InvalidRequestError(f"nodes: {type(part).__name__} is no selector")
 
 
-def _text(text: str, members: Sequence[Member], alive: Sequence[Member]) -> list[Member]:
+def _kind(alive: Sequence[Member], free: Sequence[Member]) -> str:
+    return "alive" if len(alive) == len(free) else f"alive and not cordoned (of {len(alive)})"
+
+
+def _text(text: str, alive: Sequence[Member], free: Sequence[Member]) -> list[Member]:
     if text == "all":
-        return list(alive)
+        return list(free)
     if text == "seeds":
-        return [m for m in alive if m.seed]
+        return [m for m in free if m.seed]
     share = _SHARE.fullmatch(text)
     if share:
         percent = float(share[1])
         if not 0 < percent <= 100:
             raise InvalidRequestError(f"nodes: {text} is no share; it must be above 0 and at most 100 %")
-        return _spread(alive)[: max(1, round(len(alive) * percent / 100))]
+        return _spread(free)[: max(1, round(len(free) * percent / 100))]
     exact = [m for m in alive if text in (m.node_id, m.address, m.name)]
     found = exact or [m for m in alive if m.answers_to(text)]
     if len(found) > 1 and not exact and all(m.node_id.startswith(text) for m in found):
@@ -118,7 +130,9 @@ def _label_fits(value: str | None, wanted: str) -> bool:
     return value == wanted
 
 
-def _shown(part: object, members: Sequence[Member]) -> str:
+def _shown(part: object, members: Sequence[Member], free: Sequence[Member]) -> str:
+    if not free and (part == "all" or _SHARE.fullmatch(str(part))):
+        return f"{part} (every node that is alive is cordoned)"
     if isinstance(part, str) and any(m.answers_to(part) for m in members):
         return f"{part} (dead)"
     if part == "seeds":

@@ -33,8 +33,8 @@ class Sink(Protocol):
 class Telemetry:
     """Cheap to call from any thread; `flush` hands on what was gathered.
 
-    `receive_rate`, `send_rate`: bytes a second between the last two flushes. `received`: bytes since
-    the start, from wherever.
+    `receive_rate`, `send_rate`: bytes a second between the last two flushes, what was here already
+    left out. `totals`: bytes since the start, by provenance, and those `sent`.
     """
 
     def __init__(self, sink: Sink | None = None, **tags: str) -> None:
@@ -43,7 +43,7 @@ class Telemetry:
         self._lock = threading.Lock()
         self._counts: dict[_Key, float] = defaultdict(float)
         self._values: dict[str, float] = {}
-        self.received = 0
+        self.totals = dict.fromkeys(("origin", "peers", "object-store", "cache", "sent"), 0)
         self.receive_rate = 0.0
         self.send_rate = 0.0
 
@@ -51,7 +51,14 @@ class Telemetry:
         with self._lock:
             self._counts[name, tuple(sorted(tags.items()))] += amount
             if name == "dragonfly_bytes":
-                self.received += int(amount)
+                self.totals[tags["provenance"]] += int(amount)
+            elif name == "dragonfly_bytes_sent":
+                self.totals["sent"] += int(amount)
+
+    @property
+    def received(self) -> int:
+        """Bytes since the start, from wherever else."""
+        return sum(self.totals[p] for p in ("origin", "peers", "object-store"))
 
     def gauge(self, name: str, value: float) -> None:
         with self._lock:
@@ -62,7 +69,11 @@ class Telemetry:
         with self._lock:
             counts, self._counts = self._counts, defaultdict(float)
             values = dict(self._values)
-        received = sum(n for (name, _), n in counts.items() if name == "dragonfly_bytes")
+        received = sum(
+            n
+            for (name, tags), n in counts.items()
+            if name == "dragonfly_bytes" and ("provenance", "cache") not in tags
+        )
         sent = sum(n for (name, _), n in counts.items() if name == "dragonfly_bytes_sent")
         self.receive_rate, self.send_rate = received / seconds, sent / seconds
         values |= {"dragonfly_receive_rate": self.receive_rate, "dragonfly_send_rate": self.send_rate}

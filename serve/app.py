@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
-from fastapi import Depends, FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
+from fastapi import Depends, FastAPI
 
-from dragonfly_ray.errors import DragonflyError
-from dragonfly_ray.serve import problems, routes
+from dragonfly_ray.serve import openapi, routes, web
+from dragonfly_ray.serve.accounts import sessions
 from dragonfly_ray.serve.accounts.gate import gate
+from dragonfly_ray.serve.accounts.permissions import Access, requires
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.manager import Manager
-from dragonfly_ray.serve.problems import Problem, ProblemDocument
+from dragonfly_ray.serve.problems import ProblemDocument
 from dragonfly_ray.serve.settings import ManagerSettings
+from dragonfly_ray.serve.web import answers
 
-log = logging.getLogger(__name__)
 _PROBLEM = {"model": ProblemDocument, "description": "A problem document (RFC 9457)."}
-_TITLES = {404: ("not-found", "Not found"), 405: ("method-not-allowed", "Method not allowed")}
 
 
 def create_app(settings: ManagerSettings, cluster: Cluster) -> FastAPI:
@@ -38,63 +34,37 @@ def create_app(settings: ManagerSettings, cluster: Cluster) -> FastAPI:
         finally:
             manager.stop()
 
-    app = FastAPI(
-        title="dragonfly-ray manager",
+    app = _Application(
+        title=openapi.TITLE,
         version="1",
-        summary="Files and directories onto the nodes of a Ray cluster.",
+        summary=openapi.SUMMARY,
+        description=openapi.DESCRIPTION,
         lifespan=lifespan,
         dependencies=[Depends(gate)],
         responses=dict.fromkeys(("4XX", "5XX"), _PROBLEM),
-        openapi_url="/api/v1/openapi.json",
+        generate_unique_id_function=openapi.operation_id,
+        # Served below: its own route would be behind no gate.
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
     )
-    app.add_exception_handler(Problem, _problem)
-    app.add_exception_handler(DragonflyError, _problem)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(RequestValidationError, _validation)
-    app.add_exception_handler(Exception, _unexpected)
+    app.cookie = sessions.cookie(settings)
+    answers.install(app)
+    web.surround(app, settings)
     routes.include(app)
+
+    @app.get(f"{routes.API}/openapi.json", include_in_schema=False)
+    @requires(Access.PUBLIC)
+    def document() -> dict[str, Any]:
+        return app.openapi()
+
     return app
 
 
-def answer(problem: Problem, request: Request) -> JSONResponse:
-    return JSONResponse(
-        problem.document(getattr(request.state, "request_id", "")),
-        problem.status,
-        headers=problem.headers,
-        media_type=problems.MEDIA_TYPE,
-    )
+class _Application(FastAPI):
+    cookie = ""
 
-
-async def _problem(request: Request, error: Exception) -> JSONResponse:
-    found = (
-        error
-        if isinstance(error, Problem)
-        else problems.of(error)
-        if isinstance(error, DragonflyError)
-        else None
-    )
-    assert found is not None
-    return answer(found, request)
-
-
-async def _http(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    kind, title = _TITLES.get(error.status_code, (f"http-{error.status_code}", str(error.detail)))
-    return answer(Problem(error.status_code, kind, title, headers=error.headers), request)
-
-
-async def _validation(request: Request, error: Exception) -> JSONResponse:
-    """What is wrong and where; never what was sent, which may hold a secret."""
-    assert isinstance(error, RequestValidationError)
-    wrong = [{"where": [str(p) for p in e["loc"]], "what": e["msg"]} for e in error.errors()]
-    first = wrong[0]
-    detail = f"{'.'.join(first['where'])}: {first['what']}"
-    return answer(problems.invalid(detail, errors=wrong), request)
-
-
-async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    number = getattr(request.state, "request_id", "") or uuid.uuid4().hex
-    log.error("request %s failed", number, exc_info=error)
-    return answer(Problem(500, "internal", "The manager failed", f"look for {number} in its log"), request)
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            self.openapi_schema = openapi.enrich(self, super().openapi(), self.cookie)
+        return self.openapi_schema

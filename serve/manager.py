@@ -8,12 +8,16 @@ from typing import Annotated, Protocol
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from dragonfly_ray.serve.accounts import setup
+from dragonfly_ray.serve.accounts import secrets, setup
+from dragonfly_ray.serve.accounts.refusals import Refusals
+from dragonfly_ray.serve.accounts.throttle import Throttle
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.fleet import Fleet
+from dragonfly_ray.serve.jobs import Jobs
 from dragonfly_ray.serve.leadership import Leadership
 from dragonfly_ray.serve.settings import ManagerSettings
+from dragonfly_ray.serve.vault import Vault
 
 
 class Service(Protocol):
@@ -33,7 +37,11 @@ class Manager:
     database: Database
     cluster: Cluster
     leadership: Leadership
+    vault: Vault
+    throttle: Throttle
+    refusals: Refusals
     fleet: Fleet
+    jobs: Jobs
     services: tuple[Service, ...] = ()
 
     @classmethod
@@ -42,9 +50,24 @@ class Manager:
         database = Database(settings.database)
         database.migrate()
         setup.builtin_roles(database)
+        setup.first_admin(database, settings)
+        vault = Vault.of(settings)
+        secrets.check_key(database, vault)
         leadership = Leadership(database)
         fleet = Fleet(database, cluster, leadership)
-        return cls(settings, database, cluster, leadership, fleet, services=(leadership, fleet))
+        jobs = Jobs(settings, database, cluster, leadership, vault)
+        return cls(
+            settings,
+            database,
+            cluster,
+            leadership,
+            vault,
+            Throttle(database, settings.limits.logins),
+            Refusals(database),
+            fleet,
+            jobs,
+            services=(leadership, fleet, jobs),
+        )
 
     def start(self) -> None:
         for service in self.services:

@@ -85,5 +85,7 @@ def of(error: errors.DragonflyError) -> Problem:
             return Problem(
                 503, error.kind, "The cluster does not answer", str(error), headers={"Retry-After": "2"}
             )
+        case errors.VaultError():
+            return Problem(503, error.kind, "The manager's key does not open its secrets", str(error))
         case _:
             return Problem(502, error.kind, "The cluster failed", str(error))

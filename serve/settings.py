@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from dragonfly_ray.serve.cluster import UrlPolicy
+from dragonfly_ray.policy import UrlPolicy
 
 
 class Retention(BaseModel):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.model import Credentials, Manifest, PieceTable, Source
+from dragonfly_ray.policy import UrlPolicy, check_url
 from dragonfly_ray.sources.base import Adapter, Look, Progress, Resolution, Seen, Share, Take, alone
 from dragonfly_ray.sources.reader import Reader
 from dragonfly_ray.urls import scheme
@@ -29,12 +30,16 @@ __all__ = [
 ]
 
 
-def _adapter(source: Source, credentials: Credentials, settings: OriginSettings) -> Adapter:
+def _adapter(
+    source: Source, credentials: Credentials, settings: OriginSettings, policy: UrlPolicy | None
+) -> Adapter:
+    if policy is not None:
+        check_url(source.url, policy, credentials.storage_options)
     match scheme(source.url):
         case "http" | "https":
             from dragonfly_ray.sources.http import HttpAdapter
 
-            return HttpAdapter(source, credentials, settings)
+            return HttpAdapter(source, credentials, settings, policy)
         case "file" | "local":
             from dragonfly_ray.sources.local import LocalAdapter
 
@@ -42,7 +47,7 @@ def _adapter(source: Source, credentials: Credentials, settings: OriginSettings)
         case _:
             from dragonfly_ray.sources.fs import FsspecAdapter
 
-            return FsspecAdapter(source, credentials, settings)
+            return FsspecAdapter(source, credentials, settings, policy)
 
 
 def resolve(
@@ -53,15 +58,16 @@ def resolve(
     small_limit: int = 0,
     spool: Path | None = None,
     share: Share = alone,
+    policy: UrlPolicy | None = None,
 ) -> Resolution:
     """Looks at the origin once: names, sizes, versions.
 
     Content of at most `small_limit` bytes comes along where that costs no further request. Where the
     origin does not say how long the content is, it is streamed once into a file in `spool`. Files that
-    must be looked at one by one go through `share`.
+    must be looked at one by one go through `share`. `policy`: what may be asked; None: anything.
     Raises `SourceError`, `UnsafePathError`.
     """
-    adapter = _adapter(source, credentials, settings)
+    adapter = _adapter(source, credentials, settings, policy)
     try:
         return adapter.resolve(small_limit, spool, share)
     finally:
@@ -69,10 +75,14 @@ def resolve(
 
 
 def look(
-    source: Source, credentials: Credentials, settings: OriginSettings, paths: Sequence[str]
+    source: Source,
+    credentials: Credentials,
+    settings: OriginSettings,
+    paths: Sequence[str],
+    policy: UrlPolicy | None = None,
 ) -> list[Seen]:
     """Looks at files of a folder for whoever resolves it. Raises `SourceError`."""
-    adapter = _adapter(source, credentials, settings)
+    adapter = _adapter(source, credentials, settings, policy)
     try:
         return adapter.look(paths)
     finally:
@@ -80,7 +90,12 @@ def look(
 
 
 def open_reader(
-    source: Source, credentials: Credentials, manifest: Manifest, table: PieceTable, settings: OriginSettings
+    source: Source,
+    credentials: Credentials,
+    manifest: Manifest,
+    table: PieceTable,
+    settings: OriginSettings,
+    policy: UrlPolicy | None = None,
 ) -> Reader:
     """Reads pieces of a resolved source; thread-safe."""
-    return Reader(_adapter(source, credentials, settings), manifest, table, settings)
+    return Reader(_adapter(source, credentials, settings, policy), manifest, table, settings)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime
 import posixpath
+import socket
 import stat
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import fsspec
 import msgspec
@@ -19,13 +21,16 @@ from dragonfly_ray.errors import (
     SourceBusyError,
     SourceChangedError,
     SourceError,
+    SourceForbiddenError,
     SourceNotFoundError,
     SourceTruncatedError,
     SourceUnreachableError,
     SourceUnsupportedError,
 )
 from dragonfly_ray.model import Credentials, Entry, Manifest, Source, leaf_size
+from dragonfly_ray.policy import UrlPolicy, rules
 from dragonfly_ray.sources.base import Adapter, Resolution, Share, Stream, chosen, comparable
+from dragonfly_ray.sources.guard import forbidden_in, guarded_loop
 from dragonfly_ray.urls import basename, redacted, scheme
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure",
@@ -38,9 +43,24 @@ in memory; and each may cost one more request, for the version."""
 
 
 class FsspecAdapter(Adapter):
-    """One URL on one filesystem instance of its own."""
+    """One URL on one filesystem instance of its own.
 
-    def __init__(self, source: Source, credentials: Credentials, settings: OriginSettings) -> None:
+    Under a policy of URLs, storage options that name hosts are checked by their text. Filesystems that
+    fsspec runs on asyncio (S3, Google and Azure storage among them) then connect on a loop that asks for
+    every address, after every look-up; what these libraries do beside it, such as a synchronous look for
+    the node's own cloud credentials, is not seen. Others (HDFS by way of Java, and whatever brings sockets
+    of its own) cannot be made to ask: what their host's name stands for is looked up and checked once,
+    here, and may be another when they connect. Names of hosts behind a redirect are not compared with
+    the patterns of the policy, only their addresses are.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        credentials: Credentials,
+        settings: OriginSettings,
+        policy: UrlPolicy | None = None,
+    ) -> None:
         self._source = source
         self._settings = settings
         self._name = redacted(source.url)
@@ -51,6 +71,8 @@ class FsspecAdapter(Adapter):
         }
         protocol = scheme(source.url)
         try:
+            if policy is not None:
+                options |= _guard(protocol, source.url, policy, self._name)
             self._fs, self._path = fsspec.core.url_to_fs(source.url, **options)
         except (ImportError, ValueError) as error:
             extra = EXTRAS.get(protocol)
@@ -171,6 +193,22 @@ class FsspecAdapter(Adapter):
             raise SourceChangedError(f"{self._name} ({entry.path}): has changed since it was looked at")
 
 
+def _guard(protocol: str, url: str, policy: UrlPolicy, name: str) -> dict[str, Any]:
+    """Options that make a filesystem ask the policy; for one that cannot, its host is looked up once."""
+    kind = fsspec.get_filesystem_class(protocol)
+    if issubclass(kind, fsspec.asyn.AsyncFileSystem):
+        return {"loop": guarded_loop(policy)}
+    host = urlsplit(url).hostname
+    if host and protocol not in ("file", "local"):
+        try:
+            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            raise SourceUnreachableError(f"{name}: no such host; check its name") from None
+        for each in found:
+            rules(policy).address(str(each[4][0]), name)
+    return {}
+
+
 async def _body(body: Any, wanted: bool) -> bytes:
     """All of an answer's body, or none."""
     try:
@@ -229,6 +267,9 @@ class _Errors:
         raise self._typed(error) from None
 
     def _typed(self, error: Exception) -> SourceError:
+        refused = forbidden_in(error)
+        if refused:
+            return SourceForbiddenError(f"{self._name}: {refused}")
         status = _status(error)
         if isinstance(error, FileNotFoundError) or status == 404:
             return SourceNotFoundError(f"{self._name}: not found")

@@ -28,14 +28,17 @@ from dragonfly_ray.errors import (
     SourceBusyError,
     SourceChangedError,
     SourceError,
+    SourceForbiddenError,
     SourceNotFoundError,
     SourceTruncatedError,
     SourceUnreachableError,
     SourceUnsupportedError,
 )
 from dragonfly_ray.model import Credentials, Entry, Manifest, Source
+from dragonfly_ray.policy import UrlPolicy, rules
 from dragonfly_ray.sources.autoindex import list_folder, looks_like_index
 from dragonfly_ray.sources.base import Adapter, Progress, Resolution, Seen, Share, Stream, comparable
+from dragonfly_ray.sources.guard import Forbidden, GuardedManager
 from dragonfly_ray.sources.many import BUSY, ManyFiles, Wanted
 from dragonfly_ray.sources.pace import Pace, Slots
 from dragonfly_ray.urls import basename, redacted
@@ -60,8 +63,15 @@ _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
 class HttpAdapter(Adapter):
     """One URL; its connections are kept and shared by all threads."""
 
-    def __init__(self, source: Source, credentials: Credentials, settings: OriginSettings) -> None:
+    def __init__(
+        self,
+        source: Source,
+        credentials: Credentials,
+        settings: OriginSettings,
+        policy: UrlPolicy | None = None,
+    ) -> None:
         self._source = source
+        self._rules = None if policy is None else rules(policy)
         self._name = redacted(source.url)
         parts = urlsplit(source.url)
         userinfo, _, _ = parts.netloc.rpartition("@")
@@ -91,10 +101,11 @@ class HttpAdapter(Adapter):
         self._many: list[ManyFiles] = []
         """Those that nobody uses now."""
         self._pace = Pace(settings.max_requests)
-        self._pool = urllib3.PoolManager(
-            maxsize=settings.small_connections + settings.connections,
-            timeout=urllib3.Timeout(connect=settings.connect_timeout, read=settings.read_timeout),
-        )
+        options: Any = {
+            "maxsize": settings.small_connections + settings.connections,
+            "timeout": urllib3.Timeout(connect=settings.connect_timeout, read=settings.read_timeout),
+        }
+        self._pool = GuardedManager(self._rules, **options) if self._rules else urllib3.PoolManager(**options)
 
     def rest(self) -> None:
         self._pool.clear()
@@ -310,7 +321,7 @@ class HttpAdapter(Adapter):
             try:
                 many = self._many.pop()
             except IndexError:
-                many = ManyFiles(self._headers, self._settings)
+                many = ManyFiles(self._headers, self._settings, self._rules)
             try:
                 bad = many.fetch(asked, connections, progress)
             except BaseException:
@@ -364,6 +375,8 @@ class HttpAdapter(Adapter):
         """
         try:
             response = self._request(method, url, {**self._headers, **headers})
+        except Forbidden as refused:
+            raise SourceForbiddenError(f"{self._name}: {refused.error}") from None
         except HTTPError as failure:
             raise self._failed(failure) from None
         except (ValueError, UnicodeError):

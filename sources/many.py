@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 import pycurl
 
 from dragonfly_ray.config import OriginSettings
+from dragonfly_ray.policy import Rules
+from dragonfly_ray.sources.guard import guard_handle
 
 BUSY = (429, 503)
 TELLING = (b"e", b"E", b"l", b"L", b"r", b"R")
@@ -74,7 +76,10 @@ class Wanted:
 class ManyFiles:
     """For one thread at a time. Connections are kept between calls, as many as the last one might use."""
 
-    def __init__(self, headers: Mapping[str, str], settings: OriginSettings) -> None:
+    def __init__(
+        self, headers: Mapping[str, str], settings: OriginSettings, known: Rules | None = None
+    ) -> None:
+        self._rules = known
         self._headers = [f"{name}: {value}" for name, value in headers.items()]
         self._settings = settings
         self._multi = pycurl.CurlMulti()
@@ -147,6 +152,8 @@ class ManyFiles:
         handle.setopt(pycurl.HTTPHEADER, self._headers)
         handle.setopt(pycurl.NOSIGNAL, 1)
         handle.setopt(pycurl.PROXY, "")
+        if self._rules:
+            guard_handle(handle, self._rules)
         # A redirect is none of its business: what opens this origin must not follow it elsewhere.
         handle.setopt(pycurl.FOLLOWLOCATION, 0)
         handle.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)

@@ -42,8 +42,11 @@ class Behaviour:
 class ScriptedOrigin:
     """Serves `behaviour` at every path; `requests` holds (time, status, range) of each."""
 
-    def __init__(self, behaviour: Behaviour) -> None:
+    def __init__(self, behaviour: Behaviour, address: str = "127.0.0.1") -> None:
         self.behaviour = behaviour
+        self.address = address
+        self.headers: list[dict[str, str]] = []
+        """Of each request, names in small letters."""
         self.requests: list[tuple[float, int, str]] = []
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -61,7 +64,7 @@ class ScriptedOrigin:
             def do_HEAD(self) -> None:
                 origin.answer(self)
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer((address, 0), Handler)
         self._server.daemon_threads = True
         self._server.block_on_close = False
         self.port = int(self._server.server_address[1])
@@ -69,7 +72,7 @@ class ScriptedOrigin:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/content.bin"
+        return f"http://{self.address}:{self.port}/content.bin"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -88,6 +91,7 @@ class ScriptedOrigin:
             b = replace(self.behaviour)
             status = b.status or status
             self.requests.append((time.monotonic(), status, asked))
+            self.headers.append({name.lower(): value for name, value in handler.headers.items()})
         if b.redirect and not handler.path.startswith("/moved"):
             handler.send_response(302)
             handler.send_header("Location", b.redirect)
@@ -145,7 +149,7 @@ class FolderOrigin:
     `asked`: (method, path, range) of each request. `most_open`: connections that were open at once.
     """
 
-    def __init__(self, files: dict[str, bytes]) -> None:
+    def __init__(self, files: dict[str, bytes], address: str = "127.0.0.1") -> None:
         self.files = files
         self.head_status = 0
         """Answer HEAD with this, if not 0."""
@@ -190,8 +194,8 @@ class FolderOrigin:
             def handle_error(self, request: object, address: object) -> None:
                 pass  # a peer that has gone
 
-        self._server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/"
+        self._server = Server((address, 0), Handler)
+        self.url = f"http://{address}:{self._server.server_address[1]}/"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     def __enter__(self) -> Self:

@@ -49,6 +49,7 @@ Nodes = Annotated[
         help="`all`, `seeds`, a count, a share (`10%`), a node id, IP or name, or `label=value`. Repeatable.",
     ),
 ]  # fmt: skip
+Node = Annotated[list[str], typer.Argument(help="As for --nodes; several may be given.")]
 Headers = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--header", "-H", help="`Name: value`, for HTTP sources. Repeatable."),
@@ -376,8 +377,41 @@ def nodes(json_: Json = False) -> None:
 
     found = api.nodes()
     rows = [{"node_id": m.node_id, "address": m.address, "name": m.name, "alive": m.alive, "seed": m.seed,
-             "labels": dict(m.labels)} for m in found]  # fmt: skip
+             "cordoned": m.cordoned, "labels": dict(m.labels)} for m in found]  # fmt: skip
     _emit(rows, json_, lambda: show.nodes(rows))
+
+
+@app.command(epilog=EPILOG)
+def cordon(node: Node, json_: Json = False) -> None:
+    """Choose nodes for nothing new, unless they are named."""
+    from dragonfly_ray import api
+
+    chosen = api.cordon(_selector(node))
+    _emit({"cordoned": chosen}, json_, lambda: f"{len(chosen)} cordoned")
+
+
+@app.command(epilog=EPILOG)
+def uncordon(node: Node, json_: Json = False) -> None:
+    """Undo `cordon` and `drain`."""
+    from dragonfly_ray import api
+
+    chosen = api.uncordon(_selector(node))
+    _emit({"uncordoned": chosen}, json_, lambda: f"{len(chosen)} uncordoned")
+
+
+@app.command(epilog=EPILOG)
+def drain(
+    node: Node,
+    wait: Annotated[bool, typer.Option(help="Until they have nothing to do any more.")] = True,
+    timeout: Timeout = None,
+    json_: Json = False,
+) -> None:
+    """Let nodes end what they have begun, and send nobody there for what others have."""
+    from dragonfly_ray import api
+
+    chosen = api.drain(_selector(node), wait=wait, timeout=timeout)
+    _emit({"drained" if wait else "draining": chosen}, json_,
+          lambda: f"{len(chosen)} {'drained' if wait else 'draining'}")  # fmt: skip
 
 
 app.command(epilog=EPILOG)(simulate)

@@ -88,7 +88,7 @@ def status(found: Mapping[str, Any]) -> Group:
         hosts.add_row(
             host["address"],
             host["node_id"][:12],
-            Text(host["state"], style="green" if host["alive"] else "red"),
+            Text(_state(host), style="green" if host["alive"] else "red"),
             "yes" if host["seed"] else "",
             str(host.get("tasks", "")),
             size(host.get("used", 0)),
@@ -102,6 +102,10 @@ def status(found: Mapping[str, Any]) -> Group:
     rates = found["rates"]
     foot = Text(f"{size(rates['receive'])}/s received, {size(rates['send'])}/s sent", style="bold")
     return Group(hosts, running, foot)
+
+
+def _state(host: Mapping[str, Any]) -> str:
+    return f"{host['state']}, cordoned" if host["cordoned"] and host["state"] == "healthy" else host["state"]
 
 
 def cached(found: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -123,9 +127,9 @@ def listing(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def nodes(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("address", "name", "node id", "alive", "seed", "labels")
+    table = _table("address", "name", "node id", "alive", "cordoned", "seed", "labels")
     for row in rows:
         labels = ", ".join(f"{k}={v}" for k, v in row["labels"].items())
         table.add_row(row["address"], row["name"], row["node_id"], "yes" if row["alive"] else "no",
-                      "yes" if row["seed"] else "", labels)  # fmt: skip
+                      "yes" if row["cordoned"] else "", "yes" if row["seed"] else "", labels)  # fmt: skip
     return table

@@ -18,7 +18,15 @@ FEW = 32
 """Up to so many files, asking others would take longer."""
 LEAST_CHUNK, MOST_CHUNK = 16, 64
 ORIGIN_SAID = frozenset(
-    ("source", "source-not-found", "source-auth", "source-busy", "source-changed", "source-unsupported")
+    (
+        "source",
+        "source-not-found",
+        "source-auth",
+        "source-forbidden",
+        "source-busy",
+        "source-changed",
+        "source-unsupported",
+    )
 )
 """What a helper passes on from the origin. Anything else is the helper's own trouble."""
 
@@ -78,7 +86,7 @@ class SharedLook:
     def _asked(self, helper: str, paths: Sequence[str]) -> list[Seen]:
         ask = self._ask
         answer = self._link.call(
-            m.Look(helper, ask.source, ask.credentials, tuple(paths), ask.connections, ask.rate)
+            m.Look(helper, ask.source, ask.credentials, tuple(paths), ask.connections, ask.rate, ask.policy)
         )
         if not isinstance(answer, m.Looked):
             raise ClusterError(f"host {helper}: no answer to a look")

@@ -24,15 +24,17 @@ from dragonfly_ray.errors import (
     InvalidRequestError,
     NotRunningError,
     StorageError,
+    StorageFullError,
 )
 from dragonfly_ray.grants import GrantVerifier
-from dragonfly_ray.model import DIGEST_SIZE, Endpoint, Host, Manifest, PieceTable, Task, digest
+from dragonfly_ray.model import DIGEST_SIZE, Endpoint, Entry, Host, Manifest, PieceTable, Task, digest
 from dragonfly_ray.peer.buffers import BufferPool
 from dragonfly_ray.peer.looking import SharedLook
 from dragonfly_ray.peer.reporter import SchedulerLink
 from dragonfly_ray.peer.shared import SharedTask
 from dragonfly_ray.peer.task import THREADS, Context, TaskRun
 from dragonfly_ray.sources import look, resolve
+from dragonfly_ray.statuses import PeerStatus
 from dragonfly_ray.storage.store import PieceStore
 from dragonfly_ray.storage.task_store import TaskStore
 from dragonfly_ray.telemetry import Telemetry
@@ -92,6 +94,7 @@ class PeerNode:
         self._lock = threading.Lock()
         self._work = ThreadPoolExecutor(8, thread_name_prefix="peer")
         self._stopping = threading.Event()
+        self._usage = self.store.usage()
         transport = settings.transport
         self.server = UploadServer(
             transport.bind or identity.address, transport.port, self, transport, verifier
@@ -108,6 +111,13 @@ class PeerNode:
             labels=identity.labels,
             incarnation=secrets.token_hex(8),
         )
+
+    def configured(self) -> None:
+        """The settings have changed, in place: what was derived from them follows."""
+        self._limiter.change(self.settings.transport.download_rate)
+        self.server.configured()
+        with contextlib.suppress(StorageFullError):  # what is in use stays, whatever the quota is now
+            self.store.make_room(0)
 
     # --- the scheduler's messages -----------------------------------------------------------
 
@@ -237,6 +247,7 @@ class PeerNode:
             small_limit=limit,
             spool=self.store.path / "spool",
             share=SharedLook(ask, self.links.of(source.id)),
+            policy=ask.policy,
         )
         manifest = found.manifest.marked(ask.nonce)
         encoded = manifest.encode()
@@ -279,7 +290,7 @@ class PeerNode:
         """At files of a folder that another peer resolves; an error as in `resolve`."""
         try:
             settings = self.settings.origin.sparing(ask.connections, ask.rate)
-            found = look(ask.source, ask.credentials, settings, ask.paths)
+            found = look(ask.source, ask.credentials, settings, ask.paths, ask.policy)
         except DragonflyError as error:
             return m.Looked(kind=error.kind, message=str(error))
         except Exception as error:
@@ -295,7 +306,12 @@ class PeerNode:
     def shared(self, task_id: str) -> SharedTask | None:
         """For the upload server."""
         store = self.store.get(task_id)
-        return None if store is None else SharedTask(store, partial(self._runs.get, task_id), self._lost)
+        if store is None:
+            return None
+        return SharedTask(store, partial(self._runs.get, task_id), self._lost, self._sent)
+
+    def _sent(self, nbytes: int) -> None:
+        self.telemetry.count("dragonfly_bytes_sent", nbytes)
 
     def _lost(self, task: Task) -> None:
         """Something of a task that nobody is fetching turned out bad: its scheduler must not count on it."""
@@ -373,6 +389,42 @@ class PeerNode:
         self.telemetry.count("dragonfly_evictions")
         with contextlib.suppress(ClusterError):
             self.links.of(task.source_id).call(m.Evicted(self.host.id, task.id))
+
+    def manifest(self, task_id: str, offset: int, limit: int) -> tuple[int, list[dict[str, Any]]]:
+        """How many entries a task has, and `limit` of them from `offset` on. Raises `NotRunningError`."""
+        entries = self.stored(task_id).manifest.entries
+        page = entries[max(0, offset) : max(0, offset) + max(0, limit)]
+        return len(entries), [
+            {name: getattr(e, name) for name in Entry.__struct_fields__ if name != "url"} for e in page
+        ]
+
+    def measure(self) -> None:
+        """Looks at the store's disk, which may take a while; once a second is enough."""
+        self._usage = self.store.usage()
+
+    def brief(self) -> PeerStatus:
+        """What comes with every health check: waits for nothing."""
+        totals, usage = self.telemetry.totals, self._usage
+        storage = self.settings.storage
+        spare = int(usage.total * storage.keep_free)
+        return PeerStatus(
+            host_id=self.host.id,
+            incarnation=self.host.incarnation,
+            pid=os.getpid(),
+            store_used=usage.held,
+            store_quota=storage.quota or usage.held + max(0, usage.free - spare),
+            disk_free=usage.free,
+            disk_total=usage.total,
+            receive_rate=self.telemetry.receive_rate,
+            send_rate=self.telemetry.send_rate,
+            bytes_origin=totals["origin"],
+            bytes_peers=totals["peers"],
+            bytes_cache=totals["cache"],
+            bytes_object_store=totals["object-store"],
+            bytes_sent=totals["sent"],
+            active_tasks=len(self._runs),
+            children=self.server.connections,
+        )
 
     def status(self) -> dict[str, Any]:
         with self._lock:

@@ -16,6 +16,7 @@ from dragonfly_ray.errors import (
     SourceAuthError,
     SourceBusyError,
     SourceChangedError,
+    SourceForbiddenError,
     SourceNotFoundError,
     SourceUnsupportedError,
     StorageError,
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 FINAL = (
     SourceAuthError,
+    SourceForbiddenError,
     SourceNotFoundError,
     SourceChangedError,
     SourceUnsupportedError,
@@ -70,6 +72,8 @@ class OriginWorkers:
         self._doubting = False
         self._left = -1
         self._reader: Reader | None = None
+        self._left_open: list[Reader] = []
+        """Readers of distributions that were cancelled; a request of theirs may be under way."""
         self._backoff = 0.0
         self.rate = 0.0
         self._connections = connections or max(self._settings.connections, self._settings.small_connections)
@@ -94,10 +98,18 @@ class OriginWorkers:
             self._queue.clear()
             self._ready.notify_all()
 
+    def reopen(self) -> None:
+        """What is read from now on is read for another distribution, with what opens the origin for it."""
+        with self._ready:
+            if self._reader:
+                self._left_open.append(self._reader)
+                self._reader = None
+
     def close(self) -> None:
         """Lets go of the connections, once the workers have ended."""
-        if self._reader:
-            self._reader.close()
+        for reader in (*self._left_open, self._reader):
+            if reader:
+                reader.close()
 
     # --- leases -----------------------------------------------------------------------------
 
@@ -247,8 +259,14 @@ class OriginWorkers:
             if self._reader is None:
                 store = run.store
                 assert store is not None
+                access = run.access
                 self._reader = open_reader(
-                    run.source, run.credentials, store.manifest, store.table, self._settings
+                    access.spec.source,
+                    access.credentials,
+                    store.manifest,
+                    store.table,
+                    self._settings,
+                    access.spec.policy,
                 )
                 self._reader.limit(self._connections)
             return self._reader

@@ -54,10 +54,14 @@ class Parent:
         """Pieces asked for on this connection whose answer is still to come."""
         self._pace = 0.0
         """Seconds that it takes for a piece, smoothed; 0: unknown."""
+
+    @property
+    def _most(self) -> int:
+        """Pieces that one request may ask for."""
+        run = self._run
         leaf = run.store.table.leaf if run.store else 1
         longest = min(run.settings.transport.request_bytes, run.task.size // SHARE)
-        self._most = max(1, longest // leaf)
-        self._pipeline = run.settings.transport.pipeline
+        return max(1, longest // leaf)
 
     # --- from other threads -----------------------------------------------------------------
 
@@ -145,7 +149,8 @@ class Parent:
     def _converse(self, connection: ParentConnection) -> None:
         run = self._run
         with run.lock:
-            run.picker.joined(self.id, int.from_bytes(connection.bitmap, "little"))
+            held = 0 if self.neighbour.silent else int.from_bytes(connection.bitmap, "little")
+            run.picker.joined(self.id, held)
             run.told(self.id, connection.digests.items())
             self._connection = connection
             self._due = self._told = 0
@@ -189,7 +194,7 @@ class Parent:
 
     def _window(self) -> int:
         """Pieces that may be due at once."""
-        most = self._pipeline * self._most
+        most = self._run.settings.transport.pipeline * self._most
         return most if self._pace * most <= IN_FLIGHT else max(1, int(IN_FLIGHT / self._pace))
 
     def _progress(self, count: int) -> None:

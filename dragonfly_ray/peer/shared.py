@@ -19,11 +19,16 @@ class SharedTask:
     """A task as others may read it. Children's news reach the running download, if there is one."""
 
     def __init__(
-        self, store: TaskStore, run: Callable[[], TaskRun | None], lost: Callable[[Task], None]
+        self,
+        store: TaskStore,
+        run: Callable[[], TaskRun | None],
+        lost: Callable[[Task], None],
+        sent: Callable[[int], None],
     ) -> None:
         self._store = store
         self._find = run
         self._lost = lost
+        self._sent = sent
 
     @property
     def _run(self) -> TaskRun | None:
@@ -68,8 +73,7 @@ class SharedTask:
             self._lost(self._store.task)
 
     def on_sent(self, host_id: str, nbytes: int) -> None:
-        if run := self._run:
-            run.sent(nbytes)
+        self._sent(nbytes)
 
     def on_joined(self, host_id: str) -> None:
         pass

@@ -92,8 +92,8 @@ class TaskRun:
     def __init__(self, context: Context, deliver: m.Deliver, small: bytes | None = None) -> None:
         self.context = context
         self.task: Task = deliver.task
-        self.source = deliver.spec.source
-        self.credentials = deliver.credentials
+        self.access = deliver
+        """For whom the origin is read: with the credentials and within the policy of one distribution."""
         self.grant = deliver.grant
         self.settings = context.settings
         self.lock = threading.RLock()
@@ -110,7 +110,6 @@ class TaskRun:
         self.bytes_peers = 0
         self.bytes_cache = 0
         self.bytes_small = 0
-        self.bytes_sent = 0
         self.provenance: dict[int, str] = {}
         """Piece -> the parent it came from."""
         self.fed: dict[str, int] = {}
@@ -158,8 +157,8 @@ class TaskRun:
             if deliver.spec.id not in self.deliveries:
                 self.deliveries[deliver.spec.id] = Delivery(deliver)
             self.grant = deliver.grant
-            if deliver.may_claim:
-                self.credentials = deliver.credentials
+            if deliver.may_claim and not self.access.may_claim:
+                self._read_for(deliver)
             self.changed.notify_all()
         for neighbour in deliver.neighbours:
             self._meet(neighbour)
@@ -167,6 +166,12 @@ class TaskRun:
             self.origin.allow(deliver.may_claim, deliver.not_before, deliver.connections)
             self.origin.leased(deliver.lease)
         return True
+
+    def _read_for(self, deliver: m.Deliver) -> None:
+        """Under the lock."""
+        self.access = deliver
+        if self.origin:
+            self.origin.reopen()
 
     def _main(self) -> None:
         failure: DragonflyError | None = None
@@ -203,6 +208,7 @@ class TaskRun:
             self.reporter.news.lost = edited
             self.picker.have = bitset.from_bytes(store.have(), self.task.pieces)
             self.bytes_cache = sum(store.table[i].length for i in bitset.members(self.picker.have))
+            self.context.received("cache", self.bytes_cache)
             self.reporter.news.got = list(bitset.members(self.picker.have))
             self.words = Words({i: d for i, d in enumerate(store.digests) if d is not None})
         self._take_small()
@@ -296,6 +302,9 @@ class TaskRun:
             if delivery:
                 delivery.over = True
             over = self.idle()
+            if not over and self.access.spec.id == spec_id:
+                left = [d.message for d in self.deliveries.values() if not d.over]
+                self._read_for(next((d for d in left if d.may_claim), left[0]))
             self.changed.notify_all()
         if over:
             self.stopping.set()
@@ -523,7 +532,14 @@ class TaskRun:
                 return
             old = self.parents.get(host)
             if old and old.neighbour.host == neighbour.host:
-                return
+                if old.neighbour.silent == neighbour.silent:
+                    return
+                if neighbour.silent:
+                    old.neighbour = neighbour
+                    self.picker.left(host)
+                    if self.announcer:
+                        self.announcer.left(host)
+                    return
             if old:
                 old.stop()
             self.parents[host] = Parent(self, neighbour)
@@ -543,14 +559,14 @@ class TaskRun:
     def heard(self, host: str, items: list[tuple[int, bytes]]) -> None:
         """A neighbour's news, on the connection that it opened to us."""
         with self.lock:
-            if host in self.banned:
+            parent = self.parents.get(host)
+            if host in self.banned or (parent and parent.neighbour.silent):
                 return
             self.picker.has(host, [index for index, _ in items])
             if self.announcer:
                 self.announcer.has(host, self.picker.holder_bits(host))
                 self._gossip_ready.set()
             self.told(host, items)
-            parent = self.parents.get(host)
         if parent:
             parent.wake()
 
@@ -609,20 +625,17 @@ class TaskRun:
                 self.reporter.news.unreachable.append(host)
         self.reporter.kick()
 
-    def sent(self, nbytes: int) -> None:
-        self.bytes_sent += nbytes
-        self.context.telemetry.count("dragonfly_bytes_sent", nbytes)
-
     def introduced(self, host: str) -> None:
         """There is a connection to a neighbour now, on which it can be told what is here."""
-        if self.announcer:
-            with self.lock:
+        with self.lock:
+            parent = self.parents.get(host)
+            silent = parent is not None and parent.neighbour.silent
+            if self.announcer and not silent:  # it would pass nothing on
                 self.announcer.joined(host, self.picker.holder_bits(host))
+        if self.announcer:
             self._gossip_ready.set()
             return
         mine = self.holdings()
-        with self.lock:
-            parent = self.parents.get(host)
         if mine and parent:
             parent.tell(mine)
 

@@ -19,6 +19,13 @@ class OriginBudget:
         self._allowed = float(connections)
         self._since = 0.0
 
+    def change(self, connections: int, requests: float | None) -> None:
+        """Other limits from now on; what the origin complained about still counts."""
+        if connections > self.most and self._allowed >= self.most:
+            self._allowed = float(connections)
+        self.most = connections
+        self.requests.change(requests)
+
     def complained(self, retry_after: float, now: float) -> None:
         """A 429 or 503, or an error that a moment's patience may cure."""
         if now >= self.blocked_until:
@@ -52,6 +59,12 @@ class RequestBudget:
         self._burst = max(1.0, rate or 0.0)
         self._level = self._burst
         self._at = 0.0
+
+    def change(self, rate: float | None) -> None:
+        """Another rate from now on."""
+        if rate != self.rate:
+            self.rate, self._burst = rate, max(1.0, rate or 0.0)
+            self._level = min(self._level, self._burst)
 
     def take(self, costs: Sequence[int], now: float, *, whole: bool = False) -> int:
         """How many of these, from the first on, may be asked for now; they are paid. `whole`: all or none."""

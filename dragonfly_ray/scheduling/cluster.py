@@ -45,9 +45,25 @@ class ClusterState:
     active: dict[str, dict[str, TaskState]] = field(default_factory=dict)
     """Origin -> the tasks of it that some distribution is running, by id."""
     nonces: Nonces = field(default_factory=lambda: Nonces(0.0))
+    cordoned: frozenset[str] = frozenset()
+    """Nodes that are chosen for nothing unless they are named."""
+    draining: frozenset[str] = frozenset()
+    """Nodes that shall be nobody's parent, as long as there is another."""
+    aloof: int = 0
+    """Draining hosts in all tasks that are not asked any more."""
 
     def __post_init__(self) -> None:
         self.nonces = Nonces(self.settings.origin.unversioned_ttl)
+
+    def configured(self) -> None:
+        """Settings have changed, in place: what was made with them follows."""
+        origins, known = self.settings.origin, self.settings.scheduler
+        self.nonces.ttl = origins.unversioned_ttl
+        for budget in self.budgets.values():
+            budget.change(self.most_connections, self.most_requests)
+        for task in self.tasks.values():
+            task.leases.timeout = origins.lease_timeout
+            task.graph.everybody, task.graph.degree = known.everybody, known.neighbours
 
     def task(self, task: Task, url: str, units: tuple[int, ...] = ()) -> TaskState:
         found = self.tasks.get(task.id)
@@ -72,6 +88,16 @@ class ClusterState:
     def usable(self, task: TaskState, host: str) -> bool:
         """Whether others may be sent to it."""
         return self.alive(host) and host not in task.banned
+
+    def drains(self, host: str) -> bool:
+        return bool(self.draining) and host in self.hosts and self.hosts[host].host.node_id in self.draining
+
+    def seeds(self) -> list[str]:
+        """Those that live and may be chosen."""
+        shut = self.cordoned | self.draining
+        return [
+            h.host.id for h in self.hosts.values() if h.alive and h.host.seed and h.host.node_id not in shut
+        ]
 
     def alive_node(self, node: str) -> bool:
         host = self.by_node.get(node)
@@ -131,10 +157,13 @@ class ClusterState:
 
     def budget_of(self, key: str) -> OriginBudget:
         if key not in self.budgets:
-            # Schedulers do not ask each other: each has its part.
-            most = max(1, self.settings.origin.max_connections // self.settings.scheduler.shards)
-            self.budgets[key] = OriginBudget(most, requests=self.most_requests)
+            self.budgets[key] = OriginBudget(self.most_connections, requests=self.most_requests)
         return self.budgets[key]
+
+    @property
+    def most_connections(self) -> int:
+        """Schedulers do not ask each other: each has its part."""
+        return max(1, self.settings.origin.max_connections // self.settings.scheduler.shards)
 
     @property
     def most_requests(self) -> float | None:

@@ -8,13 +8,13 @@ becomes of each message is told in the module of its subject.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.config import Settings
 from dragonfly_ray.model import Credentials, Host, Task
-from dragonfly_ray.scheduling import announcing, ends, loss, origins, resolving, trust, views
+from dragonfly_ray.scheduling import announcing, ends, leaving, loss, origins, resolving, trust, views
 from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling.actions import Action, Ask, Probe, Send, Tell, Verdict
 from dragonfly_ray.scheduling.cluster import ClusterState
@@ -55,6 +55,19 @@ class SchedulerCore:
         self.budgets = self.cluster.budgets
         self.decisions = self.cluster.decisions
 
+    # --- what holds for the cluster ---------------------------------------------------------
+
+    def configured(self) -> None:
+        """The settings have changed, in place: what was derived from them follows."""
+        self.cluster.configured()
+        known, evaluator = self.settings.scheduler, self.cluster.evaluator
+        if isinstance(evaluator, BalancedEvaluator):
+            evaluator.bears = known.everybody + known.neighbours
+
+    def mark(self, cordoned: Collection[str], draining: Collection[str], now: float) -> list[Action]:
+        """The nodes that are chosen for nothing unless they are named, and those that shall feed nobody."""
+        return leaving.mark(self.cluster, cordoned, draining, now)
+
     # --- submitters -------------------------------------------------------------------------
 
     def submit(self, spec: m.Spec, credentials: Credentials, now: float) -> list[Action]:
@@ -93,6 +106,14 @@ class SchedulerCore:
     def held(self, source_id: str) -> dict[str, list[str]]:
         """Node id -> the tasks of the source that it holds, whole or in part."""
         return views.held(self.cluster, source_id)
+
+    def keepers(self, task_id: str) -> list[str]:
+        """The nodes that hold something of a task, those that have its manifest first."""
+        return views.keepers(self.cluster, task_id)
+
+    def availability(self, task_id: str, cells: int) -> tuple[int, int, dict[str, bytes]] | None:
+        """Which pieces are where: see `views.availability`."""
+        return views.availability(self.cluster, task_id, cells)
 
     # --- resolvers and origins --------------------------------------------------------------
 
@@ -230,6 +251,7 @@ class SchedulerCore:
                 if self.cluster.alive(host):
                     revoked = tuple(bitset.members(pieces))
                     actions.append(Send(host, m.News(task.task.id, revoked=revoked)))
+        actions += leaving.move_away(self.cluster, now)
         busy: set[str] = set()
         for state in list(self.specs.values()):
             if state.phase == "ended":

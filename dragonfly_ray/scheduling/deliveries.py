@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.model import Credentials, Host
-from dragonfly_ray.scheduling import origins
+from dragonfly_ray.scheduling import leaving, origins
 from dragonfly_ray.scheduling.actions import Action, Send
 from dragonfly_ray.scheduling.cluster import ClusterState
 from dragonfly_ray.scheduling.flows import Flows
@@ -28,7 +28,8 @@ def start(cluster: ClusterState, state: SpecState, now: float) -> list[Action]:
     new = [h for h in (*joining, *helpers) if h not in task.participants]
     known = len(task.participants)
     join(cluster, task, dict.fromkeys(joining, False) | dict.fromkeys(helpers, True), now)
-    actions: list[Action] = [
+    actions: list[Action] = leaving.look(cluster, task, now) if cluster.draining else []
+    actions += [
         Send(host, delivery(cluster, state, task, host, now)) for host in itertools.chain(joining, helpers)
     ]
     if known:
@@ -48,7 +49,7 @@ def _helpers(cluster: ClusterState, state: SpecState) -> list[str]:
     if owner:
         return [cluster.by_node[owner]] if cluster.alive_node(owner) else []
     if cluster.seeds_only(state):
-        return [h.host.id for h in cluster.hosts.values() if h.alive and h.host.seed]
+        return cluster.seeds()
     return []
 
 
@@ -119,13 +120,18 @@ def neighbours(
 ) -> tuple[m.Neighbour, ...]:
     chosen = task.graph.neighbours(host) if among is None else task.graph.neighbours(host) & set(among)
     return tuple(
-        m.Neighbour(
-            cluster.hosts[other].host,
-            complete=other not in task.participants,
-            manifest=other in task.manifest_holders or bool(task.holders.get(other)),
-        )
+        neighbour(cluster, task, other)
         for other in sorted(chosen)
-        if cluster.usable(task, other)
+        if cluster.usable(task, other) and task.aloof.get(other) != "gone"
+    )
+
+
+def neighbour(cluster: ClusterState, task: TaskState, host: str) -> m.Neighbour:
+    return m.Neighbour(
+        cluster.hosts[host].host,
+        complete=host not in task.participants,
+        manifest=host in task.manifest_holders or bool(task.holders.get(host)),
+        silent=host in task.aloof,
     )
 
 

@@ -53,6 +53,8 @@ def maybe_end(cluster: ClusterState, state: SpecState, now: float) -> list[Actio
             if host in task.holders:
                 task.aside.add(host)
     cluster.discharge(task, list(task.participants))
+    cluster.aloof -= len(task.aloof)
+    task.aloof.clear()
     task.connections.clear()
     task.traffic.clear()
     task.complaints.clear()

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 def claimants(cluster: ClusterState, task: TaskState, host: str, state: SpecState | None = None) -> int:
     """How many hosts may go to the origin for this task, where `host` is one of them; 0: it may not."""
-    specs = [state] if state else task.specs.values()
+    specs = [state] if state else list(task.specs.values())
     owner = next((s.spec.source.node for s in specs if s.spec.source.node), "")
     if not task.able and host in task.participants and cluster.alive(host):
         return 1  # whoever is left may try, whatever it did
@@ -24,6 +24,8 @@ def claimants(cluster: ClusterState, task: TaskState, host: str, state: SpecStat
         return 0
     if owner:
         return int(cluster.hosts[host].host.node_id == owner)
+    if cluster.drains(host) and _another(cluster, task, specs):
+        return 0  # what it read, it would have to pass on
     if any(cluster.seeds_only(s) for s in specs):
         if task.able_seeds:
             return len(task.able_seeds) if host in task.able_seeds else 0
@@ -34,6 +36,12 @@ def claimants(cluster: ClusterState, task: TaskState, host: str, state: SpecStat
     if cluster.settings.origin.policy == "targets":
         return 0 if host in task.able_helpers else len(task.able) - len(task.able_helpers)
     return len(task.able)
+
+
+def _another(cluster: ClusterState, task: TaskState, specs: Iterable[SpecState]) -> bool:
+    """Whether somebody that does not drain may go to the origin."""
+    only_seeds = any(cluster.seeds_only(s) for s in specs) and task.able_seeds
+    return any(not cluster.drains(h) for h in (task.able_seeds if only_seeds else task.able))
 
 
 def grant(

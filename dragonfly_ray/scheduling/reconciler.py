@@ -126,3 +126,27 @@ class Reconciler:
 
     def died(self, node: str, now: float) -> None:
         self.failed(node, "its process died", now)
+
+
+class IdleSince:
+    """For how long draining peers have had nothing to do. A moment without work is not the end of it."""
+
+    CALM = 2.0
+    """Seconds of it, after which a peer is drained."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[float, float]] = {}
+        """Node -> since when, and until when it was seen so."""
+
+    def seen(self, node: str, busy: bool, now: float) -> None:
+        if busy:
+            self._seen.pop(node, None)
+        else:
+            self._seen[node] = self._seen.get(node, (now, now))[0], now
+
+    def forget(self, node: str) -> None:
+        self._seen.pop(node, None)
+
+    def for_long(self, node: str) -> bool:
+        since, until = self._seen.get(node, (0.0, 0.0))
+        return until - since >= self.CALM

@@ -27,7 +27,16 @@ def resolve(cluster: ClusterState, state: SpecState, now: float) -> list[Action]
     nonce = cluster.nonces.of(state.spec.source.id, now)
     state.lookers, connections = _lookers(cluster, state, now)
     rate = (cluster.most_requests or 0.0) / (len(state.lookers) + 1)
-    ask = m.Resolve(state.spec.source, state.credentials, small, nonce, state.lookers, connections, rate)
+    ask = m.Resolve(
+        state.spec.source,
+        state.credentials,
+        small,
+        nonce,
+        state.lookers,
+        connections,
+        rate,
+        state.spec.policy,
+    )
     return [Ask(host, ask, state.spec.id)]
 
 
@@ -38,7 +47,7 @@ def _lookers(cluster: ClusterState, state: SpecState, now: float) -> tuple[tuple
     """
     live = [h.host for h in cluster.hosts.values() if h.alive]
     if cluster.seeds_only(state):
-        allowed = [h.id for h in live if h.seed] or sorted(h.id for h in live if h.node_id in state.nodes)[:2]
+        allowed = cluster.seeds() or sorted(h.id for h in live if h.node_id in state.nodes)[:2]
     else:
         open_nodes = set(state.open_nodes)
         allowed = [h.id for h in live if h.node_id in open_nodes]
@@ -65,8 +74,9 @@ def _resolver(cluster: ClusterState, state: SpecState) -> str | None:
         host = cluster.by_node.get(owner)
         return host if host and cluster.hosts[host].alive else None
     alive = {h.host.node_id: h.host for h in cluster.hosts.values() if h.alive}
-    seeds = [h.id for h in alive.values() if h.seed]
+    seeds = cluster.seeds()
     targets = [alive[n].id for n in state.open_nodes if n in alive]
+    targets = [h for h in targets if not cluster.drains(h)] or targets
     policy = cluster.settings.origin.policy
     pool = (seeds or targets) if policy != "targets" else targets
     fresh = [h for h in pool if h not in state.tried] or pool

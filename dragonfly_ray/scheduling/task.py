@@ -85,6 +85,8 @@ class TaskState:
     """Holders that are not in the graph yet."""
     shunned: set[str] = field(default_factory=set)
     """Those of the banned that did wrong elsewhere: until this task comes to rest."""
+    aloof: dict[str, str] = field(default_factory=dict)
+    """Draining hosts that others have no need of: `silent` while they still take, then `gone`."""
     passing: Passing = field(default_factory=Passing)
     flows: Flows = field(default_factory=Flows)
     drawn: dict[str, int] = field(default_factory=dict)

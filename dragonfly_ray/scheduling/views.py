@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from dragonfly_ray.scheduling.cluster import ClusterState
+from dragonfly_ray.scheduling.task import TaskState
+from dragonfly_ray.statuses import TaskList, TaskSummary
 from dragonfly_ray.urls import redacted
+
+ROWS = 64
+"""Nodes whose pieces are counted together."""
 
 
 def view(cluster: ClusterState, spec_id: str) -> dict[str, Any] | None:
@@ -62,6 +70,82 @@ def held(cluster: ClusterState, source_id: str) -> dict[str, list[str]]:
                 if cluster.usable(task, host):
                     found.setdefault(cluster.hosts[host].host.node_id, []).append(task.task.id)
     return found
+
+
+def summary(cluster: ClusterState, task: TaskState, number: dict[str, int]) -> TaskSummary:
+    """One task without its edges. `number`: node -> its number in the list, which grows where one is new."""
+    pieces, whole = task.task.pieces, 0
+    holders: dict[int, float] = {}
+    for host, held in task.holders.items():
+        if cluster.usable(task, host) and (held or not pieces):
+            complete = held == task.everything
+            whole += complete
+            share = 1.0 if complete else held.bit_count() / pieces
+            holders[number.setdefault(cluster.hosts[host].host.node_id, len(number))] = share
+    banned = [cluster.hosts[h].host.node_id for h in sorted(task.banned) if h in cluster.hosts]
+    return TaskSummary(
+        task_id=task.task.id,
+        source_id=task.task.source_id,
+        url=task.task.url,
+        size=task.task.size,
+        pieces=pieces,
+        entries=task.task.entries,
+        directory=task.task.directory,
+        active=len(task.participants),
+        whole=whole,
+        partial=len(holders) - whole,
+        holders=holders,
+        banned=tuple(number.setdefault(node, len(number)) for node in banned),
+    )
+
+
+def summaries(cluster: ClusterState, tasks: Iterable[TaskState]) -> TaskList:
+    number: dict[str, int] = {}
+    found = tuple(summary(cluster, task, number) for task in tasks)
+    return TaskList(tuple(number), found)
+
+
+def keepers(cluster: ClusterState, task_id: str) -> list[str]:
+    """The nodes that hold something of a task, those with its manifest and most of it first."""
+    task = cluster.tasks.get(task_id)
+    if task is None:
+        return []
+    known = [h for h in {**dict.fromkeys(task.manifest_holders), **task.holders} if cluster.alive(h)]
+    known.sort(key=lambda h: (h not in task.manifest_holders, -task.holders.get(h, 0).bit_count()))
+    return [cluster.hosts[h].host.node_id for h in known]
+
+
+def availability(cluster: ClusterState, task_id: str, cells: int) -> tuple[int, int, dict[str, bytes]] | None:
+    """Pieces, cells, and for each node the share of each cell that it holds, 0 to 255.
+
+    255 is all of it, and 0 nothing: what lies between is neither.
+    """
+    task = cluster.tasks.get(task_id)
+    if task is None:
+        return None
+    pieces = task.task.pieces
+    cells = max(0, min(cells, pieces))
+    held = {cluster.hosts[h].host.node_id: bits for h, bits in task.holders.items() if cluster.alive(h)}
+    if not cells or not held:
+        return pieces, cells, dict.fromkeys(held, b"")
+    width = (pieces + 7) // 8
+    packed = np.frombuffer(b"".join(bits.to_bytes(width, "little") for bits in held.values()), np.uint8)
+    edges = np.arange(cells + 1) * pieces // cells
+    whole = np.diff(edges)
+    found: dict[str, bytes] = {}
+    names = list(held)
+    for start in range(
+        0, len(names), ROWS
+    ):  # some at a time: what is unpacked stays in the processor's cache
+        rows = packed.reshape(len(names), width)[start : start + ROWS]
+        ones = np.unpackbits(rows, axis=1, count=pieces, bitorder="little")
+        if cells == pieces:
+            shares = ones * np.uint8(255)
+        else:
+            counts = np.add.reduceat(ones, edges[:-1], axis=1, dtype=np.uint32)
+            shares = np.where(counts == 0, 0, np.maximum(1, counts * 255 // whole)).astype(np.uint8)
+        found |= {name: row.tobytes() for name, row in zip(names[start : start + ROWS], shares, strict=True)}
+    return pieces, cells, found
 
 
 def edges(cluster: ClusterState, task_id: str, most: int) -> list[dict[str, Any]]:

@@ -119,8 +119,7 @@ class UploadServer:
         self._settings = settings
         self._verifier = verifier
         self._limiter = RateLimiter(settings.upload_rate)
-        rate = settings.upload_rate
-        self._chunk = SEND_CHUNK if rate is None else min(SEND_CHUNK, max(LEAST_CHUNK, rate // TICKS))
+        self._chunk = _chunk(settings.upload_rate)
         family = socket.AF_INET6 if ":" in bind else socket.AF_INET
         self._listener = socket.create_server((bind, port), family=family, backlog=4096)
         self._listener.setblocking(False)
@@ -147,6 +146,12 @@ class UploadServer:
         ]
         for thread in self._threads:
             thread.start()
+
+    def configured(self) -> None:
+        """The settings have changed, in place."""
+        rate = self._settings.upload_rate
+        self._chunk = _chunk(rate)
+        self._limiter.change(rate)
 
     def stop(self) -> None:
         """Closes every connection, and waits for the threads."""
@@ -473,6 +478,11 @@ class UploadServer:
         child.uses = uses
         child.head = p.encode(p.DataHeader(job, length, digest))
         child.rest = list(extents)
+
+
+def _chunk(rate: int | None) -> int:
+    """Bytes that are sent at once."""
+    return SEND_CHUNK if rate is None else min(SEND_CHUNK, max(LEAST_CHUNK, rate // TICKS))
 
 
 def _check(child: _Child) -> None:

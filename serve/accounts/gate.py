@@ -1,15 +1,39 @@
-"""The one dependency of the whole application: who asks, and whether they may."""
+"""The one dependency of the whole application: who asks, and whether they may.
+
+Nothing is remembered between requests: what another replica has committed holds from the next one on.
+"""
 
 from __future__ import annotations
 
+import logging
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 from starlette.requests import HTTPConnection
 
-from dragonfly_ray.serve.accounts import tokens
+from dragonfly_ray.serve.accounts import csrf, rights, sessions, tokens
 from dragonfly_ray.serve.accounts.permissions import Access, Permission, demanded
 from dragonfly_ray.serve.accounts.principal import Principal, unauthenticated
 from dragonfly_ray.serve.database import Database
-from dragonfly_ray.serve.database.tables import Role, Token, User, now
+from dragonfly_ray.serve.database.tables import Role, SignIn, Token, User, now
 from dragonfly_ray.serve.problems import forbidden
+from dragonfly_ray.serve.settings import ManagerSettings
+
+log = logging.getLogger(__name__)
+NOTED = timedelta(minutes=1)
+"""How exact the time of a last use is: not every request is written down."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Credential:
+    """What was shown, and whom it stands for."""
+
+    principal: Principal
+    last_used_at: datetime | None
+    csrf: str = ""
 
 
 def gate(connection: HTTPConnection) -> None:
@@ -19,26 +43,84 @@ def gate(connection: HTTPConnection) -> None:
         raise forbidden("this route declares no permission", "undeclared-permission")
     if demand is Access.PUBLIC:
         return
-    principal = _authenticate(connection)
-    connection.state.principal = principal
+    settings: ManagerSettings = connection.app.state.manager.settings
+    database: Database = connection.app.state.manager.database
+    found = _authenticated(connection, database, settings)
+    principal = connection.state.principal = found.principal
+    if principal.session_id:
+        csrf.check(connection, settings, found.csrf)
     if isinstance(demand, Permission) and not principal.may(demand):
         raise forbidden(f"{principal.name} may not: {demand} is needed", needed=demand)
+    if found.last_used_at is None or found.last_used_at <= now() - NOTED:
+        _note(database, principal, connection.state.address)
 
 
-def _authenticate(connection: HTTPConnection) -> Principal:
-    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token:
-        raise unauthenticated()
-    database: Database = connection.app.state.manager.database
+def _authenticated(connection: HTTPConnection, database: Database, settings: ManagerSettings) -> _Credential:
+    header = connection.headers.get("authorization", "")
     with database.read() as session:
-        row = session.query(Token).filter_by(hash=tokens.hashed(token.strip())).one_or_none()
-        if row is None or row.revoked_at or (row.expires_at and row.expires_at <= now()):
-            raise unauthenticated("this token is unknown, revoked or has expired")
-        user = session.get_one(User, row.user_id)
-        role = session.get_one(Role, user.role)
-        if user.disabled:
-            raise unauthenticated("this user is disabled")
-        granted = frozenset(Permission(p) for p in role.permissions) & frozenset(
-            Permission(p) for p in row.permissions
-        )
-        return Principal(user.id, user.name, role.name, granted, "token", token_id=row.id)
+        if header:
+            return _by_token(session, header)
+        return _by_session(session, sessions.shown(connection, settings), settings)
+
+
+def _by_token(session: Session, header: str) -> _Credential:
+    scheme, _, token = header.partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise unauthenticated()
+    row = session.execute(
+        select(Token, User, Role)
+        .join(User, User.id == Token.user_id)
+        .join(Role, Role.name == User.role)
+        .where(Token.hash == tokens.hashed(token.strip()))
+    ).one_or_none()
+    if row is None:
+        raise unauthenticated("this token is unknown, revoked or has expired")
+    found, user, role = row.tuple()
+    if found.revoked_at or (found.expires_at and found.expires_at <= now()):
+        raise unauthenticated("this token is unknown, revoked or has expired")
+    if user.disabled:
+        raise unauthenticated("this user is disabled")
+    granted = rights.known(role.permissions) & rights.known(found.permissions)
+    principal = Principal(user.id, user.name, role.name, granted, "token", token_id=found.id)
+    return _Credential(principal, found.last_used_at)
+
+
+def _by_session(session: Session, hash: str, settings: ManagerSettings) -> _Credential:
+    if not hash:
+        raise unauthenticated()
+    row = session.execute(
+        select(SignIn, User, Role)
+        .join(User, User.id == SignIn.user_id)
+        .join(Role, Role.name == User.role)
+        .where(SignIn.hash == hash)
+    ).one_or_none()
+    if row is None:
+        raise unauthenticated("this session has ended: sign in again")
+    found, user, role = row.tuple()
+    if user.disabled or not sessions.alive(found, settings, now()):
+        raise unauthenticated("this session has ended: sign in again")
+    granted = rights.known(role.permissions)
+    principal = Principal(user.id, user.name, role.name, granted, "session", session_id=found.id)
+    return _Credential(principal, found.last_seen_at, found.csrf)
+
+
+def _note(database: Database, principal: Principal, address: str) -> None:
+    """When and from where this credential was used; of several replicas one writes it."""
+    at = now()
+    try:
+        with database.write() as session:
+            if principal.token_id:
+                unused = or_(Token.last_used_at.is_(None), Token.last_used_at <= at - NOTED)
+                session.execute(
+                    update(Token)
+                    .where(Token.id == principal.token_id, unused)
+                    .values(last_used_at=at, last_used_from=address)
+                )
+            else:
+                session.execute(
+                    update(SignIn).where(SignIn.id == principal.session_id).values(last_seen_at=at)
+                )
+            session.execute(update(User).where(User.id == principal.user_id).values(last_seen_at=at))
+    except OperationalError as error:
+        # It is for people to look at; no request fails for it.
+        log.warning("the last use of a credential was not written: %s", error.orig)

@@ -17,17 +17,13 @@ MARK = "__dragonfly_permission__"
 class Permission(enum.StrEnum):
     JOBS_READ = "jobs:read"
     JOBS_WRITE = "jobs:write"
-    """Create, cancel, retry and delete distributions and preheats."""
     TASKS_READ = "tasks:read"
     TASKS_WRITE = "tasks:write"
-    """Pin, unpin, evict."""
     NODES_READ = "nodes:read"
     NODES_WRITE = "nodes:write"
-    """Cordon, uncordon, drain."""
     SCHEDULES_READ = "schedules:read"
     SCHEDULES_WRITE = "schedules:write"
     SECRETS_READ = "secrets:read"
-    """Their names; values are shown to nobody."""
     SECRETS_WRITE = "secrets:write"
     USERS_READ = "users:read"
     USERS_WRITE = "users:write"
@@ -41,6 +37,32 @@ class Permission(enum.StrEnum):
     WEBHOOKS_WRITE = "webhooks:write"
     STATS_READ = "stats:read"
     METRICS_READ = "metrics:read"
+
+
+DESCRIPTIONS: dict[Permission, str] = {
+    Permission.JOBS_READ: "See distributions and preheats",
+    Permission.JOBS_WRITE: "Start, cancel, retry and delete distributions and preheats",
+    Permission.TASKS_READ: "See what lies on which node",
+    Permission.TASKS_WRITE: "Pin, unpin and evict content",
+    Permission.NODES_READ: "See the nodes",
+    Permission.NODES_WRITE: "Cordon, drain and forget nodes",
+    Permission.SCHEDULES_READ: "See schedules",
+    Permission.SCHEDULES_WRITE: "Make, change, run and delete schedules",
+    Permission.SECRETS_READ: "See the names of secrets; their values are shown to nobody",
+    Permission.SECRETS_WRITE: "Make, replace and delete secrets",
+    Permission.USERS_READ: "See users and their tokens",
+    Permission.USERS_WRITE: "Make, change and delete users, and tokens for them",
+    Permission.ROLES_READ: "See roles",
+    Permission.ROLES_WRITE: "Make, change and delete roles",
+    Permission.CONFIG_READ: "See the settings of the cluster and their history",
+    Permission.CONFIG_WRITE: "Change the settings of the cluster",
+    Permission.AUDIT_READ: "See who did what",
+    Permission.EVENTS_READ: "Follow what happens",
+    Permission.WEBHOOKS_READ: "See webhooks and their deliveries",
+    Permission.WEBHOOKS_WRITE: "Make, change, test and delete webhooks",
+    Permission.STATS_READ: "See statistics",
+    Permission.METRICS_READ: "Read the manager's own metrics",
+}
 
 
 class Access(enum.StrEnum):

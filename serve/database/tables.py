@@ -57,6 +57,10 @@ Serial = BigInteger().with_variant(Integer, "sqlite")
 """SQLite counts up by itself only in a column that is an INTEGER."""
 
 
+ByBytes = String(256, collation="C").with_variant(String(256), "sqlite")
+"""Text in the order of its bytes: what it begins with is a range of the index, whatever the locale."""
+
+
 class Base(DeclarativeBase):
     metadata = MetaData(
         naming_convention={
@@ -179,17 +183,21 @@ class Job(Base):
     __tablename__ = "jobs"
     __table_args__ = (
         Index("ix_jobs_kind_created_at", "kind", "created_at", "id"),
+        Index("ix_jobs_kind_name", "kind", "name", "id"),
         Index("ix_jobs_state_created_at", "state", "created_at", "id"),
+        Index("ix_jobs_created_by_created_at", "created_by", "created_at", "id"),
     )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
     kind: Mapped[str] = mapped_column(String(16))
     """distribution or preheat."""
-    name: Mapped[str] = mapped_column(String(256), default="")
+    name: Mapped[str] = mapped_column(ByBytes, default="")
     state: Mapped[str] = mapped_column(String(16), default="queued")
     """queued, running, succeeded, partial, failed or cancelled."""
     urls: Mapped[list[Any]] = mapped_column(default=list)
-    """As they were asked for; a URL with a user or password in it is refused."""
+    """Without secrets; a URL with a user or password in it is refused."""
+    sealed_urls: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """As they were asked for, encrypted, where a query or a fragment may be secret."""
     nodes: Mapped[Any] = mapped_column(JSON, default="all")
     """The selector."""
     targets: Mapped[list[Any] | None] = mapped_column(JSON)
@@ -211,6 +219,8 @@ class Job(Base):
     nodes_total: Mapped[int] = mapped_column(default=0)
     nodes_done: Mapped[int] = mapped_column(default=0)
     nodes_failed: Mapped[int] = mapped_column(default=0)
+    bytes_done: Mapped[int] = mapped_column(default=0)
+    """On all nodes together, as far as it was written down."""
     bytes_origin: Mapped[int] = mapped_column(default=0)
     bytes_peers: Mapped[int] = mapped_column(default=0)
     bytes_cache: Mapped[int] = mapped_column(default=0)
@@ -222,10 +232,21 @@ class Job(Base):
     updated_at: Mapped[datetime] = mapped_column(default=now)
 
 
+class JobUrl(Base):
+    """How the URLs of jobs begin, without secrets: what is searched."""
+
+    __tablename__ = "job_urls"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    url_index: Mapped[int] = mapped_column(Integer, primary_key=True)
+    start: Mapped[str] = mapped_column(ByBytes, index=True)
+
+
 class JobNode(Base):
     """What became of one URL of a job on one node."""
 
     __tablename__ = "job_nodes"
+    __table_args__ = (Index("ix_job_nodes_node_id", "node_id", "job_id"),)
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     url_index: Mapped[int] = mapped_column(Integer, primary_key=True)
@@ -266,7 +287,9 @@ class Schedule(Base):
     name: Mapped[str] = mapped_column(String(256), unique=True)
     kind: Mapped[str] = mapped_column(String(16))
     request: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    """The body of the distribution or preheat."""
+    """The body of the distribution or preheat, without secrets."""
+    sealed_urls: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """Its URLs, encrypted, where a query or a fragment may be secret."""
     cron: Mapped[str] = mapped_column(String(128), default="")
     interval_seconds: Mapped[int | None] = mapped_column(Integer)
     timezone: Mapped[str] = mapped_column(String(64), default="UTC")

@@ -5,11 +5,26 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, StringConstraints
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
 
 from dragonfly_ray.serve.accounts.permissions import Permission
 from dragonfly_ray.serve.schemas.base import In, Name, Out, Slug, Text
 
+HeaderName = Annotated[
+    str, StringConstraints(min_length=1, max_length=256, pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
+]
+HostPattern = Annotated[
+    str, StringConstraints(min_length=1, max_length=256, pattern=r"^[0-9A-Za-z._*:\[\]-]+$")
+]
+
+
+def _one_line(value: SecretStr) -> SecretStr:
+    if any(ord(c) < 32 or ord(c) == 127 for c in value.get_secret_value()):
+        raise ValueError("control characters")
+    return value
+
+
+HeaderValue = Annotated[SecretStr, Field(max_length=8192), AfterValidator(_one_line)]
 Password = Annotated[SecretStr, Field(min_length=12, max_length=256)]
 
 
@@ -55,6 +70,11 @@ class User(Out):
     created_at: datetime
     updated_at: datetime
     last_seen_at: datetime | None
+
+
+class PermissionInfo(Out):
+    name: Permission
+    description: str
 
 
 class RoleIn(In):
@@ -105,15 +125,21 @@ class SecretIn(In):
     """Credentials of a source. Values are encrypted, and given out by no route."""
 
     description: Text = ""
-    headers: Annotated[
-        dict[Annotated[str, StringConstraints(max_length=256)], SecretStr], Field(max_length=50)
-    ] = {}
+    headers: Annotated[dict[HeaderName, HeaderValue], Field(max_length=50)] = {}
     storage_options: Annotated[
-        dict[Annotated[str, StringConstraints(max_length=256)], Any], Field(max_length=50)
-    ] = {}
-    hosts: Annotated[list[Annotated[str, StringConstraints(max_length=256)]], Field(max_length=100)] = Field(
-        [], description="Hosts or buckets that it may be sent to; none: any that the policy allows."
+        dict[Annotated[str, StringConstraints(min_length=1, max_length=256)], Any], Field(max_length=50)
+    ] = Field({}, description="What fsspec takes for the protocol, such as `key` and `secret`.")
+    hosts: Annotated[list[HostPattern], Field(max_length=100)] = Field(
+        [],
+        description="Hosts (`host`, `host:port`, `*.domain`) or buckets that it may be sent to; none: any that the "
+        "policy allows.",
     )
+
+    @model_validator(mode="after")
+    def _something(self) -> SecretIn:
+        if not self.headers and not self.storage_options:
+            raise ValueError("neither headers nor storage_options")
+        return self
 
 
 class SecretCreate(SecretIn):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 
 class In(BaseModel):
@@ -21,6 +21,8 @@ class Out(BaseModel):
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[\w.@ +:-]+$")]
 Slug = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+Time = AwareDatetime
+"""ISO 8601, with a zone."""
 Text = Annotated[str, StringConstraints(max_length=2000)]
 
 
