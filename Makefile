@@ -8,7 +8,7 @@ export RAY_AUTH_MODE ?= disabled
 export RAY_USAGE_STATS_ENABLED ?= 0
 export PATH := $(PATH):/usr/sbin
 
-.PHONY: run test lint build-check bench bench-full bench-tools simulate clean
+.PHONY: run test lint build-check vendor bench bench-full bench-tools simulate clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -35,6 +35,13 @@ lint: $(STAMP)
 
 build-check: $(STAMP)
 	$(BIN)/python tests/build_check.py
+
+# The console's libraries, from the exact versions in serve/console/vendor/package.json.
+CONSOLE := serve/console/vendor
+vendor:
+	mkdir -p $(VENV)/vendor && cp $(CONSOLE)/package.json $(VENV)/vendor
+	npm install --silent --no-audit --no-fund --no-package-lock --prefix $(VENV)/vendor
+	node $(CONSOLE)/vendor.mjs $(VENV)/vendor/node_modules
 
 bench: bench-tools
 	$(BIN)/python -m tests.benchmarks $(ARGS)

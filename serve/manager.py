@@ -13,6 +13,9 @@ from dragonfly_ray.serve.accounts.refusals import Refusals
 from dragonfly_ray.serve.accounts.throttle import Throttle
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database import Database
+from dragonfly_ray.serve.events.feed import EventFeed
+from dragonfly_ray.serve.events.streams import Streams
+from dragonfly_ray.serve.fleet import Fleet
 from dragonfly_ray.serve.jobs import Jobs
 from dragonfly_ray.serve.leadership import Leadership
 from dragonfly_ray.serve.settings import ManagerSettings
@@ -40,6 +43,9 @@ class Manager:
     throttle: Throttle
     refusals: Refusals
     jobs: Jobs
+    fleet: Fleet
+    feed: EventFeed
+    streams: Streams
     services: tuple[Service, ...] = ()
 
     @classmethod
@@ -53,6 +59,9 @@ class Manager:
         secrets.check_key(database, vault)
         leadership = Leadership(database)
         jobs = Jobs(settings, database, cluster, leadership, vault)
+        fleet = Fleet(database, cluster, leadership)
+        feed = EventFeed(database)
+        streams = Streams(settings.limits.streams)
         return cls(
             settings,
             database,
@@ -62,7 +71,11 @@ class Manager:
             Throttle(database, settings.limits.logins),
             Refusals(database),
             jobs,
-            services=(leadership, jobs),
+            fleet,
+            feed,
+            streams,
+            # Streams end before what they show.
+            services=(database.listener, leadership, fleet, jobs, feed, streams),
         )
 
     @property

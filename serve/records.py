@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 
 from dragonfly_ray.serve.accounts.principal import Principal
 from dragonfly_ray.serve.database.engine import serialise
+from dragonfly_ray.serve.database.signals import tell
 from dragonfly_ray.serve.database.tables import Audit, Event
 
 EVENTS = "events"
@@ -37,6 +38,7 @@ def emit_all(session: Session, news: Iterable[News]) -> None:
     """Several at once. Write it last in a transaction: from here on others wait for its commit."""
     # Numbers are given before the commit: without this a reader that has seen 7 would miss a late 6.
     serialise(session, EVENTS)
+    tell(session, EVENTS)
     for n in news:
         session.add(
             Event(type=n.type, resource_type=n.resource_type, resource_id=n.resource_id, data=dict(n.data))

@@ -8,12 +8,13 @@ from pathlib import PurePosixPath
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from dragonfly_ray.errors import InvalidRequestError
+from dragonfly_ray.errors import InvalidRequestError, SourceForbiddenError
 from dragonfly_ray.peer.prefix import parse as parse_digest
+from dragonfly_ray.policy import UrlPolicy, check_url
+from dragonfly_ray.serve.accounts.secrets import allowed
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.database.tables import Secret
-from dragonfly_ray.serve.policy import check_url, host_matches
 from dragonfly_ray.serve.problems import Problem, invalid
 from dragonfly_ray.serve.schemas.base import Failure
 from dragonfly_ray.serve.schemas.jobs import DistributionCreate, Kind, Nodes, PreheatCreate
@@ -97,7 +98,7 @@ def selector(nodes: Nodes) -> Selector:
     return nodes
 
 
-def _failure(error: InvalidRequestError, kind: str = "") -> Failure:
+def _failure(error: InvalidRequestError | SourceForbiddenError, kind: str = "") -> Failure:
     return Failure(kind=kind or error.kind, message=str(error))
 
 
@@ -105,8 +106,8 @@ def _static(settings: ManagerSettings, body: DistributionCreate | PreheatCreate)
     good = True
     for url in body.urls:
         try:
-            check_url(url, settings.urls)
-        except InvalidRequestError as error:
+            check_source(url, settings.urls)
+        except (InvalidRequestError, SourceForbiddenError) as error:
             good = False
             yield _failure(error, "url-refused")
     if body.digest:
@@ -121,6 +122,24 @@ def _static(settings: ManagerSettings, body: DistributionCreate | PreheatCreate)
             check_placed(body.dest, body.urls, settings.dest_roots)
         except InvalidRequestError as error:
             yield _failure(error, "dest-refused")
+
+
+def check_source(url: str, policy: UrlPolicy) -> None:
+    """Whether it is a URL, holds no password, and may be asked for."""
+    if any(ord(c) <= 32 or ord(c) == 127 for c in url) or not url.isprintable():
+        raise InvalidRequestError("url: must not hold blanks or control characters")
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise InvalidRequestError("url: this is none; are the host and the port right?") from None
+    if not parts.scheme or "://" not in url:
+        raise InvalidRequestError(f"url {redacted(url)}: needs a scheme, such as https://")
+    if "@" in parts.netloc:
+        raise InvalidRequestError(
+            f"url {redacted(url)}: no user or password in a URL; make a secret of them, and give its name"
+        )
+    check_url(url, policy)
 
 
 def check_placed(dest: str, urls: Sequence[str], roots: Sequence[str]) -> None:
@@ -165,12 +184,8 @@ def _secret(database: Database, body: DistributionCreate | PreheatCreate) -> Ite
         yield Failure(kind="unknown-secret", message=f"there is no secret {body.secret!r}")
         return
     for url in body.urls:
-        try:
-            host = urlsplit(url).hostname or ""
-        except ValueError:
-            continue
-        if row.hosts and not any(host_matches(host, str(p)) for p in row.hosts):
+        if not allowed(row.hosts, url):
             yield Failure(
                 kind="secret-host",
-                message=f"secret {row.name!r} may not be sent to {host!r}; it is for {', '.join(row.hosts)}",
+                message=f"secret {row.name!r} may not be sent there; it is for {', '.join(row.hosts)}",
             )

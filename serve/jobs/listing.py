@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Query
 from sqlalchemy import Select, select
@@ -73,7 +73,7 @@ def listed(
     )
 
 
-def _filtered(query: Select[Job], f: Filters) -> Select[Job]:
+def _filtered(query: Select[Any], f: Filters) -> Select[Any]:
     if f.state:
         query = query.where(Job.state.in_(f.state))
     if f.name:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from sqlalchemy import select
 
-from dragonfly_ray.errors import ClusterError, DragonflyError, VaultError
+from dragonfly_ray.errors import ClusterError, DragonflyError
 from dragonfly_ray.model import Credentials
 from dragonfly_ray.serve.background import Loop
 from dragonfly_ray.serve.cluster import Cluster, Order
@@ -27,7 +27,7 @@ from dragonfly_ray.serve.jobs.board import Board, Key
 from dragonfly_ray.serve.jobs.verdict import CANCELLED
 from dragonfly_ray.serve.jobs.watch import Watch
 from dragonfly_ray.serve.leadership import Leadership
-from dragonfly_ray.serve.problems import Problem
+from dragonfly_ray.serve.records import EVENTS
 
 log = logging.getLogger(__name__)
 ROUND = 0.5
@@ -46,7 +46,8 @@ HOUSEKEEPING = 3600.0
 ALL = -1
 """In place of a shard: the cluster itself."""
 WAITING = "waiting-for-cluster"
-CredentialsOf = Callable[[str], Credentials]
+CredentialsOf = Callable[[str, Sequence[str]], Credentials]
+"""What a named secret holds, for these URLs."""
 OrderOf = Callable[[Job], Order]
 
 
@@ -90,9 +91,12 @@ class Runner:
         self._deaf = board.listen(self._heard)
 
     def start(self) -> None:
+        # Whatever is told of a job, by whichever replica, is told with an event.
+        self._database.signals.add(EVENTS, self._loop.wake)
         self._loop.start()
 
     def stop(self) -> None:
+        self._database.signals.remove(EVENTS, self._loop.wake)
         self._deaf()
         self._loop.stop()
         self._watch.stop()
@@ -135,7 +139,7 @@ class Runner:
         order, broken = None, ""
         try:
             order = self._order_of(row)
-        except VaultError as error:
+        except (DragonflyError, ValueError) as error:
             # This job cannot go on, the others can.
             broken = f"its URLs cannot be decrypted ({type(error).__name__}); has the manager's key changed?"
         return Active(row.id, row.state, row.cancel_requested, row.secret, order, broken, {})
@@ -262,11 +266,9 @@ class _Leader:
 
     def _submit(self, job: Active) -> None:
         assert job.order is not None
-        try:
-            credentials = self._credentials(job.secret) if job.secret else Credentials()
-        except Problem as problem:
-            self._stop(job, "unknown-secret", f"secret {job.secret!r}: {problem}")
-            return
+        credentials = Credentials()
+        if job.secret:
+            credentials = self._credentials(job.secret, [source.url for source in job.order.sources])
         if not self._leadership.leading:
             return
         self._cluster.submit(job.order, credentials)
@@ -278,7 +280,8 @@ class _Leader:
         seen = self._board.version(job.id)
         if seen is not None and seen[1]:
             # A scheduler that has restarted does not know what its peers are at: only what it knows, it can stop.
-            self._submit(job)
+            # It opens no source, so it needs no credentials.
+            self._cluster.submit(job.order, Credentials())
         self._cluster.cancel(job.order)
 
     def _do(self, kind: str, job: Active, call: Callable[[Active], None]) -> None:

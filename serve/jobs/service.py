@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from dragonfly_ray.model import Credentials
+from dragonfly_ray.serve.accounts.secrets import credentials_for
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.jobs.board import Board
@@ -33,7 +35,7 @@ class Jobs:
             leadership,
             self.board,
             order_of=partial(order_of, vault=vault, settings=settings),
-            credentials=lambda name: Credentials(),
+            credentials=partial(_credentials, database, vault),
         )
 
     def start(self) -> None:
@@ -41,3 +43,10 @@ class Jobs:
 
     def stop(self) -> None:
         self.runner.stop()
+
+
+def _credentials(database: Database, vault: Vault, name: str, urls: Sequence[str]) -> Credentials:
+    """Raises `InvalidRequestError` where it is gone, or not for one of these."""
+    with database.write() as session:
+        found = [credentials_for(session, vault, name, url) for url in urls]
+    return found[0]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -244,7 +245,7 @@ def as_started(port: RayCluster) -> Iterator[None]:
 
 def scheduler_version() -> int:
     """Of the settings that the scheduler follows."""
-    actor = ray.get_actor("scheduler:0", namespace="dragonfly")
+    actor: Any = ray.get_actor("scheduler:0", namespace="dragonfly")
     answer = get(actor.direct.remote(Directives().encode()), 10, "the scheduler")
     return Directives.decode(answer).version
 

@@ -70,7 +70,14 @@ def upgrade() -> None:
         sa.Column("created_by", sa.String(length=64), nullable=False),
         sa.Column("created_by_name", sa.String(length=128), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("applied_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("version", name=op.f("pk_config_versions")),
+    )
+    op.create_table(
+        "cursors",
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("event_id", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_cursors")),
     )
     op.create_table(
         "events",
@@ -83,6 +90,7 @@ def upgrade() -> None:
         sa.Column("resource_id", sa.String(length=256), nullable=False),
         sa.Column("data", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_events")),
+        sqlite_autoincrement=True,
     )
     with op.batch_alter_table("events", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_events_at"), ["at"], unique=False)
@@ -261,6 +269,22 @@ def upgrade() -> None:
         sa.Column("bytes_sent", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("at", "seconds", "node_id", name=op.f("pk_traffic")),
     )
+    with op.batch_alter_table("traffic", schema=None) as batch_op:
+        batch_op.create_index("ix_traffic_series", ["node_id", "seconds", "at"], unique=False)
+
+    op.create_table(
+        "traffic_marks",
+        sa.Column("node_id", sa.String(length=64), nullable=False),
+        sa.Column("incarnation", sa.String(length=128), nullable=False),
+        sa.Column("seen", sa.JSON(), nullable=False),
+        sa.Column("bytes_origin", sa.BigInteger(), nullable=False),
+        sa.Column("bytes_peers", sa.BigInteger(), nullable=False),
+        sa.Column("bytes_cache", sa.BigInteger(), nullable=False),
+        sa.Column("bytes_object_store", sa.BigInteger(), nullable=False),
+        sa.Column("bytes_sent", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("node_id", name=op.f("pk_traffic_marks")),
+    )
     op.create_table(
         "webhooks",
         sa.Column("id", sa.String(length=64), nullable=False),
@@ -270,6 +294,7 @@ def upgrade() -> None:
         sa.Column("sealed", sa.LargeBinary(), nullable=False),
         sa.Column("enabled", sa.Boolean(), nullable=False),
         sa.Column("cursor", sa.BigInteger(), nullable=False),
+        sa.Column("last_success_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("failing_since", sa.DateTime(timezone=True), nullable=True),
         sa.Column("version", sa.BigInteger(), nullable=False),
         sa.Column("created_by", sa.String(length=64), nullable=False),
@@ -291,6 +316,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("next_attempt_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("give_up_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("last_status", sa.Integer(), nullable=True),
         sa.Column("last_error", sa.Text(), nullable=False),
         sa.Column("last_seconds", sa.Float(), nullable=True),
@@ -307,8 +333,10 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("deliveries", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_deliveries_created_at"), ["created_at"], unique=False)
-        batch_op.create_index("ix_deliveries_due", ["state", "next_attempt_at"], unique=False)
-        batch_op.create_index(batch_op.f("ix_deliveries_webhook_id"), ["webhook_id"], unique=False)
+        batch_op.create_index("ix_deliveries_due", ["webhook_id", "state", "next_attempt_at"], unique=False)
+        batch_op.create_index(
+            "ix_deliveries_webhook_id_created_at", ["webhook_id", "created_at", "id"], unique=False
+        )
 
     op.create_table(
         "job_nodes",
@@ -441,7 +469,7 @@ def downgrade() -> None:
 
     op.drop_table("job_nodes")
     with op.batch_alter_table("deliveries", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_deliveries_webhook_id"))
+        batch_op.drop_index("ix_deliveries_webhook_id_created_at")
         batch_op.drop_index("ix_deliveries_due")
         batch_op.drop_index(batch_op.f("ix_deliveries_created_at"))
 
@@ -450,6 +478,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_webhooks_created_at"))
 
     op.drop_table("webhooks")
+    op.drop_table("traffic_marks")
+    with op.batch_alter_table("traffic", schema=None) as batch_op:
+        batch_op.drop_index("ix_traffic_series")
+
     op.drop_table("traffic")
     with op.batch_alter_table("task_traffic", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_task_traffic_last_at"))
@@ -490,6 +522,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_events_at"))
 
     op.drop_table("events")
+    op.drop_table("cursors")
     op.drop_table("config_versions")
     with op.batch_alter_table("audit", schema=None) as batch_op:
         batch_op.drop_index("ix_audit_resource")

@@ -1,0 +1,1 @@
+export { sankey, sankeyLinkHorizontal } from "d3-sankey";
