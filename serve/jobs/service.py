@@ -10,6 +10,7 @@ from dragonfly_ray.serve.accounts.secrets import credentials_for
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.jobs.board import Board
+from dragonfly_ray.serve.jobs.looks import Looks
 from dragonfly_ray.serve.jobs.orders import order_of
 from dragonfly_ray.serve.jobs.runner import Runner
 from dragonfly_ray.serve.leadership import Leadership
@@ -29,6 +30,7 @@ class Jobs:
         vault: Vault,
     ) -> None:
         self.board = Board()
+        self.looks = Looks(cluster)
         self.runner = Runner(
             database,
             cluster,
