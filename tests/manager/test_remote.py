@@ -190,6 +190,46 @@ def test_preheats_go_to_the_seeds(client: Client, cluster: FakeCluster) -> None:
 # --- nodes and tasks ----------------------------------------------------------------------------
 
 
+def test_nodes_and_their_marks(client: Client, cluster: FakeCluster) -> None:
+    until(lambda: len(client.nodes()) == 4)
+    first = client.nodes()[0]
+    assert first.alive
+    assert first.labels
+    assert client.cordon(first.address, note="disk") == [first.node_id]
+    until(lambda: cluster.views[first.node_id].cordoned)
+    until(lambda: next(m for m in client.nodes() if m.node_id == first.node_id).cordoned)
+    assert client.uncordon(first.node_id) == [first.node_id]
+    until(lambda: not cluster.views[first.node_id].cordoned)
+    client.drain([first.node_id], wait=False)
+    until(lambda: cluster.views[first.node_id].state == "draining")
+    with pytest.raises(DeadlineError, match="not drained"):
+        client.drain([first.node_id], timeout=0.1)
+    with pytest.raises(UnknownNodesError, match="nobody"):
+        client.cordon("nobody")
+
+
+def test_what_is_where(client: Client, cluster: FakeCluster) -> None:
+    cluster.at_once = True
+    client.distribute(URL)
+    client.distribute(URL, 1, tag="other")
+    until(lambda: len(client.where(URL)) == 4)
+    assert len(client.where(URL, tag="other")) == 1
+    assert client.where("https://models.example.org/other") == []
+    until(lambda: len(client.cached()) == 5)
+    assert {row["share"] for row in client.cached()} == {1.0}
+    assert client.pin(URL, ttl=600) == 4
+    with pytest.raises(InvalidRequestError, match="pinned"):
+        client.evict(URL)
+    client.unpin(URL)
+    one = client.where(URL)[0]
+    assert client.evict(URL, [one]) == SIZE
+    until(lambda: one not in client.where(URL))
+    found = client.status()
+    assert len(found["hosts"]) == 4
+    assert len(found["tasks"]) == 2
+    assert found["distributions"] == []
+
+
 def test_what_a_manager_refuses_comes_as_this_packages_error(client: Client) -> None:
     with pytest.raises(UnknownNodesError, match="nobody"):
         client.submit(URL, "nobody")
@@ -335,6 +375,12 @@ def test_commands(line: Line, cluster: FakeCluster) -> None:
     assert [job["kind"] for job in listed] == ["preheat", "distribution"]
     assert "succeeded" in line.run("jobs", COLUMNS="200")
     assert "weights.bin" in line.run("distribute", URL, COLUMNS="200")
+    assert len(json.loads(line.run("nodes", "--json"))) == 4
+    assert "10.0.0.1" in line.run("status", COLUMNS="200")
+    assert "weights.bin" in line.run("ls", COLUMNS="200")
+    assert json.loads(line.run("cordon", "node-1", "--json"))["cordoned"] == [list(cluster.views)[1]]
+    assert json.loads(line.run("uncordon", "node-1", "--json"))["uncordoned"]
+    assert json.loads(line.run("rm", URL, "--json"))["freed"] == 4 * SIZE
 
 
 def test_exit_codes_are_those_of_the_cluster_itself(line: Line, cluster: FakeCluster) -> None:
