@@ -24,6 +24,7 @@ from dragonfly_ray.grants import SigningKey
 from dragonfly_ray.scheduling.reconciler import Action, Check, IdleSince, Kill, Reconciler, Start
 from dragonfly_ray.statuses import NodeStatus, PeerState, PeerStatus, decode_peer, encode
 from dragonfly_ray.targets import Member
+from dragonfly_ray.telemetry import RaySink, Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class ControllerActor:
     """One a cluster, on the head node. After a restart it adopts what runs."""
 
     def __init__(self, settings: Settings) -> None:
-        logs.setup(CONTROLLER)
+        logs.setup(CONTROLLER, form=settings.log_format)
         self._base = settings
         self._follower = Follower(settings)
         self._settings = self._follower.settings
@@ -51,6 +52,10 @@ class ControllerActor:
         self._private, self._public = key.private_bytes(), key.public_bytes()
         self._reconciler = Reconciler(interval=settings.peer.health_interval)
         self._rows: dict[str, dict[str, Any]] = {}
+        self._telemetry: Telemetry | None = None
+        self._restarts = 0
+        """Since they were counted last."""
+        self._started: set[str] = set()
         self._table: dict[str, dict[str, Any]] = {}
         self._peers: dict[str, Any] = {}
         self._said: dict[str, PeerStatus] = {}
@@ -256,6 +261,17 @@ class ControllerActor:
         self._said = {node: said for node, said in self._said.items() if node in self._rows}
         for action in self._reconciler.tick(self._rows, time.monotonic()):
             self._act(action)
+        self._measure()
+
+    def _measure(self) -> None:
+        # Not in the constructor: Ray's metrics want a running worker.
+        self._telemetry = self._telemetry or Telemetry(RaySink("actor"), actor=CONTROLLER)
+        healthy = sum(p.state == "healthy" for n, p in self._reconciler.peers.items() if n in self._rows)
+        self._telemetry.gauge("dragonfly_peers", len(self._rows))
+        self._telemetry.gauge("dragonfly_unhealthy_peers", len(self._rows) - healthy)
+        self._telemetry.count("dragonfly_peer_restarts", self._restarts)
+        self._restarts = 0
+        self._telemetry.flush(TICK)
 
     def _ensure_scheduler(self, index: int) -> None:
         name = scheduler_name(index)
@@ -278,6 +294,8 @@ class ControllerActor:
     def _act(self, action: Action) -> None:
         match action:
             case Start(node):
+                self._restarts += node in self._started
+                self._started.add(node)
                 self._spawn(self._bring_up(node))
             case Check(node):
                 self._spawn(self._check(node))

@@ -73,7 +73,7 @@ class PeerActor:
         self, identity: Identity, settings: Settings, public_keys: Sequence[bytes], directives: bytes = b""
     ) -> None:
         # Nodes of one machine may have one name, and their logs one folder.
-        logs.setup(f"peer:{identity.name}-{identity.node_id[:8]}")
+        logs.setup(f"peer:{identity.name}-{identity.node_id[:8]}", form=settings.log_format)
         self._follower = Follower(settings.on_this_node())
         if directives:
             self._follower.take(Directives.decode(directives))

@@ -22,6 +22,7 @@ from dragonfly_ray.directives import Directives, Follower
 from dragonfly_ray.grants import GrantIssuer, SigningKey
 from dragonfly_ray.model import Credentials, Host, Task
 from dragonfly_ray.scheduling import views
+from dragonfly_ray.scheduling.ages import Ages
 from dragonfly_ray.scheduling.core import Action, Ask, Probe, SchedulerCore, Send, Tell, Verdict
 from dragonfly_ray.statuses import TaskList, encode
 from dragonfly_ray.telemetry import RaySink, Telemetry
@@ -48,7 +49,7 @@ class SchedulerActor:
     """Soft state: whatever it knows, peers announce and submitters submit again after a restart."""
 
     def __init__(self, index: int, settings: Settings, signing_key: bytes) -> None:
-        logs.setup(scheduler_name(index))
+        logs.setup(scheduler_name(index), form=settings.log_format)
         self._index = index
         self._follower = Follower(settings)
         self._settings = self._follower.settings
@@ -63,6 +64,8 @@ class SchedulerActor:
         self._started = False
         self._telemetry: Telemetry | None = None
         self._granted = 0
+        self._complaints = 0
+        self._ages = Ages()
         self._listing: asyncio.Task[bytes] | None = None
         self._listed = 0.0
         self._queues: dict[str, asyncio.Queue[m.Message]] = {}
@@ -397,6 +400,13 @@ class SchedulerActor:
         self._telemetry.gauge(
             "dragonfly_active_tasks", sum(bool(t.participants) for t in self._core.tasks.values())
         )
+        age = self._ages.look(self._core.specs.values(), time.monotonic())
+        self._telemetry.gauge("dragonfly_distributions", age.running)
+        self._telemetry.gauge("dragonfly_oldest_distribution_seconds", age.oldest)
+        self._telemetry.gauge("dragonfly_silent_distribution_seconds", age.silent)
+        complaints = self._core.cluster.complaints
+        self._telemetry.count("dragonfly_origin_complaints", complaints - self._complaints)
+        self._complaints = complaints
         self._telemetry.flush()
 
     async def _membership(self) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from dragonfly_ray.config import Settings
     from dragonfly_ray.distribution import Distribution, Outcome, Progress
+    from dragonfly_ray.remote import Client, RemoteSubmission, connect
     from dragonfly_ray.submission import Submission
 
 _FROM = {
@@ -56,11 +57,14 @@ _FROM = {
     "Outcome": "distribution",
     "Progress": "distribution",
     "Submission": "submission",
+    "Client": "remote",
+    "RemoteSubmission": "remote",
+    "connect": "remote",
 }
 __all__ = [  # noqa: RUF022, the order of the README
     "distribute", "submit", "attach", "fetch", "open", "load", "where", "pin", "unpin", "evict",
-    "up", "down", "nodes", "cordon", "uncordon", "drain", "status",
-    "Distribution", "Outcome", "Progress", "Settings", "Submission",
+    "up", "down", "nodes", "cordon", "uncordon", "drain", "status", "connect",
+    "Client", "Distribution", "Outcome", "Progress", "RemoteSubmission", "Settings", "Submission",
 ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -28,6 +28,7 @@ from dragonfly_ray.actors.handles import (
     stop_all,
 )
 from dragonfly_ray.actors.nodes import current_node, members
+from dragonfly_ray.awaiting import follow
 from dragonfly_ray.config import Settings
 from dragonfly_ray.distribution import Distribution, Progress
 from dragonfly_ray.errors import (
@@ -45,10 +46,13 @@ from dragonfly_ray.submission import Submission
 from dragonfly_ray.targets import Member, Selector, check_dest, select
 from dragonfly_ray.urls import redacted, scheme
 
+if TYPE_CHECKING:
+    from dragonfly_ray.serve.launch import Deployed
+    from dragonfly_ray.serve.settings import ManagerSettings
+
 CALL_TIMEOUT = 30.0
 STATUS_TIMEOUT = 5.0
 """Seconds that peers have to tell of themselves, all together."""
-PROGRESS_INTERVAL = 0.2
 LOAD_TIMEOUT = 600.0
 
 
@@ -99,53 +103,28 @@ def distribute(
         InvalidRequestError: before anything starts.
         DistributionFailedError: some node failed; its `distribution` has every node's outcome.
     """
-    if on_failure not in ("raise", "return"):
-        raise InvalidRequestError(f"on_failure={on_failure!r}: must be 'raise' or 'return'")
-    submission = submit(
-        url,
-        nodes,
-        dest=dest,
-        digest=digest,
-        include=include,
-        exclude=exclude,
-        storage_options=storage_options,
-        headers=headers,
-        tag=tag,
-        application=application,
-        filtered_query_params=filtered_query_params,
-        link=link,
-        shared=shared,
-        detached=detached,
-        id=id,
+    return follow(
+        lambda: submit(
+            url,
+            nodes,
+            dest=dest,
+            digest=digest,
+            include=include,
+            exclude=exclude,
+            storage_options=storage_options,
+            headers=headers,
+            tag=tag,
+            application=application,
+            filtered_query_params=filtered_query_params,
+            link=link,
+            shared=shared,
+            detached=detached,
+            id=id,
+        ),
+        timeout,
+        progress,
+        on_failure=on_failure,
     )
-    try:
-        done = _await(submission, timeout, progress)
-    except BaseException:
-        submission.cancel()
-        raise
-    finally:
-        submission.close()
-    if on_failure == "raise":
-        done.raise_for_failures()
-    return done
-
-
-def _await(
-    submission: Submission, timeout: float | None, progress: Callable[[Progress], None] | None
-) -> Distribution:
-    deadline = None if timeout is None else time.monotonic() + timeout
-    while True:
-        left = None if deadline is None else deadline - time.monotonic()
-        if left is not None and left <= 0:
-            text = f"distribution {submission.id}: cancelled after {timeout:g} s"
-            submission.cancel("deadline", text)
-            raise DeadlineError(text)
-        step = PROGRESS_INTERVAL if progress else 3600.0
-        ended = submission.wait(step if left is None else min(step, left))
-        if progress:
-            progress(submission.progress())
-        if ended:
-            return submission.result(0)
 
 
 def submit(
@@ -356,13 +335,36 @@ def _call(reference: Any, what: str) -> Any:
 # --- the cluster --------------------------------------------------------------------------------
 
 
-def up(settings: Settings | None = None, *, wait: bool = True, timeout: float = 120.0) -> dict[str, Any]:
+class Started(dict[str, Any]):
+    """Node id -> state of its peer. `manager`: its `url`, and the admin's `password` if this start made one up."""
+
+    manager: Deployed | None = None
+
+
+def up(
+    settings: Settings | None = None,
+    *,
+    wait: bool = True,
+    timeout: float = 120.0,
+    manager: bool | ManagerSettings = False,
+) -> Started:
     """Starts the cluster's actors, or finds them running. `wait`: until every node's peer is ready.
 
-    Returns node id -> state of its peer. Settings count at the first start only.
+    `manager`: the REST API and console as well, until they are ready (needs the extra `serve`). Settings
+    count at the first start only.
     """
     connect()
-    controller = start_controller(settings or Settings())
+    started = Started(_peers(settings or Settings(), wait, timeout))
+    if manager is not False:
+        from dragonfly_ray.serve import launch
+
+        own = None if manager is True else manager
+        started.manager = launch.deploy(own, _running_settings(), timeout=timeout)
+    return started
+
+
+def _peers(settings: Settings, wait: bool, timeout: float) -> dict[str, Any]:
+    controller = start_controller(settings)
     deadline = time.monotonic() + timeout
     while True:
         peers: dict[str, Any] = get(controller.peers.remote(), CALL_TIMEOUT, CONTROLLER)
@@ -377,9 +379,15 @@ def up(settings: Settings | None = None, *, wait: bool = True, timeout: float = 
 
 
 def down() -> bool:
-    """Stops the cluster's actors. What they stored stays. False: nothing was running."""
+    """Stops the manager and the cluster's actors. What they stored stays. False: nothing was running."""
     connect()
-    return stop_all(Settings().namespace)
+    namespace = Settings().namespace
+    managed = False
+    if find("SERVE_CONTROLLER_ACTOR", "serve") is not None:
+        from dragonfly_ray.serve import launch
+
+        managed = launch.remove(namespace)
+    return stop_all(namespace) or managed
 
 
 def nodes() -> list[Member]:

@@ -161,6 +161,8 @@ class Settings(BaseSettings):
 
     namespace: str = "dragonfly"
     """The Ray namespace of the actors: two of them are two clusters."""
+    log_format: Literal["text", "json"] = "text"
+    """Of the actors' and the manager's own logs; `json`: with the ids of request, job and task."""
     storage: StorageSettings = StorageSettings()
     transport: TransportSettings = TransportSettings()
     origin: OriginSettings = OriginSettings()

@@ -4,6 +4,7 @@
   x InvalidRequestError (ValueError)      bad input, refused before any work
     + UnknownNodesError                   a node selector that selects nothing, or a dead node
     + UnsafePathError                     a name in a listing that would leave its folder
+    + AccessError (PermissionError)       a manager does not know who asks, or does not let them
   x SourceError (OSError)                 the origin
     + SourceNotFoundError (FileNotFoundError)
     + SourceAuthError (PermissionError)
@@ -73,6 +74,10 @@ class UnknownNodesError(InvalidRequestError):
 
 class UnsafePathError(InvalidRequestError):
     kind = "unsafe-path"
+
+
+class AccessError(InvalidRequestError, PermissionError):
+    kind = "access"
 
 
 class SourceError(DragonflyError, OSError):

@@ -13,11 +13,22 @@ COUNTERS = {
     "dragonfly_leases": ("Origin leases granted, in pieces", ()),
     "dragonfly_evictions": ("Tasks evicted from the store", ()),
     "dragonfly_failures": ("Deliveries that failed, by kind of error", ("kind",)),
+    "dragonfly_origin_complaints": ("Times that an origin asked for patience (429, 503)", ()),
+    "dragonfly_peer_restarts": ("Peers that had to be started again", ()),
 }
 GAUGES = {
     "dragonfly_active_tasks": ("Tasks under way", ()),
     "dragonfly_receive_rate": ("Bytes a second received, over the last interval", ()),
     "dragonfly_send_rate": ("Bytes a second sent, over the last interval", ()),
+    "dragonfly_store_used_bytes": ("What a peer's store holds", ()),
+    "dragonfly_store_quota_bytes": ("What it may hold", ()),
+    "dragonfly_disk_free_bytes": ("Free on the file system of a peer's store", ()),
+    "dragonfly_disk_total_bytes": ("Size of the file system of a peer's store", ()),
+    "dragonfly_peers": ("Nodes that shall have a peer", ()),
+    "dragonfly_unhealthy_peers": ("Of those, the ones whose peer is not healthy", ()),
+    "dragonfly_distributions": ("Distributions under way", ()),
+    "dragonfly_oldest_distribution_seconds": ("Age of the oldest distribution under way", ()),
+    "dragonfly_silent_distribution_seconds": ("Since the last news of the one that had none for longest", ()),
 }
 _Key = tuple[str, tuple[tuple[str, str], ...]]
 

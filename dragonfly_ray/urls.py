@@ -34,7 +34,10 @@ def canonical(url: str, filtered_query_params: Collection[str] = ()) -> str:
 
 def redacted(url: str) -> str:
     """`url` for logs, errors and screens: no userinfo, no query values, no fragment."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return f"{scheme(url)}://…"
     netloc = parts.netloc.rpartition("@")[2]
     names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
     query = "&".join(f"{quote(name)}=***" for name in names)

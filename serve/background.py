@@ -28,6 +28,11 @@ class Loop:
     def __repr__(self) -> str:
         return f"Loop({self._name}, every {self._seconds:g} s)"
 
+    @property
+    def alive(self) -> bool:
+        """Whether it runs; also before it is started, and after it was told to end."""
+        return self._thread is None or self._thread.is_alive() or self._stopping.is_set()
+
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         self._thread.start()

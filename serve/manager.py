@@ -13,6 +13,10 @@ from dragonfly_ray.serve.accounts.refusals import Refusals
 from dragonfly_ray.serve.accounts.throttle import Throttle
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database import Database
+from dragonfly_ray.serve.events.feed import EventFeed
+from dragonfly_ray.serve.events.streams import Streams
+from dragonfly_ray.serve.fleet import Fleet
+from dragonfly_ray.serve.jobs import Jobs
 from dragonfly_ray.serve.leadership import Leadership
 from dragonfly_ray.serve.settings import ManagerSettings
 from dragonfly_ray.serve.vault import Vault
@@ -38,6 +42,10 @@ class Manager:
     vault: Vault
     throttle: Throttle
     refusals: Refusals
+    jobs: Jobs
+    fleet: Fleet
+    feed: EventFeed
+    streams: Streams
     services: tuple[Service, ...] = ()
 
     @classmethod
@@ -50,6 +58,10 @@ class Manager:
         vault = Vault.of(settings)
         secrets.check_key(database, vault)
         leadership = Leadership(database)
+        jobs = Jobs(settings, database, cluster, leadership, vault)
+        fleet = Fleet(database, cluster, leadership)
+        feed = EventFeed(database)
+        streams = Streams(settings.limits.streams)
         return cls(
             settings,
             database,
@@ -58,8 +70,18 @@ class Manager:
             vault,
             Throttle(database, settings.limits.logins),
             Refusals(database),
-            services=(leadership,),
+            jobs,
+            fleet,
+            feed,
+            streams,
+            # Streams end before what they show.
+            services=(database.listener, leadership, fleet, jobs, feed, streams),
         )
+
+    @property
+    def alive(self) -> bool:
+        """Whether all that runs beside requests still runs."""
+        return all(getattr(service, "alive", True) for service in self.services)
 
     def start(self) -> None:
         for service in self.services:

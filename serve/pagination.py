@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import heapq
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -18,7 +19,9 @@ from dragonfly_ray.serve.problems import invalid
 
 T = TypeVar("T")
 Row = TypeVar("Row")
+Item = TypeVar("Item")
 MOST = 500
+_STRANGE = "cursor: not one that this list gave out"
 
 
 class Page(BaseModel, Generic[T]):
@@ -62,11 +65,8 @@ def page(
     default: str,
 ) -> Page[T]:
     """Rows after the cursor. `fields`: what may be sorted by (never null); `key` breaks ties."""
-    sort = paging.sort or default
-    name = sort.removeprefix("-")
-    if name not in fields:
-        raise invalid(f"sort {sort!r}: there are {', '.join(fields)}")
-    column, descending = fields[name], sort.startswith("-")
+    sort, name, descending = _sorted_by(paging, fields, default)
+    column = fields[name]
     if paging.cursor:
         at, last = _decode(paging.cursor, sort)
         value = datetime.fromisoformat(at["t"]) if isinstance(at, dict) else at
@@ -79,6 +79,43 @@ def page(
     rows = rows[: paging.limit]
     cursor = _encode(sort, getattr(rows[-1], column.key), getattr(rows[-1], key.key)) if more else None
     return Page(items=[shown(row) for row in rows], next_cursor=cursor)
+
+
+def page_of(
+    rows: Iterable[Item],
+    paging: Paging,
+    fields: Mapping[str, Callable[[Item], Any]],
+    key: Callable[[Item], str],
+    shown: Callable[[Item], T],
+    *,
+    default: str,
+) -> Page[T]:
+    """`page` over what is in memory."""
+    sort, name, descending = _sorted_by(paging, fields, default)
+    at: Callable[[Item], tuple[Any, str]] = lambda row: (fields[name](row), key(row))
+    if paging.cursor:
+        value, last = _decode(paging.cursor, sort)
+        if isinstance(value, dict) or not isinstance(last, str):
+            raise invalid(_STRANGE)
+        try:
+            rows = [r for r in rows if (at(r) < (value, last) if descending else at(r) > (value, last))]
+        except TypeError:
+            raise invalid(_STRANGE) from None
+    choose = heapq.nlargest if descending else heapq.nsmallest
+    found = choose(paging.limit + 1, rows, key=at)
+    more = len(found) > paging.limit
+    found = found[: paging.limit]
+    cursor = _encode(sort, *at(found[-1])) if more else None
+    return Page(items=[shown(row) for row in found], next_cursor=cursor)
+
+
+def _sorted_by(paging: Paging, fields: Mapping[str, Any], default: str) -> tuple[str, str, bool]:
+    """As it was asked for, the field's name, and whether the greatest come first."""
+    sort = paging.sort or default
+    name = sort.removeprefix("-")
+    if name not in fields:
+        raise invalid(f"sort {sort!r}: there are {', '.join(fields)}")
+    return sort, name, sort.startswith("-")
 
 
 def _encode(sort: str, value: Any, key: Any) -> str:
@@ -99,5 +136,5 @@ def _decode(cursor: str, sort: str) -> tuple[Any, Any]:
         if not isinstance(key, (str, int)):
             raise TypeError
     except (ValueError, TypeError, KeyError, binascii.Error):
-        raise invalid("cursor: not one that this list gave out") from None
+        raise invalid(_STRANGE) from None
     return at, key

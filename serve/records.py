@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -10,18 +11,38 @@ from starlette.requests import HTTPConnection
 
 from dragonfly_ray.serve.accounts.principal import Principal
 from dragonfly_ray.serve.database.engine import serialise
+from dragonfly_ray.serve.database.signals import tell
 from dragonfly_ray.serve.database.tables import Audit, Event
 
 EVENTS = "events"
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What an event tells."""
+
+    type: str
+    resource_type: str
+    resource_id: str
+    data: Mapping[str, Any] = field(default_factory=dict)
 
 
 def emit(
     session: Session, type: str, resource_type: str, resource_id: str, data: Mapping[str, Any] | None = None
 ) -> None:
     """News for streams and webhooks; in the order of their commits."""
+    emit_all(session, [News(type, resource_type, resource_id, data or {})])
+
+
+def emit_all(session: Session, news: Iterable[News]) -> None:
+    """Several at once. Write it last in a transaction: from here on others wait for its commit."""
     # Numbers are given before the commit: without this a reader that has seen 7 would miss a late 6.
     serialise(session, EVENTS)
-    session.add(Event(type=type, resource_type=resource_type, resource_id=resource_id, data=dict(data or {})))
+    tell(session, EVENTS)
+    for n in news:
+        session.add(
+            Event(type=n.type, resource_type=n.resource_type, resource_id=n.resource_id, data=dict(n.data))
+        )
 
 
 def audit(
@@ -32,11 +53,15 @@ def audit(
     resource_id: str = "",
     *,
     outcome: str = "ok",
+    principal: Principal | None = None,
     **detail: Any,
 ) -> None:
-    """`connection`: the request; None: the manager did it by itself. `detail` holds no secret."""
-    principal = getattr(connection.state, "principal", None) if connection else None
-    known = principal if isinstance(principal, Principal) else None
+    """`connection`: the request; None: the manager did it by itself, as `principal` if one is given.
+
+    `detail` holds no secret.
+    """
+    asking = principal or (getattr(connection.state, "principal", None) if connection else None)
+    known = asking if isinstance(asking, Principal) else None
     session.add(
         Audit(
             actor_id=known.user_id if known else "",

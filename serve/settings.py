@@ -59,6 +59,17 @@ class ManagerSettings(BaseSettings):
     admin_password: SecretStr | None = Field(None, validation_alias="DRAGONFLY_ADMIN_PASSWORD")
     """Of the first user; without it and without a file one is made up, and shown once."""
     admin_password_file: Path | None = None
+    admin_password_hash: SecretStr | None = None
+    """argon2, in place of the password itself: what `dragonfly up` hands over, so that nobody stores it in clear."""
+    http_host: str = "127.0.0.1"
+    """Where Ray Serve listens, `0.0.0.0` for everybody. Counts when Serve starts, as do the next three."""
+    http_port: int = Field(8000, ge=0, le=65535)
+    """0: any free one."""
+    tls_cert_file: Path | None = None
+    """With `tls_key_file`, on every node that serves: HTTPS."""
+    tls_key_file: Path | None = None
+    replicas: int = Field(1, ge=1)
+    """More than one need PostgreSQL."""
     session_hours: float = Field(12.0, gt=0)
     session_idle_hours: float = Field(2.0, gt=0)
     cookie_secure: bool = False

@@ -18,6 +18,7 @@ from dragonfly_ray.distribution import Progress
 
 MOST_ROWS = 16
 PLAIN_INTERVAL = 2.0
+_STATES = {"succeeded": "green", "failed": "red", "partial": "red", "running": "cyan", "cancelled": "yellow"}
 _STYLES = {"done": "green", "failed": "red", "running": "cyan"}
 
 
@@ -97,8 +98,7 @@ def status(found: Mapping[str, Any]) -> Group:
         )
     running = _table("distribution", "url", "phase", "nodes", right=("nodes",))
     for view in found["distributions"]:
-        done = sum(n["state"] == "done" for n in view["nodes"].values())
-        running.add_row(view["id"], view["url"], view["phase"], f"{done}/{len(view['nodes'])}")
+        running.add_row(view["id"], view["url"], view["phase"], _share(view))
     rates = found["rates"]
     foot = Text(f"{size(rates['receive'])}/s received, {size(rates['send'])}/s sent", style="bold")
     return Group(hosts, running, foot)
@@ -106,6 +106,13 @@ def status(found: Mapping[str, Any]) -> Group:
 
 def _state(host: Mapping[str, Any]) -> str:
     return f"{host['state']}, cordoned" if host["cordoned"] and host["state"] == "healthy" else host["state"]
+
+
+def _share(view: Mapping[str, Any]) -> str:
+    if "nodes_total" in view:
+        return f"{view['nodes_done']}/{view['nodes_total']}"
+    done = sum(n["state"] == "done" for n in view["nodes"].values())
+    return f"{done}/{len(view['nodes'])}"
 
 
 def cached(found: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -132,4 +139,20 @@ def nodes(rows: Sequence[Mapping[str, Any]]) -> Table:
         labels = ", ".join(f"{k}={v}" for k, v in row["labels"].items())
         table.add_row(row["address"], row["name"], row["node_id"], "yes" if row["alive"] else "no",
                       "yes" if row["cordoned"] else "", "yes" if row["seed"] else "", labels)  # fmt: skip
+    return table
+
+
+def jobs(rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = _table("id", "kind", "state", "nodes", "size", "created", "urls", right=("nodes", "size"))
+    for row in rows:
+        told = row["progress"]
+        table.add_row(
+            row["id"],
+            row["kind"],
+            Text(row["state"], style=_STATES.get(row["state"], "")),
+            f"{told['nodes_done']}/{told['nodes_total']}",
+            "" if row["size"] is None else size(row["size"]),
+            str(row["created_at"])[:19].replace("T", " "),
+            Text(", ".join(row["urls"])),
+        )
     return table

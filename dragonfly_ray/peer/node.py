@@ -401,6 +401,11 @@ class PeerNode:
     def measure(self) -> None:
         """Looks at the store's disk, which may take a while; once a second is enough."""
         self._usage = self.store.usage()
+        said = self.brief()
+        self.telemetry.gauge("dragonfly_store_used_bytes", said.store_used)
+        self.telemetry.gauge("dragonfly_store_quota_bytes", said.store_quota)
+        self.telemetry.gauge("dragonfly_disk_free_bytes", said.disk_free)
+        self.telemetry.gauge("dragonfly_disk_total_bytes", said.disk_total)
 
     def brief(self) -> PeerStatus:
         """What comes with every health check: waits for nothing."""

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from dragonfly_ray import logs
 from dragonfly_ray import messages as m
 from dragonfly_ray.config import Settings
 from dragonfly_ray.errors import (
@@ -141,10 +142,16 @@ class TaskRun:
         return f"{THREADS}{self.task.id[:12]}-{name}"
 
     def _spawn(self, name: str, target: Callable[[], None]) -> threading.Thread:
-        thread = threading.Thread(target=target, name=self._thread_name(name), daemon=True)
+        thread = threading.Thread(
+            target=self._as_ours, args=(target,), name=self._thread_name(name), daemon=True
+        )
         self._threads.append(thread)
         thread.start()
         return thread
+
+    def _as_ours(self, work: Callable[[], None]) -> None:
+        with logs.about(task_id=self.task.id):
+            work()
 
     def add(self, deliver: m.Deliver) -> bool:
         """Another distribution of the same task, or the same one again after the scheduler's restart.
@@ -780,7 +787,10 @@ class TaskRun:
             except DragonflyError:
                 log.info("task %.12s: report before the end not delivered", self.task.id)
         outcome = f"failed ({error.kind})" if error else f"at {delivery.path}"
-        log.info("task %.12s: %s after %.2f s", self.task.id, outcome, self._elapsed())
+        log.info(
+            "task %.12s: %s after %.2f s", self.task.id, outcome, self._elapsed(),
+            extra=logs.about_spec(delivery.spec.id, self.task.id),
+        )  # fmt: skip
         self.context.ended(
             m.Ended(
                 host_id=self.context.host_id,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from dragonfly_ray.config import Settings
+from dragonfly_ray.logs import about_spec
 from dragonfly_ray.model import Host, Task
 from dragonfly_ray.scheduling.budget import OriginBudget
 from dragonfly_ray.scheduling.decisions import DecisionLog
@@ -16,6 +18,8 @@ from dragonfly_ray.scheduling.nonces import Nonces
 from dragonfly_ray.scheduling.spec import SpecState
 from dragonfly_ray.scheduling.task import TaskState, new_task
 from dragonfly_ray.urls import origin
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -44,6 +48,8 @@ class ClusterState:
     """Participants of all tasks."""
     active: dict[str, dict[str, TaskState]] = field(default_factory=dict)
     """Origin -> the tasks of it that some distribution is running, by id."""
+    complaints: int = 0
+    """How often an origin has asked for patience."""
     nonces: Nonces = field(default_factory=lambda: Nonces(0.0))
     cordoned: frozenset[str] = frozenset()
     """Nodes that are chosen for nothing unless they are named."""
@@ -123,6 +129,11 @@ class ClusterState:
 
     def running(self, state: SpecState, task: TaskState) -> None:
         """A distribution has its task."""
+        log.info(
+            "distribution %s: task %.12s, %d bytes, %d nodes",
+            state.spec.id, task.task.id, task.task.size, len(state.nodes),
+            extra=about_spec(state.spec.id, task.task.id),
+        )  # fmt: skip
         state.phase, state.task_id = "running", task.task.id
         state.version += 1
         task.specs[state.spec.id] = state

@@ -247,7 +247,9 @@ class SchedulerCore:
             if task.suspects:
                 actions += trust.judge(self.cluster, task, now)
             for host, pieces in task.leases.expire(now).items():
-                log.info("task %.12s: lease of %s ran out", task.task.id, host)
+                log.info(
+                    "task %.12s: lease of %s ran out", task.task.id, host, extra={"task_id": task.task.id}
+                )
                 if self.cluster.alive(host):
                     revoked = tuple(bitset.members(pieces))
                     actions.append(Send(host, m.News(task.task.id, revoked=revoked)))

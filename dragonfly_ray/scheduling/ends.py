@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 from dragonfly_ray import messages as m
+from dragonfly_ray.logs import about_spec
 from dragonfly_ray.model import Credentials
 from dragonfly_ray.scheduling.actions import Action, Send
 from dragonfly_ray.scheduling.cluster import ClusterState
 from dragonfly_ray.scheduling.spec import SpecState
 from dragonfly_ray.scheduling.task import TaskState
+
+log = logging.getLogger(__name__)
 
 
 def fail(cluster: ClusterState, state: SpecState, kind: str, message: str, now: float) -> list[Action]:
@@ -34,6 +38,11 @@ def maybe_end(cluster: ClusterState, state: SpecState, now: float) -> list[Actio
     if state.unfinished or state.phase == "ended":
         return []
     state.phase, state.ended_at = "ended", now
+    failed = sum(record.state == "failed" for record in state.nodes.values())
+    log.info(
+        "distribution %s: ended, %d of %d nodes failed", state.spec.id, failed, len(state.nodes),
+        extra=about_spec(state.spec.id, state.task_id),
+    )  # fmt: skip
     cluster.settled(state)
     state.content = b""
     state.credentials = Credentials()

@@ -31,7 +31,11 @@ def claimants(cluster: ClusterState, task: TaskState, host: str, state: SpecStat
             return len(task.able_seeds) if host in task.able_seeds else 0
         if host not in task.deputies():
             return 0
-        log.warning("task %.12s: no seed left, two targets take over at the origin", task.task.id)
+        log.warning(
+            "task %.12s: no seed left, two targets take over at the origin",
+            task.task.id,
+            extra={"task_id": task.task.id},
+        )
         return len(task.deputies())
     if cluster.settings.origin.policy == "targets":
         return 0 if host in task.able_helpers else len(task.able) - len(task.able_helpers)
@@ -114,6 +118,7 @@ def throttled(cluster: ClusterState, message: m.Throttled, now: float) -> list[A
     task = cluster.tasks.get(message.task_id)
     if task is None:
         return []
+    cluster.complaints += 1
     return [Tell(task.origin, message.retry_after), *patience(cluster, task.origin, message.retry_after, now)]
 
 

@@ -24,7 +24,12 @@ def learnt(
     """Two digests for one piece: nobody keeps either."""
     actions: list[Action] = []
     if dropped:
-        log.warning("task %.12s: two digests for pieces %s, both dropped", task.task.id, dropped)
+        log.warning(
+            "task %.12s: two digests for pieces %s, both dropped",
+            task.task.id,
+            dropped,
+            extra={"task_id": task.task.id},
+        )
         news = m.News(task.task.id, discard=tuple(dropped))
         actions += [Send(h, news) for h in task.discard(bitset.of(dropped)) if cluster.alive(h)]
     for liar in liars:
@@ -77,7 +82,12 @@ def judge(cluster: ClusterState, task: TaskState, now: float) -> list[Action]:
 def ban(cluster: ClusterState, task: TaskState, host: str, now: float) -> list[Action]:
     if host in task.banned and host not in task.shunned:
         return []
-    log.warning("task %.12s: host %s banned, its bytes do not match their digests", task.task.id, host)
+    log.warning(
+        "task %.12s: host %s banned, its bytes do not match their digests",
+        task.task.id,
+        host,
+        extra={"task_id": task.task.id},
+    )
     task.shunned.discard(host)
     task.ban(host)
     cluster.recount(task, host)

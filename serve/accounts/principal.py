@@ -21,7 +21,7 @@ class Principal:
     role: str
     permissions: frozenset[Permission]
     via: str
-    """session or token."""
+    """session, token or schedule."""
     token_id: str = ""
     session_id: str = ""
 

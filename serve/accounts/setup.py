@@ -54,7 +54,8 @@ def first_admin(database: Database, settings: ManagerSettings) -> None:
             return
     given = _given(settings)
     password = given or passwords.random_password()
-    hash = passwords.hashed(password)
+    known = settings.admin_password_hash if not given else None
+    hash = known.get_secret_value() if known else passwords.hashed(password)
     with database.write() as session:
         serialise(session, SETUP)
         if session.scalar(select(User.id).limit(1)) is not None:
@@ -63,7 +64,7 @@ def first_admin(database: Database, settings: ManagerSettings) -> None:
         session.add(user)
         session.flush()
         audit(session, None, "user.create", "user", user.id, name=ADMIN, role=ADMIN)
-    if not given:
+    if not given and not known:
         sys.stderr.write(_BANNER.format(name=ADMIN, password=password))
         sys.stderr.flush()
 

@@ -15,6 +15,8 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session, sessionmaker
 
+from dragonfly_ray.serve.database.signals import Listener, Signals
+
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_MS = 10_000
 POOL = 20
@@ -31,6 +33,10 @@ class Database:
             Path(self.url.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.engine = self._engine()
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
+        self.signals = Signals()
+        event.listen(self._sessions, "after_commit", self.signals.committed)
+        self.listener = Listener(self._connect_parameters(), self.signals)
+        """A service; what other replicas tell is heard while it runs."""
 
     def __repr__(self) -> str:
         return f"Database({self.url.render_as_string(hide_password=True)})"
@@ -43,6 +49,10 @@ class Database:
             return engine
         # A connection that the server has closed meanwhile is replaced before it is used.
         return create_engine(self.url, pool_pre_ping=True, pool_size=POOL, max_overflow=POOL)
+
+    def _connect_parameters(self) -> dict[str, Any] | None:
+        """The driver's own; None: there are no other replicas on this database."""
+        return None if self.is_sqlite else dict(self.engine.dialect.create_connect_args(self.url)[1])
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Session]:

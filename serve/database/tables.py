@@ -57,6 +57,10 @@ Serial = BigInteger().with_variant(Integer, "sqlite")
 """SQLite counts up by itself only in a column that is an INTEGER."""
 
 
+ByBytes = String(256, collation="C").with_variant(String(256), "sqlite")
+"""Text in the order of its bytes: what it begins with is a range of the index, whatever the locale."""
+
+
 class Base(DeclarativeBase):
     metadata = MetaData(
         naming_convention={
@@ -179,17 +183,21 @@ class Job(Base):
     __tablename__ = "jobs"
     __table_args__ = (
         Index("ix_jobs_kind_created_at", "kind", "created_at", "id"),
+        Index("ix_jobs_kind_name", "kind", "name", "id"),
         Index("ix_jobs_state_created_at", "state", "created_at", "id"),
+        Index("ix_jobs_created_by_created_at", "created_by", "created_at", "id"),
     )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
     kind: Mapped[str] = mapped_column(String(16))
     """distribution or preheat."""
-    name: Mapped[str] = mapped_column(String(256), default="")
+    name: Mapped[str] = mapped_column(ByBytes, default="")
     state: Mapped[str] = mapped_column(String(16), default="queued")
     """queued, running, succeeded, partial, failed or cancelled."""
     urls: Mapped[list[Any]] = mapped_column(default=list)
-    """As they were asked for; a URL with a user or password in it is refused."""
+    """Without secrets; a URL with a user or password in it is refused."""
+    sealed_urls: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """As they were asked for, encrypted, where a query or a fragment may be secret."""
     nodes: Mapped[Any] = mapped_column(JSON, default="all")
     """The selector."""
     targets: Mapped[list[Any] | None] = mapped_column(JSON)
@@ -211,6 +219,8 @@ class Job(Base):
     nodes_total: Mapped[int] = mapped_column(default=0)
     nodes_done: Mapped[int] = mapped_column(default=0)
     nodes_failed: Mapped[int] = mapped_column(default=0)
+    bytes_done: Mapped[int] = mapped_column(default=0)
+    """On all nodes together, as far as it was written down."""
     bytes_origin: Mapped[int] = mapped_column(default=0)
     bytes_peers: Mapped[int] = mapped_column(default=0)
     bytes_cache: Mapped[int] = mapped_column(default=0)
@@ -222,10 +232,21 @@ class Job(Base):
     updated_at: Mapped[datetime] = mapped_column(default=now)
 
 
+class JobUrl(Base):
+    """How the URLs of jobs begin, without secrets: what is searched."""
+
+    __tablename__ = "job_urls"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    url_index: Mapped[int] = mapped_column(Integer, primary_key=True)
+    start: Mapped[str] = mapped_column(ByBytes, index=True)
+
+
 class JobNode(Base):
     """What became of one URL of a job on one node."""
 
     __tablename__ = "job_nodes"
+    __table_args__ = (Index("ix_job_nodes_node_id", "node_id", "job_id"),)
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     url_index: Mapped[int] = mapped_column(Integer, primary_key=True)
@@ -266,7 +287,9 @@ class Schedule(Base):
     name: Mapped[str] = mapped_column(String(256), unique=True)
     kind: Mapped[str] = mapped_column(String(16))
     request: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    """The body of the distribution or preheat."""
+    """The body of the distribution or preheat, without secrets."""
+    sealed_urls: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """Its URLs, encrypted, where a query or a fragment may be secret."""
     cron: Mapped[str] = mapped_column(String(128), default="")
     interval_seconds: Mapped[int | None] = mapped_column(Integer)
     timezone: Mapped[str] = mapped_column(String(64), default="UTC")
@@ -319,6 +342,8 @@ class ConfigVersion(Base):
     created_by: Mapped[str] = mapped_column(Id, default="")
     created_by_name: Mapped[str] = mapped_column(String(128), default="")
     created_at: Mapped[datetime] = mapped_column(default=now)
+    applied_at: Mapped[datetime | None]
+    """When all nodes worked with it for the first time."""
 
 
 class Lease(Base):
@@ -361,6 +386,8 @@ class Event(Base):
     """News, in the order of their ids: what streams and webhooks tell."""
 
     __tablename__ = "events"
+    # Without it SQLite gives the ids of rows that are gone out again, and who has seen them would miss the new.
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012
 
     id: Mapped[int] = mapped_column(Serial, primary_key=True, autoincrement=True)
     at: Mapped[datetime] = mapped_column(default=now, index=True)
@@ -368,6 +395,15 @@ class Event(Base):
     resource_type: Mapped[str] = mapped_column(String(32), default="")
     resource_id: Mapped[str] = mapped_column(String(256), default="", index=True)
     data: Mapped[dict[str, Any]] = mapped_column(default=dict)
+
+
+class Cursor(Base):
+    """How far something has come, in the order of events."""
+
+    __tablename__ = "cursors"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    event_id: Mapped[int] = mapped_column(default=0)
 
 
 class Webhook(Base):
@@ -379,11 +415,13 @@ class Webhook(Base):
     types: Mapped[list[Any]] = mapped_column(default=list)
     """Event types, or prefixes such as `job.*`; none: all."""
     sealed: Mapped[bytes] = mapped_column(LargeBinary)
-    """The signing key, encrypted."""
+    """The signing keys, encrypted: the one that counts, and for a while the one before it."""
     enabled: Mapped[bool] = mapped_column(default=True)
     cursor: Mapped[int] = mapped_column(default=0)
     """The last event that deliveries were made of."""
+    last_success_at: Mapped[datetime | None]
     failing_since: Mapped[datetime | None]
+    """Since when nothing has got through, once something was given up."""
     version: Mapped[int] = mapped_column(default=1)
     created_by: Mapped[str] = mapped_column(Id, default="")
     created_at: Mapped[datetime] = mapped_column(default=now, index=True)
@@ -396,11 +434,12 @@ class Delivery(Base):
     __tablename__ = "deliveries"
     __table_args__ = (
         UniqueConstraint("webhook_id", "event_id"),
-        Index("ix_deliveries_due", "state", "next_attempt_at"),
+        Index("ix_deliveries_due", "webhook_id", "state", "next_attempt_at"),
+        Index("ix_deliveries_webhook_id_created_at", "webhook_id", "created_at", "id"),
     )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
-    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"), index=True)
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
     event_id: Mapped[int]
     event_type: Mapped[str] = mapped_column(String(64), default="")
     payload: Mapped[dict[str, Any]] = mapped_column(default=dict)
@@ -408,6 +447,8 @@ class Delivery(Base):
     """pending, delivered or failed."""
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     next_attempt_at: Mapped[datetime | None]
+    give_up_at: Mapped[datetime]
+    """What fails after that is not tried again."""
     last_status: Mapped[int | None] = mapped_column(Integer)
     last_error: Mapped[str] = mapped_column(Text, default="")
     last_seconds: Mapped[float | None] = mapped_column(Float)
@@ -416,9 +457,10 @@ class Delivery(Base):
 
 
 class Traffic(Base):
-    """Bytes that a node received in one stretch of time, by where they came from."""
+    """Bytes that a node received in one stretch of time, by where they came from; no id: all nodes together."""
 
     __tablename__ = "traffic"
+    __table_args__ = (Index("ix_traffic_series", "node_id", "seconds", "at"),)
 
     at: Mapped[datetime] = mapped_column(primary_key=True)
     """When the stretch begins."""
@@ -430,6 +472,23 @@ class Traffic(Base):
     bytes_cache: Mapped[int] = mapped_column(default=0)
     bytes_object_store: Mapped[int] = mapped_column(default=0)
     bytes_sent: Mapped[int] = mapped_column(default=0)
+
+
+class TrafficMark(Base):
+    """The totals that a node's peer told last, all of which is counted; and what was counted over all its lives."""
+
+    __tablename__ = "traffic_marks"
+
+    node_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    incarnation: Mapped[str] = mapped_column(String(128), default="")
+    seen: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """As told."""
+    bytes_origin: Mapped[int] = mapped_column(default=0)
+    bytes_peers: Mapped[int] = mapped_column(default=0)
+    bytes_cache: Mapped[int] = mapped_column(default=0)
+    bytes_object_store: Mapped[int] = mapped_column(default=0)
+    bytes_sent: Mapped[int] = mapped_column(default=0)
+    updated_at: Mapped[datetime] = mapped_column(default=now)
 
 
 class TaskTraffic(Base):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Request, Response
 from sqlalchemy import select
 
@@ -111,6 +113,7 @@ def _begin(manager: Manager, request: Request, user: User, password: str, ticket
 
 def _failed(manager: Manager, request: Request, user: User | None, action: str = "session.create") -> None:
     """The name is told only where it is a user's: people type passwords into the wrong field."""
+    detail: dict[str, Any] = {"name": user.name} if user else {}
     with manager.database.write() as session:
         audit(
             session,
@@ -119,7 +122,7 @@ def _failed(manager: Manager, request: Request, user: User | None, action: str =
             "user",
             user.id if user else "",
             outcome="refused",
-            **({"name": user.name} if user else {}),
+            **detail,
         )
 
 

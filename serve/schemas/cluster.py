@@ -159,3 +159,6 @@ class ConfigVersion(Out):
     rollback_of: int | None
     created_by: By
     created_at: datetime
+    applied_at: datetime | None = Field(
+        None, description="When all nodes worked with it for the first time; null: not yet, or never."
+    )

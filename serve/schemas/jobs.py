@@ -31,6 +31,7 @@ Nodes = (
 """`"all"`, `"seeds"`, a count, a share (`"10%"`), a node id, IP or name, labels, or a list of these."""
 Kind = Literal["distribution", "preheat"]
 State = Literal["queued", "running", "succeeded", "partial", "failed", "cancelled"]
+NodeState = Literal["waiting", "running", "done", "failed"]
 ENDED: frozenset[State] = frozenset({"succeeded", "partial", "failed", "cancelled"})
 
 
@@ -131,7 +132,7 @@ class JobNode(Out):
     node: str
     url_index: int
     url: str
-    state: Literal["waiting", "running", "done", "failed"]
+    state: NodeState
     path: str | None
     size: int
     bytes_done: int
@@ -150,3 +151,11 @@ class Retry(In):
     node_ids: Annotated[
         list[Annotated[str, StringConstraints(max_length=64)]], Field(max_length=100_000)
     ] = []
+
+
+class Checked(Out):
+    """What a request would mean, and all that is wrong with it."""
+
+    nodes: list[str] = Field(description="Node ids.")
+    size: int | None = Field(None, description="Bytes; null where only the work itself would tell.")
+    problems: list[Failure] = []

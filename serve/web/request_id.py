@@ -8,6 +8,7 @@ import uuid
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dragonfly_ray import logs
 from dragonfly_ray.serve.web.scope import state
 
 HEADER = "X-Request-ID"
@@ -33,4 +34,5 @@ class RequestId:
                 MutableHeaders(scope=message)[HEADER] = request_id
             await send(message)
 
-        await self._app(scope, receive, tagged)
+        with logs.about(request_id=request_id):
+            await self._app(scope, receive, tagged)

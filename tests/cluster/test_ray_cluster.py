@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 import ray
 
 import dragonfly_ray as d
+from dragonfly_ray.actors.handles import get
 from dragonfly_ray.directives import Directives
 from dragonfly_ray.errors import ClusterError, InvalidRequestError, UnknownNodesError
 from dragonfly_ray.model import Credentials, Source
@@ -245,19 +245,18 @@ def as_started(port: RayCluster) -> Iterator[None]:
 
 def scheduler_version() -> int:
     """Of the settings that the scheduler follows."""
-    actor = ray.get_actor("scheduler:0", namespace="dragonfly")
-    answer: Any = ray.get(actor.direct.remote(Directives().encode()), timeout=10)
+    actor: Any = ray.get_actor("scheduler:0", namespace="dragonfly")
+    answer = get(actor.direct.remote(Directives().encode()), 10, "the scheduler")
     return Directives.decode(answer).version
 
 
 def everywhere(port: RayCluster, version: int) -> bool:
-    with contextlib.suppress(ClusterError, ray.exceptions.RayError):
-        return (
-            port.settings()[0] == scheduler_version() == version
-            and {n.settings_version for n in port.nodes() if n.alive} == {version}
-            and {n.state for n in port.nodes() if n.alive} == {"healthy"}
-        )
-    return False
+    try:
+        nodes = [n for n in port.nodes() if n.alive]
+        versions = {port.settings()[0], scheduler_version(), *(n.settings_version for n in nodes)}
+    except (ClusterError, ray.exceptions.RayError):
+        return False
+    return versions == {version} and {n.state for n in nodes} == {"healthy"}
 
 
 def test_settings_reach_everybody_and_survive_restarts(

@@ -1,0 +1,79 @@
+"""Whom a command asks: the Ray cluster itself, or its manager."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dragonfly_ray.awaiting import Running
+from dragonfly_ray.cli import show
+from dragonfly_ray.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from dragonfly_ray.remote import Client
+
+_chosen: dict[str, str | None] = {"url": None, "ca": None}
+_RAY_ONLY: Mapping[str, str] = {
+    "headers": "--header: a manager keeps credentials; name them with --secret",
+    "storage_options": "--storage-option: a manager keeps credentials; name them with --secret",
+    "shared": "--shared: a manager fetches no paths, only URLs",
+}
+
+
+def choose(url: str | None, ca: Path | None) -> None:
+    """For all that follows; None: Ray."""
+    _chosen.update(url=url or None, ca=None if ca is None else str(ca))
+    _client.cache_clear()
+
+
+def cluster() -> Any:
+    """`dragonfly_ray.api`, or a client with the same calls."""
+    if _chosen["url"]:
+        return _client()
+    from dragonfly_ray import api
+
+    return api
+
+
+def manager() -> Client:
+    if not _chosen["url"]:
+        raise InvalidRequestError("this needs a manager: --manager URL, or DRAGONFLY_MANAGER")
+    return _client()
+
+
+def refuse(why: str) -> None:
+    """For what a manager cannot do."""
+    if _chosen["url"]:
+        raise InvalidRequestError(f"{why}; or leave --manager (DRAGONFLY_MANAGER) out")
+
+
+def submit(urls: list[str], nodes: Any, **options: Any) -> Running:
+    """With what the one or the other does not know left out; whatever of it was asked for is refused."""
+    found: Running
+    if _chosen["url"]:
+        for name, why in _RAY_ONLY.items():
+            if options.pop(name):
+                raise InvalidRequestError(why)
+        del options["detached"]  # a manager's job always is
+        found = _client().submit(urls, nodes, **options)
+        return found
+    if options.pop("secret"):
+        raise InvalidRequestError("--secret: only a manager keeps credentials; give them with -H or -o")
+    found = cluster().submit(urls, nodes, **options)
+    return found
+
+
+def cached() -> list[dict[str, Any]]:
+    """A row for each task on each host."""
+    return _client().cached() if _chosen["url"] else show.cached(cluster().status())
+
+
+@functools.cache
+def _client() -> Client:
+    from dragonfly_ray.remote import connect
+
+    url = _chosen["url"]
+    assert url
+    return connect(url, ca=_chosen["ca"])

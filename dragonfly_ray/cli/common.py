@@ -1,0 +1,139 @@
+"""What the commands share: options, exit codes, how an answer is printed and a distribution followed."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Annotated, Any, Optional
+
+import typer
+from rich.console import Console
+
+from dragonfly_ray import errors
+from dragonfly_ray.awaiting import Running
+from dragonfly_ray.cli import show
+from dragonfly_ray.distribution import Distribution
+
+OK, FAILED, USAGE, NOT_RUNNING, ORIGIN, TIMEOUT, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+EPILOG = (
+    "Exit codes: 0 all nodes have it; 1 some node failed; 2 refused input; 3 no cluster or manager, or nothing "
+    "running on it; 4 the origin failed; 5 timed out; 130 interrupted (what was under way is cancelled)."
+)
+out = Console(soft_wrap=False)
+err = Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+Urls = Annotated[
+    list[str], typer.Argument(help="Any fsspec URL or a path of this node; a directory ends with '/'.")
+]
+Url = Annotated[str, typer.Argument(help="Any fsspec URL, or a path of this node.")]
+Nodes = Annotated[
+    Optional[list[str]],  # noqa: UP045, typer reads this at run time
+    typer.Option(
+        "--nodes", "-n",
+        help="`all`, `seeds`, a count, a share (`10%`), a node id, IP or name, or `label=value`. Repeatable.",
+    ),
+]  # fmt: skip
+Node = Annotated[list[str], typer.Argument(help="As for --nodes; several may be given.")]
+Headers = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--header", "-H", help="`Name: value`, for HTTP sources. Repeatable."),
+]
+Options = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--storage-option", "-o", help="`key=value` for fsspec; the value may be JSON. Repeatable."),
+]
+Secret = Annotated[Optional[str], typer.Option(help="The name of credentials that the manager keeps.")]  # noqa: UP045
+Timeout = Annotated[Optional[float], typer.Option(help="Seconds for the whole.", min=0.001)]  # noqa: UP045
+Tag = Annotated[Optional[str], typer.Option(help="Part of the task's identity.")]  # noqa: UP045
+
+
+def exit_code(error: errors.DragonflyError) -> int:
+    """The documented code for an error."""
+    match error:
+        case errors.DistributionFailedError():
+            kinds = {o.error.kind for o in error.distribution.failures if o.error}
+            return ORIGIN if kinds and all(k.startswith("source") for k in kinds) else FAILED
+        case errors.InvalidRequestError():
+            return USAGE
+        case errors.SourceError():
+            return ORIGIN
+        case errors.DeadlineError():
+            return TIMEOUT
+        case errors.NotRunningError():
+            return NOT_RUNNING
+        case _:
+            return FAILED
+
+
+def emit(value: object, as_json: bool, shown: Callable[[], object]) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+    else:
+        out.print(shown())
+
+
+def selector(nodes: list[str] | None) -> Any:
+    """`label=value` options together are one selector; numbers are counts."""
+    if not nodes:
+        return "all"
+    labels = dict(n.split("=", 1) for n in nodes if "=" in n)
+    parts: list[Any] = [int(n) if n.isdigit() else n for n in nodes if "=" not in n]
+    return [*parts, labels] if labels else parts
+
+
+def pairs(values: list[str] | None, separator: str, what: str) -> dict[str, str]:
+    found = {}
+    for value in values or []:
+        name, sep, rest = value.partition(separator)
+        if not sep or not name.strip():
+            raise errors.InvalidRequestError(f"{what} must be NAME{separator}VALUE")
+        found[name.strip()] = rest.strip()
+    return found
+
+
+def storage_options(values: list[str] | None) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, text in pairs(values, "=", "--storage-option").items():
+        try:
+            found[name] = json.loads(text)
+        except ValueError:
+            found[name] = text
+    return found
+
+
+def finish(submission: Running, timeout: float | None, *, detach: bool, json_: bool) -> None:
+    """Follows what was submitted to its end, and says what became of it."""
+    if detach:
+        submission.wait(1.0)
+        emit({"id": submission.id}, json_, lambda: submission.id)
+        return
+    done = follow(submission, timeout, quiet=json_)
+    emit(done.to_dict(), json_, lambda: done)
+    if not done.ok:
+        try:
+            done.raise_for_failures()
+        except errors.DistributionFailedError as error:
+            err.print(f"dragonfly: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(exit_code(error)) from None
+
+
+def follow(submission: Running, timeout: float | None, *, quiet: bool) -> Distribution:
+    deadline = None if timeout is None else time.monotonic() + timeout
+    try:
+        with show.Live(err, quiet=quiet) as live:
+            while not submission.wait(0.2):
+                live.update(submission.progress())
+                if deadline is not None and time.monotonic() > deadline:
+                    text = f"distribution {submission.id}: cancelled after {timeout:g} s"
+                    submission.cancel("deadline", text)
+                    raise errors.DeadlineError(text)
+            live.update(submission.progress())
+        return submission.result(0)
+    except KeyboardInterrupt:
+        submission.cancel()
+        raise
+    finally:
+        submission.close()

@@ -1,0 +1,163 @@
+"""The manager on Ray Serve: one application of a cluster, whose FastAPI app is built on the replica."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from ray import serve
+from ray.serve import Application
+
+from dragonfly_ray import logs
+from dragonfly_ray.config import Settings
+from dragonfly_ray.errors import InvalidRequestError
+from dragonfly_ray.serve.accounts import passwords
+from dragonfly_ray.serve.app import create_app
+from dragonfly_ray.serve.database.tables import User
+from dragonfly_ray.serve.settings import ManagerSettings
+
+DEPLOYMENT = "manager"
+SPARE_REQUESTS = 200
+"""Requests at once of one replica, beside its open streams."""
+HEAD = {"node:__internal_head__": 0.001}
+READY_TIMEOUT = 10.0
+
+
+def name_of(namespace: str) -> str:
+    """The Serve application of a cluster: each Ray namespace has its own."""
+    return "dragonfly" if namespace == "dragonfly" else f"dragonfly-{namespace}"
+
+
+@serve.ingress()
+class ManagerReplica:
+    """`manager`, `cluster`: settings by name; what is missing comes from the environment of the replica's node."""
+
+    def __init__(self, manager: Mapping[str, Any], cluster: Mapping[str, Any]) -> None:
+        self._settings = ManagerSettings(**manager)
+        self._cluster = Settings(**cluster)
+        logs.setup(f"manager:{uuid.uuid4().hex[:8]}", form=self._cluster.log_format)
+        checked(self._settings)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        from dragonfly_ray.serve.ray_cluster import RayCluster
+
+        self._app = create_app(self._settings, RayCluster(self._cluster))
+        return self._app
+
+    async def check_health(self) -> None:
+        """Ray Serve starts this replica again when it raises, or does not answer."""
+        if not self._app.state.manager.alive:
+            raise RuntimeError("a background service of the manager has died")
+
+    async def ready(self) -> int:
+        """The status that `/readyz` answers with, whatever this replica's address is."""
+        import httpx
+
+        transport = httpx.ASGITransport(self._app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://replica") as client:
+            return (await client.get("/healthz", timeout=READY_TIMEOUT)).status_code
+
+    async def has_password(self, password_hash: str) -> bool:
+        """Whether some user's password is kept as this very hash: whether it was taken for the first admin."""
+        return await asyncio.to_thread(self._has_password, password_hash)
+
+    def _has_password(self, password_hash: str) -> bool:
+        with self._app.state.manager.database.read() as session:
+            return session.query(User).filter_by(password_hash=password_hash).first() is not None
+
+
+def checked(settings: ManagerSettings) -> ManagerSettings:
+    """Raises `InvalidRequestError` for what cannot work."""
+    if settings.replicas > 1 and settings.database.startswith("sqlite"):
+        raise InvalidRequestError(
+            f"replicas={settings.replicas}: several need PostgreSQL (DRAGONFLY_MANAGER_DATABASE_URL=postgresql://…); "
+            "SQLite is one file on the head node"
+        )
+    if (settings.tls_cert_file is None) != (settings.tls_key_file is None):
+        raise InvalidRequestError("tls_cert_file and tls_key_file: both or none")
+    return settings
+
+
+def application(manager: ManagerSettings, cluster: Settings) -> Application:
+    """What `serve.run` takes. What was set explicitly goes with it; the rest is read on the replica's node."""
+    checked(manager)
+    embedded = manager.database.startswith("sqlite")
+    options: dict[str, Any] = {} if embedded else {"max_replicas_per_node": 1}
+    deployed: Any = serve.deployment(
+        ManagerReplica,
+        name=DEPLOYMENT,
+        num_replicas=manager.replicas,
+        max_ongoing_requests=manager.limits.streams + SPARE_REQUESTS,
+        # The database's file is on the head's disk.
+        ray_actor_options={"num_cpus": 0, "resources": HEAD if embedded else {}},
+        health_check_period_s=5,
+        health_check_timeout_s=20,
+        # Open streams never end by themselves, so waiting for them is in vain.
+        graceful_shutdown_wait_loop_s=0.2,
+        graceful_shutdown_timeout_s=5,
+        **options,
+    )
+    given = handed_over(manager)
+    bound: Application = deployed.bind(given, cluster.model_dump(mode="json", exclude_unset=True))
+    return bound
+
+
+def handed_over(manager: ManagerSettings) -> dict[str, Any]:
+    """The explicitly set ones, by the names under which `ManagerSettings` takes them; the password as its hash."""
+    given = {name: getattr(manager, name) for name in manager.model_fields_set}
+    password: SecretStr | None = given.pop("admin_password", None)
+    if password is not None:
+        given["admin_password_hash"] = SecretStr(passwords.hashed(password.get_secret_value()))
+    return {
+        name: value.get_secret_value() if isinstance(value, SecretStr) else _plain(value)
+        for name, value in given.items()
+    }
+
+
+def _plain(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+# --- for `serve deploy` -----------------------------------------------------------------------------
+
+
+class Args(BaseModel):
+    """`args` of the application in `configs/serve.yaml`: settings by name, without secrets.
+
+    Those, and whatever is left out, come from the environment of the nodes (`DRAGONFLY_MANAGER_…`).
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    manager: dict[str, Any] = Field(default_factory=dict)
+    cluster: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("manager")
+    @classmethod
+    def _known(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return _checked_names(given, ManagerSettings)
+
+    @field_validator("cluster")
+    @classmethod
+    def _known_too(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return _checked_names(given, Settings)
+
+
+def _checked_names(given: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    unknown = sorted(set(given) - set(model.model_fields))
+    if unknown:
+        raise ValueError(f"no such settings: {', '.join(unknown)}")
+    secret = [n for n in given if model.model_fields[n].annotation == SecretStr | None]
+    if secret:
+        raise ValueError(f"{', '.join(secret)}: secrets belong into the environment of the nodes, or a file")
+    return given
+
+
+def manager(args: Args) -> Application:
+    """`import_path: dragonfly_ray.serve.deployment:manager`."""
+    return application(ManagerSettings(**args.manager), Settings(**args.cluster))

@@ -1,0 +1,1 @@
+"""News as they happen: for streams, and for webhooks."""

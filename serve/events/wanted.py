@@ -1,0 +1,51 @@
+"""Which events somebody wants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, or_
+
+from dragonfly_ray.serve.database.tables import Event
+
+ANY = ".*"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """`types`: exact ones, or `job.*` for all that begin with `job.`; none: all."""
+
+    types: tuple[str, ...] = ()
+    resource_type: str = ""
+    resource_id: str = ""
+
+    def matches(self, type: str, resource_type: str, resource_id: str) -> bool:
+        return (
+            is_of(type, self.types)
+            and self.resource_type in ("", resource_type)
+            and self.resource_id in ("", resource_id)
+        )
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """The same for the database."""
+        found: list[ColumnElement[bool]] = []
+        if self.types:
+            found.append(or_(*(_of(t) for t in self.types)))
+        if self.resource_type:
+            found.append(Event.resource_type == self.resource_type)
+        if self.resource_id:
+            found.append(Event.resource_id == self.resource_id)
+        return found
+
+
+def is_of(type: str, patterns: Sequence[str]) -> bool:
+    return not patterns or any(
+        type.startswith(p.removesuffix("*")) if p.endswith(ANY) else type == p for p in patterns
+    )
+
+
+def _of(pattern: str) -> ColumnElement[bool]:
+    if pattern.endswith(ANY):
+        return Event.type.startswith(pattern.removesuffix("*"), autoescape=True)
+    return Event.type == pattern

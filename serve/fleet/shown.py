@@ -1,0 +1,152 @@
+"""Rows and views of the cluster as the API shows them."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from dragonfly_ray.serve.cluster import Availability, Edge, NodeView, Pin, TaskView
+from dragonfly_ray.serve.database import tables
+from dragonfly_ray.serve.database.tables import now
+from dragonfly_ray.serve.schemas.base import By, Provenance
+from dragonfly_ray.serve.schemas.cluster import (
+    Cells,
+    ConfigVersion,
+    EdgeOut,
+    EntryOut,
+    Holder,
+    Node,
+    PinOut,
+    Task,
+    TaskDetail,
+)
+from dragonfly_ray.urls import redacted
+
+CLUSTER_HEADER = "X-Dragonfly-Cluster"
+"""Of answers that can be given without the cluster: whether it answers."""
+OK, AWAY = "ok", "away"
+
+
+def node(row: tables.Node, view: NodeView | None, error: str = "") -> Node:
+    """`error`: why there is no view of any node."""
+    live = view or NodeView(
+        row.node_id, row.name, row.address, row.alive, row.seed, row.labels, row.state, error=error
+    )
+    alive = live.alive and (view is not None or row.alive)
+    return Node(
+        node_id=row.node_id,
+        name=live.name,
+        address=live.address,
+        alive=alive,
+        role="seed" if live.seed else "peer",
+        state=live.state if alive else "dead",
+        labels=dict(live.labels),
+        cordoned=row.cordoned,
+        draining=row.draining,
+        note=row.note,
+        version=row.version,
+        store_used=live.store_used,
+        store_quota=live.store_quota,
+        disk_free=live.disk_free,
+        disk_total=live.disk_total,
+        receive_rate=live.receive_rate,
+        send_rate=live.send_rate,
+        bytes=Provenance(
+            origin=live.bytes_origin,
+            peers=live.bytes_peers,
+            cache=live.bytes_cache,
+            object_store=live.bytes_object_store,
+        ),
+        bytes_sent=live.bytes_sent,
+        active_tasks=live.active_tasks,
+        settings_version=live.settings_version,
+        first_seen_at=row.first_seen_at,
+        last_seen_at=now() if view is not None and view.alive else row.last_seen_at,
+        error=live.error,
+    )
+
+
+def task(view: TaskView) -> Task:
+    return Task(
+        task_id=view.task_id,
+        source_id=view.source_id,
+        url=redacted(view.url),
+        size=view.size,
+        pieces=view.pieces,
+        entries=view.entries,
+        directory=view.directory,
+        active=view.active,
+        whole=view.whole,
+        partial=view.partial,
+    )
+
+
+def task_detail(view: TaskView, pins: Sequence[Pin], nodes: Mapping[str, NodeView]) -> TaskDetail:
+    return TaskDetail(
+        **task(view).model_dump(),
+        holders=[
+            Holder(node_id=n, node=name(nodes, n), share=share) for n, share in sorted(view.holders.items())
+        ],
+        pins=[
+            PinOut(
+                node_id=p.node_id,
+                node=name(nodes, p.node_id),
+                owner=p.owner,
+                expires_at=None if p.expires_at is None else datetime.fromtimestamp(p.expires_at, UTC),
+            )
+            for p in pins
+        ],
+        banned=list(view.banned),
+    )
+
+
+def entry(found: Mapping[str, Any]) -> EntryOut:
+    mtime_ns = found.get("mtime_ns")
+    return EntryOut(
+        path=found["path"],
+        size=found["size"],
+        kind=found["kind"],
+        version=found["version"],
+        mode=found.get("mode"),
+        mtime=None if mtime_ns is None else datetime.fromtimestamp(mtime_ns / 1e9, UTC),
+        target=found.get("target") or "",
+    )
+
+
+def cells(found: Availability) -> Cells:
+    return Cells(
+        task_id=found.task_id,
+        pieces=found.pieces,
+        cells=found.cells,
+        nodes={n: base64.b64encode(held).decode() for n, held in found.nodes.items()},
+    )
+
+
+def edge(found: Edge, nodes: Mapping[str, NodeView]) -> EdgeOut:
+    return EdgeOut(
+        parent=found.parent,
+        child=found.child,
+        parent_node=name(nodes, found.parent),
+        child_node=name(nodes, found.child),
+        bytes=found.bytes,
+    )
+
+
+def config_version(row: tables.ConfigVersion) -> ConfigVersion:
+    return ConfigVersion(
+        version=row.version,
+        values=row.values,
+        comment=row.comment,
+        rollback_of=row.rollback_of,
+        created_by=By(id=row.created_by, name=row.created_by_name),
+        created_at=row.created_at,
+        applied_at=row.applied_at,
+    )
+
+
+def name(nodes: Mapping[str, NodeView], node_id: str) -> str:
+    """A node's name, or the beginning of its id while nobody knows it."""
+    found = nodes.get(node_id)
+    return found.name if found else node_id[:12]

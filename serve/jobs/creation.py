@@ -1,0 +1,191 @@
+"""What a request must be before any work begins: everything that can be known now is refused now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from dragonfly_ray.errors import InvalidRequestError, SourceForbiddenError
+from dragonfly_ray.peer.prefix import parse as parse_digest
+from dragonfly_ray.policy import UrlPolicy, check_url
+from dragonfly_ray.serve.accounts.secrets import allowed
+from dragonfly_ray.serve.cluster import Cluster
+from dragonfly_ray.serve.database import Database
+from dragonfly_ray.serve.database.tables import Secret
+from dragonfly_ray.serve.problems import Problem, invalid
+from dragonfly_ray.serve.schemas.base import Failure
+from dragonfly_ray.serve.schemas.jobs import DistributionCreate, Kind, Nodes, PreheatCreate
+from dragonfly_ray.serve.settings import ManagerSettings
+from dragonfly_ray.targets import Selector, check_dest
+from dragonfly_ray.urls import basename, redacted
+
+MOST_OUTCOMES = 200_000
+"""URLs times nodes of one job."""
+_OPTIONS = ("digest", "include", "exclude", "tag", "application", "filtered_query_params")
+
+
+class Around(Protocol):
+    """Of the manager, what a check needs."""
+
+    @property
+    def settings(self) -> ManagerSettings: ...
+    @property
+    def cluster(self) -> Cluster: ...
+    @property
+    def database(self) -> Database: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A request that was found good, with the nodes that it means."""
+
+    kind: Kind
+    name: str
+    urls: tuple[str, ...] = field(repr=False)
+    nodes: Nodes
+    targets: tuple[str, ...]
+    names: Mapping[str, str]
+    """Node id -> name, of the targets."""
+    dest: str
+    options: Mapping[str, Any]
+    secret: str
+
+
+def plan(around: Around, body: DistributionCreate | PreheatCreate) -> Plan:
+    """Raises `Problem` with all that is wrong, `ClusterError` where the cluster does not answer."""
+    found, wrong = examined(around, body)
+    if wrong:
+        raise refusal(wrong)
+    return found
+
+
+def refusal(wrong: Sequence[Failure]) -> Problem:
+    return invalid(wrong[0].message, wrong[0].kind, errors=[each.model_dump() for each in wrong])
+
+
+def examined(around: Around, body: DistributionCreate | PreheatCreate) -> tuple[Plan, list[Failure]]:
+    """The plan, and what is wrong with it. Only a plan with nothing wrong may be carried out."""
+    wrong = list(_static(around.settings, body))
+    wrong += _secret(around.database, body)
+    targets: list[str] = []
+    try:
+        targets = around.cluster.select(selector(body.nodes))
+    except InvalidRequestError as error:
+        wrong.append(_failure(error))
+    if len(targets) * len(body.urls) > MOST_OUTCOMES:
+        wrong.append(Failure(kind="too-large", message=f"{len(body.urls)} URLs on {len(targets)} nodes: at most "
+                             f"{MOST_OUTCOMES} outcomes in one job"))  # fmt: skip
+    names = {v.node_id: v.name for v in around.cluster.nodes()} if targets else {}
+    return Plan(
+        kind="distribution" if isinstance(body, DistributionCreate) else "preheat",
+        name=body.name,
+        urls=tuple(body.urls),
+        nodes=body.nodes,
+        targets=tuple(targets),
+        names={n: names.get(n) or n[:12] for n in targets},
+        dest=(body.dest or "") if isinstance(body, DistributionCreate) else "",
+        options={name: getattr(body, name) for name in _OPTIONS}
+        | {"link": body.link if isinstance(body, DistributionCreate) else True},
+        secret=body.secret or "",
+    ), wrong
+
+
+def selector(nodes: Nodes) -> Selector:
+    """The wire's form is the cluster's."""
+    return nodes
+
+
+def _failure(error: InvalidRequestError | SourceForbiddenError, kind: str = "") -> Failure:
+    return Failure(kind=kind or error.kind, message=str(error))
+
+
+def _static(settings: ManagerSettings, body: DistributionCreate | PreheatCreate) -> Iterator[Failure]:
+    good = True
+    for url in body.urls:
+        try:
+            check_source(url, settings.urls)
+        except (InvalidRequestError, SourceForbiddenError) as error:
+            good = False
+            yield _failure(error, "url-refused")
+    if body.digest:
+        try:
+            parse_digest(body.digest)
+            if body.urls[0].endswith("/"):
+                raise InvalidRequestError("digest: only for one file, not for a directory")
+        except InvalidRequestError as error:
+            yield _failure(error)
+    if isinstance(body, DistributionCreate) and body.dest is not None and good:
+        try:
+            check_placed(body.dest, body.urls, settings.dest_roots)
+        except InvalidRequestError as error:
+            yield _failure(error, "dest-refused")
+
+
+def check_source(url: str, policy: UrlPolicy) -> None:
+    """Whether it is a URL, holds no password, and may be asked for."""
+    if any(ord(c) <= 32 or ord(c) == 127 for c in url) or not url.isprintable():
+        raise InvalidRequestError("url: must not hold blanks or control characters")
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise InvalidRequestError("url: this is none; are the host and the port right?") from None
+    if not parts.scheme or "://" not in url:
+        raise InvalidRequestError(f"url {redacted(url)}: needs a scheme, such as https://")
+    if "@" in parts.netloc:
+        raise InvalidRequestError(
+            f"url {redacted(url)}: no user or password in a URL; make a secret of them, and give its name"
+        )
+    check_url(url, policy)
+
+
+def check_placed(dest: str, urls: Sequence[str], roots: Sequence[str]) -> None:
+    """Whether outputs at `dest` lie below an allowed root, whatever the URLs are called."""
+    text = check_dest(dest)
+    if not roots:
+        raise InvalidRequestError(
+            "dest: this manager allows none; its setting `dest_roots` (DRAGONFLY_MANAGER_DEST_ROOTS) names the folders"
+        )
+    if any(ord(c) < 32 for c in text):
+        raise InvalidRequestError("dest: must not hold control characters")
+    path = PurePosixPath(text)
+    if not any(PurePosixPath(root) in path.parents for root in roots):
+        raise InvalidRequestError(f"dest {text!r}: must lie below one of {', '.join(roots)}")
+    if len(urls) > 1 and "{name}" not in text:
+        raise InvalidRequestError(f"dest {text!r}: several URLs need {{name}} in it")
+    if "{name}" in text:
+        _check_names(urls)
+
+
+def _check_names(urls: Sequence[str]) -> None:
+    seen: dict[str, str] = {}
+    for url in urls:
+        name = basename(url)
+        if name in (".", "..") or "/" in name or any(ord(c) < 32 for c in name):
+            raise InvalidRequestError(
+                f"url {redacted(url)}: its name {name!r} cannot be one on a node's disk"
+            )
+        if name in seen:
+            raise InvalidRequestError(
+                f"dest: {redacted(url)} and {redacted(seen[name])} are both called {name!r}"
+            )
+        seen[name] = url
+
+
+def _secret(database: Database, body: DistributionCreate | PreheatCreate) -> Iterator[Failure]:
+    if not body.secret:
+        return
+    with database.read() as session:
+        row = session.get(Secret, body.secret)
+    if row is None:
+        yield Failure(kind="unknown-secret", message=f"there is no secret {body.secret!r}")
+        return
+    for url in body.urls:
+        if not allowed(row.hosts, url):
+            yield Failure(
+                kind="secret-host",
+                message=f"secret {row.name!r} may not be sent there; it is for {', '.join(row.hosts)}",
+            )

@@ -1,0 +1,128 @@
+"""Jobs as they are answered: the row, and what the board knows better while it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import cast
+
+from dragonfly_ray.serve.cluster import NodeOutcome
+from dragonfly_ray.serve.database.tables import Job as JobRow
+from dragonfly_ray.serve.database.tables import JobNode as NodeRow
+from dragonfly_ray.serve.database.tables import now
+from dragonfly_ray.serve.jobs.board import Board, LiveNode, Totals
+from dragonfly_ray.serve.schemas.base import By, Failure, Provenance
+from dragonfly_ray.serve.schemas.jobs import ENDED, Job, JobNode, Kind, NodeState, Progress, State
+
+
+def job(row: JobRow, board: Board) -> Job:
+    totals = None if row.state in ENDED else board.totals(row.id)
+    size = totals.size if totals else row.size
+    until = row.ended_at or now()
+    options = row.options
+    return Job.model_construct(
+        id=row.id,
+        kind=cast(Kind, row.kind),
+        name=row.name,
+        state=cast(State, row.state),
+        urls=row.urls,
+        nodes=row.nodes,
+        dest=row.dest or None,
+        digest=options.get("digest"),
+        include=options.get("include", []),
+        exclude=options.get("exclude", []),
+        link=options.get("link", True),
+        secret=row.secret or None,
+        tag=options.get("tag", ""),
+        application=options.get("application", ""),
+        filtered_query_params=options.get("filtered_query_params", []),
+        created_by=By.model_construct(id=row.created_by, name=row.created_by_name),
+        created_at=row.created_at,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        seconds=(until - row.started_at).total_seconds() if row.started_at else None,
+        size=size,
+        progress=_progress(row, totals, size),
+        bytes=_provenance(totals or row),
+        error=Failure.model_construct(kind=row.error_kind, message=row.error) if row.error_kind else None,
+        task_ids=list(totals.task_ids) if totals else row.task_ids,
+        schedule_id=row.schedule_id,
+        retry_of=row.retry_of,
+    )
+
+
+def _progress(row: JobRow, totals: Totals | None, size: int | None) -> Progress:
+    return Progress.model_construct(
+        bytes_done=totals.bytes_done if totals else row.bytes_done,
+        bytes_total=(size or 0) * row.nodes_total,
+        rate=totals.rate if totals else 0.0,
+        eta=totals.eta if totals else None,
+        nodes_total=row.nodes_total,
+        nodes_done=totals.nodes_done if totals else row.nodes_done,
+        nodes_failed=totals.nodes_failed if totals else row.nodes_failed,
+    )
+
+
+def _provenance(of: Totals | JobRow | NodeRow | NodeOutcome) -> Provenance:
+    return Provenance.model_construct(
+        origin=of.bytes_origin, peers=of.bytes_peers, cache=of.bytes_cache, object_store=of.bytes_object_store
+    )
+
+
+def node(row: NodeRow, of: JobRow, live: LiveNode | None) -> JobNode:
+    """What is done in the row stays so, whatever a scheduler that was told again thinks of it."""
+    if live is None or row.state == "done" or of.state in ENDED:
+        return _from_row(row, of)
+    return from_live(live, of, row.node_name)
+
+
+def nodes(rows: Iterable[NodeRow], of: JobRow, board: Board) -> list[JobNode]:
+    listed = list(rows)
+    live = {} if of.state in ENDED else board.nodes(of.id, [(r.url_index, r.node_id) for r in listed])
+    return [node(row, of, live.get((row.url_index, row.node_id))) for row in listed]
+
+
+def _from_row(row: NodeRow, of: JobRow) -> JobNode:
+    have = row.bytes_origin + row.bytes_peers + row.bytes_cache + row.bytes_object_store
+    return JobNode.model_construct(
+        node_id=row.node_id,
+        node=row.node_name,
+        url_index=row.url_index,
+        url=of.urls[row.url_index],
+        state=cast(NodeState, row.state),
+        path=row.path or None,
+        size=row.size,
+        bytes_done=row.size if row.state == "done" else have,
+        rate=0.0,
+        eta=None,
+        seconds=row.seconds,
+        bytes=_provenance(row),
+        merged=row.merged,
+        written_by=row.written_by or None,
+        error=_failure(row),
+    )
+
+
+def from_live(live: LiveNode, of: JobRow, name: str) -> JobNode:
+    o = live.outcome
+    elapsed = (now() - of.started_at).total_seconds() if of.started_at else 0.0
+    return JobNode.model_construct(
+        node_id=o.node_id,
+        node=name,
+        url_index=live.index,
+        url=of.urls[live.index],
+        state=cast(NodeState, o.state),
+        path=o.path or None,
+        size=o.size,
+        bytes_done=live.bytes_done,
+        rate=live.rate,
+        eta=live.eta,
+        seconds=o.seconds if o.state in ("done", "failed") else elapsed,
+        bytes=_provenance(o),
+        merged=o.merged,
+        written_by=o.written_by or None,
+        error=_failure(o),
+    )
+
+
+def _failure(of: NodeRow | NodeOutcome) -> Failure | None:
+    return Failure.model_construct(kind=of.error_kind, message=of.error) if of.error_kind else None

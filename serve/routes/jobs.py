@@ -1,0 +1,138 @@
+"""What distributions and preheats have in common: the same machinery, the same routes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from sqlalchemy import select
+
+from dragonfly_ray.serve.accounts.permissions import Permission, requires
+from dragonfly_ray.serve.accounts.principal import Caller
+from dragonfly_ray.serve.database.tables import Job as JobRow
+from dragonfly_ray.serve.database.tables import JobNode as NodeRow
+from dragonfly_ray.serve.jobs import creation, listing, requests, shown
+from dragonfly_ray.serve.jobs.idempotency import KeyHeader
+from dragonfly_ray.serve.jobs.listing import Filtered
+from dragonfly_ray.serve.manager import Here, Manager
+from dragonfly_ray.serve.pagination import Page, Paged, page
+from dragonfly_ray.serve.problems import invalid
+from dragonfly_ray.serve.schemas.jobs import (
+    Checked,
+    DistributionCreate,
+    Job,
+    JobNode,
+    Kind,
+    NodeState,
+    PreheatCreate,
+    Retry,
+)
+
+API = "/api/v1"
+
+
+def accepted(manager: Manager, row: JobRow, response: Response) -> Job:
+    """202 with the place where it is seen."""
+    manager.jobs.runner.wake()
+    response.headers["Location"] = f"{API}/{row.kind}s/{row.id}"
+    return shown.job(row, manager.jobs.board)
+
+
+def create(
+    manager: Manager,
+    request: Request,
+    response: Response,
+    caller: Caller,
+    body: DistributionCreate | PreheatCreate,
+    key: str | None,
+) -> Job:
+    return accepted(manager, requests.create(manager, request, caller, body, key), response)
+
+
+def check(manager: Manager, body: DistributionCreate | PreheatCreate) -> Checked:
+    plan, wrong = creation.examined(manager, body)
+    return Checked(nodes=list(plan.targets), problems=wrong)
+
+
+def add(router: APIRouter, kind: Kind) -> None:
+    """The routes that do not depend on the kind's own body."""
+
+    @router.get("", summary=f"List {kind}s")
+    @requires(Permission.JOBS_READ)
+    def listed(manager: Here, filters: Filtered, paging: Paged) -> Page[Job]:
+        with manager.database.read() as session:
+            return listing.listed(session, kind, filters, paging, manager.jobs.board)
+
+    @router.get("/{job_id}", summary=f"One {kind}")
+    @requires(Permission.JOBS_READ)
+    def one(manager: Here, job_id: str) -> Job:
+        with manager.database.read() as session:
+            return shown.job(requests.find(session, kind, job_id), manager.jobs.board)
+
+    @router.get("/{job_id}/nodes", summary="What becomes of each URL on each node")
+    @requires(Permission.JOBS_READ)
+    def nodes(
+        manager: Here,
+        job_id: str,
+        paging: Paged,
+        state: Annotated[list[NodeState] | None, Query(max_length=4, description="Any of these.")] = None,
+        url_index: Annotated[int | None, Query(ge=0, le=1000, description="One URL only.")] = None,
+    ) -> Page[JobNode]:
+        with manager.database.read() as session:
+            row = requests.find(session, kind, job_id)
+            query = select(NodeRow).where(NodeRow.job_id == job_id)
+            if state:
+                query = query.where(NodeRow.state.in_(state))
+            if url_index is not None:
+                query = query.where(NodeRow.url_index == url_index)
+            found = page(session, query, paging, _sorts(row, url_index, paging.sort), NodeRow.node_id, _same,
+                         default="url_index")  # fmt: skip
+        items = shown.nodes(found.items, row, manager.jobs.board)
+        return Page.model_construct(items=items, next_cursor=found.next_cursor)
+
+    @router.post("/{job_id}/cancel", status_code=202, summary=f"Stop a {kind}")
+    @requires(Permission.JOBS_WRITE)
+    def cancel(manager: Here, request: Request, response: Response, caller: Caller, job_id: str) -> Job:
+        """Stops the work on every node; nodes that have finished keep what they have."""
+        return accepted(manager, requests.cancel(manager, request, caller, kind, job_id), response)
+
+    @router.post("/{job_id}/retry", status_code=202, summary="Again, for nodes that failed")
+    @requires(Permission.JOBS_WRITE)
+    def retry(
+        manager: Here,
+        request: Request,
+        response: Response,
+        caller: Caller,
+        job_id: str,
+        body: Retry | None = None,
+        key: KeyHeader = None,
+    ) -> Job:
+        """A new job; `retry_of` is the one that it repeats."""
+        row = requests.retry(manager, request, caller, kind, job_id, body or Retry(), key)
+        return accepted(manager, row, response)
+
+    @router.delete("/{job_id}", status_code=204, summary=f"Delete a {kind} that has ended")
+    @requires(Permission.JOBS_WRITE)
+    def delete(manager: Here, request: Request, caller: Caller, job_id: str) -> None:
+        """Its audit and its events stay."""
+        requests.delete(manager, request, caller, kind, job_id)
+
+
+def _same(row: NodeRow) -> NodeRow:
+    return row
+
+
+def _sorts(row: JobRow, url_index: int | None, sort: str | None):  # type: ignore[no-untyped-def]
+    """Node ids break ties, so other fields serve within one URL only."""
+    if len(row.urls) == 1 or url_index is not None:
+        return {
+            "url_index": NodeRow.url_index,
+            "node": NodeRow.node_name,
+            "node_id": NodeRow.node_id,
+            "state": NodeRow.state,
+            "size": NodeRow.size,
+            "seconds": NodeRow.seconds,
+        }
+    if sort not in (None, "url_index", "-url_index"):
+        raise invalid(f"sort {sort!r}: give url_index as well, the job has {len(row.urls)} URLs")
+    return {"url_index": NodeRow.url_index}
