@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -367,13 +366,12 @@ def scheduler_version() -> int:
 
 
 def everywhere(port: RayCluster, version: int) -> bool:
-    with contextlib.suppress(ClusterError, ray.exceptions.RayError):
-        return (
-            port.settings()[0] == scheduler_version() == version
-            and {n.settings_version for n in port.nodes() if n.alive} == {version}
-            and {n.state for n in port.nodes() if n.alive} == {"healthy"}
-        )
-    return False
+    try:
+        nodes = [n for n in port.nodes() if n.alive]
+        versions = {port.settings()[0], scheduler_version(), *(n.settings_version for n in nodes)}
+    except (ClusterError, ray.exceptions.RayError):
+        return False
+    return versions == {version} and {n.state for n in nodes} == {"healthy"}
 
 
 def test_settings_reach_everybody_and_survive_restarts(
