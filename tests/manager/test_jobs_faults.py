@@ -15,8 +15,10 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
+from dragonfly_ray.model import Credentials
 from dragonfly_ray.serve.accounts import setup
 from dragonfly_ray.serve.app import create_app
+from dragonfly_ray.serve.cluster import Order
 from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.database.tables import Audit, Event, Job
 from dragonfly_ray.serve.manager import Manager
@@ -100,18 +102,22 @@ def test_a_replica_killed_in_mid_job(
 
 
 def test_a_replica_killed_before_it_told_the_cluster(
-    database: Database, settings: ManagerSettings, cluster: FakeCluster, tmp_path: Path
+    database: Database,
+    settings: ManagerSettings,
+    cluster: FakeCluster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The job is written down; the next leader begins it, once."""
     setup.builtin_roles(database)
     token = token_of(database, "operator")
     hold, submit_order = threading.Event(), cluster.submit
 
-    def late(*args: Any) -> None:
+    def late(order: Order, credentials: Credentials) -> None:
         hold.wait(30)
-        submit_order(*args)
+        submit_order(order, credentials)
 
-    cluster.submit = late  # type: ignore[method-assign]
+    monkeypatch.setattr(cluster, "submit", late)
     with shared(cluster) as address:
         with replica(address, settings, tmp_path / "log") as first:
             made = submit(first.client(token))
@@ -133,7 +139,8 @@ def test_a_replica_killed_before_it_told_the_cluster(
 def test_the_same_key_at_two_replicas_at_once(two: Two, cluster: FakeCluster) -> None:
     def post(number: int) -> httpx.Response:
         key = {"Idempotency-Key": f"round-{number // 8}"}
-        return two.clients[number % 2].post(PATH, json={"urls": [URL]}, headers=key)
+        client: httpx.Client = two.clients[number % 2]
+        return client.post(PATH, json={"urls": [URL]}, headers=key)
 
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(post, range(24)))
@@ -165,10 +172,8 @@ def test_every_replica_shows_live_progress(two: Two, cluster: FakeCluster) -> No
     made = submit(two.clients[0])
     until(lambda: made["id"] in cluster.orders)
     cluster.advance(made["id"], 0.25)
-    for client in two.clients:
-        until(
-            lambda client=client: client.get(f"{PATH}/{made['id']}").json()["progress"]["bytes_done"] == SIZE
-        )  # type: ignore[misc]
+    path = f"{PATH}/{made['id']}"
+    until(lambda: [c.get(path).json()["progress"]["bytes_done"] for c in two.clients] == [SIZE, SIZE])
 
 
 def test_another_leader_takes_over(two: Two, cluster: FakeCluster) -> None:
