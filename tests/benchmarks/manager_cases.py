@@ -33,6 +33,8 @@ class Listing:
     filters: Sequence[Query] = ()
     only: Mapping[str, Query] = field(default_factory=dict)
     """Orders that need a filter."""
+    plain: Sequence[Query] = ()
+    """Of what has no pages."""
 
     def cases(self, database: Database) -> Iterator[Case]:
         for name, column in self.sorts.items():
@@ -43,10 +45,13 @@ class Listing:
                 if column is not None and self.key is not None:
                     cursors = [cursor_at(sort, *at) for at in places(database, column, self.key)]
                     yield Case(self.path, tuple(query | {"cursor": c} for c in cursors), deep=True)
-        yield Case(self.path, ({"limit": MOST},))
+        if self.sorts:
+            yield Case(self.path, ({"limit": MOST},))
+        for found in self.plain:
+            yield Case(self.path, (found,))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     path: str
     queries: tuple[Query, ...]
@@ -76,6 +81,7 @@ def listings(ids: Sequence[str]) -> list[Listing]:
     """`ids`: of the nodes. A long-gone and a busy one of each kind of filter."""
     now = t.now()
     day, long_ago = (now - timedelta(days=1)).isoformat(), (now - timedelta(days=80)).isoformat()
+    week = (now - timedelta(days=7)).isoformat()
     busy, rare = rows.user_id(1), rows.user_id(500)
     jobs = _jobs(ids, day, long_ago, busy, rare)
     return [
@@ -99,7 +105,12 @@ def listings(ids: Sequence[str]) -> list[Listing]:
             None,
             ({"url": "models"}, {"url": "nothing"}, {"node_id": ids[5]}),
         ),
-        Listing("/schedules", {"created_at": t.Schedule.created_at, "name": t.Schedule.name}, t.Schedule.id),
+        Listing(
+            "/schedules",
+            {"created_at": t.Schedule.created_at, "name": t.Schedule.name, "kind": t.Schedule.kind},
+            t.Schedule.id,
+            ({"kind": "preheat"}, {"enabled": True}),
+        ),
         Listing(
             "/users",
             {"name": t.User.name, "created_at": t.User.created_at, "role": t.User.role},
@@ -159,6 +170,15 @@ def listings(ids: Sequence[str]) -> list[Listing]:
             {"created_at": t.Delivery.created_at},
             t.Delivery.id,
             ({"state": "failed"}, {"state": "pending"}),
+        ),
+        Listing("/stats/overview", {}, None, plain=({},)),
+        Listing("/stats/nodes", {}, None, plain=({}, {"since": week})),
+        Listing("/stats/tasks", {}, None, plain=({}, {"limit": 500})),
+        Listing(
+            "/stats/traffic",
+            {},
+            None,
+            plain=({}, {"node_id": ids[5]}, {"since": day}, {"since": long_ago}, {"since": day, "step": 60}),
         ),
     ]
 

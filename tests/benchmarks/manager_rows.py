@@ -7,14 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import func, insert, select, text, update
 
 from dragonfly_ray.serve.accounts import setup
 from dragonfly_ray.serve.accounts.permissions import BUILTIN_ROLES, EVERYTHING
 from dragonfly_ray.serve.cluster import NodeView, TaskView
 from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.database import tables as t
+from dragonfly_ray.serve.stats.tasks import CURSOR
 from dragonfly_ray.serve.testing import FakeCluster
+from dragonfly_ray.serve.vault import Vault
 
 JOBS = 100_000
 NODES = 1_000
@@ -55,8 +57,8 @@ def url(number: int) -> str:
     return f"https://host{number % 7}.example/{'models' if number % 3 else 'sets'}/{number % 9_000}/part.bin"
 
 
-def fill(database: Database, views: Iterable[NodeView], key_id: str) -> None:
-    """Nothing, if it has its jobs already. `key_id`: of the manager that will open it."""
+def fill(database: Database, views: Iterable[NodeView], vault: Vault) -> None:
+    """Nothing, if it has its jobs already. `vault`: of the manager that will open it."""
     with database.read() as session:
         if session.scalar(select(func.count()).select_from(t.Job)) == JOBS:
             return
@@ -67,7 +69,7 @@ def fill(database: Database, views: Iterable[NodeView], key_id: str) -> None:
     _put(database, t.User, _users(end))
     _put(database, t.Role, _roles(end))
     _put(database, t.Token, _tokens(end))
-    _put(database, t.Secret, _secrets(end, key_id))
+    _put(database, t.Secret, _secrets(end, vault))
     _put(database, t.Node, _nodes(nodes, end))
     _put(database, t.Schedule, _schedules(end))
     _put(database, t.Job, _jobs(ids, end))
@@ -76,14 +78,15 @@ def fill(database: Database, views: Iterable[NodeView], key_id: str) -> None:
     _put(database, t.ConfigVersion, _versions(end))
     _put(database, t.Audit, _audit(end))
     _put(database, t.Event, _events(end))
-    _put(database, t.Webhook, _webhooks(end))
+    _put(database, t.Webhook, _webhooks(end, vault))
     _put(database, t.Delivery, _deliveries(end))
     _put(database, t.TaskTraffic, _task_traffic(end))
     _put(database, t.Traffic, _traffic(ids, end))
     with database.write() as session:
         # Every event is told already, so that what tells them has nothing to do.
         last = session.scalar(select(func.max(t.Event.id)))
-        session.execute(text("update webhooks set cursor = :last"), {"last": last})
+        session.execute(update(t.Webhook).values(cursor=last))
+        session.add(t.Cursor(name=CURSOR, event_id=last or 0))
     if not database.is_sqlite:
         with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             # As the server does by itself after a while.
@@ -141,10 +144,16 @@ def _tokens(end: datetime) -> Rows:
         }
 
 
-def _secrets(end: datetime, key_id: str) -> Rows:
+def _secrets(end: datetime, vault: Vault) -> Rows:
     for n in range(SECRETS):
         at = _at(n, SECRETS, end)
-        yield {"name": f"bucket-{n}", "sealed": b"x", "key_id": key_id, "fields": ["key"], "created_at": at}
+        yield {
+            "name": f"bucket-{n}",
+            "sealed": vault.seal(b"{}"),
+            "key_id": vault.key_id,
+            "fields": ["key"],
+            "created_at": at,
+        }
 
 
 def _nodes(views: list[NodeView], end: datetime) -> Rows:
@@ -312,14 +321,14 @@ def webhook_id(number: int) -> str:
     return hex_id("webhook", number)
 
 
-def _webhooks(end: datetime) -> Rows:
+def _webhooks(end: datetime, vault: Vault) -> Rows:
     for n in range(WEBHOOKS):
         yield {
             "id": webhook_id(n),
             "name": f"hook-{n}",
             "url": f"https://receiver.example/{n}",
             "types": ["job.*"],
-            "sealed": b"",
+            "sealed": vault.seal(b"[]"),
             "enabled": False,
             "created_at": _at(n, WEBHOOKS, end),
         }
@@ -359,7 +368,17 @@ def _task_traffic(end: datetime) -> Rows:
 
 
 def _traffic(ids: list[str], end: datetime) -> Rows:
-    return iter(())
+    """By the minute for two days and by the hour for all of the time; of each node, a week's hours."""
+    hour = end.replace(minute=0, second=0, microsecond=0)
+    minute = end.replace(second=0, microsecond=0)
+    moved = {"bytes_origin": 1 << 30, "bytes_peers": 9 << 30}
+    for n in range(48 * 60):
+        yield {"at": minute - timedelta(minutes=n), "seconds": 60, "node_id": "", **moved}
+    for n in range(DAYS * 24):
+        yield {"at": hour - timedelta(hours=n), "seconds": 3600, "node_id": "", **moved}
+    for n in range(7 * 24):
+        for node_id in ids:
+            yield {"at": hour - timedelta(hours=n), "seconds": 3600, "node_id": node_id, **moved}
 
 
 def counts(database: Database) -> Mapping[str, int]:
