@@ -143,7 +143,7 @@ def _of_type(value: Any, column: InstrumentedAttribute[Any]) -> None:
     """Cursors come from outside: what the database would choke on is refused here."""
     # A decorated type, such as that of times, does not tell by itself.
     plain = column.type.impl if isinstance(column.type, TypeDecorator) else column.type
-    wanted: type = plain.python_type
+    wanted: Any = plain.python_type
     match value:
         case bool():
             fits = wanted is bool

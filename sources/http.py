@@ -460,7 +460,7 @@ class _Tries(urllib3.Retry):
         made.go_on = self.go_on
         return made
 
-    def increment(self, *what: Any, **more: Any) -> urllib3.Retry:
+    def increment(self, *what: Any, **more: Any) -> Self:
         self.go_on()
         return super().increment(*what, **more)
 

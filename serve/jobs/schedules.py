@@ -16,7 +16,7 @@ from dragonfly_ray.serve.database.tables import Job, Schedule, new_id, now
 from dragonfly_ray.serve.etags import Precondition
 from dragonfly_ray.serve.jobs import creation, requests
 from dragonfly_ray.serve.jobs.idempotency import Key
-from dragonfly_ray.serve.jobs.links import Vault, opened, sealed, shown
+from dragonfly_ray.serve.jobs.links import opened, sealed, shown
 from dragonfly_ray.serve.jobs.requests import Around
 from dragonfly_ray.serve.jobs.timing import Timing
 from dragonfly_ray.serve.problems import conflict, forbidden, invalid, not_found
@@ -24,6 +24,7 @@ from dragonfly_ray.serve.records import audit, emit
 from dragonfly_ray.serve.schemas import news as schemas
 from dragonfly_ray.serve.schemas.base import By
 from dragonfly_ray.serve.schemas.jobs import DistributionCreate, PreheatCreate
+from dragonfly_ray.serve.vault import Vault
 
 Body = DistributionCreate | PreheatCreate
 

@@ -42,7 +42,7 @@ def walk(database: Database, sort: str, limit: int = 4) -> list[Job]:
     cursor = None
     while True:
         with database.read() as session:
-            got: Page[Job] = Page.model_construct()
+            got: Page[Job] = Page(items=[])
             query = select(Job)
             got = page(session, query, Paging(limit, cursor, sort), FIELDS, Job.id, _row, default="id")
         assert len(got.items) <= limit

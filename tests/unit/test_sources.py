@@ -464,7 +464,12 @@ def test_a_slow_look_ends_when_it_is_stopped(origin: ScriptedOrigin, tmp_path: P
         ended.set()
 
     asked = threading.Event()
-    origin.behaviour.before = lambda number: asked.set() or 0  # type: ignore[func-returns-value]
+
+    def noted(number: int) -> int:
+        asked.set()
+        return 0
+
+    origin.behaviour.before = noted
     thread = threading.Thread(target=resolve_it)
     thread.start()
     assert asked.wait(20)
