@@ -308,7 +308,7 @@ def test_a_client_that_was_closed_says_so(address: str, token: str) -> None:
     client = d.connect(address, token)
     submission = client.submit(URL)
     client.close()
-    with pytest.raises(NotRunningError, match="closed|does not answer"):
+    with pytest.raises(NotRunningError, match=r"closed|does not answer"):
         submission.result(60)
 
 
