@@ -25,7 +25,7 @@ from dragonfly_ray.serve.database.tables import Job as JobRow
 from dragonfly_ray.serve.database.tables import JobNode as NodeRow
 from dragonfly_ray.serve.jobs import shown
 from dragonfly_ray.serve.jobs.board import Board, LiveNode
-from dragonfly_ray.serve.jobs.looks import CELLS_EVERY, EDGES_EVERY, Looks
+from dragonfly_ray.serve.jobs.looks import CELLS_EVERY, EDGES_EVERY, LAST, Looks
 from dragonfly_ray.serve.schemas.jobs import ENDED
 
 TICK = 0.2
@@ -80,7 +80,7 @@ class Live:
             for event in await self._looks.thread(self._last):
                 yield event
             self._due.clear()
-            async for event in self._looked():
+            async for event in self._looked(LAST, LAST):
                 yield event
         yield ServerSentEvent(event="end", data="{}")
 
@@ -184,18 +184,20 @@ class Live:
 
     # --- what the cluster is asked ----------------------------------------------------------
 
-    async def _looked(self) -> AsyncIterator[ServerSentEvent]:
+    async def _looked(
+        self, cells_age: float = CELLS_EVERY, edges_age: float = EDGES_EVERY
+    ) -> AsyncIterator[ServerSentEvent]:
         totals = self._board.totals(self._job_id)
         tasks = list(totals.task_ids) if totals else list(self._row.task_ids) if self._row else []
         if not any(tasks):
             return
         if self._is_due("cells", CELLS_EVERY):
             for index, task_id in [(i, t) for i, t in enumerate(tasks) if t][:MOST_TASKS]:
-                found = await self._looks.cells(task_id, self._cells)
+                found = await self._looks.cells(task_id, self._cells, cells_age)
                 if found is not None and (event := await self._looks.thread(self._filled(index, found))):
                     yield event
         if self._is_due("edges", EDGES_EVERY):
-            edges = [e for t in tasks[:MOST_TASKS] if t for e in await self._looks.edges(t)]
+            edges = [e for t in tasks[:MOST_TASKS] if t for e in await self._looks.edges(t, edges_age)]
             if event := self._fed(edges, await self._looks.names()):
                 yield event
 

@@ -16,6 +16,8 @@ T = TypeVar("T")
 CELLS_EVERY = 0.5
 EDGES_EVERY = 2.0
 NAMES_EVERY = 5.0
+LAST = 0.1
+"""For whoever looks once more at the end."""
 KEPT = 10.0
 THREADS = 16
 """Calls at once; those of requests have threads of their own."""
@@ -29,13 +31,14 @@ class Looks:
         self._found: dict[tuple[Any, ...], tuple[float, asyncio.Future[Any]]] = {}
         self._limiter: anyio.CapacityLimiter | None = None
 
-    async def cells(self, task_id: str, cells: int) -> Availability | None:
+    async def cells(self, task_id: str, cells: int, age: float = CELLS_EVERY) -> Availability | None:
+        """Which pieces are where, as of at most `age` seconds ago."""
         return await self._kept(
-            CELLS_EVERY, None, ("cells", task_id, cells), lambda: self._cluster.availability(task_id, cells)
+            age, None, ("cells", task_id, cells), lambda: self._cluster.availability(task_id, cells)
         )
 
-    async def edges(self, task_id: str) -> list[Edge]:
-        return await self._kept(EDGES_EVERY, [], ("edges", task_id), lambda: self._cluster.edges(task_id))
+    async def edges(self, task_id: str, age: float = EDGES_EVERY) -> list[Edge]:
+        return await self._kept(age, [], ("edges", task_id), lambda: self._cluster.edges(task_id))
 
     async def names(self) -> dict[str, str]:
         """Node id -> name, of all nodes."""

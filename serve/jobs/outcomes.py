@@ -213,7 +213,7 @@ def _tell(session: Session, row: Job, failures: Sequence[tuple[OutcomeKey, NodeO
     if not failures:
         return
     query = select(JobNode.node_id, JobNode.node_name).where(JobNode.job_id == row.id)
-    names: dict[str, str] = {node: name for node, name in session.execute(query)}
+    names: dict[str, str] = {row[0]: row[1] for row in session.execute(query)}
     emit_all(
         session,
         [

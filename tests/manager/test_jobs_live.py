@@ -15,8 +15,9 @@ from dragonfly_ray.serve.schemas.cluster import EdgeOut
 from dragonfly_ray.serve.schemas.jobs import Job, JobNode
 from dragonfly_ray.serve.testing import SIZE, FakeCluster
 from tests.manager.conftest import token_of
-from tests.manager.jobs_help import nodes_of, submit, until
+from tests.manager.jobs_help import nodes_of, submit
 from tests.manager.serving import Message, Reader, serving, stream
+from tests.waiting import until
 
 
 @pytest.fixture
