@@ -185,7 +185,9 @@ def _run(name: str, manager: ManagerSettings, cluster: Settings) -> None:
         )
     except (RayServeException, RayError) as error:
         cause = getattr(error, "cause", None) or error
-        raise InvalidRequestError(f"Ray Serve refuses the manager: {_last_line(cause)}") from None
+        raise InvalidRequestError(
+            f"Ray Serve refuses the manager: {_last_line(cause)}; `dragonfly up --no-manager` leaves it out"
+        ) from None
 
 
 def _await(name: str, deadline: float) -> None:
