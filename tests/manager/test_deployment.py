@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ from pydantic import SecretStr, ValidationError
 
 from dragonfly_ray.config import Settings
 from dragonfly_ray.errors import InvalidRequestError
+from dragonfly_ray.serve import background
 from dragonfly_ray.serve.accounts import passwords
 from dragonfly_ray.serve.deployment import Args, application, checked, handed_over, name_of
 from dragonfly_ray.serve.settings import ManagerSettings
+from tests.cluster.conftest import until
 
 PASSWORD = "correct horse battery"
 POSTGRES = "postgresql://me:pw@db/dragonfly"
@@ -76,3 +79,16 @@ def test_the_file_for_serve_deploy() -> None:
     assert app.name == name_of("dragonfly")
     assert app.import_path == "dragonfly_ray.serve.deployment:manager"
     Args(**app.args)
+
+
+def test_a_replica_whose_work_has_died_is_not_healthy() -> None:
+    def die(stopping: threading.Event) -> None:
+        raise SystemExit
+
+    broken, stopped = background.Loop("broken", 60, die), background.Loop("stopped", 60, lambda _: None)
+    broken.start()
+    stopped.start()
+    stopped.stop()
+    until(lambda: background.dead() == ["broken"])
+    broken.stop()
+    assert background.dead() == []

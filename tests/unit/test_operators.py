@@ -129,8 +129,9 @@ MANAGER = variables(ManagerSettings, "DRAGONFLY_MANAGER_")
 CLUSTER = variables(Settings, "DRAGONFLY_")
 
 
-def test_the_managers_variables_are_all_there_with_their_defaults() -> None:
+def test_the_managers_variables_are_all_there_with_their_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: set[str] = set()
+    before = ManagerSettings()
     for line in (CONFIGS / "manager.env").read_text().splitlines():
         match = re.fullmatch(r"(#?)(DRAGONFLY_[A-Z_]+)=(.*?)(?:\s+#.*)?", line)
         if match is None:
@@ -139,10 +140,22 @@ def test_the_managers_variables_are_all_there_with_their_defaults() -> None:
         commented, name, value = match.groups()
         shown.add(name)
         if not commented:
+            monkeypatch.setenv(name, value)
             default = MANAGER[name]
             read = json.loads(value) if isinstance(default, (bool, int, float, tuple, list)) else value
             assert read == (list(default) if isinstance(default, tuple) else default), name
     assert shown == set(MANAGER)
+    assert ManagerSettings() == before
+
+
+def test_lists_of_a_policy_are_read_from_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRAGONFLY_MANAGER_URLS__NETWORKS", '["10.0.0.0/8"]')
+    monkeypatch.setenv("DRAGONFLY_MANAGER_WEBHOOK_URLS", '{"allow_private": true}')
+    found = ManagerSettings()
+    assert found.urls.networks == ("10.0.0.0/8",)
+    assert found.urls.schemes == ManagerSettings.model_fields["urls"].default.schemes
+    assert found.webhook_urls.allow_private
+    assert found.webhook_urls.schemes == ("https", "http")
 
 
 # --- KubeRay ------------------------------------------------------------------------------------
