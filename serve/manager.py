@@ -82,11 +82,6 @@ class Manager:
             services=(database.listener, leadership, fleet, jobs, feed, stats, streams),
         )
 
-    @property
-    def alive(self) -> bool:
-        """Whether all that runs beside requests still runs."""
-        return all(getattr(service, "alive", True) for service in self.services)
-
     def start(self) -> None:
         for service in self.services:
             service.start()
