@@ -150,6 +150,10 @@ class Http:
             raise NotRunningError(
                 f"the manager at {self.url} does not answer ({type(error).__name__})"
             ) from None
+        except RuntimeError:
+            if not self._client.is_closed:
+                raise
+            raise NotRunningError("this client of a manager is closed", final=True) from None
 
     # --- answers that are errors --------------------------------------------------------------
 

@@ -90,6 +90,10 @@ class Runner:
         self._loop = Loop("jobs", ROUND, self._round)
         self._deaf = board.listen(self._heard)
 
+    @property
+    def alive(self) -> bool:
+        return self._loop.alive
+
     def start(self) -> None:
         # Whatever is told of a job, by whichever replica, is told with an event.
         self._database.signals.add(EVENTS, self._loop.wake)

@@ -108,6 +108,10 @@ class Schedule(Out):
     updated_at: datetime
 
 
+class Upcoming(Out):
+    items: list[datetime] = Field(description="None while it is disabled.")
+
+
 class TrafficPoint(Out):
     at: datetime
     seconds: int

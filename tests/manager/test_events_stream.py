@@ -28,6 +28,12 @@ STREAM = f"{BARE}?types=job.*"
 """Without news of nodes, which come by themselves."""
 
 
+@pytest.fixture
+def cluster() -> FakeCluster:
+    """Without nodes: nothing happens by itself."""
+    return FakeCluster(0)
+
+
 def write(database: Database, *ids: str, type: str = "job.created") -> None:
     for id in ids:
         with database.write() as session:
