@@ -19,6 +19,7 @@ from dragonfly_ray.serve.fleet import Fleet
 from dragonfly_ray.serve.jobs import Jobs
 from dragonfly_ray.serve.leadership import Leadership
 from dragonfly_ray.serve.settings import ManagerSettings
+from dragonfly_ray.serve.stats.service import Stats
 from dragonfly_ray.serve.vault import Vault
 
 
@@ -46,6 +47,7 @@ class Manager:
     fleet: Fleet
     feed: EventFeed
     streams: Streams
+    stats: Stats
     services: tuple[Service, ...] = ()
 
     @classmethod
@@ -62,6 +64,7 @@ class Manager:
         fleet = Fleet(database, cluster, leadership)
         feed = EventFeed(database)
         streams = Streams(settings.limits.streams)
+        stats = Stats(database, cluster, leadership)
         return cls(
             settings,
             database,
@@ -74,14 +77,10 @@ class Manager:
             fleet,
             feed,
             streams,
+            stats,
             # Streams end before what they show.
-            services=(database.listener, leadership, fleet, jobs, feed, streams),
+            services=(database.listener, leadership, fleet, jobs, feed, stats, streams),
         )
-
-    @property
-    def alive(self) -> bool:
-        """Whether all that runs beside requests still runs."""
-        return all(getattr(service, "alive", True) for service in self.services)
 
     def start(self) -> None:
         for service in self.services:

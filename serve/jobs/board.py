@@ -115,7 +115,7 @@ class JobBoard:
             else:
                 row.outcome, row.changed = outcome, self.version
             row.rate.add(at, _done(part, outcome))
-            row.moving = True
+            row.moving = row.rate.now(at) > 0
         self._rate.add(at, self._sum()[0])
 
     def settle(self, at: float) -> bool:

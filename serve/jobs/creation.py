@@ -68,8 +68,7 @@ def refusal(wrong: Sequence[Failure]) -> Problem:
 
 def examined(around: Around, body: DistributionCreate | PreheatCreate) -> tuple[Plan, list[Failure]]:
     """The plan, and what is wrong with it. Only a plan with nothing wrong may be carried out."""
-    wrong = list(_static(around.settings, body))
-    wrong += _secret(around.database, body)
+    wrong = static(around, body)
     targets: list[str] = []
     try:
         targets = around.cluster.select(selector(body.nodes))
@@ -91,6 +90,11 @@ def examined(around: Around, body: DistributionCreate | PreheatCreate) -> tuple[
         | {"link": body.link if isinstance(body, DistributionCreate) else True},
         secret=body.secret or "",
     ), wrong
+
+
+def static(around: Around, body: DistributionCreate | PreheatCreate) -> list[Failure]:
+    """What is wrong with it whatever the cluster looks like."""
+    return [*_static(around.settings, body), *_secret(around.database, body)]
 
 
 def selector(nodes: Nodes) -> Selector:

@@ -145,12 +145,13 @@ def _update(session: Session, job_id: str, rows: Sequence[Mapping[str, Any]]) ->
 
 
 def _sum_up(row: Job, totals: Totals) -> None:
-    row.size = totals.size
+    row.size = totals.size if totals.size is not None else row.size
     row.bytes_done = max(row.bytes_done, totals.bytes_done)
     for name in ("bytes_origin", "bytes_peers", "bytes_cache", "bytes_object_store"):
         setattr(row, name, max(getattr(row, name), getattr(totals, name)))
-    row.nodes_done, row.nodes_failed = totals.nodes_done, totals.nodes_failed
-    row.task_ids = list(totals.task_ids)
+    row.nodes_done = max(row.nodes_done, totals.nodes_done)
+    row.nodes_failed = min(totals.nodes_failed, row.nodes_total - row.nodes_done)
+    row.task_ids = [new or old for new, old in zip(totals.task_ids, row.task_ids, strict=True)]
     row.updated_at = now()
 
 
@@ -211,11 +212,8 @@ def _tell(session: Session, row: Job, failures: Sequence[tuple[OutcomeKey, NodeO
     failures = [f for f in failures if f[1].error_kind != CANCELLED]
     if not failures:
         return
-    names = dict(
-        session.execute(select(JobNode.node_id, JobNode.node_name).where(JobNode.job_id == row.id))
-        .tuples()
-        .all()
-    )
+    query = select(JobNode.node_id, JobNode.node_name).where(JobNode.job_id == row.id)
+    names: dict[str, str] = {row[0]: row[1] for row in session.execute(query)}
     emit_all(
         session,
         [

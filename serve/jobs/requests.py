@@ -39,8 +39,27 @@ def create(
     """Exactly one job for one key, whichever replicas are asked, and however often."""
     kind: Kind = "distribution" if isinstance(body, DistributionCreate) else "preheat"
     once = Key.of(principal.user_id, key, f"{kind}s", body.model_dump(mode="json"))
-    return _replayed(around, once) or _once(
-        around, connection, principal, creation.plan(around, body), once, action="job.create"
+    return create_once(around, connection, principal, body, once, action="job.create")
+
+
+def create_once(
+    around: Around,
+    connection: HTTPConnection,
+    principal: Principal,
+    body: DistributionCreate | PreheatCreate,
+    key: Key | None,
+    *,
+    action: str,
+    schedule_id: str | None = None,
+) -> Job:
+    return _replayed(around, key) or _once(
+        around,
+        connection,
+        principal,
+        creation.plan(around, body),
+        key,
+        action=action,
+        schedule_id=schedule_id,
     )
 
 

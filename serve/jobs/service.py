@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from dragonfly_ray.model import Credentials
@@ -10,8 +11,10 @@ from dragonfly_ray.serve.accounts.secrets import credentials_for
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.jobs.board import Board
+from dragonfly_ray.serve.jobs.looks import Looks
 from dragonfly_ray.serve.jobs.orders import order_of
 from dragonfly_ray.serve.jobs.runner import Runner
+from dragonfly_ray.serve.jobs.timetable import Timetable
 from dragonfly_ray.serve.leadership import Leadership
 from dragonfly_ray.serve.settings import ManagerSettings
 from dragonfly_ray.serve.vault import Vault
@@ -29,6 +32,7 @@ class Jobs:
         vault: Vault,
     ) -> None:
         self.board = Board()
+        self.looks = Looks(cluster)
         self.runner = Runner(
             database,
             cluster,
@@ -38,11 +42,29 @@ class Jobs:
             credentials=partial(_credentials, database, vault),
         )
 
+        self.timetable = Timetable(_Around(settings, database, cluster, vault), leadership)
+
+    @property
+    def alive(self) -> bool:
+        return self.runner.alive and self.timetable.alive
+
     def start(self) -> None:
         self.runner.start()
+        self.timetable.start()
 
     def stop(self) -> None:
+        self.timetable.stop()
         self.runner.stop()
+
+
+@dataclass(frozen=True)
+class _Around:
+    """Of the manager, what schedules need."""
+
+    settings: ManagerSettings
+    database: Database
+    cluster: Cluster
+    vault: Vault
 
 
 def _credentials(database: Database, vault: Vault, name: str, urls: Sequence[str]) -> Credentials:

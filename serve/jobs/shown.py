@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
+from typing import Any, cast
 
-from dragonfly_ray.serve.cluster import NodeOutcome
 from dragonfly_ray.serve.database.tables import Job as JobRow
 from dragonfly_ray.serve.database.tables import JobNode as NodeRow
 from dragonfly_ray.serve.database.tables import now
@@ -52,17 +51,18 @@ def job(row: JobRow, board: Board) -> Job:
 
 def _progress(row: JobRow, totals: Totals | None, size: int | None) -> Progress:
     return Progress.model_construct(
-        bytes_done=totals.bytes_done if totals else row.bytes_done,
+        # A scheduler that was told again begins to count anew; what was written down is not undone by that.
+        bytes_done=max(totals.bytes_done if totals else 0, row.bytes_done),
         bytes_total=(size or 0) * row.nodes_total,
         rate=totals.rate if totals else 0.0,
         eta=totals.eta if totals else None,
         nodes_total=row.nodes_total,
-        nodes_done=totals.nodes_done if totals else row.nodes_done,
+        nodes_done=max(totals.nodes_done if totals else 0, row.nodes_done),
         nodes_failed=totals.nodes_failed if totals else row.nodes_failed,
     )
 
 
-def _provenance(of: Totals | JobRow | NodeRow | NodeOutcome) -> Provenance:
+def _provenance(of: Totals | JobRow | NodeRow) -> Provenance:
     return Provenance.model_construct(
         origin=of.bytes_origin, peers=of.bytes_peers, cache=of.bytes_cache, object_store=of.bytes_object_store
     )
@@ -103,26 +103,41 @@ def _from_row(row: NodeRow, of: JobRow) -> JobNode:
 
 
 def from_live(live: LiveNode, of: JobRow, name: str) -> JobNode:
+    return JobNode.model_validate(plain_live(live, of, name))
+
+
+def plain(node: JobNode) -> dict[str, Any]:
+    """Ready for JSON."""
+    return node.model_dump(mode="json")
+
+
+def plain_live(live: LiveNode, of: JobRow, name: str) -> dict[str, Any]:
+    """A `JobNode`, without the cost of one: a thousand of them change several times a second."""
     o = live.outcome
     elapsed = (now() - of.started_at).total_seconds() if of.started_at else 0.0
-    return JobNode.model_construct(
-        node_id=o.node_id,
-        node=name,
-        url_index=live.index,
-        url=of.urls[live.index],
-        state=cast(NodeState, o.state),
-        path=o.path or None,
-        size=o.size,
-        bytes_done=live.bytes_done,
-        rate=live.rate,
-        eta=live.eta,
-        seconds=o.seconds if o.state in ("done", "failed") else elapsed,
-        bytes=_provenance(o),
-        merged=o.merged,
-        written_by=o.written_by or None,
-        error=_failure(o),
-    )
+    return {
+        "node_id": o.node_id,
+        "node": name,
+        "url_index": live.index,
+        "url": of.urls[live.index],
+        "state": o.state,
+        "path": o.path or None,
+        "size": o.size,
+        "bytes_done": live.bytes_done,
+        "rate": live.rate,
+        "eta": live.eta,
+        "seconds": o.seconds if o.state in ("done", "failed") else elapsed,
+        "bytes": {
+            "origin": o.bytes_origin,
+            "peers": o.bytes_peers,
+            "cache": o.bytes_cache,
+            "object_store": o.bytes_object_store,
+        },
+        "merged": o.merged,
+        "written_by": o.written_by or None,
+        "error": {"kind": o.error_kind, "message": o.error} if o.error_kind else None,
+    }
 
 
-def _failure(of: NodeRow | NodeOutcome) -> Failure | None:
+def _failure(of: NodeRow) -> Failure | None:
     return Failure.model_construct(kind=of.error_kind, message=of.error) if of.error_kind else None

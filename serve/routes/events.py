@@ -9,9 +9,8 @@ from sqlalchemy import select
 from sse_starlette import EventSourceResponse
 
 from dragonfly_ray.serve.accounts.permissions import Permission, requires
-from dragonfly_ray.serve.accounts.principal import Caller
 from dragonfly_ray.serve.database import tables
-from dragonfly_ray.serve.events import origin, telling
+from dragonfly_ray.serve.events import telling
 from dragonfly_ray.serve.events.wanted import Wanted
 from dragonfly_ray.serve.manager import Here
 from dragonfly_ray.serve.pagination import Page, Paged, page
@@ -80,9 +79,6 @@ async def stream_events(
 
 @router.websocket("/ws")
 @requires(Permission.EVENTS_READ)
-async def socket_events(
-    socket: WebSocket, manager: Here, caller: Caller, wanted: Filter, after: After = None
-) -> None:
+async def socket_events(socket: WebSocket, manager: Here, wanted: Filter, after: After = None) -> None:
     """The same as messages of JSON: `{"open": {"after": …}}` first, `{"event": {…}}`, `{"lagged": {…}}`, `{"gap": {…}}`."""
-    origin.check(socket, caller, manager.settings.public_url)
     await manager.streams.websocket(socket, telling.as_texts(telling.items(manager.feed, wanted, after)))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import logging
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy import select
+from sqlalchemy.orm import InstrumentedAttribute
+from sse_starlette import EventSourceResponse
 
 from dragonfly_ray.serve.accounts.permissions import Permission, requires
 from dragonfly_ray.serve.accounts.principal import Caller
@@ -14,6 +17,7 @@ from dragonfly_ray.serve.database.tables import JobNode as NodeRow
 from dragonfly_ray.serve.jobs import creation, listing, requests, shown
 from dragonfly_ray.serve.jobs.idempotency import KeyHeader
 from dragonfly_ray.serve.jobs.listing import Filtered
+from dragonfly_ray.serve.jobs.live import Live
 from dragonfly_ray.serve.manager import Here, Manager
 from dragonfly_ray.serve.pagination import Page, Paged, page
 from dragonfly_ray.serve.problems import invalid
@@ -28,11 +32,16 @@ from dragonfly_ray.serve.schemas.jobs import (
     Retry,
 )
 
+log = logging.getLogger(__name__)
 API = "/api/v1"
+SSE: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {}}, "description": "A stream of server-sent events."}
+}
 
 
 def accepted(manager: Manager, row: JobRow, response: Response) -> Job:
     """202 with the place where it is seen."""
+    log.info("job %s: accepted, %d nodes", row.id, row.nodes_total, extra={"job_id": row.id})
     manager.jobs.runner.wake()
     response.headers["Location"] = f"{API}/{row.kind}s/{row.id}"
     return shown.job(row, manager.jobs.board)
@@ -90,6 +99,21 @@ def add(router: APIRouter, kind: Kind) -> None:
         items = shown.nodes(found.items, row, manager.jobs.board)
         return Page.model_construct(items=items, next_cursor=found.next_cursor)
 
+    @router.get("/{job_id}/live", response_class=EventSourceResponse, responses=SSE, summary="As it goes on")
+    @requires(Permission.JOBS_READ)
+    async def live(
+        manager: Here,
+        request: Request,
+        job_id: str,
+        cells: Annotated[int, Query(ge=1, le=4096, description="At most so many cells a node.")] = 256,
+    ) -> EventSourceResponse:
+        """Named messages: `job` (a job), `nodes` (outcomes: at first all, then those that changed), `cells`
+        (which pieces are where, of nodes where that changed), `edges` (who fed whom), and `end`, the last."""
+        jobs = manager.jobs
+        await jobs.looks.thread(lambda: _known(manager, kind, job_id))
+        stream = Live(manager.database, jobs.board, jobs.looks, job_id, cells)
+        return manager.streams.sse(request, stream.events())
+
     @router.post("/{job_id}/cancel", status_code=202, summary=f"Stop a {kind}")
     @requires(Permission.JOBS_WRITE)
     def cancel(manager: Here, request: Request, response: Response, caller: Caller, job_id: str) -> Job:
@@ -118,11 +142,16 @@ def add(router: APIRouter, kind: Kind) -> None:
         requests.delete(manager, request, caller, kind, job_id)
 
 
+def _known(manager: Manager, kind: Kind, job_id: str) -> None:
+    with manager.database.read() as session:
+        requests.find(session, kind, job_id)
+
+
 def _same(row: NodeRow) -> NodeRow:
     return row
 
 
-def _sorts(row: JobRow, url_index: int | None, sort: str | None):  # type: ignore[no-untyped-def]
+def _sorts(row: JobRow, url_index: int | None, sort: str | None) -> dict[str, InstrumentedAttribute[Any]]:
     """Node ids break ties, so other fields serve within one URL only."""
     if len(row.urls) == 1 or url_index is not None:
         return {

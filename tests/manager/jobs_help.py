@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import httpx
 
-HANG = 30.0
+from tests.waiting import until
+
 URL = "https://example.com/model.bin"
 
 
@@ -21,15 +20,6 @@ def submit(client: httpx.Client, *, kind: str = "distributions", **body: Any) ->
     return found
 
 
-def until(what: Callable[[], Any], told: str = "") -> Any:
-    """What is true at last."""
-    deadline = time.monotonic() + HANG
-    while not (found := what()):
-        assert time.monotonic() < deadline, told or "it has not come true"
-        time.sleep(0.02)
-    return found
-
-
 def job_in(client: httpx.Client, job: dict[str, Any], *states: str) -> dict[str, Any]:
     """The job, once it is in one of these states."""
     path = f"/api/v1/{job['kind']}s/{job['id']}"
@@ -39,7 +29,7 @@ def job_in(client: httpx.Client, job: dict[str, Any], *states: str) -> dict[str,
         seen.update(client.get(path).json())
         return seen["state"] in states
 
-    until(there, f"not {states}")
+    until(there, why=lambda: seen)
     return seen
 
 
