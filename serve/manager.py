@@ -18,6 +18,7 @@ from dragonfly_ray.serve.events.streams import Streams
 from dragonfly_ray.serve.fleet import Fleet
 from dragonfly_ray.serve.jobs import Jobs
 from dragonfly_ray.serve.leadership import Leadership
+from dragonfly_ray.serve.readiness import Readiness
 from dragonfly_ray.serve.settings import ManagerSettings
 from dragonfly_ray.serve.stats.service import Stats
 from dragonfly_ray.serve.vault import Vault
@@ -48,6 +49,7 @@ class Manager:
     feed: EventFeed
     streams: Streams
     stats: Stats
+    readiness: Readiness
     services: tuple[Service, ...] = ()
 
     @classmethod
@@ -78,6 +80,7 @@ class Manager:
             feed,
             streams,
             stats,
+            Readiness(database, cluster),
             # Streams end before what they show.
             services=(database.listener, leadership, fleet, jobs, feed, stats, streams),
         )
