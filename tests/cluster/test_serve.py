@@ -123,6 +123,7 @@ def deployed(
 
 def test_it_is_ready_and_its_first_password_is_shown_once(deployed: Deployment) -> None:
     assert httpx.get(f"{deployed.url}/healthz").json() == {"status": "ok"}
+    assert httpx.get(f"{deployed.url}/readyz").json()["status"] == "ok"
     assert httpx.get(f"{deployed.url}/api/v1/nodes").status_code == 401
     before = replicas()
     again = deployed.run("up")
