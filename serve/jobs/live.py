@@ -21,6 +21,7 @@ from sse_starlette import ServerSentEvent
 
 from dragonfly_ray.serve.cluster import Availability, Edge
 from dragonfly_ray.serve.database import Database
+from dragonfly_ray.serve.database.away import AWAY
 from dragonfly_ray.serve.database.tables import Job as JobRow
 from dragonfly_ray.serve.database.tables import JobNode as NodeRow
 from dragonfly_ray.serve.jobs import shown
@@ -66,23 +67,40 @@ class Live:
     async def events(self) -> AsyncGenerator[ServerSentEvent]:
         yield ServerSentEvent(comment="open")
         with self._changes() as changed:
-            for event in await self._looks.thread(self._whole):
+            for event in await self._stubborn(self._whole):
                 yield event
             while not self._over():
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), JOB_EVERY / 2)
                 changed.clear()
-                for event in await self._looks.thread(self._news):
+                for event in await self._looks.thread(self._progress):
+                    yield event
+                for event in await self._tried(self._refresh):
                     yield event
                 async for event in self._looked():
                     yield event
                 await asyncio.sleep(TICK)
-            for event in await self._looks.thread(self._last):
+            for event in await self._stubborn(self._last):
                 yield event
             self._due.clear()
             async for event in self._looked(LAST, LAST):
                 yield event
         yield ServerSentEvent(event="end", data="{}")
+
+    async def _stubborn(self, call: Callable[[], list[ServerSentEvent]]) -> list[ServerSentEvent]:
+        """Until the database answers."""
+        while True:
+            try:
+                return await self._looks.thread(call)
+            except AWAY:
+                await asyncio.sleep(JOB_EVERY)
+
+    async def _tried(self, call: Callable[[], list[ServerSentEvent]]) -> list[ServerSentEvent]:
+        """A database that is away for a while ends no stream."""
+        try:
+            return await self._looks.thread(call)
+        except AWAY:
+            return []
 
     @contextlib.contextmanager
     def _changes(self) -> Iterator[asyncio.Event]:
@@ -127,29 +145,24 @@ class Live:
         self._is_due("job", JOB_EVERY)
         return [self._job(row), *_chunked([shown.plain(n) for n in nodes], always=True)]
 
-    def _news(self) -> list[ServerSentEvent]:
-        found: list[ServerSentEvent] = []
+    def _progress(self) -> list[ServerSentEvent]:
+        """What the board has heard since."""
         changes = self._board.changes(self._job_id, self._seen.version)
-        if changes is not None:
-            self._seen.version, nodes = changes
-            assert self._row is not None
-            told = [self._told(n, self._row) for n in nodes if self._news_of(n)]
-            found += _chunked(told)
-        if (
-            changes is None
-            or self._row is None
-            or self._row.state == "queued"
-            or self._is_due("job", JOB_EVERY)
-        ):
-            found += self._again()
-        return found
+        if changes is None or self._row is None:
+            return []
+        self._seen.version, nodes = changes
+        row = self._row
+        return _chunked([self._told(n, row) for n in nodes if self._is_news(n)])
 
-    def _again(self) -> list[ServerSentEvent]:
+    def _refresh(self) -> list[ServerSentEvent]:
         """The job's row may have changed: who made it run, or ended it, wrote that down."""
         before = self._row
+        active = self._board.version(self._job_id) is not None
+        if active and before and before.state == "running" and not self._is_due("job", JOB_EVERY):
+            return []
         with self._database.read() as session:
             self._row = row = session.get(JobRow, self._job_id)
-        if row is None or (row.state in ENDED) or (before and row.state == before.state == "queued"):
+        if row is None or row.state in ENDED or (before and row.state == before.state == "queued"):
             return []
         return [self._job(row)]
 
@@ -170,7 +183,7 @@ class Live:
     def _job(self, row: JobRow) -> ServerSentEvent:
         return ServerSentEvent(event="job", data=shown.job(row, self._board).model_dump_json())
 
-    def _news_of(self, node: LiveNode) -> bool:
+    def _is_news(self, node: LiveNode) -> bool:
         """What was done stays done, also while a scheduler that has restarted looks at it anew."""
         key = (node.index, node.outcome.node_id)
         before = self._seen.states.get(key)
