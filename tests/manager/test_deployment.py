@@ -81,6 +81,7 @@ def test_the_file_for_serve_deploy() -> None:
     Args(**app.args)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_replica_whose_work_has_died_is_not_healthy() -> None:
     def die(stopping: threading.Event) -> None:
         raise SystemExit
