@@ -13,11 +13,13 @@ from dragonfly_ray.serve.accounts.refusals import Refusals
 from dragonfly_ray.serve.accounts.throttle import Throttle
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database import Database
+from dragonfly_ray.serve.database.upkeep import Upkeep
 from dragonfly_ray.serve.events.feed import EventFeed
 from dragonfly_ray.serve.events.streams import Streams
 from dragonfly_ray.serve.fleet import Fleet
 from dragonfly_ray.serve.jobs import Jobs
 from dragonfly_ray.serve.leadership import Leadership
+from dragonfly_ray.serve.readiness import Readiness
 from dragonfly_ray.serve.settings import ManagerSettings
 from dragonfly_ray.serve.stats.service import Stats
 from dragonfly_ray.serve.vault import Vault
@@ -48,6 +50,7 @@ class Manager:
     feed: EventFeed
     streams: Streams
     stats: Stats
+    readiness: Readiness
     services: tuple[Service, ...] = ()
 
     @classmethod
@@ -78,8 +81,9 @@ class Manager:
             feed,
             streams,
             stats,
+            Readiness(database, cluster),
             # Streams end before what they show.
-            services=(database.listener, leadership, fleet, jobs, feed, stats, streams),
+            services=(database.listener, Upkeep(database), leadership, fleet, jobs, feed, stats, streams),
         )
 
     def start(self) -> None:
