@@ -182,6 +182,7 @@ class Look(_Message, frozen=True):
     rate: float = 0.0
     """Requests a second; 0: no limit."""
     policy: UrlPolicy | None = None
+    spec_id: str = ""
 
 
 class Looked(_Message, frozen=True):
@@ -225,6 +226,8 @@ class Resolve(_Message, frozen=True):
     """Requests a second of each of them; 0: no limit."""
     policy: UrlPolicy | None = None
     """What may be asked for it; None: anything."""
+    spec_id: str = ""
+    """A `Cancel` of it ends the look."""
 
 
 class Resolved(_Message, frozen=True):

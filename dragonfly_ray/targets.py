@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dragonfly_ray.errors import InvalidRequestError, UnknownNodesError
+from dragonfly_ray.storage.beneath import inside
 
 Selector = str | int | Mapping[str, str] | Sequence["str | int | Mapping[str, str]"]
 """`"all"`, `"seeds"`, a count, a share (`"10%"`), a node id (or the start of one), an IP or a name, a
@@ -140,8 +141,11 @@ def _shown(part: object, members: Sequence[Member], free: Sequence[Member]) -> s
     return str(part) if isinstance(part, str) else repr(part)
 
 
-def check_dest(dest: str | os.PathLike[str]) -> str:
-    """`dest` as text: absolute, without `..`, and with no placeholder but `{name}` and `{node}`."""
+def check_dest(dest: str | os.PathLike[str], roots: Sequence[str] | None = None) -> str:
+    """`dest` as text: absolute, without `..`, and with no placeholder but `{name}` and `{node}`.
+
+    `roots`: it must lie below one of them, by its names; None: anywhere. Raises `InvalidRequestError`.
+    """
     text = os.fspath(dest)
     if not text.startswith("/") or "\0" in text:
         raise InvalidRequestError(f"dest {text!r}: must be an absolute path on the nodes")
@@ -154,4 +158,8 @@ def check_dest(dest: str | os.PathLike[str]) -> str:
             )
     if text.strip("/") == "":
         raise InvalidRequestError("dest '/': the root cannot be replaced")
+    place = f"{text}name" if text.endswith("/") else text
+    if roots is not None and inside(place, roots) is None:
+        allowed = os.pathsep.join(roots) or "none"
+        raise InvalidRequestError(f"dest {text!r}: lies outside the allowed roots ({allowed})")
     return text

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import ray
 from pydantic import SecretStr
 from ray import serve
 from ray.exceptions import RayError
@@ -25,6 +26,7 @@ from dragonfly_ray.serve.settings import ManagerSettings
 
 START_TIMEOUT = 120.0
 CALL_TIMEOUT = 30.0
+SHUTDOWN_TIMEOUT = 60.0
 PAUSE = 0.1
 READY = 200
 ADMIN = "admin"
@@ -64,6 +66,7 @@ def deploy(
     handle: Any = serve.get_app_handle(name)
     # There may have been an admin before: then what was made up here is nobody's password.
     used = made is not None and handle.has_password.remote(made_hash).result(timeout_s=CALL_TIMEOUT)
+    _client().shutdown_cached_handles()
     return Deployed(address(), SecretStr(made) if used and made else None)
 
 
@@ -77,8 +80,14 @@ def remove(namespace: str) -> bool:
     if there:
         serve.delete(name)
     if not serve.status().applications:
-        serve.shutdown()  # type: ignore[no-untyped-call]
+        _client().shutdown_cached_handles()
+        # Elsewhere: what is said about calls that end with Serve's controller is of no use here.
+        ray.get(ray.remote(num_cpus=0)(_shut_down).remote(), timeout=SHUTDOWN_TIMEOUT)
     return there
+
+
+def _shut_down() -> None:
+    serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 def address() -> str:
@@ -176,7 +185,9 @@ def _run(name: str, manager: ManagerSettings, cluster: Settings) -> None:
         )
     except (RayServeException, RayError) as error:
         cause = getattr(error, "cause", None) or error
-        raise InvalidRequestError(f"Ray Serve refuses the manager: {_last_line(cause)}") from None
+        raise InvalidRequestError(
+            f"Ray Serve refuses the manager: {_last_line(cause)}; `dragonfly up --no-manager` leaves it out"
+        ) from None
 
 
 def _await(name: str, deadline: float) -> None:

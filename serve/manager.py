@@ -13,12 +13,15 @@ from dragonfly_ray.serve.accounts.refusals import Refusals
 from dragonfly_ray.serve.accounts.throttle import Throttle
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database import Database
+from dragonfly_ray.serve.database.upkeep import Upkeep
 from dragonfly_ray.serve.events.feed import EventFeed
 from dragonfly_ray.serve.events.streams import Streams
 from dragonfly_ray.serve.fleet import Fleet
 from dragonfly_ray.serve.jobs import Jobs
 from dragonfly_ray.serve.leadership import Leadership
+from dragonfly_ray.serve.readiness import Readiness
 from dragonfly_ray.serve.settings import ManagerSettings
+from dragonfly_ray.serve.stats.service import Stats
 from dragonfly_ray.serve.vault import Vault
 
 
@@ -46,6 +49,8 @@ class Manager:
     fleet: Fleet
     feed: EventFeed
     streams: Streams
+    stats: Stats
+    readiness: Readiness
     services: tuple[Service, ...] = ()
 
     @classmethod
@@ -62,6 +67,7 @@ class Manager:
         fleet = Fleet(database, cluster, leadership)
         feed = EventFeed(database)
         streams = Streams(settings.limits.streams)
+        stats = Stats(database, cluster, leadership)
         return cls(
             settings,
             database,
@@ -74,14 +80,11 @@ class Manager:
             fleet,
             feed,
             streams,
+            stats,
+            Readiness(database, cluster),
             # Streams end before what they show.
-            services=(database.listener, leadership, fleet, jobs, feed, streams),
+            services=(database.listener, Upkeep(database), leadership, fleet, jobs, feed, stats, streams),
         )
-
-    @property
-    def alive(self) -> bool:
-        """Whether all that runs beside requests still runs."""
-        return all(getattr(service, "alive", True) for service in self.services)
 
     def start(self) -> None:
         for service in self.services:

@@ -13,6 +13,7 @@ from dragonfly_ray.actors.handles import CONTROLLER, find, peer_name, scheduler_
 from dragonfly_ray.config import Settings
 from dragonfly_ray.errors import ClusterError, DragonflyError, InvalidRequestError
 from dragonfly_ray.model import Credentials, Source
+from dragonfly_ray.policy import check_url
 from dragonfly_ray.scheduling.ring import shard_of
 from dragonfly_ray.serve.cluster import (
     Availability,
@@ -25,7 +26,7 @@ from dragonfly_ray.serve.cluster import (
     TaskView,
 )
 from dragonfly_ray.statuses import NodeStatus, PeerStatus, TaskSummary, decode_nodes, decode_tasks
-from dragonfly_ray.targets import Member, Selector, select
+from dragonfly_ray.targets import Member, Selector, check_dest, select
 
 T = TypeVar("T")
 CALL_TIMEOUT = 10.0
@@ -61,6 +62,10 @@ class RayCluster:
         return [member.node_id for member in select(selector, members)]
 
     def submit(self, order: Order, credentials: Credentials) -> None:
+        if order.dest:
+            check_dest(order.dest, order.dest_roots)
+        for source in order.sources:
+            check_url(source.url, order.policy, credentials.storage_options)
         for index, source in enumerate(order.sources):
             spec = m.Spec(
                 id=_spec_id(order.id, index),
@@ -319,6 +324,7 @@ def _node(status: NodeStatus) -> NodeView:
         labels=status.labels,
         state=status.state,
         cordoned=status.cordoned,
+        draining=status.drain_ordered,
         incarnation=peer.incarnation,
         store_used=peer.store_used,
         store_quota=peer.store_quota,

@@ -8,7 +8,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dragonfly_ray.config import Settings
 from dragonfly_ray.errors import InvalidRequestError, NotRunningError
+from dragonfly_ray.live import changed
 from dragonfly_ray.model import Credentials, Source
 from dragonfly_ray.serve.cluster import Availability, Edge, NodeOutcome, NodeView, Order, Part, Pin, TaskView
 from dragonfly_ray.targets import Member, Selector, select
@@ -130,7 +132,7 @@ class FakeCluster:
         known = [
             Member(v.node_id, v.address, v.name, labels=v.labels, alive=v.alive, seed=v.seed)
             for v in self.views.values()
-            if not v.cordoned or selector in (v.node_id, v.address, v.name)
+            if not (v.cordoned or v.draining) or selector in (v.node_id, v.address, v.name)
         ]
         return [m.node_id for m in select(selector, known)]
 
@@ -200,7 +202,7 @@ class FakeCluster:
     def drain(self, node_id: str, on: bool) -> None:
         self._up()
         self._known(node_id)
-        self.set_node(node_id, state="draining" if on else "healthy")
+        self.set_node(node_id, draining=on, state="draining" if on else "healthy")
 
     def _known(self, node_id: str) -> None:
         if node_id not in self.views:
@@ -276,12 +278,14 @@ class FakeCluster:
 
     def settings(self) -> tuple[int, dict[str, Any]]:
         self._up()
-        return self.applied[0], {"transport": {"upload_rate": self.applied[1].get("transport.upload_rate")}}
+        version, changes = self.applied
+        return version, changed(Settings(), changes).model_dump(mode="json")
 
     def apply(self, version: int, changes: Mapping[str, Any]) -> None:
         self._up()
         if version < self.applied[0]:
             return
+        changed(Settings(), changes)
         self.applied = (version, dict(changes))
         for node in self.views:
             self.set_node(node, settings_version=version)

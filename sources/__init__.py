@@ -11,7 +11,7 @@ from pathlib import Path
 from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.model import Credentials, Manifest, PieceTable, Source
 from dragonfly_ray.policy import UrlPolicy, check_url
-from dragonfly_ray.sources.base import Adapter, Look, Progress, Resolution, Seen, Share, Take, alone
+from dragonfly_ray.sources.base import Adapter, Look, Progress, Resolution, Seen, Share, Stop, Take, alone
 from dragonfly_ray.sources.reader import Reader
 from dragonfly_ray.urls import scheme
 
@@ -23,6 +23,7 @@ __all__ = [
     "Resolution",
     "Seen",
     "Share",
+    "Stop",
     "Take",
     "look",
     "open_reader",
@@ -59,17 +60,19 @@ def resolve(
     spool: Path | None = None,
     share: Share = alone,
     policy: UrlPolicy | None = None,
+    stop: Stop | None = None,
 ) -> Resolution:
     """Looks at the origin once: names, sizes, versions.
 
     Content of at most `small_limit` bytes comes along where that costs no further request. Where the
     origin does not say how long the content is, it is streamed once into a file in `spool`. Files that
-    must be looked at one by one go through `share`. `policy`: what may be asked; None: anything.
+    must be looked at one by one go through `share`. `policy`: what may be asked; None: anything. `stop` ends it from another thread.
     Raises `SourceError`, `UnsafePathError`.
     """
     adapter = _adapter(source, credentials, settings, policy)
     try:
-        return adapter.resolve(small_limit, spool, share)
+        with (stop or Stop()).over(adapter):
+            return adapter.resolve(small_limit, spool, share)
     finally:
         adapter.close()
 
@@ -80,11 +83,13 @@ def look(
     settings: OriginSettings,
     paths: Sequence[str],
     policy: UrlPolicy | None = None,
+    stop: Stop | None = None,
 ) -> list[Seen]:
-    """Looks at files of a folder for whoever resolves it. Raises `SourceError`."""
+    """Looks at files of a folder for whoever resolves it; see `resolve`. Raises `SourceError`."""
     adapter = _adapter(source, credentials, settings, policy)
     try:
-        return adapter.look(paths)
+        with (stop or Stop()).over(adapter):
+            return adapter.look(paths)
     finally:
         adapter.close()
 

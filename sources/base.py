@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fnmatch
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,11 +88,44 @@ class Adapter(ABC):
         """
         return [number for number, _ in wanted]
 
+    def abort(self) -> None:  # noqa: B027, what only reads local files ends by itself
+        """From any thread: what is under way ends with an error as soon as can be, and nothing more is asked."""
+
     def rest(self) -> None:  # noqa: B027, most have nothing to close
         """Closes connections that nobody uses now."""
 
     def close(self) -> None:  # noqa: B027, most have nothing to close
         """Lets go of connections."""
+
+
+class Stop:
+    """Ends the work of adapters from another thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._adapters: set[Adapter] = set()
+        self._stopped = False
+
+    @contextmanager
+    def over(self, adapter: Adapter) -> Iterator[None]:
+        """While `adapter` is at work."""
+        with self._lock:
+            self._adapters.add(adapter)
+            stopped = self._stopped
+        if stopped:
+            adapter.abort()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._adapters.discard(adapter)
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            adapters = list(self._adapters)
+        for adapter in adapters:
+            adapter.abort()
 
 
 def comparable(entry: Entry) -> str:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import posixpath
 import socket
 import stat
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import fsspec
 import msgspec
+from fsspec.asyn import AsyncFileSystem
 
 from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.errors import (
@@ -28,7 +31,7 @@ from dragonfly_ray.errors import (
     SourceUnsupportedError,
 )
 from dragonfly_ray.model import Credentials, Entry, Manifest, Source, leaf_size
-from dragonfly_ray.policy import UrlPolicy, rules
+from dragonfly_ray.policy import HOST_OPTIONS, UrlPolicy, rules
 from dragonfly_ray.sources.base import Adapter, Resolution, Share, Stream, chosen, comparable
 from dragonfly_ray.sources.guard import forbidden_in, guarded_loop
 from dragonfly_ray.urls import basename, redacted, scheme
@@ -64,6 +67,9 @@ class FsspecAdapter(Adapter):
         self._source = source
         self._settings = settings
         self._name = redacted(source.url)
+        self._waiting: set[Future[Any]] = set()
+        self._waiting_lock = threading.Lock()
+        self._aborted = False
         options: Any = {
             **credentials.storage_options,
             "skip_instance_cache": True,
@@ -72,7 +78,7 @@ class FsspecAdapter(Adapter):
         protocol = scheme(source.url)
         try:
             if policy is not None:
-                options |= _guard(protocol, source.url, policy, self._name)
+                options |= _guard(source.url, credentials.storage_options, policy, self._name)
             self._fs, self._path = fsspec.core.url_to_fs(source.url, **options)
         except (ImportError, ValueError) as error:
             extra = EXTRAS.get(protocol)
@@ -87,7 +93,7 @@ class FsspecAdapter(Adapter):
 
     def resolve(self, small_limit: int, spool: Path | None, share: Share) -> Resolution:
         with _Errors(self._name):
-            info = self._fs.info(self._path)
+            info = self._call("info", self._path)
             if info.get("type") == "directory":
                 entries = self._own_versions(chosen(self._source, self._walk()))
                 return Resolution(Manifest(entries, directory=True))
@@ -98,14 +104,14 @@ class FsspecAdapter(Adapter):
             manifest = Manifest((entry,), directory=False)
             if size > small_limit:
                 return Resolution(manifest)
-            content = self._fs.cat_file(self._path) if size else b""
+            content = self._call("cat_file", self._path) if size else b""
             if len(content) != size:
                 raise SourceTruncatedError(f"{self._name}: ended too early")
             return Resolution(manifest, bytes(content))
 
     def _walk(self) -> Iterator[Entry]:
         root = self._path.rstrip("/")
-        for path, info in self._fs.find(root, withdirs=True, detail=True).items():
+        for path, info in self._call("find", root, withdirs=True, detail=True).items():
             relative = posixpath.relpath(path, root)
             # An object store's placeholder for a folder has the folder's name and no bytes.
             if relative == "." or path.rstrip("/") == root:
@@ -130,7 +136,7 @@ class FsspecAdapter(Adapter):
         return tuple(found.get(entry.path, entry) for entry in entries)
 
     def _look(self, entry: Entry) -> Entry:
-        info = self._fs.info(f"{self._path.rstrip('/')}/{entry.path}")
+        info = self._call("info", f"{self._path.rstrip('/')}/{entry.path}")
         return msgspec.structs.replace(entry, size=int(info.get("size") or 0), version=_version(info))
 
     # --- reading ----------------------------------------------------------------------------
@@ -139,6 +145,36 @@ class FsspecAdapter(Adapter):
         entry = manifest.entries[number]
         path = f"{self._path.rstrip('/')}/{entry.path}" if manifest.directory else self._path
         return _Ranges(self, path, entry, offset, length)
+
+    def abort(self) -> None:
+        """What runs on asyncio is cancelled; what does not, ends with the request that is under way."""
+        with self._waiting_lock:
+            self._aborted = True
+            waiting = list(self._waiting)
+        for each in waiting:
+            each.cancel()
+
+    def _call(self, name: str, *args: Any, **options: Any) -> Any:
+        """A method of the filesystem; `abort` ends it where the filesystem runs on asyncio."""
+        if isinstance(self._fs, AsyncFileSystem):
+            return self._sync(getattr(self._fs, f"_{name}"), *args, **options)
+        return getattr(self._fs, name)(*args, **options)
+
+    def _sync(self, ask: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """The answer of a coroutine function, run where the filesystem runs."""
+        work = asyncio.run_coroutine_threadsafe(ask(*args, **options), self._fs.loop)
+        with self._waiting_lock:
+            self._waiting.add(work)
+            aborted = self._aborted
+        if aborted:
+            work.cancel()
+        try:
+            return work.result()
+        except CancelledError:
+            raise SourceError(f"{self._name}: not wanted any more") from None
+        finally:
+            with self._waiting_lock:
+                self._waiting.discard(work)
 
     def range(self, path: str, entry: Entry, start: int, end: int) -> bytes:
         """The bytes [start, end) of the version in the manifest.
@@ -150,10 +186,12 @@ class FsspecAdapter(Adapter):
         part = end - start < entry.size
         etag = self._condition(entry)
         with _Errors(name):
-            if part and etag:
-                data = self._matching(path, etag, start, end)
-            else:
-                data = self._fs.cat_file(path, start=start, end=end)
+            same = part and etag
+            data = (
+                self._matching(path, etag, start, end)
+                if same
+                else self._call("cat_file", path, start=start, end=end)
+            )
         if part and not etag:
             self._check(path, entry)
         if len(data) != end - start:
@@ -162,14 +200,15 @@ class FsspecAdapter(Adapter):
 
     def _condition(self, entry: Entry) -> str:
         """The ETag, where one request can read and compare it: s3fs. Otherwise empty."""
-        conditional = scheme(self._source.url) in ("s3", "s3a") and hasattr(self._fs, "call_s3")
+        conditional = scheme(self._source.url) in ("s3", "s3a") and hasattr(self._fs, "_call_s3")
         key, _, etag = comparable(entry).partition("=")
         return etag if conditional and key == "ETag" else ""
 
     def _matching(self, path: str, etag: str, start: int, end: int) -> bytes:
         bucket, key, version = self._fs.split_path(path)
         pinned = {"VersionId": version} if version else {}
-        answer = self._fs.call_s3(
+        answer = self._sync(
+            self._fs._call_s3,
             "get_object",
             Bucket=bucket,
             Key=key,
@@ -179,7 +218,7 @@ class FsspecAdapter(Adapter):
         )
         # Not every store that speaks S3 heeds the condition.
         same = str(answer.get("ETag", "")).strip('"') == etag
-        data: bytes = fsspec.asyn.sync(self._fs.loop, _body, answer["Body"], same)
+        data: bytes = self._sync(_body, answer["Body"], same)
         if not same:
             raise SourceChangedError(f"{self._name}: has changed since it was looked at")
         return data
@@ -187,19 +226,20 @@ class FsspecAdapter(Adapter):
     def _check(self, path: str, entry: Entry) -> None:
         """After bytes have come: raises `SourceChangedError` if they may be of another version."""
         with _Errors(self._name):
-            info = self._fs.info(path)
+            info = self._call("info", path)
         wanted = comparable(entry)
         if (wanted and _version(info) != wanted) or int(info.get("size") or 0) != entry.size:
             raise SourceChangedError(f"{self._name} ({entry.path}): has changed since it was looked at")
 
 
-def _guard(protocol: str, url: str, policy: UrlPolicy, name: str) -> dict[str, Any]:
+def _guard(url: str, given: Mapping[str, object], policy: UrlPolicy, name: str) -> dict[str, Any]:
     """Options that make a filesystem ask the policy; for one that cannot, its host is looked up once."""
-    kind = fsspec.get_filesystem_class(protocol)
-    if issubclass(kind, fsspec.asyn.AsyncFileSystem):
+    if issubclass(fsspec.get_filesystem_class(scheme(url)), AsyncFileSystem):
         return {"loop": guarded_loop(policy)}
+    if HOST_OPTIONS.intersection(each.lower() for each in given):
+        raise SourceForbiddenError(f"{name}: its host must be named in the URL, not in storage_options")
     host = urlsplit(url).hostname
-    if host and protocol not in ("file", "local"):
+    if host:
         try:
             found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):

@@ -12,10 +12,11 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import urllib3
@@ -81,7 +82,7 @@ class HttpAdapter(Adapter):
             self._headers |= urllib3.make_headers(basic_auth=userinfo)
         mine = {name.lower() for name in credentials.headers} | {"authorization", "cookie"}
         tries = settings.retries
-        self._retries = urllib3.Retry(
+        self._retries = _Tries(
             total=None,
             connect=tries,
             read=tries,
@@ -96,16 +97,27 @@ class HttpAdapter(Adapter):
             # What opens this origin is nobody else's business: a redirect elsewhere goes without it.
             remove_headers_on_redirect=mine,
         )
+        self._retries.go_on = self._go_on
         self._settings = settings
         self._parallel = max(1, settings.small_connections // PARTS)
         self._many: list[ManyFiles] = []
         """Those that nobody uses now."""
         self._pace = Pace(settings.max_requests)
+        self._answers: weakref.WeakSet[urllib3.BaseHTTPResponse] = weakref.WeakSet()
+        """Those whose bodies may be under way."""
+        self._aborted = False
         options: Any = {
             "maxsize": settings.small_connections + settings.connections,
             "timeout": urllib3.Timeout(connect=settings.connect_timeout, read=settings.read_timeout),
         }
         self._pool = GuardedManager(self._rules, **options) if self._rules else urllib3.PoolManager(**options)
+
+    def abort(self) -> None:
+        self._aborted = True
+        for answer in list(self._answers):
+            # Whoever waits for its next byte is woken up. What is over already has no socket.
+            with contextlib.suppress(ValueError, OSError, RuntimeError):
+                answer.shutdown()
 
     def rest(self) -> None:
         self._pool.clear()
@@ -373,6 +385,7 @@ class HttpAdapter(Adapter):
 
         Raises `SourceError`. A 429 or 503 is never tried again here: the whole cluster must wait.
         """
+        self._go_on()
         try:
             response = self._request(method, url, {**self._headers, **headers})
         except Forbidden as refused:
@@ -381,10 +394,20 @@ class HttpAdapter(Adapter):
             raise self._failed(failure) from None
         except (ValueError, UnicodeError):
             raise SourceUnsupportedError(f"{self._name}: is no URL that can be asked for") from None
+        self._answers.add(response)
         if 200 <= response.status < 300 or response.status in allow:
+            try:
+                self._go_on()
+            except SourceError:
+                response.close()
+                raise
             return response
         response.close()
         raise self._refused(response.status, response.headers.get("Retry-After"))
+
+    def _go_on(self) -> None:
+        if self._aborted:
+            raise SourceError(f"{self._name}: not wanted any more")
 
     def _request(self, method: str, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
         while True:
@@ -427,6 +450,21 @@ class HttpAdapter(Adapter):
         return SourceUnreachableError(f"{self._name}: {shown}")
 
 
+class _Tries(urllib3.Retry):
+    """Asked before every further request: a redirect, or another try."""
+
+    go_on: Callable[[], None] = staticmethod(lambda: None)
+
+    def new(self, **changes: Any) -> Self:
+        made = super().new(**changes)
+        made.go_on = self.go_on
+        return made
+
+    def increment(self, *what: Any, **more: Any) -> Self:
+        self.go_on()
+        return super().increment(*what, **more)
+
+
 class _Body(Stream):
     """`length` bytes of a response; None: until it ends. `whole`: the body has no more than that."""
 
@@ -462,7 +500,12 @@ class _Body(Stream):
 
     def _read(self, view: memoryview) -> int:
         try:
-            return self._response.readinto(view)
+            count = self._response.readinto(view)
+            if not count:
+                self._adapter._go_on()  # where no length was told, a cut stream looks like its end
+            return count
+        except SourceError:
+            raise
         except HTTPError as error:
             raise self._adapter._failed(error) from None
         except (OSError, ValueError) as error:

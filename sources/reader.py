@@ -61,6 +61,10 @@ class Reader:
         if self._slots.resize(connections):
             self._adapter.rest()
 
+    def abort(self) -> None:
+        """From any thread: reads under way end with an error, and nothing more is asked."""
+        self._adapter.abort()
+
     def rest(self) -> None:
         """Closes connections that nobody uses now."""
         self._adapter.rest()

@@ -35,6 +35,10 @@ class Behaviour:
     stall: int | None = None
     """Say nothing more after so many bytes of a body."""
     redirect: str = ""
+    demand: dict[str, str] = field(default_factory=dict)
+    """Headers that every request must have; 401 without."""
+    pace: float | None = None
+    """Bytes a second of each answer, in small steps."""
     before: Callable[[int], int] | None = None
     """Called with the number of the request; a status to answer with, or 0."""
 
@@ -45,6 +49,10 @@ class ScriptedOrigin:
     def __init__(self, behaviour: Behaviour, address: str = "127.0.0.1") -> None:
         self.behaviour = behaviour
         self.address = address
+        self.active = 0
+        """Answers under way."""
+        self.sent = 0
+        """Bytes of bodies, as they leave."""
         self.headers: list[dict[str, str]] = []
         """Of each request, names in small letters."""
         self.requests: list[tuple[float, int, str]] = []
@@ -59,10 +67,15 @@ class ScriptedOrigin:
                 pass
 
             def do_GET(self) -> None:
-                origin.answer(self)
+                with origin._lock:
+                    origin.active += 1
+                try:
+                    origin.answer(self)
+                finally:
+                    with origin._lock:
+                        origin.active -= 1
 
-            def do_HEAD(self) -> None:
-                origin.answer(self)
+            do_HEAD = do_GET
 
         self._server = ThreadingHTTPServer((address, 0), Handler)
         self._server.daemon_threads = True
@@ -89,7 +102,8 @@ class ScriptedOrigin:
             number, before = len(self.requests), self.behaviour.before
             status = before(number) if before and not self.behaviour.status else 0
             b = replace(self.behaviour)
-            status = b.status or status
+            lacks = any(handler.headers.get(name) != value for name, value in b.demand.items())
+            status = b.status or status or (401 if lacks else 0)
             self.requests.append((time.monotonic(), status, asked))
             self.headers.append({name.lower(): value for name, value in handler.headers.items()})
         if b.redirect and not handler.path.startswith("/moved"):
@@ -133,7 +147,13 @@ class ScriptedOrigin:
             return
         cut = min(x for x in (b.truncate, b.stall, len(data)) if x is not None)
         try:
-            handler.wfile.write(data[:cut])
+            step = len(data) if b.pace is None else max(1, int(b.pace / 20))
+            for start in range(0, cut, step):
+                handler.wfile.write(data[start : min(cut, start + step)])
+                with self._lock:
+                    self.sent += min(cut, start + step) - start
+                if b.pace is not None and self._stop.wait(step / b.pace):
+                    return
             handler.wfile.flush()
             if b.stall is not None and cut < len(data):
                 self._stop.wait(60)

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.errors import DestinationError, DragonflyError
+from dragonfly_ray.storage.beneath import beneath, inside
+from dragonfly_ray.storage.output import destination_errors
 from dragonfly_ray.storage.place import place_of, stamp_of
 from dragonfly_ray.storage.task_store import TaskStore
 from dragonfly_ray.urls import basename
 
 if TYPE_CHECKING:
     from dragonfly_ray.peer.task import Context
+
+
+_PLACEHOLDER = re.compile(r"\{name\}|\{node\}")
 
 
 class Delivery:
@@ -42,8 +50,12 @@ class Delivery:
         if not self._looked:
             self._looked = True
             if self.spec.dest and not self.helper and "{node}" not in self.spec.dest:
-                with contextlib.suppress(DragonflyError):  # publishing will say what is wrong with it
-                    self.place = place_of(self.destination(context), link=self.spec.link)
+                with contextlib.suppress(
+                    DragonflyError, OSError
+                ):  # publishing will say what is wrong with it
+                    dest = self.destination(context)
+                    with self._way(dest) as way:
+                        self.place = place_of(way, link=self.spec.link)
         return self.place if not self.told or self._waits() else ""
 
     def decided(self, elsewhere: m.Elsewhere | None) -> None:
@@ -64,30 +76,45 @@ class Delivery:
             return False
         dest = self.destination(context)
         other = self._elsewhere
-        if other and store.published(dest, other.stamp):
-            self.path, self.merged, self.written_by = dest, other.merged, other.node_id
-            return True
-        done = store.publish(dest, link=self.spec.link)
-        self.path, self.merged = done.path, done.merged
-        if self.place:
-            self.stamp = stamp_of(dest)
+        with destination_errors(dest), self._way(dest) as way:
+            if other and store.published(way, other.stamp):
+                self.path, self.merged, self.written_by = dest, other.merged, other.node_id
+                return True
+            done = store.publish(dest, link=self.spec.link, by=way)
+            self.path, self.merged = dest, done.merged
+            if self.place:
+                self.stamp = stamp_of(way)
         return True
+
+    def _way(self, dest: Path) -> AbstractContextManager[Path]:
+        """Where roots came with the order, no link is followed below them."""
+        roots = self.spec.dest_roots
+        return nullcontext(dest) if roots is None else beneath(dest, roots)
 
     def destination(self, context: Context) -> Path:
         """`dest` with its placeholders filled in; below the allowed roots."""
         name = basename(self.spec.source.url)
-        text = self.spec.dest.replace("{name}", name).replace("{node}", context.node_id)
-        path = Path(text)
+        text, spec = self.spec.dest, self.spec
+        named = "{name}" in text or (text.endswith("/") and not self.message.task.directory)
+        if named and (name in (".", "..") or "/" in name or "\0" in name):
+            raise DestinationError(f"{context.node_name}: {name!r} is no name of a file; say one in dest")
+        values = {"{name}": name, "{node}": context.node_id}
+        path = Path(_PLACEHOLDER.sub(lambda found: values[found[0]], text))
         if text.endswith("/") and not self.message.task.directory:
             path = path / name
         if not path.is_absolute() or ".." in path.parts:
             raise DestinationError(
                 f"{context.node_name}: dest {text!r} must be an absolute path without '..'"
             )
-        roots = context.settings.peer.dest_roots
-        if not any(path.is_relative_to(root) for root in roots):
-            allowed = os.pathsep.join(roots) or "none"
+        if spec.dest_roots is None:
+            roots: Sequence[str] = context.settings.peer.dest_roots
+            allowed = any(path.is_relative_to(root) for root in roots)
+        else:
+            roots = spec.dest_roots
+            allowed = inside(str(path), roots) is not None
+        if not allowed:
             raise DestinationError(
-                f"{context.node_name}: dest {text!r} lies outside the allowed roots ({allowed})"
+                f"{context.node_name}: dest {text!r} lies outside the allowed roots"
+                f" ({os.pathsep.join(roots) or 'none'})"
             )
         return path

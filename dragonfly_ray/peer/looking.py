@@ -86,7 +86,16 @@ class SharedLook:
     def _asked(self, helper: str, paths: Sequence[str]) -> list[Seen]:
         ask = self._ask
         answer = self._link.call(
-            m.Look(helper, ask.source, ask.credentials, tuple(paths), ask.connections, ask.rate, ask.policy)
+            m.Look(
+                helper,
+                ask.source,
+                ask.credentials,
+                tuple(paths),
+                ask.connections,
+                ask.rate,
+                ask.policy,
+                ask.spec_id,
+            )
         )
         if not isinstance(answer, m.Looked):
             raise ClusterError(f"host {helper}: no answer to a look")

@@ -9,7 +9,7 @@ import os
 import secrets
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ from dragonfly_ray.peer.looking import SharedLook
 from dragonfly_ray.peer.reporter import SchedulerLink
 from dragonfly_ray.peer.shared import SharedTask
 from dragonfly_ray.peer.task import THREADS, Context, TaskRun
-from dragonfly_ray.sources import look, resolve
+from dragonfly_ray.sources import Stop, look, resolve
 from dragonfly_ray.statuses import PeerStatus
 from dragonfly_ray.storage.store import PieceStore
 from dragonfly_ray.storage.task_store import TaskStore
@@ -90,8 +90,13 @@ class PeerNode:
         self._limiter = RateLimiter(settings.transport.download_rate)
         self.telemetry = telemetry or Telemetry()
         self._runs: dict[str, TaskRun] = {}
+        self._looks: dict[str, Stop] = {}
+        """Spec id -> what ends the looks at the origin for it."""
+        self._looking: Counter[str] = Counter()
         self._ended: OrderedDict[str, m.Ended] = OrderedDict()
         self._lock = threading.Lock()
+        self._begun = threading.Condition(self._lock)
+        """A delivery has begun."""
         self._work = ThreadPoolExecutor(8, thread_name_prefix="peer")
         self._stopping = threading.Event()
         self._usage = self.store.usage()
@@ -131,6 +136,10 @@ class PeerNode:
                 if run:
                     run.on_news(message)
             case m.Cancel():
+                with self._lock:
+                    looks = self._looks.get(message.spec_id)
+                if looks:
+                    looks.stop()
                 for run in list(self._runs.values()):
                     run.cancel(message.spec_id, message.kind, message.message)
             case _:
@@ -148,6 +157,7 @@ class PeerNode:
                 return
             run = TaskRun(self._context(), deliver, small)
             self._runs[deliver.task.id] = run
+            self._begun.notify_all()
             self.telemetry.gauge("dragonfly_active_tasks", len(self._runs))
         run.start()
 
@@ -221,11 +231,26 @@ class PeerNode:
 
     # --- resolving --------------------------------------------------------------------------
 
+    @contextlib.contextmanager
+    def _stoppable(self, spec_id: str) -> Iterator[Stop]:
+        """Looks at the origin for a distribution, which its `Cancel` ends."""
+        with self._lock:
+            stop = self._looks.setdefault(spec_id, Stop())
+            self._looking[spec_id] += 1
+        try:
+            yield stop
+        finally:
+            with self._lock:
+                self._looking[spec_id] -= 1
+                if not self._looking[spec_id]:
+                    del self._looking[spec_id], self._looks[spec_id]
+
     def resolve(self, ask: m.Resolve) -> m.Resolved:
         """Looks at the origin; the answer carries an error as its kind and message."""
         started = time.monotonic()
         try:
-            found = self._resolve(ask)
+            with self._stoppable(ask.spec_id) as stop:
+                found = self._resolve(ask, stop)
             shown = redacted(ask.source.url)
             log.info("%s resolved after %.2f s", shown, time.monotonic() - started)
             return found
@@ -236,7 +261,7 @@ class PeerNode:
             shown = redacted(ask.source.url)
             return m.Resolved(kind="source", message=f"{shown}: {type(error).__name__}")
 
-    def _resolve(self, ask: m.Resolve) -> m.Resolved:
+    def _resolve(self, ask: m.Resolve, stop: Stop) -> m.Resolved:
         source = ask.source
         transport = self.settings.transport
         limit = transport.small_object if ask.small else 0
@@ -248,6 +273,7 @@ class PeerNode:
             spool=self.store.path / "spool",
             share=SharedLook(ask, self.links.of(source.id)),
             policy=ask.policy,
+            stop=stop,
         )
         manifest = found.manifest.marked(ask.nonce)
         encoded = manifest.encode()
@@ -290,7 +316,8 @@ class PeerNode:
         """At files of a folder that another peer resolves; an error as in `resolve`."""
         try:
             settings = self.settings.origin.sparing(ask.connections, ask.rate)
-            found = look(ask.source, ask.credentials, settings, ask.paths, ask.policy)
+            with self._stoppable(ask.spec_id) as stop:
+                found = look(ask.source, ask.credentials, settings, ask.paths, ask.policy, stop)
         except DragonflyError as error:
             return m.Looked(kind=error.kind, message=str(error))
         except Exception as error:
@@ -353,8 +380,12 @@ class PeerNode:
         pieces = found.table.covering(offset, length)
         if all(found.has(piece) for piece in pieces):
             return True
-        run = self._runs.get(task_id)
-        return run is not None and run.await_pieces(pieces, timeout)
+        # Whoever resolved it has a store of the task before its own delivery comes.
+        deadline = time.monotonic() + timeout
+        with self._begun:
+            self._begun.wait_for(lambda: task_id in self._runs, timeout)
+            run = self._runs.get(task_id)
+        return run is not None and run.await_pieces(pieces, deadline - time.monotonic())
 
     @contextlib.contextmanager
     def mapped(self, task_id: str) -> Iterator[memoryview]:

@@ -97,6 +97,10 @@ class OriginWorkers:
             self._stopped = True
             self._queue.clear()
             self._ready.notify_all()
+            readers = [*self._left_open, self._reader]
+        for reader in readers:
+            if reader:
+                reader.abort()
 
     def reopen(self) -> None:
         """What is read from now on is read for another distribution, with what opens the origin for it."""
@@ -199,7 +203,9 @@ class OriginWorkers:
                 self._queue.pop(0)
                 last += 1
             self._active[number] = set(range(first, last))
-        self._run.reporter.kick()
+            low = len(self._queue) <= self.workers * self._per_request() // 2
+        if low:
+            self._run.reporter.kick()
         return range(first, last)
 
     def _work(self, number: int) -> None:
@@ -242,7 +248,8 @@ class OriginWorkers:
         except StorageError:
             pass  # the task has failed here, and knows
         except DragonflyError as error:
-            self._failed(rest, error)
+            if not self._stopped:
+                self._failed(rest, error)
         except Exception as error:
             log.exception("task %.12s: reading the origin failed", run.task.id)
             self._failed(rest, DragonflyError(f"{run.task.url}: {type(error).__name__}"), final=True)

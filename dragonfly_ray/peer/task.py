@@ -207,6 +207,9 @@ class TaskRun:
     def _run(self) -> None:
         store = self.context.store.get(self.task.id)
         assert store is not None
+        self._refuse()
+        if self.idle():
+            return
         edited = store.refresh()
         if edited:
             log.warning("task %.12s: %d pieces were edited through an output", self.task.id, len(edited))
@@ -258,6 +261,15 @@ class TaskRun:
                 if self.stopping.is_set():
                     return
                 self._wait_for_turn()
+
+    def _refuse(self) -> None:
+        """Outputs that are not allowed here, before anything is fetched for them."""
+        for delivery in list(self.deliveries.values()):
+            if delivery.spec.dest and not delivery.helper:
+                try:
+                    delivery.destination(self.context)
+                except DragonflyError as error:
+                    self._end(delivery, error)
 
     def _elapsed(self) -> float:
         return time.monotonic() - self.started

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 
@@ -45,7 +45,7 @@ def connect(
     authority = os.fspath(ca) if ca else os.environ.get(CA_VARIABLE)
     client = Client(Http(url, find_token(token), ca=authority, timeout=timeout, transport=transport))
     try:
-        client.me = client.http.get("/session")
+        client.me = client.http.look("/session")
     except BaseException:
         client.close()
         raise
@@ -291,7 +291,8 @@ class Client:
         """Of all its versions."""
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in identity.items() if v}
         source = Source(url=_remote_url(url), **fields)
-        found = self.http.pages("/tasks", url=redacted(source.url))
+        # By its host alone: the same task may be spelled otherwise there.
+        found = self.http.pages("/tasks", url=urlsplit(source.url).hostname)
         return (task for task in found if task["source_id"] == source.id)
 
     def _details(self, tasks: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -6,7 +6,7 @@ from dragonfly_ray import messages as m
 from dragonfly_ray.model import Host
 from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling import deliveries, loss, resolving, trust
-from dragonfly_ray.scheduling.actions import Action
+from dragonfly_ray.scheduling.actions import Action, Send
 from dragonfly_ray.scheduling.cluster import ClusterState, HostState
 from dragonfly_ray.scheduling.spec import SpecState
 
@@ -41,7 +41,11 @@ def announce(cluster: ClusterState, message: m.Announce, now: float) -> list[Act
         task.manifest_holders.add(host.id)
         actions += trust.learnt(cluster, task, *task.learn_all(host.id, held.digests, bits), now)
     for delivery in message.deliveries:
-        _adopt(cluster, delivery, host, now)
+        if delivery.spec.id in cluster.cancelled:
+            kind, text, _ = cluster.cancelled[delivery.spec.id]
+            actions.append(Send(host.id, m.Cancel(delivery.spec.id, kind, text)))
+        else:
+            _adopt(cluster, delivery, host, now)
     for task in cluster.tasks.values():
         if host.id not in task.participants:
             continue

@@ -44,6 +44,8 @@ class ClusterState:
     decisions: DecisionLog = field(default_factory=DecisionLog)
     spread: Iterator[int] = field(default_factory=itertools.count)
     """Who resolves next: one after the other."""
+    cancelled: dict[str, tuple[str, str, float]] = field(default_factory=dict)
+    """Spec id -> kind, message, when: of late. A peer may still be at what this scheduler does not know."""
     busy: int = 0
     """Participants of all tasks."""
     active: dict[str, dict[str, TaskState]] = field(default_factory=dict)

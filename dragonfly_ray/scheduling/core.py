@@ -80,6 +80,9 @@ class SchedulerCore:
             return []
         loss.expect(self.cluster, spec.targets, now)
         state = self.specs[spec.id] = SpecState.new(spec, credentials, now)
+        if spec.id in self.cluster.cancelled:
+            kind, message, _ = self.cluster.cancelled[spec.id]
+            return ends.fail(self.cluster, state, kind, message, now)
         return resolving.resolve(self.cluster, state, now)
 
     def beat(self, spec_id: str, now: float) -> bool:
@@ -92,6 +95,8 @@ class SchedulerCore:
     def cancel(
         self, spec_id: str, now: float, kind: str = "cancelled", message: str = "cancelled"
     ) -> list[Action]:
+        """Stops it everywhere. What is not known (yet, after a restart) is stopped when it comes."""
+        self.cluster.cancelled[spec_id] = kind, message, now
         state = self.specs.get(spec_id)
         return ends.fail(self.cluster, state, kind, message, now) if state else []
 
@@ -254,6 +259,9 @@ class SchedulerCore:
                     revoked = tuple(bitset.members(pieces))
                     actions.append(Send(host, m.News(task.task.id, revoked=revoked)))
         actions += leaving.move_away(self.cluster, now)
+        cancelled = self.cluster.cancelled
+        for spec_id in [s for s, (_, _, since) in cancelled.items() if now - since > KEEP_ENDED]:
+            del cancelled[spec_id]
         busy: set[str] = set()
         for state in list(self.specs.values()):
             if state.phase == "ended":

@@ -21,9 +21,11 @@ def fail(cluster: ClusterState, state: SpecState, kind: str, message: str, now: 
         return []
     actions: list[Action] = []
     task = cluster.tasks.get(state.task_id)
+    cancel = m.Cancel(state.spec.id, kind, message)
     if task:
-        cancel = m.Cancel(state.spec.id, kind, message)
         actions += [Send(h, cancel) for h in task.participants if cluster.hosts[h].alive]
+    elif state.phase == "resolving":
+        actions += [Send(h, cancel) for h in (state.resolver, *state.lookers) if cluster.alive(h)]
     for node in state.open_nodes:
         state.fail_node(node, kind, message)
     return actions + maybe_end(cluster, state, now)

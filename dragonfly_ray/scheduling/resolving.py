@@ -24,7 +24,8 @@ def resolve(cluster: ClusterState, state: SpecState, now: float) -> list[Action]
     state.tried.add(host)
     state.attempts += 1
     small = state.spec.small and cluster.settings.transport.carrier != "socket"
-    nonce = cluster.nonces.of(state.spec.source.id, now)
+    # What has no version of its own may be another for whoever opens it otherwise.
+    nonce = cluster.nonces.of(state.spec.source.id, now, state.opener)
     state.lookers, connections = _lookers(cluster, state, now)
     rate = (cluster.most_requests or 0.0) / (len(state.lookers) + 1)
     ask = m.Resolve(
@@ -36,6 +37,7 @@ def resolve(cluster: ClusterState, state: SpecState, now: float) -> list[Action]
         connections,
         rate,
         state.spec.policy,
+        state.spec.id,
     )
     return [Ask(host, ask, state.spec.id)]
 

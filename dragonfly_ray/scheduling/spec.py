@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import msgspec
 
 from dragonfly_ray.messages import Ended, Spec
 from dragonfly_ray.model import Credentials
@@ -73,6 +76,13 @@ class SpecState:
     def small(self) -> bool:
         """The content comes with the delivery."""
         return bool(self.content) or self.beside
+
+    @property
+    def opener(self) -> str:
+        """Equal for equal credentials, and tells nothing of them."""
+        netloc = self.spec.source.url.partition("://")[2].partition("/")[0]
+        known = (netloc.rpartition("@")[0], self.credentials)
+        return hashlib.blake2s(msgspec.msgpack.encode(known, order="deterministic")).hexdigest()
 
     @property
     def open_nodes(self) -> list[str]:

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from dragonfly_ray.errors import DestinationError, StorageError, StorageFullError, UnsafePathError
 from dragonfly_ray.model import Entry, Manifest
 from dragonfly_ray.storage import files
+from dragonfly_ray.storage.beneath import Folders, opened, shown
 
 PREFIX = ".dragonfly-"
 """Names of what is not finished begin so."""
@@ -94,7 +95,9 @@ class Output:
             dest.parent.mkdir(parents=True, exist_ok=True)
             if not self._manifest.directory:
                 if dest.is_dir() and not dest.is_symlink():
-                    raise DestinationError(f"{dest}: is a folder; end dest with '/' to put the file into it")
+                    raise DestinationError(
+                        f"{shown(dest)}: is a folder; end dest with '/' to put the file into it"
+                    )
                 self._file(0, dest, done)
             elif _exists(dest):
                 self._merge(dest, done)
@@ -150,7 +153,8 @@ class Output:
         draft = self._beside(dest)
         try:
             draft.mkdir()
-            self._fresh(draft, done)
+            with opened(draft) as root:
+                self._fresh(root, done)
             try:
                 os.rename(draft, dest)
             except OSError as error:
@@ -188,10 +192,11 @@ class Output:
 
     def _merge(self, dest: Path, done: Published) -> None:
         if not stat.S_ISDIR(os.lstat(dest).st_mode):
-            raise DestinationError(f"{dest}: exists and is no folder; a directory cannot replace it")
+            raise DestinationError(f"{shown(dest)}: exists and is no folder; a directory cannot replace it")
         done.merged = True
-        self._refuse_symlinks(dest)
-        self._entries(dest, done)
+        with opened(dest) as root:
+            self._refuse_symlinks(root)
+            self._entries(root, done)
 
     def _refuse_symlinks(self, dest: Path) -> None:
         """Before anything is written: no folder on the way may lead elsewhere."""
@@ -207,24 +212,25 @@ class Output:
                 found = dest / part
                 if found.is_symlink():
                     raise UnsafePathError(
-                        f"{found}: a symlink lies where a folder must be; nothing was written"
+                        f"{shown(found)}: a symlink lies where a folder must be; nothing was written"
                     )
                 if _exists(found) and not found.is_dir():
                     raise DestinationError(
-                        f"{found}: a file lies where a folder must be; nothing was written"
+                        f"{shown(found)}: a file lies where a folder must be; nothing was written"
                     )
 
     def _entries(self, root: Path, done: Published) -> None:
-        made: set[str] = set()
-        for number, entry in enumerate(self._manifest.entries):
-            folder = entry.path if entry.kind == "dir" else entry.path.rpartition("/")[0]
-            if folder and folder not in made:
-                (root / folder).mkdir(parents=True, exist_ok=True)
-                made.add(folder)
-            if entry.kind == "file":
-                self._file(number, root / entry.path, done)
-            elif entry.kind == "symlink":
-                self._symlink(entry, root / entry.path)
+        with Folders.of(root) as folders:
+            for number, entry in enumerate(self._manifest.entries):
+                if entry.kind == "dir":
+                    folders.at(entry.path)
+                    continue
+                folder, _, name = entry.path.rpartition("/")
+                target = folders.at(folder) / name
+                if entry.kind == "file":
+                    self._file(number, target, done)
+                else:
+                    self._symlink(entry, target)
 
     # --- one file ---------------------------------------------------------------------------
 
@@ -292,7 +298,7 @@ class Output:
             return False
         if not stat.S_ISREG(found.st_mode):
             if stat.S_ISDIR(found.st_mode):
-                raise DestinationError(f"{target}: a folder lies where a file must be")
+                raise DestinationError(f"{shown(target)}: a folder lies where a file must be")
             return False
         if found.st_size != entry.size:
             return False
@@ -364,9 +370,8 @@ def destination_errors(dest: Path) -> Iterator[None]:
         raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            text = f"{dest}: the disk is full; nothing was left there"
+            text = f"{shown(dest)}: the disk is full; nothing was left there"
             raise StorageFullError(text) from None
-        text = (
-            f"{error.filename or dest}: {error.strerror or error}; choose another dest, or make it writable"
-        )
+        where = shown(error.filename if isinstance(error.filename, str) else dest)
+        text = f"{where}: {error.strerror or error}; choose another dest, or make it writable"
         raise DestinationError(text) from None

@@ -316,16 +316,16 @@ class TaskStore:
             self._output(link=True).publish(view)
         return view
 
-    def publish(self, dest: Path, *, link: bool = True) -> Published:
+    def publish(self, dest: Path, *, link: bool = True, by: Path | None = None) -> Published:
         """Makes the content visible at `dest`, whole or not at all. Raises `StorageError`.
 
-        Killed in the middle, the next process of this store removes what was not finished.
+        `by`: another way to the same place, such as an open folder. Killed in the middle, the next process of this store removes what was not finished.
         """
         note = self.folder / f"{NOTE}{secrets.token_hex(8)}"
         with self._errors():
             note.symlink_to(dest)  # never torn, and written at once
         try:
-            return self._output(link=link).publish(dest)
+            return self._output(link=link).publish(by or dest)
         finally:
             with contextlib.suppress(FileNotFoundError):  # evicted meanwhile
                 note.unlink()

@@ -75,7 +75,7 @@ def _by_token(session: Session, header: str) -> _Credential:
     ).one_or_none()
     if row is None:
         raise unauthenticated("this token is unknown, revoked or has expired")
-    found, user, role = row.tuple()
+    found, user, role = row
     if found.revoked_at or (found.expires_at and found.expires_at <= now()):
         raise unauthenticated("this token is unknown, revoked or has expired")
     if user.disabled:
@@ -96,7 +96,7 @@ def _by_session(session: Session, hash: str, settings: ManagerSettings) -> _Cred
     ).one_or_none()
     if row is None:
         raise unauthenticated("this session has ended: sign in again")
-    found, user, role = row.tuple()
+    found, user, role = row
     if user.disabled or not sessions.alive(found, settings, now()):
         raise unauthenticated("this session has ended: sign in again")
     granted = rights.known(role.permissions)

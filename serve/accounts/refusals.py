@@ -28,22 +28,30 @@ class Refusals:
 
     def note(self, connection: HTTPConnection, problem: Problem) -> None:
         """That a request was refused: 403, or a sign-in that failed."""
-        route = connection.scope.get("route")
-        path = getattr(route, "path", "")
-        what = f"{connection.scope.get('method', 'GET')} {path}"
+        scope = connection.scope
+        method = scope.get("method", "GET")
+        endpoint = scope.get("endpoint")
+        route = f"{getattr(endpoint, '__module__', '')}.{getattr(endpoint, '__qualname__', '')}"
         principal = getattr(connection.state, "principal", None)
         who = principal.user_id if isinstance(principal, Principal) else connection.state.address
-        if not self._first((who, what, problem.kind)):
+        key = (who, method, route, problem.kind)
+        if not self._first(key):
             return
         detail = {"why": problem.kind} | {k: v for k, v in problem.more.items() if k in ("needed", "beyond")}
         try:
             with self._database.write() as session:
                 audit(
-                    session, connection, "request.refused", "route", what[:256], outcome="refused", **detail
+                    session,
+                    connection,
+                    "request.refused",
+                    "route",
+                    f"{method} {scope['path']}"[:256],
+                    outcome="refused",
+                    **detail,
                 )
         except OperationalError:
             # The refusal stands, also while the database is away.
-            self._forget((who, what, problem.kind))
+            self._forget(key)
 
     def _first(self, key: tuple[str, ...]) -> bool:
         at = time.monotonic()

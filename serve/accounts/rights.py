@@ -47,7 +47,7 @@ def of_user(session: Session, user_id: str, via: str) -> Principal | None:
     ).one_or_none()
     if row is None:
         return None
-    user, role = row.tuple()
+    user, role = row
     return None if user.disabled else Principal(user.id, user.name, role.name, known(role.permissions), via)
 
 

@@ -80,7 +80,7 @@ class Listener:
 
     @property
     def alive(self) -> bool:
-        return getattr(self._loop, "alive", True)
+        return self._loop.alive
 
     def start(self) -> None:
         if self._parameters is not None:

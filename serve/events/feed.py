@@ -41,7 +41,7 @@ class EventFeed:
 
     @property
     def alive(self) -> bool:
-        return getattr(self._loop, "alive", True)
+        return self._loop.alive
 
     def start(self) -> None:
         with self._database.read() as session:

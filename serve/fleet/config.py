@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from dragonfly_ray.config import Settings
 from dragonfly_ray.errors import ClusterError, DragonflyError
+from dragonfly_ray.live import changed
 from dragonfly_ray.serve.accounts.principal import Principal
 from dragonfly_ray.serve.background import Loop
 from dragonfly_ray.serve.cluster import Cluster, NodeView
@@ -23,7 +24,6 @@ from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.database.engine import serialise
 from dragonfly_ray.serve.database.tables import ConfigVersion, now
 from dragonfly_ray.serve.fleet.cached import Cached
-from dragonfly_ray.serve.fleet.live import changed
 from dragonfly_ray.serve.fleet.nodes import LEAD_WAIT
 from dragonfly_ray.serve.leadership import Leadership
 from dragonfly_ray.serve.records import emit
@@ -86,6 +86,10 @@ class ConfigKeeper:
         self._nodes = nodes
         self._trouble = ""
         self._loop = Loop("config", INTERVAL, self.round)
+
+    @property
+    def alive(self) -> bool:
+        return self._loop.alive
 
     def start(self) -> None:
         self._loop.start()

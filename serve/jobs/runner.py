@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import select
 
+from dragonfly_ray import logs
 from dragonfly_ray.errors import ClusterError, DragonflyError
 from dragonfly_ray.model import Credentials
 from dragonfly_ray.serve.background import Loop
@@ -236,12 +237,13 @@ class _Leader:
             del self._written[gone]
         for job in jobs:
             try:
-                self._drive(job)
+                with logs.about(job_id=job.id):
+                    self._drive(job)
             except AWAY:
                 raise
             except Exception:
                 # One job that cannot be written holds up no other.
-                log.exception("job %s: a round failed", job.id)
+                log.exception("job %s: a round failed", job.id, extra={"job_id": job.id})
         self._tidy()
 
     def _drive(self, job: Active) -> None:
@@ -310,7 +312,8 @@ class _Leader:
 
     def _guarded(self, key: tuple[str, str], job: Active, call: Callable[[Active], None]) -> None:
         try:
-            call(job)
+            with logs.about(job_id=job.id):
+                call(job)
             self._unanswered.pop(job.id, None)
         except ClusterError as error:
             self._unanswered[job.id] = str(error)
@@ -322,7 +325,7 @@ class _Leader:
             log.warning("job %s: %s waits for the database: %s", job.id, key[0], first_line(error))
         except Exception:
             # Nobody waits for this thread; the next round tries again.
-            log.exception("job %s: %s failed", job.id, key[0])
+            log.exception("job %s: %s failed", job.id, key[0], extra={"job_id": job.id})
         finally:
             with self._lock:
                 self._under_way.discard(key)
@@ -334,7 +337,7 @@ class _Leader:
         with self._database.write() as session:
             found = outcomes.stop(session, job.id, kind, message)
         if found is not None:
-            log.info("job %s: %s (%s)", job.id, found.state, message)
+            log.info("job %s: %s (%s)", job.id, found.state, message, extra={"job_id": job.id})
             self._wake()
 
     def _record(self, job: Active, written: _Written) -> None:

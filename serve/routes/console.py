@@ -1,4 +1,7 @@
-"""The console's files: read once, never looked up by a path that a request names."""
+"""The console's files: read once, never looked up by a path that a request names.
+
+What browsers may load at all is said for every answer in `web/security_headers.py`.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +21,6 @@ from dragonfly_ray.serve.problems import not_found
 
 router = APIRouter(include_in_schema=False)
 BASE = "/console/"
-CONTENT_SECURITY_POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self'",
-        "font-src 'self'",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'self'",
-        "frame-ancestors 'none'",
-    )
-)
 _TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -98,13 +88,8 @@ def _asset(body: bytes, media_type: str) -> Asset:
     )
 
 
-def _answer(request: Request, asset: Asset, caching: str, extra: dict[str, str] | None = None) -> Response:
-    headers = {
-        "ETag": asset.etag,
-        "Cache-Control": caching,
-        "Vary": "Accept-Encoding",
-        "X-Content-Type-Options": "nosniff",
-    } | (extra or {})
+def _answer(request: Request, asset: Asset, caching: str) -> Response:
+    headers = {"ETag": asset.etag, "Cache-Control": caching, "Vary": "Accept-Encoding"}
     known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
     if asset.etag in known:
         return Response(status_code=304, headers=headers)
@@ -145,9 +130,4 @@ def asset(request: Request, version: str, path: str) -> Response:
 @requires(Access.PUBLIC)
 def page(request: Request, path: str) -> Response:
     """Any screen: which one, the page itself finds out."""
-    return _answer(
-        request,
-        assets().page,
-        _ASK_AGAIN,
-        {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Referrer-Policy": "same-origin"},
-    )
+    return _answer(request, assets().page, _ASK_AGAIN)

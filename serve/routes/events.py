@@ -9,10 +9,9 @@ from sqlalchemy import select
 from sse_starlette import EventSourceResponse
 
 from dragonfly_ray.serve.accounts.permissions import Permission, requires
-from dragonfly_ray.serve.accounts.principal import Caller
 from dragonfly_ray.serve.database import tables
-from dragonfly_ray.serve.events import origin, telling
-from dragonfly_ray.serve.events.wanted import Wanted
+from dragonfly_ray.serve.events import telling
+from dragonfly_ray.serve.events.wanted import Wanted, existing
 from dragonfly_ray.serve.manager import Here
 from dragonfly_ray.serve.pagination import Page, Paged, page
 from dragonfly_ray.serve.schemas.news import Event, EventType
@@ -44,7 +43,7 @@ Filter = Annotated[Wanted, Depends(_wanted)]
 @requires(Permission.EVENTS_READ)
 def list_events(manager: Here, paging: Paged, wanted: Filter, after: After = None) -> Page[Event]:
     """The oldest first; `sort=-id` for the newest."""
-    query = select(tables.Event).where(*wanted.conditions())
+    query = select(tables.Event).where(*wanted.resource())
     if after is not None:
         query = query.where(tables.Event.id > after)
     with manager.database.read() as session:
@@ -56,6 +55,7 @@ def list_events(manager: Here, paging: Paged, wanted: Filter, after: After = Non
             tables.Event.id,
             Event.model_validate,
             default="id",
+            any_of=(tables.Event.type, existing(session, wanted.types)) if wanted.types else None,
         )
 
 
@@ -80,9 +80,6 @@ async def stream_events(
 
 @router.websocket("/ws")
 @requires(Permission.EVENTS_READ)
-async def socket_events(
-    socket: WebSocket, manager: Here, caller: Caller, wanted: Filter, after: After = None
-) -> None:
+async def socket_events(socket: WebSocket, manager: Here, wanted: Filter, after: After = None) -> None:
     """The same as messages of JSON: `{"open": {"after": …}}` first, `{"event": {…}}`, `{"lagged": {…}}`, `{"gap": {…}}`."""
-    origin.check(socket, caller, manager.settings.public_url)
     await manager.streams.websocket(socket, telling.as_texts(telling.items(manager.feed, wanted, after)))

@@ -121,7 +121,7 @@ def _users(session: Session, name: str | None = None) -> dict[str, int]:
     query = select(User.role, func.count()).group_by(User.role)
     if name is not None:
         query = query.where(User.role == name)
-    return dict(session.execute(query).tuples().all())
+    return {row[0]: row[1] for row in session.execute(query)}
 
 
 def _sorted(permissions: list[Permission]) -> list[str]:

@@ -163,3 +163,6 @@ class Overview(Out):
     nodes_total: int
     store_used: int
     store_quota: int
+    cluster_error: str | None = Field(
+        None, description="Why the cluster does not answer. What only it knows is 0 then."
+    )

@@ -7,23 +7,24 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ray
 
 import dragonfly_ray as d
-from dragonfly_ray.actors.handles import get
+from dragonfly_ray.actors.handles import reach
 from dragonfly_ray.directives import Directives
-from dragonfly_ray.errors import ClusterError, InvalidRequestError, UnknownNodesError
+from dragonfly_ray.errors import ClusterError, InvalidRequestError, SourceForbiddenError, UnknownNodesError
 from dragonfly_ray.model import Credentials, Source
 from dragonfly_ray.policy import UrlPolicy
 from dragonfly_ray.serve.cluster import NodeView, Order, Part
 from dragonfly_ray.serve.ray_cluster import RayCluster
-from tests.cluster.conftest import LocalCluster, until
+from tests.cluster.conftest import LocalCluster, connections, until
 from tests.cluster.test_api import dragonfly
 from tests.nginx import Nginx
+from tests.origins import Behaviour, ScriptedOrigin
 
 MIB = 1 << 20
 HERE = UrlPolicy(networks=("127.0.0.0/8",))
@@ -35,6 +36,16 @@ def port(cluster: LocalCluster) -> RayCluster:
     return RayCluster()
 
 
+@pytest.fixture(autouse=True)
+def unmarked(port: RayCluster) -> Iterator[None]:
+    """A test that fails leaves no node cordoned or draining for the next."""
+    yield
+    for each in port.nodes():
+        if each.cordoned or each.state in ("draining", "drained"):
+            port.cordon(each.node_id, False)
+            port.drain(each.node_id, False)
+
+
 def an_order(id: str, urls: list[str], nodes: list[str], dest: Path | None = None) -> Order:
     """Whatever it puts out lies below the test's folder."""
     return Order(
@@ -42,7 +53,7 @@ def an_order(id: str, urls: list[str], nodes: list[str], dest: Path | None = Non
         sources=tuple(Source(url) for url in urls),
         targets=tuple(nodes),
         dest=str(dest / "{node}" / "{name}") if dest else "",
-        dest_roots=(str(dest),) if dest else (),
+        dest_roots=(str(dest.parent),) if dest else (),
         policy=HERE,
     )
 
@@ -166,6 +177,121 @@ def test_what_is_not_there_is_said(cluster: LocalCluster, port: RayCluster) -> N
         RayCluster(d.Settings(namespace="nowhere"), start=False).nodes()
 
 
+# --- cancel, and who may read -------------------------------------------------------------------
+
+
+def moved(port: RayCluster) -> int:
+    return sum(n.bytes_origin + n.bytes_peers for n in port.nodes())
+
+
+def test_a_cancel_stops_the_work_on_the_nodes(
+    cluster: LocalCluster, port: RayCluster, origin: Nginx, tmp_path: Path
+) -> None:
+    for name in ("c", "other"):
+        (origin.root / name).write_bytes(os.urandom(60 * MIB))
+    origin.stop()
+    origin.start("limit_rate 500k;")
+    order = an_order(
+        "cancel-1", [f"{origin.url}/{n}" for n in ("c", "other")], cluster.node_ids, tmp_path / "o"
+    )
+    port.submit(order, Credentials())
+    follow(port, order, lambda parts: sum(o.bytes_done for p in parts.values() for o in p.nodes) > 8 * MIB)
+    port.cancel(order, "cancelled", "somebody said so")
+    parts = follow(port, order, lambda parts: len(parts) == 2 and over(parts))
+    assert {(o.state, o.error_kind, o.error) for p in parts.values() for o in p.nodes} == {
+        ("failed", "cancelled", "somebody said so")
+    }
+    until(lambda: not any(n.active_tasks for n in port.nodes()), 20.0)
+    # nginx tells of a request when it has ended: once all have, nothing comes after.
+    until(lambda: not any(connections(h["pid"], set()) for h in d.status()["hosts"]), 20.0)
+    sent, before = sum(hit.sent for hit in origin.hits()), moved(port)
+    assert sent < 100 * MIB
+    (origin.root / "meanwhile").write_bytes(b"x")
+    meanwhile = an_order("cancel-2", [f"{origin.url}/meanwhile"], cluster.node_ids)
+    port.submit(meanwhile, Credentials())
+    follow(port, meanwhile, over)
+    assert sum(hit.sent for hit in origin.hits()) - sent <= 2
+    assert moved(port) - before <= 4
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_cancel_leaves_another_order_of_the_same_content_alone(
+    cluster: LocalCluster, port: RayCluster, origin: Nginx, tmp_path: Path
+) -> None:
+    content = os.urandom(32 * MIB)
+    (origin.root / "same").write_bytes(content)
+    origin.stop()
+    origin.start("limit_rate 1m;")
+    one, two = (
+        an_order(f"same-{n}", [f"{origin.url}/same"], nodes, tmp_path / n)
+        for n, nodes in (("one", cluster.node_ids[:3]), ("two", cluster.node_ids[1:]))
+    )
+    for order in (one, two):
+        port.submit(order, Credentials())
+    for order in (one, two):
+        follow(
+            port, order, lambda parts: sum(o.bytes_done for p in parts.values() for o in p.nodes) > 4 * MIB
+        )
+    port.cancel(one)
+    done = follow(port, two, over)[0]
+    assert {o.state for o in done.nodes} == {"done"}
+    assert all(Path(o.path).read_bytes() == content for o in done.nodes)
+    assert {o.error_kind for o in follow(port, one, over)[0].nodes} == {"cancelled"}
+
+
+def test_every_order_must_be_let_in_by_the_origin_itself(
+    cluster: LocalCluster, port: RayCluster, tmp_path: Path
+) -> None:
+    """Content that is cached on all nodes is none of theirs who may not read it."""
+    right = Credentials({}, {"Authorization": "Bearer right"})
+    with ScriptedOrigin(Behaviour(os.urandom(9 * MIB), demand=right.headers)) as origin:
+        for number, credentials in enumerate(
+            (right, Credentials(), Credentials({}, {"Authorization": "x"}), right)
+        ):
+            order = an_order(f"own-{number}", [origin.url], cluster.node_ids, tmp_path / f"{number}")
+            port.submit(order, credentials)
+            part = follow(port, order, over)[0]
+            expected = {("done", "")} if credentials is right else {("failed", "source-auth")}
+            assert {(o.state, o.error_kind) for o in part.nodes} == expected
+        assert sum(o.bytes_cache for o in part.nodes) == 4 * 9 * MIB
+        assert "right" not in str([n.error for n in port.nodes()])
+    assert not (tmp_path / "1").exists()
+
+
+# --- what is not allowed ------------------------------------------------------------------------
+
+
+def test_orders_keep_to_their_policy_and_roots(
+    cluster: LocalCluster, port: RayCluster, origin: Nginx, tmp_path: Path
+) -> None:
+    (origin.root / "p").write_bytes(b"x" * 1000)
+    url = f"{origin.url}/p"
+    nodes = cluster.node_ids[:2]
+    inside = replace(an_order("no-1", [url], nodes), policy=UrlPolicy())
+    with pytest.raises(SourceForbiddenError):
+        port.submit(inside, Credentials())
+    for dest, roots in (
+        ("/elsewhere/f", (str(tmp_path),)),
+        (f"{tmp_path}/f", ()),
+        (f"{tmp_path}/../f", (str(tmp_path),)),
+    ):
+        with pytest.raises(InvalidRequestError):
+            port.submit(replace(an_order("no-2", [url], nodes), dest=dest, dest_roots=roots), Credentials())
+    assert origin.hits() == []
+    outside = UrlPolicy(networks=("127.0.0.2/32",))
+    with ScriptedOrigin(Behaviour(redirect=url), "127.0.0.2") as redirecting:
+        order = replace(an_order("no-3", [redirecting.url], nodes), policy=outside)
+        port.submit(order, Credentials())
+        assert {o.error_kind for o in follow(port, order, over)[0].nodes} == {"source-forbidden"}
+    assert origin.hits() == []
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "link").symlink_to(tmp_path)
+    order = an_order("no-4", [url], nodes, tmp_path / "root" / "link")
+    port.submit(order, Credentials())
+    assert {o.error_kind for o in follow(port, order, over)[0].nodes} == {"unsafe-path"}
+    assert not list(tmp_path.glob(f"{nodes[0]}*"))
+
+
 # --- cordon and drain ---------------------------------------------------------------------------
 
 
@@ -245,9 +371,8 @@ def as_started(port: RayCluster) -> Iterator[None]:
 
 def scheduler_version() -> int:
     """Of the settings that the scheduler follows."""
-    actor: Any = ray.get_actor("scheduler:0", namespace="dragonfly")
-    answer = get(actor.direct.remote(Directives().encode()), 10, "the scheduler")
-    return Directives.decode(answer).version
+    actor = reach("scheduler:0", "dragonfly")
+    return Directives.decode(ray.get(actor.direct.remote(Directives().encode()), timeout=10)).version
 
 
 def everywhere(port: RayCluster, version: int) -> bool:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from argon2 import PasswordHasher
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
-from dragonfly_ray.serve.accounts import tokens
+from dragonfly_ray.serve.accounts import passwords, tokens
 from dragonfly_ray.serve.app import create_app
 from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.database.tables import Role, Token, User
@@ -20,6 +21,15 @@ from dragonfly_ray.serve.testing import FakeCluster
 from tests import postgres
 
 PASSWORD = "correct horse battery"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_passwords() -> Iterator[None]:
+    """The same algorithm, made to take less time than it must take anywhere else."""
+    with pytest.MonkeyPatch.context() as patch:
+        quick = PasswordHasher(time_cost=1, memory_cost=1024, parallelism=1)
+        patch.setattr(passwords, "HASHER", quick)
+        yield
 
 
 @pytest.fixture(scope="session")

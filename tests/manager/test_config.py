@@ -190,7 +190,7 @@ def test_a_way_back_is_a_new_version(admin: httpx.Client, cluster: FakeCluster, 
 def test_invalid_values_are_refused_by_name(
     admin: httpx.Client, app: FastAPI, values: dict[str, Any], named: str
 ) -> None:
-    answer = put(admin, {"origin.max_connections": 3, **values}, 0)
+    answer = put(admin, {"origin.retries": 3, **values}, 0)
     assert (answer.status_code, answer.json()["type"]) == (422, "urn:dragonfly:problem:invalid-settings")
     assert named in answer.json()["detail"]
     with app.state.manager.database.read() as session:

@@ -11,11 +11,14 @@ function hear(event) {
   for (const listener of listeners) listener(event);
 }
 
-const TYPES = new Proxy({}, { get: () => hear });
+/** Some events are not kept any more: everybody looks again. */
+function miss() {
+  for (const listener of listeners) listener(null);
+}
 
 function settle() {
   if (listeners.size && !stream && may("events:read")) {
-    stream = new Stream("/events/stream", { on: TYPES, name: "events" });
+    stream = new Stream("/events/stream", { on: { message: hear, gap: miss }, name: "events" });
   } else if (!listeners.size && stream) {
     stream.close();
     stream = null;
@@ -29,13 +32,13 @@ function settleSoon() {
   settling = setTimeout(settle, 100);
 }
 
-/** `listener` is called with every event whose type begins with one of `prefixes`. */
+/** `listener` is called with every event whose type begins with one of `prefixes`; with null when some are lost. */
 export function useNews(prefixes, listener) {
   const latest = useRef(listener);
   latest.current = listener;
   useEffect(() => {
     const heard = (event) => {
-      if (prefixes.some((prefix) => event.type.startsWith(prefix))) latest.current(event);
+      if (!event || prefixes.some((prefix) => event.type.startsWith(prefix))) latest.current(event);
     };
     listeners.add(heard);
     settleSoon();

@@ -35,7 +35,8 @@ export async function copy(text) {
   }
 }
 
-export function CopyButton({ text, what = "id" }) {
+/** `shown`: whether the label may say the text; of a secret it may not. */
+export function CopyButton({ text, what = "id", shown = true }) {
   const [done, setDone] = useState(false);
   useEffect(() => {
     if (!done) return undefined;
@@ -49,7 +50,7 @@ export function CopyButton({ text, what = "id" }) {
     setDone(true);
     say(`Copied the ${what}`, { quiet: true });
   };
-  return html`<button type="button" class="copy" onClick=${act} aria-label=${`Copy the ${what} ${text}`} title=${`Copy ${text}`}>
+  return html`<button type="button" class="copy" onClick=${act} aria-label=${shown ? `Copy the ${what} ${text}` : `Copy the ${what}`} title="Copy">
     <${Icon} name=${done ? "check" : "copy"} size=${13} />
   </button>`;
 }

@@ -1,7 +1,7 @@
 // Dialogs on the browser's own element: it keeps the focus inside, and gives it back.
 
 import { html, signal, useEffect, useId, useRef, useState } from "../vendor/ui.js";
-import { Button, ProblemBox } from "./basics.js";
+import { Button, CopyButton, ProblemBox } from "./basics.js";
 
 export function Dialog({ title, onClose, children, wide = false }) {
   const ref = useRef(null);
@@ -72,5 +72,44 @@ function Question({ asked }) {
         <${Button} type="submit" kind=${asked.tone} busy=${busy}>${asked.action}<//>
       </footer>
     </form>
+  <//>`;
+}
+
+/** A form in a dialog. `submit` does the work; the dialog closes when it went well. */
+export function FormDialog({ title, action, onClose, submit, children, wide = false, tone = "primary" }) {
+  const [busy, setBusy] = useState(false);
+  const [error, setError] = useState(null);
+  const send = async (event) => {
+    event.preventDefault();
+    setBusy(true);
+    setError(null);
+    try {
+      await submit();
+      onClose();
+    } catch (caught) {
+      setError(caught);
+      setBusy(false);
+    }
+  };
+  return html`<${Dialog} title=${title} onClose=${onClose} wide=${wide}>
+    <form class="content" onSubmit=${send}>
+      ${children}
+      <${ProblemBox} error=${error} />
+      <footer>
+        <${Button} onClick=${onClose}>Back<//>
+        <${Button} type="submit" kind=${tone} busy=${busy}>${action}<//>
+      </footer>
+    </form>
+  <//>`;
+}
+
+/** Something that is shown this once. */
+export function OnceDialog({ title, text, secret, onClose }) {
+  return html`<${Dialog} title=${title} onClose=${onClose}>
+    <div class="content">
+      <p>${text}</p>
+      <div class="once"><code>${secret}</code><${CopyButton} text=${secret} what="secret" shown=${false} /></div>
+      <footer><${Button} kind="primary" onClick=${onClose}>I have stored it<//></footer>
+    </div>
   <//>`;
 }

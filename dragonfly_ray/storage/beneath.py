@@ -1,0 +1,132 @@
+"""Folders that are opened name by name, with no link followed: nobody can lead the way elsewhere meanwhile.
+
+An open folder is used as `/proc/self/fd/N`: whatever is done below that path is done in this very folder,
+whatever has become of its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Self
+
+from dragonfly_ray.errors import DestinationError, UnsafePathError
+
+_OPEN = "/proc/self/fd/"
+_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_NO_FOLDER = (errno.ENOTDIR, errno.ELOOP)
+
+
+def shown(path: Path | str) -> str:
+    """For people: the names behind an open folder."""
+    text = os.fspath(path)
+    if not text.startswith(_OPEN):
+        return text
+    number, slash, rest = text.removeprefix(_OPEN).partition("/")
+    with contextlib.suppress(OSError):
+        return os.readlink(_OPEN + number) + slash + rest
+    return rest or text
+
+
+def inside(path: str, roots: Sequence[str]) -> str | None:
+    """The root that `path` lies below, by its names alone; the root itself does not count."""
+    place = PurePosixPath(path)
+    if not place.is_absolute() or ".." in place.parts:
+        return None
+    found = [root for root in roots if place.is_relative_to(root) and place != PurePosixPath(root)]
+    return max(found, key=len, default=None)
+
+
+@contextmanager
+def beneath(path: Path, roots: Sequence[str]) -> Iterator[Path]:
+    """`path` by way of its open folder, which is made where it is missing, below one of `roots`.
+
+    The roots themselves are whoever's who configured them: they must be there, and may be links.
+    Raises `DestinationError`, `UnsafePathError`, `OSError`.
+    """
+    root = inside(os.fspath(path), roots)
+    if root is None:
+        allowed = os.pathsep.join(roots) or "none"
+        raise DestinationError(f"dest {str(path)!r} lies outside the allowed roots ({allowed})")
+    try:
+        start = os.open(root, _FOLDER)
+    except OSError as error:
+        raise DestinationError(f"{root}: {error.strerror}; it is a root of dest, and must be there") from None
+    with Folders(start) as folders:
+        yield folders.at(os.fspath(path.parent.relative_to(root))) / path.name
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Path]:
+    """A folder itself, if it is one and no link to one. Raises `OSError`."""
+    number = os.open(folder, _FOLDER | os.O_NOFOLLOW)
+    try:
+        yield Path(f"{_OPEN}{number}")
+    finally:
+        os.close(number)
+
+
+class Folders:
+    """Folders below an open one, which is closed with this; one of them is open at a time."""
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._last: tuple[str, int] | None = None
+
+    @classmethod
+    def of(cls, root: Path) -> Folders:
+        return cls(os.open(root, _FOLDER))
+
+    def at(self, path: str) -> Path:
+        """`a/b`, made where it is missing; good until the next is asked for."""
+        if path in ("", "."):
+            return Path(f"{_OPEN}{self._root}")
+        if self._last is None or self._last[0] != path:
+            number = self._walk(path)
+            self._leave()
+            self._last = path, number
+        return Path(f"{_OPEN}{self._last[1]}")
+
+    def _walk(self, path: str) -> int:
+        number = os.dup(self._root)
+        for name in path.split("/"):
+            try:
+                below = self._enter(name, number)
+            finally:
+                os.close(number)
+            number = below
+        return number
+
+    def _enter(self, name: str, folder: int) -> int:
+        if name in ("", ".", ".."):
+            raise UnsafePathError(f"{name!r}: is no name of a folder")
+        while True:
+            try:
+                return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+            except FileNotFoundError:
+                with contextlib.suppress(FileExistsError):  # somebody else was faster
+                    os.mkdir(name, dir_fd=folder)
+            except OSError as error:
+                if error.errno not in _NO_FOLDER:
+                    raise
+                where = shown(f"{_OPEN}{folder}/{name}")
+                raise UnsafePathError(f"{where}: a link or a file lies where a folder must be") from None
+
+    def _leave(self) -> None:
+        if self._last:
+            os.close(self._last[1])
+            self._last = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave()
+        os.close(self._root)

@@ -1,0 +1,86 @@
+// Credentials of sources, by name. Their values are shown to nobody.
+
+import { html, useState } from "../vendor/ui.js";
+import { ask, may, post } from "../lib/api.js";
+import { Button, Empty, Panel, Tag, Time } from "../parts/basics.js";
+import { confirm, FormDialog } from "../parts/dialog.js";
+import { TextField } from "../parts/form.js";
+import { PageHead } from "../parts/frame.js";
+import { PagedTable, usePages } from "../parts/table.js";
+import { say } from "../parts/toasts.js";
+
+const NOTHING = [{ name: "", value: "" }];
+
+function Pairs({ legend, hint, pairs, onChange, placeholder }) {
+  const put = (i, changes) => onChange(pairs.map((pair, at) => (at === i ? { ...pair, ...changes } : pair)));
+  return html`<fieldset class="pairs">
+    <legend class="name">${legend}</legend>
+    ${pairs.map(
+      (pair, i) => html`<div class="line">
+        <input aria-label=${`${legend}: name ${i + 1}`} placeholder=${placeholder} value=${pair.name} onInput=${(e) => put(i, { name: e.currentTarget.value })} autocomplete="off" spellcheck="false" />
+        <input aria-label=${`${legend}: value ${i + 1}`} type="password" placeholder="value" value=${pair.value} onInput=${(e) => put(i, { value: e.currentTarget.value })} autocomplete="new-password" />
+        <${Button} icon="close" kind="plain" label=${`Remove ${pair.name || `row ${i + 1}`}`} onClick=${() => onChange(pairs.length > 1 ? pairs.filter((_, at) => at !== i) : NOTHING)} />
+      </div>`,
+    )}
+    <div><${Button} icon="plus" onClick=${() => onChange([...pairs, ...NOTHING])}>Add<//></div>
+    <p class="hint">${hint}</p>
+  </fieldset>`;
+}
+
+const object = (pairs) => Object.fromEntries(pairs.filter((pair) => pair.name.trim()).map((pair) => [pair.name.trim(), pair.value]));
+
+function Edit({ secret, close, reload }) {
+  const [name, setName] = useState(secret?.name || "");
+  const [description, setDescription] = useState(secret?.description || "");
+  const [hosts, setHosts] = useState((secret?.hosts || []).join("\n"));
+  const [headers, setHeaders] = useState(NOTHING);
+  const [options, setOptions] = useState(NOTHING);
+  const submit = async () => {
+    const body = { description, headers: object(headers), storage_options: object(options), hosts: hosts.split("\n").map((line) => line.trim()).filter(Boolean) };
+    if (secret) await ask("PUT", `/secrets/${encodeURIComponent(secret.name)}`, { body, version: secret.version });
+    else await post("/secrets", { ...body, name });
+    say(`Saved ${name}`);
+    reload();
+  };
+  return html`<${FormDialog} title=${secret ? `Replace ${secret.name}` : "New secret"} action="Save" onClose=${close} submit=${submit}>
+    ${secret ? html`<p>All its values are replaced: those that it has are shown to nobody.</p>` : html`<${TextField} label="Name" value=${name} onChange=${setName} required maxlength="128" />`}
+    <${TextField} label="Description" optional value=${description} onChange=${setDescription} maxlength="2000" />
+    <${Pairs} legend="HTTP headers" placeholder="Authorization" pairs=${headers} onChange=${setHeaders} hint="Sent to HTTP sources." />
+    <${Pairs} legend="Storage options" placeholder="key" pairs=${options} onChange=${setOptions} hint="What fsspec takes for the protocol, such as key and secret for s3." />
+    <${TextField} label="Only for" optional lines=${2} value=${hosts} onChange=${setHosts} spellcheck="false" hint="Hosts or buckets that it may be sent to, one a line. Without any: all that the policy allows." />
+  <//>`;
+}
+
+export function Secrets() {
+  const pages = usePages("/secrets", {});
+  const [open, setOpen] = useState(null);
+  const writes = may("secrets:write");
+  const remove = (secret) =>
+    confirm(`Delete ${secret.name}?`, {
+      text: "Jobs and schedules that name it fail from now on.",
+      action: "Delete",
+      act: async () => {
+        await ask("DELETE", `/secrets/${encodeURIComponent(secret.name)}`);
+        say(`Deleted ${secret.name}`);
+        pages.reload();
+      },
+    });
+  const columns = [
+    { key: "name", label: "Name", lead: true, cell: (secret) => html`<strong>${secret.name}</strong>${secret.description ? html`<small>${secret.description}</small>` : null}` },
+    { key: "fields", label: "Holds", cell: (secret) => html`<span class="tags">${secret.fields.map((field) => html`<${Tag}>${field}<//>`)}</span>` },
+    { key: "hosts", label: "Only for", cell: (secret) => secret.hosts.join(", ") || html`<span class="faint">all allowed</span>` },
+    { key: "by", label: "By", narrow: false, cell: (secret) => secret.created_by },
+    { key: "used", label: "Last used", num: true, cell: (secret) => html`<${Time} at=${secret.last_used_at} />` },
+    { key: "updated", label: "Changed", num: true, cell: (secret) => html`<${Time} at=${secret.updated_at} />` },
+    ...(writes
+      ? [{ key: "act", label: "Actions", act: true, cell: (secret) => html`<span class="row-actions">
+          <${Button} onClick=${() => setOpen({ secret })} aria-label=${`Replace ${secret.name}`}>Replace<//>
+          <${Button} icon="trash" label=${`Delete ${secret.name}`} onClick=${() => remove(secret)} />
+        </span>` }]
+      : []),
+  ];
+  const create = writes ? html`<${Button} icon="plus" kind="primary" onClick=${() => setOpen("create")}>New secret<//>` : null;
+  return html`<${PageHead} title="Secrets" below="Credentials of sources, named in requests. Encrypted, and shown to nobody." actions=${create} />
+    <${Panel} flush><${PagedTable} pages=${pages} label="Secrets" columns=${columns} id=${(secret) => secret.name} empty=${html`<${Empty} title="No secrets" action=${create}>Sources that need no credentials need none.<//>`} /><//>
+    ${open ? html`<${Edit} secret=${open.secret} close=${() => setOpen(null)} reload=${pages.reload} />` : null}`;
+}

@@ -1,0 +1,1 @@
+"""What moved, from where, and how things stand."""

@@ -1,0 +1,495 @@
+"""The client of a manager and the commands over it, against a real server on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from fastapi import FastAPI
+
+import dragonfly_ray as d
+from dragonfly_ray.distribution import Progress
+from dragonfly_ray.errors import (
+    AccessError,
+    CancelledByUserError,
+    DeadlineError,
+    DistributionFailedError,
+    InvalidRequestError,
+    NotRunningError,
+    SourceNotFoundError,
+    UnknownNodesError,
+)
+from dragonfly_ray.remote import Client, http
+from dragonfly_ray.serve.testing import SIZE, FakeCluster
+from tests.cluster.conftest import until
+from tests.manager.conftest import PASSWORD, token_of
+
+URL = "https://models.example.org/weights.bin"
+
+
+@pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    """One kind is enough: the client sees HTTP."""
+    return f"sqlite:///{tmp_path / 'manager.db'}"
+
+
+@contextmanager
+def served(app: FastAPI, **options: Any) -> Iterator[str]:
+    """The application behind a real socket."""
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=0, log_level="error", timeout_graceful_shutdown=1, **options
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    until(lambda: server.started or not thread.is_alive())
+    assert server.started
+    scheme = "https" if options else "http"
+    yield f"{scheme}://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(60)
+
+
+@pytest.fixture
+def address(app: FastAPI) -> Iterator[str]:
+    with served(app) as found:
+        yield found
+
+
+@pytest.fixture
+def token(app: FastAPI, address: str) -> str:
+    return token_of(app.state.manager.database, "operator")
+
+
+@pytest.fixture
+def client(address: str, token: str) -> Iterator[Client]:
+    with d.connect(address, token) as found:
+        yield found
+
+
+def ended(cluster: FakeCluster, submission: Any, work: Callable[[str], None]) -> d.Distribution:
+    """What became of it, after `work` was done with its order."""
+    until(lambda: submission.id in cluster.orders)
+    work(submission.id)
+    found: d.Distribution = submission.result(60)
+    submission.close()
+    return found
+
+
+# --- jobs ---------------------------------------------------------------------------------------
+
+
+def test_a_distribution_ends_with_an_outcome_for_every_node(client: Client, cluster: FakeCluster) -> None:
+    submission = client.submit(URL, dest="/data/{name}", name="weights")
+    done = ended(cluster, submission, cluster.end)
+    assert done.ok
+    assert {o.node_id for o in done.outcomes} == set(cluster.views)
+    assert {o.node for o in done.outcomes} == {f"node-{n}" for n in range(4)}
+    assert all(o.size == o.bytes_peers == SIZE for o in done.outcomes)
+    assert set(done.paths) == set(cluster.views)
+    assert submission.progress().phase == "ended"
+    assert client.attach(submission.id).result(60).ok
+
+
+def test_progress_is_live(client: Client, cluster: FakeCluster) -> None:
+    submission = client.submit(URL, dest="/data/x")
+    until(lambda: submission.id in cluster.orders)
+    cluster.advance(submission.id, 0.5)
+    until(lambda: submission.progress().bytes_done == 4 * SIZE // 2, 60, submission.progress)
+    found = submission.progress()
+    assert found.phase == "running"
+    assert [n.state for n in found.nodes] == ["running"] * 4
+    assert not submission.done
+    cluster.end(submission.id)
+    assert submission.wait(60)
+
+
+def test_a_failed_node_has_its_own_typed_error(client: Client, cluster: FakeCluster) -> None:
+    first, *others = cluster.views
+
+    def work(order: str) -> None:
+        cluster.end(order, nodes=others)
+        cluster.fail(order, "source-not-found", f"{URL}: not there", nodes=[first])
+
+    submission = client.submit(URL)
+    done = ended(cluster, submission, work)
+    (failed,) = done.failures
+    assert failed.node_id == first
+    assert isinstance(failed.error, SourceNotFoundError)
+    with pytest.raises(DistributionFailedError, match="1 of 4 nodes failed"):
+        done.raise_for_failures()
+    again = ended(cluster, client.retry(submission.id), cluster.end)
+    assert [o.node_id for o in again.outcomes] == [first]
+    assert again.ok
+    assert {job["id"] for job in client.jobs()} >= {submission.id, again.id}
+    assert client.jobs(state="partial")[0]["id"] == submission.id
+
+
+def test_distribute_waits_and_raises_as_ever(client: Client, cluster: FakeCluster) -> None:
+    cluster.at_once = True
+    seen: list[Progress] = []
+    assert client.distribute(URL, 2, progress=seen.append).ok
+    assert seen
+    cluster.at_once = False
+    with pytest.raises(DeadlineError, match="cancelled after"):
+        client.distribute(URL, timeout=0.3)
+    until(lambda: len(cluster.cancelled) == 1)
+
+
+def test_cancel_is_told_as_such(client: Client, cluster: FakeCluster) -> None:
+    submission = client.submit(URL)
+    until(lambda: submission.id in cluster.orders)
+    submission.cancel()
+    done = submission.result(60)
+    assert {o.error.kind for o in done.failures if o.error} == {"cancelled"}
+    assert all(isinstance(o.error, CancelledByUserError) for o in done.failures)
+    submission.cancel()  # it has ended: nothing happens
+
+
+def test_the_same_key_starts_nothing_twice(client: Client, cluster: FakeCluster) -> None:
+    one, two = (client.submit(URL, id="nightly-2026-11-26") for _ in range(2))
+    assert one.id == two.id
+    until(lambda: one.id in cluster.orders)
+    assert cluster.submitted == [one.id]
+    with pytest.raises(InvalidRequestError, match="another request"):
+        client.submit(URL, 1, id="nightly-2026-11-26")
+
+
+def test_a_lost_answer_starts_nothing_twice(
+    address: str, token: str, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request arrives, its answer does not: it is sent again, and one job is all that there is."""
+    monkeypatch.setattr(http, "FIRST_PAUSE", 0.01)
+    lost: list[httpx.Request] = []
+
+    class Loses(httpx.HTTPTransport):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            answer = super().handle_request(request)
+            if request.method == "POST" and len(lost) < 2:
+                answer.read()
+                lost.append(request)
+                raise httpx.ReadError("connection reset")
+            return answer
+
+    client = d.connect(address, token, transport=Loses())
+    submission = client.submit(URL)
+    until(lambda: submission.id in cluster.orders)
+    assert cluster.submitted == [submission.id]
+    assert len(lost) == 2
+    assert len({request.headers["Idempotency-Key"] for request in lost}) == 1
+
+
+def test_preheats_go_to_the_seeds(client: Client, cluster: FakeCluster) -> None:
+    submission = client.preheat(URL)
+    done = ended(cluster, submission, cluster.end)
+    assert [o.node for o in done.outcomes] == ["node-0"]
+    assert client.attach(submission.id).job["kind"] == "preheat"
+
+
+# --- nodes and tasks ----------------------------------------------------------------------------
+
+
+def test_nodes_and_their_marks(client: Client, cluster: FakeCluster) -> None:
+    until(lambda: len(client.nodes()) == 4)
+    first = client.nodes()[0]
+    assert first.alive
+    assert first.labels
+    assert client.cordon(first.address, note="disk") == [first.node_id]
+    until(lambda: cluster.views[first.node_id].cordoned)
+    until(lambda: next(m for m in client.nodes() if m.node_id == first.node_id).cordoned)
+    assert client.uncordon(first.node_id) == [first.node_id]
+    until(lambda: not cluster.views[first.node_id].cordoned)
+    client.drain([first.node_id], wait=False)
+    until(lambda: cluster.views[first.node_id].state == "draining")
+    with pytest.raises(DeadlineError, match="not drained"):
+        client.drain([first.node_id], timeout=0.1)
+    with pytest.raises(UnknownNodesError, match="nobody"):
+        client.cordon("nobody")
+
+
+def test_what_is_where(client: Client, cluster: FakeCluster) -> None:
+    cluster.at_once = True
+    client.distribute(URL)
+    client.distribute(URL, 1, tag="other")
+    until(lambda: len(client.where(URL)) == 4)
+    assert len(client.where(URL, tag="other")) == 1
+    assert client.where("https://models.example.org/other") == []
+    until(lambda: len(client.cached()) == 5)
+    assert {row["share"] for row in client.cached()} == {1.0}
+    assert client.pin(URL, ttl=600) == 4
+    with pytest.raises(InvalidRequestError, match="pinned"):
+        client.evict(URL)
+    client.unpin(URL)
+    one = client.where(URL)[0]
+    assert client.evict(URL, [one]) == SIZE
+    until(lambda: one not in client.where(URL))
+    found = client.status()
+    assert len(found["hosts"]) == 4
+    assert len(found["tasks"]) == 2
+    assert found["distributions"] == []
+
+
+def test_what_a_manager_refuses_comes_as_this_packages_error(client: Client) -> None:
+    with pytest.raises(UnknownNodesError, match="nobody"):
+        client.submit(URL, "nobody")
+    with pytest.raises(InvalidRequestError, match="below one of /data"):
+        client.submit(URL, dest="/etc/passwd")
+    with pytest.raises(InvalidRequestError, match="knows no distribution"):
+        client.attach("nothing")
+
+
+@pytest.mark.parametrize("path", ["/home/me/model", "file:///home/me/model", "./model"])
+def test_paths_of_this_machine_are_refused_before_anything_is_sent(client: Client, path: str) -> None:
+    with pytest.raises(InvalidRequestError, match="path of one machine"):
+        client.submit(path)
+
+
+# --- who asks -----------------------------------------------------------------------------------
+
+
+def test_a_viewer_may_look_and_do_nothing(app: FastAPI, address: str) -> None:
+    client = d.connect(address, token_of(app.state.manager.database, "viewer"))
+    assert client.jobs() == []
+    with pytest.raises(AccessError, match="jobs:write is needed"):
+        client.submit(URL)
+
+
+def test_a_bad_token_is_refused_and_never_shown(address: str) -> None:
+    with pytest.raises(AccessError) as caught:
+        d.connect(address, "dfr_not-a-token-of-anybody")
+    assert "not-a-token" not in f"{caught.value!r} {caught.value.to_dict()}"
+
+
+def test_a_token_is_in_no_repr(client: Client, token: str) -> None:
+    submission = client.submit(URL)
+    for value in (client, client.http, submission, client.http.__dict__):
+        assert token not in repr(value)
+
+
+def test_a_token_of_others_is_not_read(
+    address: str, token: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.delenv("DRAGONFLY_TOKEN", raising=False)
+    with pytest.raises(InvalidRequestError, match="no token for the manager"):
+        d.connect(address)
+    file = tmp_path / "dragonfly" / "token"
+    file.parent.mkdir()
+    file.write_text(f"{token}\n")
+    file.chmod(0o644)
+    with pytest.raises(InvalidRequestError, match="others may read"):
+        d.connect(address)
+    file.chmod(0o600)
+    assert d.connect(address).me["role"] == "operator"
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate of one's own for 127.0.0.1, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "manager")])
+    at = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(at - timedelta(hours=1))
+        .not_valid_after(at + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    certificate, private = folder / "cert.pem", folder / "key.pem"
+    certificate.write_bytes(made.public_bytes(Encoding.PEM))
+    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return certificate, private
+
+
+def test_a_certificate_is_checked(app: FastAPI, tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    with served(app, ssl_certfile=str(cert), ssl_keyfile=str(key)) as address:
+        token = token_of(app.state.manager.database, "operator")
+        with pytest.raises(NotRunningError, match="not trusted here: give its authority with --ca"):
+            d.connect(address, token)
+        assert d.connect(address, token, ca=cert).jobs() == []
+        line = Line(address, token, tmp_path)
+        assert "not trusted" in line.run("jobs", code=3)
+        assert json.loads(line.run("--ca", str(cert), "jobs", "--json")) == []
+    with pytest.raises(InvalidRequestError, match="no certificate"):
+        d.connect("https://manager", token, ca=key)
+
+
+# --- a manager that is away ---------------------------------------------------------------------
+
+
+def test_nobody_listens() -> None:
+    with pytest.raises(NotRunningError, match="cannot be reached"):
+        d.connect("http://127.0.0.1:9", "dfr_x")
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"), [(200, {}), (404, {}), (302, {"location": "https://sso/login?secret=1"})]
+)
+def test_something_else_listens(status: int, headers: dict[str, str]) -> None:
+    """A page of somebody's web server, a proxy that wants a sign-in: said at once, without what is secret."""
+    page = httpx.MockTransport(lambda request: httpx.Response(status, headers=headers, html="<h1>Hi</h1>"))
+    with pytest.raises(NotRunningError, match=f"answers {status}.*not as a manager") as caught:
+        d.connect("https://intranet", "dfr_x", transport=page)
+    assert "secret=1" not in str(caught.value)
+
+
+def test_a_client_that_was_closed_says_so(address: str, token: str) -> None:
+    client = d.connect(address, token)
+    submission = client.submit(URL)
+    client.close()
+    with pytest.raises(NotRunningError, match=r"closed|does not answer"):
+        submission.result(60)
+
+
+def test_a_stream_that_breaks_is_opened_again(
+    address: str, token: str, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken: list[str] = []
+
+    class Breaks(httpx.HTTPTransport):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            if request.url.path.endswith("/live") and len(broken) < 3:
+                broken.append(request.url.path)
+                raise httpx.RemoteProtocolError("the other side went away")
+            return super().handle_request(request)
+
+    client = d.connect(address, token, transport=Breaks())
+    done = ended(cluster, client.submit(URL), cluster.end)
+    assert done.ok
+    assert len(broken) == 3
+
+
+@pytest.mark.parametrize("url", ["manager:8000", "ftp://manager", "https://me:secret@manager", "https://"])
+def test_what_is_no_address_of_a_manager(url: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        http.Http(url, "dfr_x")
+    assert "secret" not in str(caught.value)
+
+
+# --- the command line ---------------------------------------------------------------------------
+
+
+class Line:
+    """`dragonfly …`, with the manager and the token in the environment."""
+
+    def __init__(self, address: str, token: str, home: Path) -> None:
+        self._env = {**os.environ, "DRAGONFLY_MANAGER": address, "DRAGONFLY_TOKEN": token, "HOME": str(home)}
+
+    def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "dragonfly_ray.cli", *arguments], env={**self._env, **env},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+
+    def run(self, *arguments: str, code: int = 0, **env: str) -> str:
+        with self.start(*arguments, **env) as process:
+            out, err = process.communicate(timeout=120)
+        assert process.returncode == code, f"{out}\n{err}"
+        return err if code else out
+
+
+@pytest.fixture
+def line(address: str, token: str, tmp_path: Path) -> Line:
+    return Line(address, token, tmp_path)
+
+
+def test_commands(line: Line, cluster: FakeCluster) -> None:
+    cluster.at_once = True
+    done = json.loads(line.run("distribute", URL, "-d", "/data/{name}", "-n", "2", "--json"))
+    assert done["ok"]
+    assert len(done["outcomes"]) == 2
+    assert json.loads(line.run("attach", done["id"], "--json"))["ok"]
+    assert json.loads(line.run("preheat", URL, "--json"))["ok"]
+    listed = json.loads(line.run("jobs", "--json"))
+    assert [job["kind"] for job in listed] == ["preheat", "distribution"]
+    assert "succeeded" in line.run("jobs", COLUMNS="200")
+    assert "weights.bin" in line.run("distribute", URL, COLUMNS="200")
+    assert len(json.loads(line.run("nodes", "--json"))) == 4
+    assert "10.0.0.1" in line.run("status", COLUMNS="200")
+    assert "weights.bin" in line.run("ls", COLUMNS="200")
+    assert json.loads(line.run("cordon", "node-1", "--json"))["cordoned"] == [list(cluster.views)[1]]
+    assert json.loads(line.run("uncordon", "node-1", "--json"))["uncordoned"]
+    assert json.loads(line.run("rm", URL, "--json"))["freed"] == 4 * SIZE
+
+
+def test_exit_codes_are_those_of_the_cluster_itself(line: Line, cluster: FakeCluster) -> None:
+    assert "no such nodes" in line.run("distribute", URL, "-n", "nobody", code=2)
+    assert "path of one machine" in line.run("distribute", "/home/me/file", code=2)
+    assert "--secret" in line.run("distribute", URL, "-H", "Authorization: x", code=2)
+    assert "distribute -n NODE" in line.run("get", URL, code=2)
+    assert "refuses" in line.run("jobs", code=2, DRAGONFLY_TOKEN="dfr_other")
+    assert "cannot be reached" in line.run("distribute", URL, code=3, DRAGONFLY_MANAGER="http://127.0.0.1:9")
+    assert "cancelled after" in line.run("distribute", URL, "--timeout", "0.5", code=5)
+    assert "needs a manager" in line.run("jobs", code=2, DRAGONFLY_MANAGER="")
+    process = line.start("distribute", URL)
+    until(lambda: len(cluster.orders) == 2)
+    cluster.fail(list(cluster.orders)[-1], "source-not-found", "not there")
+    assert process.wait(60) == 4
+    process.communicate()
+
+
+def test_an_interrupted_command_cancels_the_job(line: Line, cluster: FakeCluster) -> None:
+    process = line.start("distribute", URL)
+    until(lambda: cluster.orders)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    until(lambda: cluster.cancelled == list(cluster.orders))
+
+
+def test_nothing_of_it_needs_ray(address: str, token: str, cluster: FakeCluster) -> None:
+    """A caller's machine may be any: Ray is not imported on the way."""
+    cluster.at_once = True
+    program = (
+        "import sys, dragonfly_ray as d\n"
+        f"client = d.connect({address!r}, sys.stdin.read().strip())\n"
+        f"assert client.distribute({URL!r}).ok\n"
+        "assert client.jobs() and client.nodes\n"
+        "import dragonfly_ray.cli.app\n"
+        "found = [m for m in sys.modules if m == 'ray' or m.startswith('ray.')]\n"
+        "assert not found, found[:5]\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=token, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_lines_in_the_readme_run(address: str, cluster: FakeCluster, tmp_path: Path) -> None:
+    cluster.at_once = True
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    (block,) = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
+    env = {**os.environ, "DRAGONFLY_MANAGER": address, "PASSWORD": PASSWORD, "URL": URL}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", block], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "event: end" in done.stdout
+    assert '"state":"succeeded"' in done.stdout
+    assert len(cluster.submitted) == 1
