@@ -60,7 +60,7 @@ class _Row:
 class LiveNode(NamedTuple):
     """One URL on one node, now."""
 
-    index: int
+    url_index: int
     outcome: NodeOutcome
     bytes_done: int
     rate: float

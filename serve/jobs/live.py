@@ -196,7 +196,7 @@ class Live:
 
     def _is_news(self, node: LiveNode) -> bool:
         """What was done stays done, also while a scheduler that has restarted looks at it anew."""
-        key = (node.index, node.outcome.node_id)
+        key = (node.url_index, node.outcome.node_id)
         before = self._seen.states.get(key)
         if before is None or (before == "done" and node.outcome.state != "done"):
             return False
