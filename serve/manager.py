@@ -22,6 +22,7 @@ from dragonfly_ray.serve.readiness import Readiness
 from dragonfly_ray.serve.settings import ManagerSettings
 from dragonfly_ray.serve.stats.service import Stats
 from dragonfly_ray.serve.vault import Vault
+from dragonfly_ray.serve.webhooks.dispatcher import Webhooks
 
 
 class Service(Protocol):
@@ -50,6 +51,7 @@ class Manager:
     streams: Streams
     stats: Stats
     readiness: Readiness
+    webhooks: Webhooks
     services: tuple[Service, ...] = ()
 
     @classmethod
@@ -67,6 +69,7 @@ class Manager:
         feed = EventFeed(database)
         streams = Streams(settings.limits.streams)
         stats = Stats(database, cluster, leadership)
+        webhooks = Webhooks(database, leadership, vault, settings.webhook_urls)
         return cls(
             settings,
             database,
@@ -81,8 +84,9 @@ class Manager:
             streams,
             stats,
             Readiness(database, cluster),
+            webhooks,
             # Streams end before what they show.
-            services=(database.listener, leadership, fleet, jobs, feed, stats, streams),
+            services=(database.listener, leadership, fleet, jobs, feed, stats, webhooks, streams),
         )
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -43,6 +43,12 @@ class _State(Collector):
         yield _gauge("leader", "Whether this replica leads.", manager.leadership.leading)
         yield _gauge("open_streams", "Open streams of this replica.", manager.streams.open)
         yield _gauge("event_readers", "Readers of this replica's event feed.", manager.feed.readers)
+        attempts = CounterMetricFamily(
+            PREFIX + "webhook_attempts", "Attempts to deliver, by outcome.", labels=("outcome",)
+        )
+        for outcome in ("delivered", "failed"):
+            attempts.add_metric((outcome,), manager.webhooks.attempts[outcome])
+        yield attempts
         with manager.database.read() as session:
             yield from _jobs(session)
             yield _gauge("event_lag_seconds", "Age of the oldest event not streamed.", _lag(session, manager))
