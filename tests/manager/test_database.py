@@ -103,3 +103,15 @@ def test_a_failed_transaction_leaves_nothing(database: Database) -> None:
         raise RuntimeError
     with database.read() as session:
         assert session.get(Node, "x") is None
+
+
+def test_sqlite_learns_how_its_rows_are_distributed(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'manager.db'}")
+    database.migrate()
+    with database.write() as session:
+        session.add_all(Job(id=f"{n}", kind="preheat", created_by=f"{n}") for n in range(500))
+    query = "explain query plan select * from jobs where kind = 'preheat' and created_by = '7'"
+    database.analyze()
+    with database.read() as session:
+        assert "ix_jobs_created_by" in str(session.connection().exec_driver_sql(query).all())
+    database.close()
