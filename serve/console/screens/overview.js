@@ -13,8 +13,8 @@ import { Legend, SplitBar } from "../parts/provenance.js";
 import { DataTable } from "../parts/table.js";
 import { TrafficChart } from "../parts/traffic-chart.js";
 
-/** Window in seconds, step in seconds. */
-const WINDOWS = { 900: [10, "15 min"], 3600: [10, "1 h"], 21600: [60, "6 h"], 86400: [300, "24 h"], 604800: [3600, "7 d"] };
+/** Window in seconds: step in seconds, name. */
+const WINDOWS = { 900: [60, "15 min"], 3600: [60, "1 h"], 21600: [60, "6 h"], 86400: [300, "24 h"], 604800: [3600, "7 d"] };
 const KEYS = SOURCES.map(({ key }) => key);
 
 /** What the statistics know, and from then on what the stream tells every second. */
@@ -80,6 +80,7 @@ export function Overview() {
   return html`<${PageHead} title="Overview" />
     <div class="stack">
       <${ProblemBox} error=${overview ? null : error} />
+      <${ProblemBox} error=${overview?.cluster_error ? { title: "The cluster does not answer", detail: overview.cluster_error } : null} />
       <${Figures} overview=${overview} />
       <${Traffic} overview=${overview} />
       <div class="columns wide-first">
