@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 
+from dragonfly_ray.serve.app import create_app
 from dragonfly_ray.serve.routes import console
-from tests.manager.people import sqlite_only
+from tests.console.conftest import settings
+from tests.console.swarm import Swarm
 
 FOLDER = Path(__file__).parents[2] / "serve" / "console"
-pytestmark = sqlite_only
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    app = create_app(settings(tmp_path_factory.mktemp("manager")), Swarm(1))
+    with TestClient(app, base_url="http://manager") as found:
+        yield found
 
 
 def _asset(name: str, version: str = "") -> str:
