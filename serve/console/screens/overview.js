@@ -172,6 +172,8 @@ function Health({ overview }) {
   const found = useResource("/nodes?limit=500");
   const reload = useThrottled(found.reload, 500);
   useNews(["node."], reload);
+  // Who is at work is no event.
+  useEvery(10, reload);
   return html`<${Panel} title="Nodes" actions=${html`<${Link} href="/nodes" class="fine">All nodes<//>`}>
     <${Load} of=${found} rows=${3}>${({ items, next_cursor: more }) => {
       const tones = items.map(toneOf);
