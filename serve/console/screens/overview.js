@@ -15,6 +15,7 @@ import { TrafficChart } from "../parts/traffic-chart.js";
 
 /** Window in seconds: step in seconds, name. */
 const WINDOWS = { 900: [60, "15 min"], 3600: [60, "1 h"], 21600: [60, "6 h"], 86400: [300, "24 h"], 604800: [3600, "7 d"] };
+const MOST_LINKS = 120;
 const KEYS = SOURCES.map(({ key }) => key);
 
 /** What the statistics know, and from then on what the stream tells every second. */
@@ -181,17 +182,29 @@ function Health({ overview }) {
       const wrong = items.filter((node, i) => tones[i] === "bad").slice(0, 4);
       return html`<div class="stack">
         ${items.length ? null : html`<${Empty} title="No nodes yet" />`}
-        <div class="cells">
-          ${items.map(
-            (node, i) => html`<${Link} key=${node.node_id} class=${tones[i]} href=${`/nodes/${node.node_id}`} title=${`${node.name}: ${node.state}`} aria-label=${`${node.name}: ${node.state}`}>
-              ${SIGN[tones[i]] ? html`<${Icon} name=${SIGN[tones[i]]} size=${10} />` : null}<//>`,
-          )}
-        </div>
+        <${Cells} nodes=${items} tones=${tones} />
         <p class="fine">${tally.map(([tone, n]) => `${count(n)} ${WORD[tone]}`).join(", ")}${more ? `; the first ${items.length} of ${count(overview?.nodes_total)}` : ""}</p>
         ${wrong.map((node) => html`<p key=${node.node_id}><${State} state=${node.alive ? node.state : "dead"} /> <${Link} href=${`/nodes/${node.node_id}`}>${node.name}<//> <span class="faint">${node.error}</span></p>`)}
       </div>`;
     }}<//>
   <//>`;
+}
+
+/** Few nodes are links; many are a picture, of which the list is the alternative. */
+function Cells({ nodes, tones }) {
+  if (!nodes.length) return null;
+  const sign = (tone, size) => (SIGN[tone] ? html`<${Icon} name=${SIGN[tone]} size=${size} />` : null);
+  if (nodes.length > MOST_LINKS) {
+    return html`<div class="cells dense" role="img" aria-label="The state of each node; the list of nodes has the same in words">
+      ${nodes.map((node, i) => html`<span key=${node.node_id} class=${tones[i]} title=${`${node.name}: ${node.state}`}>${sign(tones[i], 8)}</span>`)}
+    </div>`;
+  }
+  return html`<div class="cells">
+    ${nodes.map(
+      (node, i) => html`<${Link} key=${node.node_id} class=${tones[i]} href=${`/nodes/${node.node_id}`} title=${`${node.name}: ${node.state}`} aria-label=${`${node.name}: ${node.state}`}>
+        ${sign(tones[i], 12)}<//>`,
+    )}
+  </div>`;
 }
 
 const TOP = [
