@@ -5,6 +5,9 @@ python -m tests.console.screenshots [folder]
 
 from __future__ import annotations
 
+import math
+import shutil
+import subprocess
 import sys
 import tempfile
 import threading
@@ -93,8 +96,6 @@ def _move(swarm: Swarm, jobs: list[str], stop: threading.Event) -> None:
 
 def _history(console: Console) -> None:
     """An hour of traffic as it is after some distributions: waves of peers, and little from the origin."""
-    import math
-
     database = people.database_of(console.app)
     with database.write() as session:
         session.execute(delete(tables.Traffic))
@@ -116,6 +117,8 @@ def _history(console: Console) -> None:
 
 def _shot(page: Page, path: Path) -> None:
     page.screenshot(path=path)
+    if pngquant := shutil.which("pngquant"):
+        subprocess.run([pngquant, "--force", "--ext", ".png", "--strip", "128", str(path)], check=True)
     print(path, path.stat().st_size)
 
 
