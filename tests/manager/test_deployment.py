@@ -72,14 +72,18 @@ def test_arguments_are_typed() -> None:
 
 
 def test_the_file_for_serve_deploy() -> None:
+    from ray._common.utils import import_attr
+    from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
     from ray.serve.schema import ServeDeploySchema
 
     file = Path(__file__).parents[2] / "configs" / "serve.yaml"
     found = ServeDeploySchema(**yaml.safe_load(file.read_text()))
     (app,) = found.applications
     assert app.name == name_of("dragonfly")
-    assert app.import_path == "dragonfly_ray.serve.deployment:manager"
-    Args(**app.args)
+    made = call_user_app_builder_with_args_if_necessary(import_attr(app.import_path), app.args)
+    assert made._bound_deployment.name == "manager"
+    with pytest.raises(ValidationError, match="no such settings"):
+        call_user_app_builder_with_args_if_necessary(import_attr(app.import_path), {"manager": {"x": 1}})
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
