@@ -13,6 +13,7 @@ from dragonfly_ray.serve.accounts.refusals import Refusals
 from dragonfly_ray.serve.accounts.throttle import Throttle
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database import Database
+from dragonfly_ray.serve.database.upkeep import Upkeep
 from dragonfly_ray.serve.events.feed import EventFeed
 from dragonfly_ray.serve.events.streams import Streams
 from dragonfly_ray.serve.fleet import Fleet
@@ -82,7 +83,7 @@ class Manager:
             stats,
             Readiness(database, cluster),
             # Streams end before what they show.
-            services=(database.listener, leadership, fleet, jobs, feed, stats, streams),
+            services=(database.listener, Upkeep(database), leadership, fleet, jobs, feed, stats, streams),
         )
 
     def start(self) -> None:

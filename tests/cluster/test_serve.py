@@ -235,7 +235,7 @@ def test_down_takes_everything_away_and_what_is_kept_comes_back(
 def test_a_manager_that_cannot_start_says_why(deployed: Deployment, tmp_path: Path) -> None:
     launch.remove("dragonfly")
     folder = tmp_path / "state"
-    wrong = ManagerSettings(state_dir=folder, http_port=0, secret_key="short")  # type: ignore[arg-type]
+    wrong = ManagerSettings(state_dir=folder, http_port=0, secret_key="short")
     with pytest.raises(NotRunningError, match=r"the manager does not start: .*key"):
         launch.deploy(wrong)
     assert replicas() == set()

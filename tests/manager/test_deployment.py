@@ -48,9 +48,11 @@ def test_only_what_was_set_is_handed_over(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 def test_a_replica_is_where_its_database_is(tmp_path: Path) -> None:
     embedded = application(ManagerSettings(state_dir=tmp_path), Settings())._bound_deployment
+    assert embedded.ray_actor_options is not None
     assert embedded.ray_actor_options["resources"] == {"node:__internal_head__": 0.001}
     assert embedded.num_replicas == 1
     many = application(ManagerSettings(database_url=POSTGRES, replicas=3), Settings())._bound_deployment
+    assert many.ray_actor_options is not None
     assert many.ray_actor_options["resources"] == {}
     assert (many.num_replicas, many._replica_config.max_replicas_per_node) == (3, 1)
     assert many.max_ongoing_requests >= ManagerSettings().limits.streams + 100
