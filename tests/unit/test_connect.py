@@ -47,6 +47,13 @@ class Handle:
         return method
 
 
+def in_actor(error: Exception) -> Exception:
+    """As Ray brings it to the caller."""
+    ray_error: Any = RayTaskError
+    made: Exception = ray_error("m", "trace", error).as_instanceof_cause()
+    return made
+
+
 def fails(error: Exception) -> Answer:
     def raise_it() -> Any:
         raise error
@@ -102,7 +109,7 @@ def test_a_refusal_comes_through_and_is_not_tried_again(looked_up: dict[str, lis
 
     def refuse() -> Any:
         asked.append(1)
-        raise RayTaskError("m", "trace", InvalidRequestError("no")).as_instanceof_cause()
+        raise in_actor(InvalidRequestError("no"))
 
     looked_up["a"] = [refuse]
     with pytest.raises(InvalidRequestError, match=r"^no$"):
@@ -111,7 +118,7 @@ def test_a_refusal_comes_through_and_is_not_tried_again(looked_up: dict[str, lis
 
 
 def test_a_mistake_in_an_actor_is_not_tried_again(looked_up: dict[str, list[Answer | None]]) -> None:
-    looked_up["a"] = [fails(RayTaskError("m", "trace", KeyError("x")).as_instanceof_cause())]
+    looked_up["a"] = [fails(in_actor(KeyError("x")))]
     with pytest.raises(ClusterError, match="a failed: KeyError"):
         Actors("x").call("a", "m", timeout=1.0, patience=60.0)
 
@@ -121,7 +128,7 @@ def test_of_many_those_that_answer_in_time_are_gathered(looked_up: dict[str, lis
         "good": [lambda: 7],
         "silent": [lambda: NEVER],
         "dead": [DIED],
-        "refuses": [fails(RayTaskError("m", "t", InvalidRequestError("no")).as_instanceof_cause())],
+        "refuses": [fails(in_actor(InvalidRequestError("no")))],
     }
     failed: dict[str, DragonflyError] = {}
     calls = {name: (name, "m", 1) for name in (*looked_up, "missing")}
