@@ -19,6 +19,7 @@ from dragonfly_ray.serve.fleet import Fleet
 from dragonfly_ray.serve.jobs import Jobs
 from dragonfly_ray.serve.leadership import Leadership
 from dragonfly_ray.serve.readiness import Readiness
+from dragonfly_ray.serve.retention import Housekeeping
 from dragonfly_ray.serve.settings import ManagerSettings
 from dragonfly_ray.serve.stats.service import Stats
 from dragonfly_ray.serve.vault import Vault
@@ -86,7 +87,17 @@ class Manager:
             Readiness(database, cluster),
             webhooks,
             # Streams end before what they show.
-            services=(database.listener, leadership, fleet, jobs, feed, stats, webhooks, streams),
+            services=(
+                database.listener,
+                leadership,
+                fleet,
+                jobs,
+                feed,
+                stats,
+                webhooks,
+                Housekeeping(database, leadership, settings.retention),
+                streams,
+            ),
         )
 
     @property
