@@ -1,7 +1,6 @@
 """The manager on Ray Serve: one application of a cluster, whose FastAPI app is built on the replica."""
 
-from __future__ import annotations
-
+# Annotations are real here, not text: Serve looks at that of `manager`.
 import asyncio
 import os
 import uuid

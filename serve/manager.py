@@ -23,6 +23,7 @@ from dragonfly_ray.serve.readiness import Readiness
 from dragonfly_ray.serve.settings import ManagerSettings
 from dragonfly_ray.serve.stats.service import Stats
 from dragonfly_ray.serve.vault import Vault
+from dragonfly_ray.serve.webhooks.dispatcher import Webhooks
 
 
 class Service(Protocol):
@@ -51,6 +52,7 @@ class Manager:
     streams: Streams
     stats: Stats
     readiness: Readiness
+    webhooks: Webhooks
     services: tuple[Service, ...] = ()
 
     @classmethod
@@ -68,6 +70,7 @@ class Manager:
         feed = EventFeed(database)
         streams = Streams(settings.limits.streams)
         stats = Stats(database, cluster, leadership)
+        webhooks = Webhooks(database, leadership, vault, settings.webhook_urls)
         return cls(
             settings,
             database,
@@ -82,8 +85,19 @@ class Manager:
             streams,
             stats,
             Readiness(database, cluster),
+            webhooks,
             # Streams end before what they show.
-            services=(database.listener, Upkeep(database), leadership, fleet, jobs, feed, stats, streams),
+            services=(
+                database.listener,
+                Upkeep(database),
+                leadership,
+                fleet,
+                jobs,
+                feed,
+                stats,
+                webhooks,
+                streams,
+            ),
         )
 
     def start(self) -> None:

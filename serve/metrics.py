@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -47,6 +47,12 @@ class _State(Collector):
         yield _gauge("leader", "Whether this replica leads.", manager.leadership.leading)
         yield _gauge("open_streams", "Open streams of this replica.", manager.streams.open)
         yield _gauge("event_readers", "Readers of this replica's event feed.", manager.feed.readers)
+        attempts = CounterMetricFamily(
+            PREFIX + "webhook_attempts", "Attempts to deliver, by outcome.", labels=("outcome",)
+        )
+        for outcome in ("delivered", "failed"):
+            attempts.add_metric((outcome,), manager.webhooks.attempts[outcome])
+        yield attempts
         ready = all(found == OK for found in manager.readiness.checks().values())
         yield _gauge("ready", "Whether /readyz of this replica says so.", ready)
         try:

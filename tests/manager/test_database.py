@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -16,6 +17,18 @@ from sqlalchemy import select
 from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.database.engine import migrations
 from dragonfly_ray.serve.database.tables import Audit, Base, Job, Node
+from tests import postgres
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'manager.db'}"
+    else:
+        server: postgres.Postgres = request.getfixturevalue("postgres_server")
+        with server.database() as url:
+            yield url
 
 
 def test_migrations_lead_to_the_tables(database: Database) -> None:

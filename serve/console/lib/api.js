@@ -73,7 +73,8 @@ export async function ask(method, path, { body, version, key, signal: aborting }
   }
   if (response.status === 401 && path !== "/session" && path !== "/session/password") signedOut();
   if (!response.ok) throw await failure(response);
-  return response.status === 204 ? null : response.json();
+  const text = await response.text();
+  return text ? JSON.parse(text) : null;
 }
 
 export const get = (path, options) => ask("GET", path, options);

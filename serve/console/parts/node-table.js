@@ -101,7 +101,7 @@ export function NodeTable({ live, index, jobEnded, actions }) {
   }, [tick, index, show]);
   const table = useTable(rows, search);
   const model = table.getRowModel().rows;
-  const virtual = useVirtual(frame, model.length, narrow ? 206 : 36);
+  const virtual = useVirtual(frame, model.length, narrow ? 214 : 36);
   const items = virtual.getVirtualItems();
   const above = items[0]?.start || 0;
   const below = items.length ? virtual.getTotalSize() - items.at(-1).end : 0;
