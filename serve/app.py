@@ -14,9 +14,11 @@ from dragonfly_ray.serve.accounts.gate import gate
 from dragonfly_ray.serve.accounts.permissions import Access, requires
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.manager import Manager
+from dragonfly_ray.serve.metrics import Metrics
 from dragonfly_ray.serve.problems import ProblemDocument
 from dragonfly_ray.serve.settings import ManagerSettings
 from dragonfly_ray.serve.web import answers
+from dragonfly_ray.serve.web.measured import Measured
 
 _PROBLEM = {"model": ProblemDocument, "description": "A problem document (RFC 9457)."}
 
@@ -51,6 +53,8 @@ def create_app(settings: ManagerSettings, cluster: Cluster) -> FastAPI:
     app.cookie = sessions.cookie(settings)
     answers.install(app)
     web.surround(app, settings)
+    metrics = app.state.metrics = Metrics(lambda: app.state.manager)
+    app.add_middleware(Measured, metrics=metrics.requests, endpoints=lambda: openapi.endpoints(app))
     routes.include(app)
 
     @app.get(f"{routes.API}/openapi.json", include_in_schema=False)

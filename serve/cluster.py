@@ -20,7 +20,7 @@ class Order:
     """One job, as the cluster carries it out. The same id again is the same order: nothing happens twice."""
 
     id: str
-    sources: tuple[Source, ...]
+    sources: tuple[Source, ...] = field(repr=False)
     targets: tuple[str, ...]
     """Ray node ids."""
     dest: str = ""

@@ -1,7 +1,6 @@
 """The manager on Ray Serve: one application of a cluster, whose FastAPI app is built on the replica."""
 
-from __future__ import annotations
-
+# Annotations are real here, not text: Serve looks at that of `manager`.
 import asyncio
 import os
 import uuid
@@ -62,7 +61,7 @@ class ManagerReplica:
 
         transport = httpx.ASGITransport(self._app)
         async with httpx.AsyncClient(transport=transport, base_url="http://replica") as client:
-            return (await client.get("/healthz", timeout=READY_TIMEOUT)).status_code
+            return (await client.get("/readyz", timeout=READY_TIMEOUT)).status_code
 
     async def has_password(self, password_hash: str) -> bool:
         """Whether some user's password is kept as this very hash: whether it was taken for the first admin."""

@@ -12,7 +12,7 @@ import ray
 from pydantic import SecretStr
 from ray import serve
 from ray.exceptions import RayError
-from ray.serve import RunTarget
+from ray.serve import RunTarget, context
 from ray.serve.exceptions import RayServeException
 
 from dragonfly_ray.actors.connect import connect
@@ -52,7 +52,7 @@ def deploy(
     connect()
     found, settings = checked(manager or ManagerSettings()), cluster or Settings()
     name, deadline = name_of(settings.namespace), time.monotonic() + timeout
-    _quiet()
+    _begin()
     made: str | None = None
     made_hash = ""
     if not _is_there(name):
@@ -74,7 +74,7 @@ def remove(namespace: str) -> bool:
     """Stops the manager; its database stays. Serve itself goes too, unless it serves something else. False: nothing there."""
     if find(SERVE_CONTROLLER, SERVE_NAMESPACE) is None:
         return False
-    _quiet()
+    _begin()
     name = name_of(namespace)
     there = name in serve.status().applications
     if there:
@@ -83,6 +83,7 @@ def remove(namespace: str) -> bool:
         _client().shutdown_cached_handles()
         # Elsewhere: what is said about calls that end with Serve's controller is of no use here.
         ray.get(ray.remote(num_cpus=0)(_shut_down).remote(), timeout=SHUTDOWN_TIMEOUT)
+        _begin()
     return there
 
 
@@ -101,16 +102,16 @@ def address() -> str:
 
 
 def _client() -> Any:
-    from ray.serve.context import _get_global_client
-
-    return _get_global_client()
+    return context._get_global_client()
 
 
 def _head() -> dict[str, Any]:
     return next(row for row in table() if row["Alive"] and "node:__internal_head__" in row["Resources"])
 
 
-def _quiet() -> None:
+def _begin() -> None:
+    """Another process may have stopped Serve, and started it again: what this one remembers of it is forgotten."""
+    context._set_global_client(None)  # type: ignore[no-untyped-call]
     # It reports each of its own steps at INFO.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
 

@@ -13,14 +13,17 @@ from dragonfly_ray.serve.accounts.refusals import Refusals
 from dragonfly_ray.serve.accounts.throttle import Throttle
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database import Database
+from dragonfly_ray.serve.database.upkeep import Upkeep
 from dragonfly_ray.serve.events.feed import EventFeed
 from dragonfly_ray.serve.events.streams import Streams
 from dragonfly_ray.serve.fleet import Fleet
 from dragonfly_ray.serve.jobs import Jobs
 from dragonfly_ray.serve.leadership import Leadership
+from dragonfly_ray.serve.readiness import Readiness
 from dragonfly_ray.serve.settings import ManagerSettings
 from dragonfly_ray.serve.stats.service import Stats
 from dragonfly_ray.serve.vault import Vault
+from dragonfly_ray.serve.webhooks.dispatcher import Webhooks
 
 
 class Service(Protocol):
@@ -48,6 +51,8 @@ class Manager:
     feed: EventFeed
     streams: Streams
     stats: Stats
+    readiness: Readiness
+    webhooks: Webhooks
     services: tuple[Service, ...] = ()
 
     @classmethod
@@ -65,6 +70,7 @@ class Manager:
         feed = EventFeed(database)
         streams = Streams(settings.limits.streams)
         stats = Stats(database, cluster, leadership)
+        webhooks = Webhooks(database, leadership, vault, settings.webhook_urls)
         return cls(
             settings,
             database,
@@ -78,8 +84,20 @@ class Manager:
             feed,
             streams,
             stats,
+            Readiness(database, cluster),
+            webhooks,
             # Streams end before what they show.
-            services=(database.listener, leadership, fleet, jobs, feed, stats, streams),
+            services=(
+                database.listener,
+                Upkeep(database),
+                leadership,
+                fleet,
+                jobs,
+                feed,
+                stats,
+                webhooks,
+                streams,
+            ),
         )
 
     def start(self) -> None:

@@ -52,6 +52,10 @@ class NodeKeeper:
         self._away = False
         self._loop = Loop("nodes", INTERVAL, self.round)
 
+    @property
+    def alive(self) -> bool:
+        return self._loop.alive
+
     def start(self) -> None:
         self._loop.start()
 

@@ -31,6 +31,8 @@ from dragonfly_ray.serve.schemas.jobs import ENDED
 
 TICK = 0.2
 """Seconds between two messages about nodes, at least."""
+SHARE = 4
+"""So many times as long as a message took to make, passes until the next: a busy replica tells less often."""
 JOB_EVERY = 1.0
 CHUNK = 2000
 """Outcomes in one message."""
@@ -73,13 +75,16 @@ class Live:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), JOB_EVERY / 2)
                 changed.clear()
-                for event in await self._looks.thread(self._progress):
+                begun = time.monotonic()
+                progress = await self._looks.thread(self._progress)
+                pause = max(TICK, SHARE * (time.monotonic() - begun))
+                for event in progress:
                     yield event
                 for event in await self._tried(self._refresh):
                     yield event
                 async for event in self._looked():
                     yield event
-                await asyncio.sleep(TICK)
+                await asyncio.sleep(pause)
             for event in await self._stubborn(self._last):
                 yield event
             self._due.clear()
@@ -151,8 +156,14 @@ class Live:
         if changes is None or self._row is None:
             return []
         self._seen.version, nodes = changes
-        row = self._row
-        return _chunked([self._told(n, row) for n in nodes if self._is_news(n)])
+        row, names, since = self._row, self._seen.names, shown.elapsed(self._row)
+        return _chunked(
+            [
+                shown.plain_live(n, row, names.get(n.outcome.node_id, ""), since)
+                for n in nodes
+                if self._is_news(n)
+            ]
+        )
 
     def _refresh(self) -> list[ServerSentEvent]:
         """The job's row may have changed: who made it run, or ended it, wrote that down."""
@@ -185,15 +196,12 @@ class Live:
 
     def _is_news(self, node: LiveNode) -> bool:
         """What was done stays done, also while a scheduler that has restarted looks at it anew."""
-        key = (node.index, node.outcome.node_id)
+        key = (node.url_index, node.outcome.node_id)
         before = self._seen.states.get(key)
         if before is None or (before == "done" and node.outcome.state != "done"):
             return False
         self._seen.states[key] = node.outcome.state
         return True
-
-    def _told(self, node: LiveNode, row: JobRow) -> dict[str, Any]:
-        return shown.plain_live(node, row, self._seen.names.get(node.outcome.node_id, ""))
 
     # --- what the cluster is asked ----------------------------------------------------------
 

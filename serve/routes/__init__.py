@@ -48,4 +48,5 @@ def include(app: FastAPI) -> None:
     for module in _RESOURCES:
         app.include_router(module.router, prefix=API)
     app.include_router(health.router)
+    webhooks.document(app)
     app.include_router(console.router)

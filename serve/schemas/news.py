@@ -29,7 +29,7 @@ class Event(Out):
 
 
 class WebhookIn(In):
-    url: Annotated[str, StringConstraints(min_length=8, max_length=2048, pattern=r"^https?://")]
+    url: Annotated[str, StringConstraints(min_length=8, max_length=2048, pattern=r"^https?://[!-~]+$")]
     types: Annotated[list[EventType], Field(max_length=50)] = Field(
         [], description="`job.ended`, `node.*`; none: all."
     )
@@ -43,13 +43,27 @@ class WebhookCreate(WebhookIn):
     )
 
 
+class WebhookPayload(Out):
+    """The body of a delivery: an event."""
+
+    type: str = Field(description="As of `Event`; `test`: somebody tries whether this arrives.")
+    timestamp: datetime = Field(description="When it happened.")
+    event_id: int
+    resource_type: str
+    resource_id: str
+    data: dict[str, Any]
+
+
 class Webhook(Out):
     id: str
     name: str
     url: str
     types: list[str]
     enabled: bool
-    failing_since: datetime | None
+    failing_since: datetime | None = Field(
+        description="Since when nothing has got through, once something was given up."
+    )
+    last_success_at: datetime | None
     version: int
     created_at: datetime
     updated_at: datetime

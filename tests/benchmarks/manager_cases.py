@@ -128,7 +128,7 @@ def listings(ids: Sequence[str]) -> list[Listing]:
         Listing("/config/versions", {"version": t.ConfigVersion.version}, t.ConfigVersion.version),
         Listing(
             "/audit",
-            {"id": t.Audit.id, "at": t.Audit.at},
+            {"at": t.Audit.at},
             t.Audit.id,
             (
                 {"actor": "user-0003"},

@@ -123,6 +123,7 @@ def deployed(
 
 def test_it_is_ready_and_its_first_password_is_shown_once(deployed: Deployment) -> None:
     assert httpx.get(f"{deployed.url}/healthz").json() == {"status": "ok"}
+    assert httpx.get(f"{deployed.url}/readyz").json()["status"] == "ok"
     assert httpx.get(f"{deployed.url}/api/v1/nodes").status_code == 401
     before = replicas()
     again = deployed.run("up")
@@ -149,13 +150,14 @@ def test_a_distribution_and_its_events(deployed: Deployment, origin: Nginx, outp
         websocket = f"{deployed.url.replace('http', 'ws')}/api/v1/events/ws?types=job.*"
         headers = {"Authorization": f"Bearer {deployed.token}"}
         with connect_websocket(websocket, additional_headers=headers) as socket:
+            assert "open" in json.loads(socket.recv(timeout=100))
             created = http.post("/distributions", json=body, headers={"Idempotency-Key": "one"})
             assert created.status_code == 202
             job = created.json()
             assert created.headers["Location"] == f"/api/v1/distributions/{job['id']}"
-            told = [json.loads(socket.recv(timeout=100))]
+            told = [json.loads(socket.recv(timeout=100))["event"]]
             while told[-1]["type"] != "job.ended":
-                told.append(json.loads(socket.recv(timeout=100)))
+                told.append(json.loads(socket.recv(timeout=100))["event"])
             assert [e["type"] for e in told if e["resource_id"] == job["id"]] == [
                 "job.created", "job.started", "job.ended",
             ]  # fmt: skip
@@ -233,7 +235,7 @@ def test_down_takes_everything_away_and_what_is_kept_comes_back(
 def test_a_manager_that_cannot_start_says_why(deployed: Deployment, tmp_path: Path) -> None:
     launch.remove("dragonfly")
     folder = tmp_path / "state"
-    wrong = ManagerSettings(state_dir=folder, http_port=0, secret_key="short")  # type: ignore[arg-type]
+    wrong = ManagerSettings(state_dir=folder, http_port=0, secret_key="short")
     with pytest.raises(NotRunningError, match=r"the manager does not start: .*key"):
         launch.deploy(wrong)
     assert replicas() == set()

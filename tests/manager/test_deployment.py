@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from pydantic import SecretStr, ValidationError
 
 from dragonfly_ray.config import Settings
 from dragonfly_ray.errors import InvalidRequestError
-from dragonfly_ray.serve import background
+from dragonfly_ray.serve import background, launch
 from dragonfly_ray.serve.accounts import passwords
 from dragonfly_ray.serve.deployment import Args, application, checked, handed_over, name_of
 from dragonfly_ray.serve.settings import ManagerSettings
@@ -47,9 +48,11 @@ def test_only_what_was_set_is_handed_over(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 def test_a_replica_is_where_its_database_is(tmp_path: Path) -> None:
     embedded = application(ManagerSettings(state_dir=tmp_path), Settings())._bound_deployment
+    assert embedded.ray_actor_options is not None
     assert embedded.ray_actor_options["resources"] == {"node:__internal_head__": 0.001}
     assert embedded.num_replicas == 1
     many = application(ManagerSettings(database_url=POSTGRES, replicas=3), Settings())._bound_deployment
+    assert many.ray_actor_options is not None
     assert many.ray_actor_options["resources"] == {}
     assert (many.num_replicas, many._replica_config.max_replicas_per_node) == (3, 1)
     assert many.max_ongoing_requests >= ManagerSettings().limits.streams + 100
@@ -71,16 +74,21 @@ def test_arguments_are_typed() -> None:
 
 
 def test_the_file_for_serve_deploy() -> None:
+    from ray._common.utils import import_attr
+    from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
     from ray.serve.schema import ServeDeploySchema
 
     file = Path(__file__).parents[2] / "configs" / "serve.yaml"
     found = ServeDeploySchema(**yaml.safe_load(file.read_text()))
     (app,) = found.applications
     assert app.name == name_of("dragonfly")
-    assert app.import_path == "dragonfly_ray.serve.deployment:manager"
-    Args(**app.args)
+    made = call_user_app_builder_with_args_if_necessary(import_attr(app.import_path), app.args)
+    assert made._bound_deployment.name == "manager"
+    with pytest.raises(ValidationError, match="no such settings"):
+        call_user_app_builder_with_args_if_necessary(import_attr(app.import_path), {"manager": {"x": 1}})
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_replica_whose_work_has_died_is_not_healthy() -> None:
     def die(stopping: threading.Event) -> None:
         raise SystemExit
@@ -92,3 +100,17 @@ def test_a_replica_whose_work_has_died_is_not_healthy() -> None:
     until(lambda: background.dead() == ["broken"])
     broken.stop()
     assert background.dead() == []
+
+
+def test_a_port_that_is_taken_is_said_before_serve_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Serve itself would share it with whoever has it, and half of the requests would go there."""
+    monkeypatch.setattr(launch, "_head", lambda: {"NodeID": "head", "NodeManagerAddress": "127.0.0.1"})
+    monkeypatch.setattr(launch, "current_node", lambda: "head")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(InvalidRequestError, match=f"cannot listen on 127.0.0.1:{port} .*--manager-port"):
+            launch._port(ManagerSettings(http_port=port))
+        assert launch._port(ManagerSettings(http_port=0)) not in (0, port)
+    assert launch._port(ManagerSettings(http_port=port)) == port

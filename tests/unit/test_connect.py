@@ -97,12 +97,19 @@ def test_with_patience_an_actor_that_restarts_is_waited_for(
     assert Actors("x").call("a", "m", timeout=1.0, patience=60.0) == 5
 
 
+def as_ray_raises(error: Exception) -> Exception:
+    """What a call raises whose actor has raised `error`."""
+    task_error: Any = RayTaskError
+    found: Exception = task_error("m", "trace", error).as_instanceof_cause()
+    return found
+
+
 def test_a_refusal_comes_through_and_is_not_tried_again(looked_up: dict[str, list[Answer | None]]) -> None:
     asked: list[int] = []
 
     def refuse() -> Any:
         asked.append(1)
-        raise RayTaskError("m", "trace", InvalidRequestError("no")).as_instanceof_cause()
+        raise as_ray_raises(InvalidRequestError("no"))
 
     looked_up["a"] = [refuse]
     with pytest.raises(InvalidRequestError, match=r"^no$"):
@@ -111,7 +118,7 @@ def test_a_refusal_comes_through_and_is_not_tried_again(looked_up: dict[str, lis
 
 
 def test_a_mistake_in_an_actor_is_not_tried_again(looked_up: dict[str, list[Answer | None]]) -> None:
-    looked_up["a"] = [fails(RayTaskError("m", "trace", KeyError("x")).as_instanceof_cause())]
+    looked_up["a"] = [fails(as_ray_raises(KeyError("x")))]
     with pytest.raises(ClusterError, match="a failed: KeyError"):
         Actors("x").call("a", "m", timeout=1.0, patience=60.0)
 
@@ -121,7 +128,7 @@ def test_of_many_those_that_answer_in_time_are_gathered(looked_up: dict[str, lis
         "good": [lambda: 7],
         "silent": [lambda: NEVER],
         "dead": [DIED],
-        "refuses": [fails(RayTaskError("m", "t", InvalidRequestError("no")).as_instanceof_cause())],
+        "refuses": [fails(as_ray_raises(InvalidRequestError("no")))],
     }
     failed: dict[str, DragonflyError] = {}
     calls = {name: (name, "m", 1) for name in (*looked_up, "missing")}
