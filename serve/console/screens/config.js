@@ -43,6 +43,11 @@ function parse(text, kind) {
   return /^-?\d+(\.\d+)?$/.test(text.trim()) && !kind.choices ? Number(text) : text;
 }
 
+const section = (dotted) => dotted?.split(".")[0];
+
+/** Text with what stands between backticks as code. */
+const described = (text) => text.split("`").map((part, i) => (i % 2 ? html`<code>${part}</code>` : part));
+
 function lookup(effective, dotted) {
   const [section, ...rest] = dotted.split(".");
   return dotted in effective ? effective[dotted] : effective[section]?.[rest.join(".")];
@@ -111,8 +116,10 @@ function Form({ config, reload }) {
   return html`<${Panel} title="Settings" actions=${actions} flush>
     ${properties.length ? null : html`<${Empty} title="No live settings" />`}
     <div class="settings">
-      ${properties.map(([key, schema]) => html`<${Setting} key=${key} name=${key} schema=${schema} text=${texts[key]} error=${wrong[key]} effective=${lookup(config.effective, key)}
-        changed=${changes.some((one) => one.key === key)} put=${put(key)} drop=${drop(key)} writes=${writes} />`)}
+      ${properties.map(([key, schema], i) => html`
+        ${section(key) === section(properties[i - 1]?.[0]) ? null : html`<h3 class="section">${section(key)}</h3>`}
+        <${Setting} key=${key} name=${key} schema=${schema} text=${texts[key]} error=${wrong[key]} effective=${lookup(config.effective, key)}
+          changed=${changes.some((one) => one.key === key)} put=${put(key)} drop=${drop(key)} writes=${writes} />`)}
     </div>
     ${reviewing ? html`<${Review} config=${config} values=${values} close=${() => setReviewing(false)} reload=${reload} />` : null}
   <//>`;
@@ -134,7 +141,7 @@ function Setting({ name, schema, text, error, effective, changed, put, drop, wri
   return html`<div class=${`setting${changed ? " changed" : ""}`}>
     <div>
       <label class="name" for=${id}><code>${name}</code>${changed ? html` <${Tag} tone="info">changed<//>` : set ? html` <${Tag}>set<//>` : null}</label>
-      <p class="hint" id=${`${id}-hint`}>${schema.description || ""} Now: <strong>${shown(effective)}</strong>${schema.default !== undefined ? `; default ${shown(schema.default)}` : ""}${kind.nullable ? "; “none” takes it away" : ""}.</p>
+      <p class="hint" id=${`${id}-hint`}>${described(schema.description || "")} Now: <strong>${shown(effective)}</strong>${schema.default !== undefined && JSON.stringify(schema.default) !== JSON.stringify(effective) ? `; default ${shown(schema.default)}` : ""}.${kind.nullable ? " “none” is a value." : ""}</p>
     </div>
     <div>
       <div class="line">${input}${set && writes && !choices ? html`<${Button} icon="close" kind="plain" label=${`${name}: as at the start`} onClick=${drop} />` : null}</div>

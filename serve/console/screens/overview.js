@@ -122,7 +122,7 @@ function Traffic({ overview }) {
         ? html`<${ProblemBox} error=${traffic.error} />`
         : traffic.series
           ? html`<${TrafficChart} series=${traffic.series} label=${`Bytes a second by source over the last ${WINDOWS[seconds][1]}. In total: ${SOURCES.map(({ key, label }) => `${label} ${bytes(traffic.total[key])}`).join(", ")}.`} />
-              <p class="fine">In these ${WINDOWS[seconds][1]}: ${bytes(sum(traffic.total))} received, ${bytes(traffic.saved)} of them without the origin.</p>`
+              <p class="fine">In the last ${WINDOWS[seconds][1]}: ${bytes(sum(traffic.total))} received, ${bytes(traffic.saved)} of them without the origin.</p>`
           : html`<div class="chart" role="status"><span class="unseen">Loading the chart</span></div>`}
     </div>
   <//>`;
@@ -154,10 +154,10 @@ function RunningJob({ job }) {
   const name = job.name || lastPart(job.urls[0]);
   return html`<li>
     <span class="clip"><${Link} href=${`/${job.kind}s/${job.id}`}>${name}<//> <span class="faint">to ${selector(job.nodes)}</span></span>
-    <span class="fine nowrap">${plural(progress.nodes_done, "node")} of ${count(progress.nodes_total)}${progress.nodes_failed ? html`, <span class="state bad">${count(progress.nodes_failed)} failed</span>` : ""}</span>
+    <span class="fine nowrap end">${count(progress.nodes_done)} of ${plural(progress.nodes_total, "node")}${progress.nodes_failed ? html` <span class="state bad">${count(progress.nodes_failed)} failed</span>` : ""}</span>
     <span class="bar-line"><${Bar} value=${share} label=${`Progress of ${name}`} tone=${progress.nodes_failed ? "warn" : ""} /><span>${percent(share)}</span></span>
     <span class="fine">${rate(progress.rate)}</span>
-    <span class="fine nowrap">${progress.eta == null ? "" : `${duration(progress.eta)} left`}</span>
+    <span class="fine nowrap end">${progress.eta == null ? "" : `${duration(progress.eta)} left`}</span>
   </li>`;
 }
 
