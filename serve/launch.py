@@ -111,7 +111,7 @@ def _head() -> dict[str, Any]:
 
 def _begin() -> None:
     """Another process may have stopped Serve, and started it again: what this one remembers of it is forgotten."""
-    context._set_global_client(None)
+    context._set_global_client(None)  # type: ignore[no-untyped-call]
     # It reports each of its own steps at INFO.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
 
