@@ -52,7 +52,7 @@ def test_an_interrupted_demo_leaves_no_process_and_no_file(
     assert set(Path("/tmp").glob(f"{PREFIX}*")) <= before
 
 
-def test_a_demo_that_is_kept_goes_on_until_it_is_stopped(cluster: LocalCluster, tmp_path: Path) -> None:
+def test_a_demo_that_is_kept_goes_on_until_it_is_stopped(tmp_path: Path) -> None:
     env = {
         **os.environ,
         "DEMO_MARK": str(tmp_path),
