@@ -101,7 +101,7 @@ class Housekeeping:
         if removed:
             log.info("removed what was too old: %s", removed)
             with self._database.write() as session:
-                audit(session, None, "retention", **removed)
+                audit(session, None, "retention", removed=removed)
         return removed
 
     def _round(self, stopping: threading.Event) -> None:

@@ -102,7 +102,7 @@ def test_old_rows_of_each_kind_go_and_younger_ones_stay(database: Database, clea
     with database.read() as session:
         (told,) = session.query(Audit).filter_by(action="retention")
     assert told.actor == "system"
-    assert told.detail["jobs"] == 1
+    assert told.detail["removed"]["jobs"] == 1
     assert clean(at, jobs=30.0) == {}
 
 
