@@ -7,8 +7,9 @@ STAMP := $(VENV)/.installed
 export RAY_AUTH_MODE ?= disabled
 export RAY_USAGE_STATS_ENABLED ?= 0
 export PATH := $(PATH):/usr/sbin
+export DRAGONFLY_DEMO_STATE ?= $(CURDIR)/.demo
 
-.PHONY: run test lint build-check vendor bench bench-full bench-tools simulate clean
+.PHONY: run stop test lint build-check vendor bench bench-full bench-manager bench-tools simulate clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -18,8 +19,12 @@ $(STAMP): pyproject.toml
 	if command -v npm >/dev/null; then npm install --silent --no-audit --no-fund --prefix $(VENV)/azurite azurite@3; fi
 	touch $(STAMP)
 
+# KEEP=1: and leave everything running, until `make stop`.
 run: $(STAMP)
-	$(BIN)/python -m dragonfly_ray.demo
+	@$(BIN)/python -m dragonfly_ray.demo
+
+stop:
+	@if test -x $(BIN)/python; then $(BIN)/python -m dragonfly_ray.demo stop; fi
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
@@ -48,6 +53,10 @@ bench: bench-tools
 
 bench-full: bench-tools
 	$(BIN)/python -m tests.benchmarks --full $(ARGS)
+
+# The manager's lists on databases with 100,000 jobs; the second one is PostgreSQL's.
+bench-manager: $(STAMP)
+	$(BIN)/python -m tests.benchmarks.manager_lists $(ARGS)
 
 # As far as it can: what is missing in the end fails its own lines of the table only.
 bench-tools: $(STAMP)

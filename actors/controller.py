@@ -202,6 +202,7 @@ class ControllerActor:
             draining=draining,
             reason=found.reason if found and found.state != "healthy" else "",
             peer=self._said.get(member.node_id),
+            drain_ordered=bool(mark and mark.draining),
         )
 
     @ray.method(concurrency_group="health")

@@ -6,7 +6,6 @@ import io
 import os
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +29,7 @@ from dragonfly_ray.actors.handles import (
 from dragonfly_ray.actors.nodes import current_node, members
 from dragonfly_ray.awaiting import follow
 from dragonfly_ray.config import Settings
-from dragonfly_ray.distribution import Distribution, Progress
+from dragonfly_ray.distribution import Distribution, Progress, told_apart
 from dragonfly_ray.errors import (
     DeadlineError,
     DragonflyError,
@@ -507,10 +506,7 @@ def _scheduler_of(source: Source, settings: Settings) -> Any:
 
 
 def _names(known: Sequence[Member]) -> dict[str, str]:
-    """Node id -> a name for people: several nodes of one machine get part of their id."""
-    names = {member.node_id: member.name or member.address for member in known}
-    counts = Counter(names.values())
-    return {node: name if counts[name] == 1 else f"{name} ({node[:6]})" for node, name in names.items()}
+    return told_apart({member.node_id: member.name or member.address for member in known})
 
 
 def _urls(url: str | os.PathLike[str] | Sequence[str]) -> list[str]:

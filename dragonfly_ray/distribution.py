@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,12 @@ from dragonfly_ray.errors import DistributionFailedError, DragonflyError, from_r
 
 MOST_NAMED = 3
 _STYLES = {"done": "green", "failed": "red", "running": "cyan", "waiting": "dim"}
+
+
+def told_apart(names: Mapping[str, str]) -> dict[str, str]:
+    """Node id -> a name for people: several nodes of one name get part of their id."""
+    counts = Counter(names.values())
+    return {node: name if counts[name] == 1 else f"{name} ({node[:6]})" for node, name in names.items()}
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,8 @@ class NodeStatus(msgspec.Struct, frozen=True, array_like=True):
     """Why its peer is not healthy."""
     peer: PeerStatus | None = None
     """As its peer said last."""
+    drain_ordered: bool = False
+    """Whether it drains by order, too."""
 
 
 class TaskSummary(msgspec.Struct, frozen=True, array_like=True):

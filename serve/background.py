@@ -5,10 +5,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 STOP_TIMEOUT = 15.0
+_begun: weakref.WeakSet[Loop] = weakref.WeakSet()
+
+
+def dead() -> list[str]:
+    """Names of loops of this process that nobody stopped, and that do not run any more."""
+    return sorted(loop.name for loop in list(_begun) if not loop.alive)
 
 
 class Loop:
@@ -18,7 +25,7 @@ class Loop:
     """
 
     def __init__(self, name: str, seconds: float, work: Callable[[threading.Event], None]) -> None:
-        self._name = name
+        self.name = name
         self._seconds = seconds
         self._work = work
         self._stopping = threading.Event()
@@ -26,7 +33,7 @@ class Loop:
         self._thread: threading.Thread | None = None
 
     def __repr__(self) -> str:
-        return f"Loop({self._name}, every {self._seconds:g} s)"
+        return f"Loop({self.name}, every {self._seconds:g} s)"
 
     @property
     def alive(self) -> bool:
@@ -34,8 +41,9 @@ class Loop:
         return self._thread is None or self._thread.is_alive() or self._stopping.is_set()
 
     def start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         self._thread.start()
+        _begun.add(self)
 
     def wake(self) -> None:
         """The next round begins now, or when the one under way has ended."""
@@ -47,7 +55,7 @@ class Loop:
         if self._thread is not None:
             self._thread.join(STOP_TIMEOUT)
             if self._thread.is_alive():
-                log.error("%s has not ended within %g s", self._name, STOP_TIMEOUT)
+                log.error("%s has not ended within %g s", self.name, STOP_TIMEOUT)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -57,5 +65,5 @@ class Loop:
                 self._work(self._stopping)
             except Exception:
                 # One bad round (the database is away, the cluster does not answer) must not be the last.
-                log.exception("%s: a round failed", self._name)
+                log.exception("%s: a round failed", self.name)
             self._wake.wait(max(0.0, self._seconds - (time.monotonic() - begun)))

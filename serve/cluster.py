@@ -20,7 +20,7 @@ class Order:
     """One job, as the cluster carries it out. The same id again is the same order: nothing happens twice."""
 
     id: str
-    sources: tuple[Source, ...]
+    sources: tuple[Source, ...] = field(repr=False)
     targets: tuple[str, ...]
     """Ray node ids."""
     dest: str = ""
@@ -92,6 +92,8 @@ class NodeView:
     state: str
     """Of the peer: healthy, starting, unhealthy, draining, drained or missing."""
     cordoned: bool = False
+    draining: bool = False
+    """Whether it was told to; a node that Ray itself drains has only the state."""
     incarnation: str = ""
     """New at every start of the peer's process: totals begin again."""
     store_used: int = 0

@@ -1,7 +1,6 @@
 """The manager on Ray Serve: one application of a cluster, whose FastAPI app is built on the replica."""
 
-from __future__ import annotations
-
+# Annotations are real here, not text: Serve looks at that of `manager`.
 import asyncio
 import os
 import uuid
@@ -16,6 +15,7 @@ from ray.serve import Application
 from dragonfly_ray import logs
 from dragonfly_ray.config import Settings
 from dragonfly_ray.errors import InvalidRequestError
+from dragonfly_ray.serve import background
 from dragonfly_ray.serve.accounts import passwords
 from dragonfly_ray.serve.app import create_app
 from dragonfly_ray.serve.database.tables import User
@@ -51,8 +51,9 @@ class ManagerReplica:
 
     async def check_health(self) -> None:
         """Ray Serve starts this replica again when it raises, or does not answer."""
-        if not self._app.state.manager.alive:
-            raise RuntimeError("a background service of the manager has died")
+        gone = background.dead()
+        if gone:
+            raise RuntimeError(f"no longer at work: {', '.join(gone)}")
 
     async def ready(self) -> int:
         """The status that `/readyz` answers with, whatever this replica's address is."""
@@ -60,7 +61,7 @@ class ManagerReplica:
 
         transport = httpx.ASGITransport(self._app)
         async with httpx.AsyncClient(transport=transport, base_url="http://replica") as client:
-            return (await client.get("/healthz", timeout=READY_TIMEOUT)).status_code
+            return (await client.get("/readyz", timeout=READY_TIMEOUT)).status_code
 
     async def has_password(self, password_hash: str) -> bool:
         """Whether some user's password is kept as this very hash: whether it was taken for the first admin."""

@@ -8,10 +8,11 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import ray
 from pydantic import SecretStr
 from ray import serve
 from ray.exceptions import RayError
-from ray.serve import RunTarget
+from ray.serve import RunTarget, context
 from ray.serve.exceptions import RayServeException
 
 from dragonfly_ray.actors.connect import connect
@@ -25,6 +26,7 @@ from dragonfly_ray.serve.settings import ManagerSettings
 
 START_TIMEOUT = 120.0
 CALL_TIMEOUT = 30.0
+SHUTDOWN_TIMEOUT = 60.0
 PAUSE = 0.1
 READY = 200
 ADMIN = "admin"
@@ -50,7 +52,7 @@ def deploy(
     connect()
     found, settings = checked(manager or ManagerSettings()), cluster or Settings()
     name, deadline = name_of(settings.namespace), time.monotonic() + timeout
-    _quiet()
+    _begin()
     made: str | None = None
     made_hash = ""
     if not _is_there(name):
@@ -64,6 +66,7 @@ def deploy(
     handle: Any = serve.get_app_handle(name)
     # There may have been an admin before: then what was made up here is nobody's password.
     used = made is not None and handle.has_password.remote(made_hash).result(timeout_s=CALL_TIMEOUT)
+    _client().shutdown_cached_handles()
     return Deployed(address(), SecretStr(made) if used and made else None)
 
 
@@ -71,14 +74,21 @@ def remove(namespace: str) -> bool:
     """Stops the manager; its database stays. Serve itself goes too, unless it serves something else. False: nothing there."""
     if find(SERVE_CONTROLLER, SERVE_NAMESPACE) is None:
         return False
-    _quiet()
+    _begin()
     name = name_of(namespace)
     there = name in serve.status().applications
     if there:
         serve.delete(name)
     if not serve.status().applications:
-        serve.shutdown()  # type: ignore[no-untyped-call]
+        _client().shutdown_cached_handles()
+        # Elsewhere: what is said about calls that end with Serve's controller is of no use here.
+        ray.get(ray.remote(num_cpus=0)(_shut_down).remote(), timeout=SHUTDOWN_TIMEOUT)
+        _begin()
     return there
+
+
+def _shut_down() -> None:
+    serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 def address() -> str:
@@ -92,16 +102,16 @@ def address() -> str:
 
 
 def _client() -> Any:
-    from ray.serve.context import _get_global_client
-
-    return _get_global_client()
+    return context._get_global_client()
 
 
 def _head() -> dict[str, Any]:
     return next(row for row in table() if row["Alive"] and "node:__internal_head__" in row["Resources"])
 
 
-def _quiet() -> None:
+def _begin() -> None:
+    """Another process may have stopped Serve, and started it again: what this one remembers of it is forgotten."""
+    context._set_global_client(None)  # type: ignore[no-untyped-call]
     # It reports each of its own steps at INFO.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
 
@@ -176,7 +186,9 @@ def _run(name: str, manager: ManagerSettings, cluster: Settings) -> None:
         )
     except (RayServeException, RayError) as error:
         cause = getattr(error, "cause", None) or error
-        raise InvalidRequestError(f"Ray Serve refuses the manager: {_last_line(cause)}") from None
+        raise InvalidRequestError(
+            f"Ray Serve refuses the manager: {_last_line(cause)}; `dragonfly up --no-manager` leaves it out"
+        ) from None
 
 
 def _await(name: str, deadline: float) -> None:

@@ -44,10 +44,6 @@ class Leadership:
         """Whether this replica leads, within `timeout` seconds."""
         return self.leading or (self._gained.wait(timeout) and self.leading)
 
-    @property
-    def alive(self) -> bool:
-        return self._loop.alive
-
     def start(self) -> None:
         self._loop.start()
 

@@ -13,6 +13,7 @@ from dragonfly_ray.serve.accounts.refusals import Refusals
 from dragonfly_ray.serve.accounts.throttle import Throttle
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database import Database
+from dragonfly_ray.serve.database.upkeep import Upkeep
 from dragonfly_ray.serve.events.feed import EventFeed
 from dragonfly_ray.serve.events.streams import Streams
 from dragonfly_ray.serve.fleet import Fleet
@@ -89,6 +90,7 @@ class Manager:
             # Streams end before what they show.
             services=(
                 database.listener,
+                Upkeep(database),
                 leadership,
                 fleet,
                 jobs,
@@ -99,11 +101,6 @@ class Manager:
                 streams,
             ),
         )
-
-    @property
-    def alive(self) -> bool:
-        """Whether all that runs beside requests still runs."""
-        return all(getattr(service, "alive", True) for service in self.services)
 
     def start(self) -> None:
         for service in self.services:

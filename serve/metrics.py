@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from dragonfly_ray.serve.database.tables import Delivery, Event, Job, now
+from dragonfly_ray.serve.database.tables import Delivery, Event, Job, Webhook, now
 from dragonfly_ray.serve.manager import Manager
+from dragonfly_ray.serve.readiness import OK
 from dragonfly_ray.serve.web.measured import RequestMetrics
 
+log = logging.getLogger(__name__)
 PREFIX = "dragonfly_manager_"
 
 
@@ -49,10 +53,23 @@ class _State(Collector):
         for outcome in ("delivered", "failed"):
             attempts.add_metric((outcome,), manager.webhooks.attempts[outcome])
         yield attempts
-        with manager.database.read() as session:
-            yield from _jobs(session)
-            yield _gauge("event_lag_seconds", "Age of the oldest event not streamed.", _lag(session, manager))
-            yield from _deliveries(session)
+        ready = all(found == OK for found in manager.readiness.checks().values())
+        yield _gauge("ready", "Whether /readyz of this replica says so.", ready)
+        try:
+            with manager.database.read() as session:
+                found = [
+                    *_jobs(session),
+                    _gauge(
+                        "event_lag_seconds", "Age of the oldest event not streamed.", _lag(session, manager)
+                    ),
+                    *_deliveries(session),
+                    _gauge("webhooks_failing", "Webhooks that get nothing through.", _failing(session)),
+                ]
+        except SQLAlchemyError as error:
+            # What does not need the database is told all the same: among it that this replica is not ready.
+            log.warning("metrics without those of the database: %s", type(error).__name__)
+            return
+        yield from found
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
@@ -69,6 +86,11 @@ def _jobs(session: Session) -> Iterator[Metric]:
 def _lag(session: Session, manager: Manager) -> float:
     oldest = session.scalar(select(Event.at).where(Event.id > manager.feed.head).order_by(Event.id).limit(1))
     return max(0.0, (now() - oldest).total_seconds()) if oldest else 0.0
+
+
+def _failing(session: Session) -> int:
+    query = select(func.count()).where(Webhook.enabled, Webhook.failing_since.is_not(None))
+    return session.scalar(query) or 0
 
 
 def _deliveries(session: Session) -> Iterator[Metric]:

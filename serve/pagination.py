@@ -6,13 +6,13 @@ import base64
 import binascii
 import heapq
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar, cast
 
 from fastapi import Depends, Query
 from pydantic import BaseModel
-from sqlalchemy import Select, TypeDecorator, literal, tuple_
+from sqlalchemy import ColumnElement, Select, TypeDecorator, false, literal, select, tuple_, union_all
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from dragonfly_ray.serve.problems import invalid
@@ -63,8 +63,13 @@ def page(
     shown: Callable[[Row], T],
     *,
     default: str,
+    any_of: tuple[InstrumentedAttribute[str], Sequence[str]] | None = None,
 ) -> Page[T]:
-    """Rows after the cursor. `fields`: what may be sorted by (never null); `key` breaks ties."""
+    """Rows after the cursor. `fields`: what may be sorted by (never null); `key` breaks ties.
+
+    `any_of`: rows with one of these values in a column that has an index together with what is sorted by. The
+    first rows of each are merged: neither are all of them sorted, nor are others read on the way.
+    """
     sort, name, descending = _sorted_by(paging, fields, default)
     column = fields[name]
     if paging.cursor:
@@ -75,11 +80,32 @@ def page(
         here, there = tuple_(column, key), tuple_(literal(value, column.type), literal(last, key.type))
         query = query.where(here < there if descending else here > there)
     order = (column.desc(), key.desc()) if descending else (column.asc(), key.asc())
+    if any_of is not None:
+        query = _merged(query, key, any_of, order, paging.limit + 1)
     rows = list(session.scalars(query.order_by(*order).limit(paging.limit + 1)))
     more = len(rows) > paging.limit
     rows = rows[: paging.limit]
     cursor = cursor_at(sort, getattr(rows[-1], column.key), getattr(rows[-1], key.key)) if more else None
     return Page(items=[shown(row) for row in rows], next_cursor=cursor)
+
+
+def _merged(
+    query: Select[Row],
+    key: InstrumentedAttribute[Any],
+    any_of: tuple[InstrumentedAttribute[str], Sequence[str]],
+    order: tuple[ColumnElement[Any], ...],
+    limit: int,
+) -> Select[Row]:
+    column, values = any_of
+    if len(values) < 2:
+        return query.where(column == values[0] if values else false())
+    firsts = (
+        query.with_only_columns(key).where(column == value).order_by(*order).limit(limit).subquery()
+        for value in values
+    )
+    found = union_all(*(select(first.c[key.key]) for first in firsts))
+    entity = query.column_descriptions[0]["entity"]
+    return cast("Select[Row]", select(entity).where(key.in_(found)))
 
 
 def page_of(

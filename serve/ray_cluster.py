@@ -324,6 +324,7 @@ def _node(status: NodeStatus) -> NodeView:
         labels=status.labels,
         state=status.state,
         cordoned=status.cordoned,
+        draining=status.drain_ordered,
         incarnation=peer.incarnation,
         store_used=peer.store_used,
         store_quota=peer.store_quota,

@@ -5,9 +5,13 @@ Those of the cluster itself (rates, limits) are not here: they are versioned in 
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dragonfly_ray.policy import UrlPolicy
@@ -85,6 +89,19 @@ class ManagerSettings(BaseSettings):
     """Folders on the nodes below which a `dest` may lie; none: no `dest` at all."""
     retention: Retention = Retention()
     limits: Limits = Limits()
+
+    @field_validator("urls", "webhook_urls", mode="before")
+    @classmethod
+    def _policy(cls, value: Any, info: ValidationInfo) -> Any:
+        """From variables, one a member: lists are JSON there. What is left out is as by default."""
+        if not isinstance(value, Mapping):
+            return value
+        assert info.field_name
+        default: UrlPolicy = cls.model_fields[info.field_name].default
+        given = {
+            k: json.loads(v) if isinstance(v, str) and v.startswith("[") else v for k, v in value.items()
+        }
+        return asdict(default) | given
 
     @property
     def database(self) -> str:

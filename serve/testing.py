@@ -132,7 +132,7 @@ class FakeCluster:
         known = [
             Member(v.node_id, v.address, v.name, labels=v.labels, alive=v.alive, seed=v.seed)
             for v in self.views.values()
-            if not v.cordoned or selector in (v.node_id, v.address, v.name)
+            if not (v.cordoned or v.draining) or selector in (v.node_id, v.address, v.name)
         ]
         return [m.node_id for m in select(selector, known)]
 
@@ -202,7 +202,7 @@ class FakeCluster:
     def drain(self, node_id: str, on: bool) -> None:
         self._up()
         self._known(node_id)
-        self.set_node(node_id, state="draining" if on else "healthy")
+        self.set_node(node_id, draining=on, state="draining" if on else "healthy")
 
     def _known(self, node_id: str) -> None:
         if node_id not in self.views:

@@ -31,7 +31,7 @@ from dragonfly_ray.errors import (
     SourceUnsupportedError,
 )
 from dragonfly_ray.model import Credentials, Entry, Manifest, Source, leaf_size
-from dragonfly_ray.policy import UrlPolicy, rules
+from dragonfly_ray.policy import HOST_OPTIONS, UrlPolicy, rules
 from dragonfly_ray.sources.base import Adapter, Resolution, Share, Stream, chosen, comparable
 from dragonfly_ray.sources.guard import forbidden_in, guarded_loop
 from dragonfly_ray.urls import basename, redacted, scheme
@@ -78,7 +78,7 @@ class FsspecAdapter(Adapter):
         protocol = scheme(source.url)
         try:
             if policy is not None:
-                options |= _guard(protocol, source.url, policy, self._name)
+                options |= _guard(source.url, credentials.storage_options, policy, self._name)
             self._fs, self._path = fsspec.core.url_to_fs(source.url, **options)
         except (ImportError, ValueError) as error:
             extra = EXTRAS.get(protocol)
@@ -232,13 +232,14 @@ class FsspecAdapter(Adapter):
             raise SourceChangedError(f"{self._name} ({entry.path}): has changed since it was looked at")
 
 
-def _guard(protocol: str, url: str, policy: UrlPolicy, name: str) -> dict[str, Any]:
+def _guard(url: str, given: Mapping[str, object], policy: UrlPolicy, name: str) -> dict[str, Any]:
     """Options that make a filesystem ask the policy; for one that cannot, its host is looked up once."""
-    kind = fsspec.get_filesystem_class(protocol)
-    if issubclass(kind, AsyncFileSystem):
+    if issubclass(fsspec.get_filesystem_class(scheme(url)), AsyncFileSystem):
         return {"loop": guarded_loop(policy)}
+    if HOST_OPTIONS.intersection(each.lower() for each in given):
+        raise SourceForbiddenError(f"{name}: its host must be named in the URL, not in storage_options")
     host = urlsplit(url).hostname
-    if host and protocol not in ("file", "local"):
+    if host:
         try:
             found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):

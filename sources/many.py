@@ -20,6 +20,8 @@ from dragonfly_ray.sources.guard import guard_handle
 BUSY = (429, 503)
 TELLING = (b"e", b"E", b"l", b"L", b"r", b"R")
 """How the headers begin that are read: ETag, Last-Modified, Retry-After."""
+BUFFER = 256 * 1024
+"""Bytes that one read from a connection takes."""
 WAIT = 1.0
 """Seconds after which a quiet round looks whether it is still wanted."""
 
@@ -151,6 +153,7 @@ class ManyFiles:
         handle = pycurl.Curl()
         handle.setopt(pycurl.HTTPHEADER, self._headers)
         handle.setopt(pycurl.NOSIGNAL, 1)
+        handle.setopt(pycurl.BUFFERSIZE, BUFFER)
         handle.setopt(pycurl.PROXY, "")
         if self._rules:
             guard_handle(handle, self._rules)

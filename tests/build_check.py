@@ -9,14 +9,23 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 _IMPORT_ALL = """
-import importlib, pkgutil, dragonfly_ray
-names = [m.name for m in pkgutil.walk_packages(dragonfly_ray.__path__, "dragonfly_ray.")]
+import importlib, pkgutil, sys, dragonfly_ray
+from pathlib import Path
+manager = len(sys.argv) > 1
+def skip(name):
+    # Of the manager, a cluster without it needs nothing.
+    return name.endswith("__main__") or (not manager and name.startswith("dragonfly_ray.serve."))
+names = [m.name for m in pkgutil.walk_packages(dragonfly_ray.__path__, "dragonfly_ray.") if not skip(m.name)]
 for name in names:
-    if not name.endswith("__main__"):
-        importlib.import_module(name)
-for wanted in ("actors.peer", "sources.http", "serve", "storage.store", "cli.app"):
+    importlib.import_module(name)
+for wanted in ("actors.peer", "sources.http", "serve", "storage.store", "cli.app", "remote.client"):
     assert f"dragonfly_ray.{wanted}" in names, (wanted, names)
 assert dragonfly_ray.distribute
+if manager:
+    from dragonfly_ray.serve.database import Database
+    Database("sqlite:///manager.db").migrate()
+    console = Path(dragonfly_ray.__file__).parent / "serve" / "console"
+    assert list(console.rglob("index.html")), console
 print(len(names), "modules import")
 """
 
@@ -30,10 +39,12 @@ def main() -> None:
         venv = Path(folder) / "venv"
         subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
         python = venv / "bin" / "python"
-        # pytest for the conformance suite alone; no extras: nothing may need them to be imported.
+        # pytest for the conformance suite alone; no extras: nothing but the manager may need them.
         subprocess.run([str(python), "-m", "pip", "install", "-q", str(wheel), "pytest"], check=True)
         subprocess.run([str(python), "-c", _IMPORT_ALL], check=True, cwd=folder)
         subprocess.run([str(venv / "bin" / "dragonfly"), "--help"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([str(python), "-m", "pip", "install", "-q", f"{wheel}[serve]"], check=True)
+        subprocess.run([str(python), "-c", _IMPORT_ALL, "manager"], check=True, cwd=folder)
         where = subprocess.run(
             [str(python), "-c", "import dragonfly_ray; print(dragonfly_ray.__file__)"],
             check=True, cwd=folder, capture_output=True, text=True,

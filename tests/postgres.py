@@ -70,10 +70,10 @@ class Postgres:
         self._run("pg_ctl", "-D", str(self._data), "-m", mode, "-w", "stop")
 
     @contextlib.contextmanager
-    def database(self) -> Iterator[str]:
-        """The URL of an empty database."""
+    def database(self, like: str = "template1") -> Iterator[str]:
+        """The URL of a database of its own: empty, or with what `like` (a name, nobody connected) holds."""
         name = f"t{uuid.uuid4().hex[:12]}"
-        self._execute(f"create database {name}")
+        self._execute(f"create database {name} template {like}")
         try:
             yield f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/{name}"
         finally:

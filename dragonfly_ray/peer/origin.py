@@ -203,7 +203,9 @@ class OriginWorkers:
                 self._queue.pop(0)
                 last += 1
             self._active[number] = set(range(first, last))
-        self._run.reporter.kick()
+            low = len(self._queue) <= self.workers * self._per_request() // 2
+        if low:
+            self._run.reporter.kick()
         return range(first, last)
 
     def _work(self, number: int) -> None:

@@ -45,7 +45,7 @@ def connect(
     authority = os.fspath(ca) if ca else os.environ.get(CA_VARIABLE)
     client = Client(Http(url, find_token(token), ca=authority, timeout=timeout, transport=transport))
     try:
-        client.me = client.http.get("/session")
+        client.me = client.http.look("/session")
     except BaseException:
         client.close()
         raise

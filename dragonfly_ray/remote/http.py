@@ -62,6 +62,10 @@ class Http:
     def close(self) -> None:
         self._client.close()
 
+    def look(self, path: str) -> Any:
+        """The JSON document at `path`; not tried again."""
+        return self._once("GET", path)
+
     def get(self, path: str, **params: Any) -> Any:
         """The JSON document at `path`; parameters that are None are left out."""
         return self._again("GET", path, params={k: v for k, v in params.items() if v is not None})
@@ -208,8 +212,10 @@ def _verified(ca: str | None) -> ssl.SSLContext | bool:
         return True
     try:
         return ssl.create_default_context(cafile=ca)
-    except (OSError, ssl.SSLError) as error:
-        raise InvalidRequestError(f"ca {ca!r}: {error.strerror or 'no certificates in it'}") from None
+    except ssl.SSLError:
+        raise InvalidRequestError(f"ca {ca!r}: there is no certificate in it") from None
+    except OSError as error:
+        raise InvalidRequestError(f"ca {ca!r}: {error.strerror}") from None
 
 
 def _cause(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from httpx_sse import EventSource, SSEError
 
-from dragonfly_ray.distribution import Distribution, NodeProgress, Outcome, Progress
+from dragonfly_ray.distribution import Distribution, NodeProgress, Outcome, Progress, told_apart
 from dragonfly_ray.errors import (
     CancelledByUserError,
     ClusterError,
@@ -186,31 +186,35 @@ def progress_of(job: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> P
     rows: dict[str, list[Mapping[str, Any]]] = {}
     for node in nodes:
         rows.setdefault(node["node_id"], []).append(node)
-    size = job["size"] or 0
+    size, names = job["size"] or 0, _names(nodes)
     return Progress(
         phase=_PHASES.get(job["state"], "ended"),
         bytes_done=told["bytes_done"],
         bytes_total=told["bytes_total"],
         rate=told["rate"],
         eta=told["eta"],
-        nodes=tuple(_node_progress(of_node, size) for of_node in rows.values()),
+        nodes=tuple(_node_progress(of_node, names[node], size) for node, of_node in rows.items()),
     )
 
 
-def _node_progress(rows: Sequence[Mapping[str, Any]], size: int) -> NodeProgress:
+def _names(nodes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    return told_apart({node["node_id"]: node["node"] for node in nodes})
+
+
+def _node_progress(rows: Sequence[Mapping[str, Any]], name: str, size: int) -> NodeProgress:
     states = {row["state"] for row in rows}
     state = next((s for s in ("failed", "running", "waiting") if s in states), "done")
     done = sum(row["bytes_done"] for row in rows)
-    first = rows[0]
-    return NodeProgress(first["node_id"], first["node"], state, done, max(size, done))
+    return NodeProgress(rows[0]["node_id"], name, state, done, max(size, done))
 
 
 def distribution_of(job: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> Distribution:
     """Raises the job's own error where no node has one to tell of it."""
+    names = _names(nodes)
     found = Distribution(
         id=job["id"],
         urls=tuple(job["urls"]),
-        outcomes=tuple(_outcome(node) for node in nodes),
+        outcomes=tuple(_outcome(node, names[node["node_id"]]) for node in nodes),
         seconds=job["seconds"] or 0.0,
         size=job["size"] or 0,
     )
@@ -224,11 +228,11 @@ def distribution_of(job: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) 
     raise ClusterError(f"distribution {job['id']} ended as {job['state']}, and does not say why")
 
 
-def _outcome(node: Mapping[str, Any]) -> Outcome:
+def _outcome(node: Mapping[str, Any], name: str) -> Outcome:
     error, provenance = node["error"], node["bytes"]
     return Outcome(
         node_id=node["node_id"],
-        node=node["node"],
+        node=name,
         url=node["url"],
         state=node["state"],
         path=Path(node["path"]) if node["path"] else None,

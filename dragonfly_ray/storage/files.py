@@ -10,7 +10,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 FICLONE = 0x40049409
 MOST_OPEN = 512
@@ -30,8 +29,6 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def allocate(fd: int, size: int) -> None:
     """Reserves `size` bytes of disk, so that a full one is found out before the transfer."""
-    if os.fstat(fd).st_size >= size:
-        return
     # Not os.posix_fallocate: where the file system cannot, it writes zeros instead.
     while _libc.fallocate(fd, 0, ctypes.c_int64(0), ctypes.c_int64(size)):
         code = ctypes.get_errno()
@@ -84,9 +81,9 @@ def _read(source: int, offset: int, length: int) -> bytes:
     return found
 
 
-def _open(path: Path) -> int:
+def _open(path: str, create: bool) -> int:
     try:
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
     except PermissionError:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # finished: it is only read
 
@@ -104,16 +101,16 @@ class OpenFiles:
 
     def __init__(self, most: int = MOST_OPEN) -> None:
         self._most = most
-        self._files: OrderedDict[Path, _Open] = OrderedDict()
+        self._files: OrderedDict[str, _Open] = OrderedDict()
         self._lock = threading.Lock()
 
     @contextmanager
-    def use(self, path: Path) -> Iterator[int]:
+    def use(self, path: str, *, create: bool = False) -> Iterator[int]:
         """A descriptor, good until the end of the block. Raises `OSError`."""
         with self._lock:
             found = self._files.get(path)
             if found is None:
-                found = self._files[path] = _Open(_open(path))
+                found = self._files[path] = _Open(_open(path, create))
                 self._shrink()
             self._files.move_to_end(path)
             found.users += 1
@@ -125,7 +122,7 @@ class OpenFiles:
                 if not found.users and self._files.get(path) is not found:
                     os.close(found.fd)
 
-    def forget(self, path: Path) -> None:
+    def forget(self, path: str) -> None:
         """The name means another file now, or none."""
         with self._lock:
             found = self._files.pop(path, None)

@@ -58,7 +58,7 @@ class PieceStore:
         self._tasks: dict[str, TaskStore] = {}
         self._used: dict[str, float] = {}
         self._by_digest: dict[bytes, tuple[TaskStore, int]] = {}
-        self._twins: dict[bytes, Path] = {}
+        self._twins: dict[bytes, str] = {}
         self._lock = threading.RLock()
         self.host_id = self._identity()
         self._pins: dict[str, dict[str, float | None]] = self._load_pins()
@@ -156,11 +156,11 @@ class PieceStore:
         if found is not None and self._by_digest.get(found) == (task, index):
             del self._by_digest[found]
 
-    def twin(self, key: bytes, path: Path) -> Path | None:
+    def twin(self, key: bytes, path: str) -> str | None:
         """A finished file with the same content; `path` is one from now on if there is none."""
         with self._lock:
             found = self._twins.get(key)
-            if found is None or not found.exists():
+            if found is None or not os.path.exists(found):
                 self._twins[key] = path
                 return None
             return found

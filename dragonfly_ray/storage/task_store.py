@@ -54,6 +54,7 @@ class TaskStore:
         self.manifest = manifest
         self.table = PieceTable.of(manifest)
         self.folder = folder
+        self._base = str(folder)
         self._pack = folder / PACK_NAME
         self.manifest_file = folder / MANIFEST
         self._store = store
@@ -223,17 +224,12 @@ class TaskStore:
     def reading(self, index: int) -> Iterator[list[Extent]]:
         """Where the piece lies in open files; they stay open, and the task stays, inside the block."""
         with self.using(), contextlib.ExitStack() as stack:
-            found: list[Extent] = []
             fds: dict[int, int] = {}
-            for file, offset, length in self._places(index):
+            places = self._places(index)
+            for file, _, _ in places:
                 if file not in fds:
                     fds[file] = stack.enter_context(self._store.files.use(self._path(file)))
-                last = found[-1] if found else None
-                if last and last.fd == fds[file] and last.offset + last.length == offset:
-                    found[-1] = Extent(last.fd, last.offset, last.length + length)
-                else:
-                    found.append(Extent(fds[file], offset, length))
-            yield found
+            yield [Extent(fds[file], offset, length) for file, offset, length in places]
 
     def read(self, index: int) -> bytes:
         """Raises `OSError`, `StorageError`."""
@@ -248,12 +244,15 @@ class TaskStore:
     def finish(self) -> None:
         """All pieces are here: files become read-only, and the same content is stored once."""
         with self._errors(), self._lock:
+            finished = []
             for number, entry in enumerate(self.manifest.entries):
                 if entry.kind == "file" and entry.size >= PACK_LIMIT:
                     self._finish_file(number, 0o444 | ((entry.mode or 0) & 0o111))
+                    finished.append(number)
             if self._pack_size:
                 os.chmod(self._path(PACK), 0o444)
-                self._note(PACK)
+                finished.append(PACK)
+            self._note(finished)
             if self._store.settings.durable:
                 self._sync()
 
@@ -262,9 +261,9 @@ class TaskStore:
         key = self._content_key(number)
         twin = self._store.twin(key, path) if key else None
         if twin is not None and os.stat(twin).st_ino != os.stat(path).st_ino:
-            draft = path.with_name(f"{path.name}.twin")
+            draft = f"{path}.twin"
             with contextlib.suppress(OSError):
-                draft.unlink(missing_ok=True)
+                Path(draft).unlink(missing_ok=True)
                 os.link(twin, draft)
                 os.replace(draft, path)
                 self._store.files.forget(path)
@@ -275,7 +274,6 @@ class TaskStore:
             mtime = self.manifest.entries[number].mtime_ns
             if mtime is not None and found.st_mtime_ns != mtime:
                 os.utime(path, ns=(mtime, mtime))
-        self._note(number)
 
     def _content_key(self, number: int) -> bytes | None:
         """Equal for equal files; None where the file shares a piece with its neighbours."""
@@ -287,11 +285,11 @@ class TaskStore:
         mode = (self.manifest.entries[number].mode or 0) & 0o111
         return digest(b"".join([*found, (end - start).to_bytes(8, "big"), bytes([mode])]))
 
-    def _note(self, file: int) -> None:
-        mark = self._mark(file)
-        if self._marks.get(file) != mark:
-            self._marks[file] = mark
-            self._journal.append(Record(FINISHED, file, mark))
+    def _note(self, finished: list[int]) -> None:
+        marks = {file: mark for file in finished if self._marks.get(file) != (mark := self._mark(file))}
+        self._marks |= marks
+        if marks:
+            self._journal.append(*(Record(FINISHED, file, mark) for file, mark in marks.items()))
 
     def _mark(self, file: int) -> bytes:
         try:
@@ -302,7 +300,7 @@ class TaskStore:
 
     def _sync(self) -> None:
         for file in [n for n in range(len(self.manifest.entries)) if n in self._ready] + [PACK]:
-            if self._path(file).exists():
+            if os.path.exists(self._path(file)):
                 with self._store.files.use(self._path(file)) as fd:
                     os.fdatasync(fd)
         self._journal.sync()
@@ -348,24 +346,28 @@ class TaskStore:
         packed = self._pack_at.get(number)
         if packed is not None:
             return Stored(self._pack, packed, whole=False)
-        return Stored(self._path(number), 0, whole=True)
+        return Stored(self.folder / self._name(number), 0, whole=True)
 
     # --- files ------------------------------------------------------------------------------
 
     def _name(self, file: int) -> str:
         return PACK_NAME if file == PACK else f"{file}"
 
-    def _path(self, file: int) -> Path:
-        return self.folder / self._name(file)
+    def _path(self, file: int) -> str:
+        return f"{self._base}/{self._name(file)}"
 
     def _places(self, index: int) -> list[tuple[int, int, int]]:
-        """(file, offset in it, length) of each segment of a piece."""
-        return [
-            (PACK, self._pack_at[s.entry] + s.offset, s.length)
-            if s.entry in self._pack_at
-            else (s.entry, s.offset, s.length)
-            for s in self.table.segments(index)
-        ]
+        """(file, offset in it, length) of each stretch of a piece: neighbours in the pack are one."""
+        found: list[tuple[int, int, int]] = []
+        for entry, offset, length in self.table.segments(index):
+            at = self._pack_at.get(entry)
+            if at is None:
+                found.append((entry, offset, length))
+            elif found and found[-1][0] == PACK and found[-1][1] + found[-1][2] == at + offset:
+                found[-1] = PACK, found[-1][1], found[-1][2] + length
+            else:
+                found.append((PACK, at + offset, length))
+        return found
 
     def _files_of(self, index: int) -> set[int]:
         return {file for file, _, _ in self._places(index)}
@@ -384,13 +386,11 @@ class TaskStore:
                 return
             path = self._path(file)
             size = self._pack_size if file == PACK else self.manifest.entries[file].size
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                shared = os.fstat(fd).st_nlink > 1 or not os.fstat(fd).st_mode & stat.S_IWUSR
-                files.allocate(fd, size)
-            finally:
-                os.close(fd)
-            if shared:
+            with self._store.files.use(path, create=True) as fd:
+                found = os.fstat(fd)
+                if found.st_size < size:
+                    files.allocate(fd, size)
+            if found.st_nlink > 1 or not found.st_mode & stat.S_IWUSR:
                 self._unshare(file)
             self._ready.add(file)
 
@@ -401,12 +401,13 @@ class TaskStore:
         try:
             found = os.stat(path)
         except FileNotFoundError:
+            self._store.files.forget(path)
             self._ready.discard(file)
             return
         if found.st_nlink == 1 and found.st_mode & stat.S_IWUSR:
             return
         size = self._pack_size if file == PACK else self.manifest.entries[file].size
-        draft = path.with_name(f"{path.name}.own")
+        draft = f"{path}.own"
         source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         target = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
@@ -441,7 +442,7 @@ class TaskStore:
             self._bits = 0
             self._journal.close()
             for path in self.folder.iterdir():
-                self._store.files.forget(path)
+                self._store.files.forget(str(path))
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def close(self) -> None:

@@ -20,8 +20,10 @@ __all__ = ["Busy", "Data", "Missing", "ParentConnection", "Pong"]
 
 CHUNK = 1024 * 1024
 """The most that one read from the socket takes."""
-GATHERED = 128 * 1024
+GATHERED = 512 * 1024
 """So many bytes of a piece are gathered in the kernel before anybody is woken."""
+HEAD = p.HEADER.size + p.DATA_SIZE
+"""Bytes before a piece: they are read together with the end of the piece before it."""
 CHUNKY = 16 * 1024
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 2), (socket.TCP_KEEPCNT, 3))
 
@@ -51,6 +53,9 @@ class ParentConnection:
         self._sending = threading.Lock()
         self._closed = False
         self._low = 1
+        self._head = memoryview(bytearray(HEAD))
+        self._ahead = b""
+        """What was read beyond what was asked for."""
         self._asked: Counter[int] = Counter()
         """Pieces asked for and not answered: nothing else is accepted."""
         self._asking = threading.Lock()
@@ -197,16 +202,18 @@ class ParentConnection:
         return p.decode(kind, bytes(body))
 
     def _fill(self, view: memoryview, progress: Callable[[int], None] | None = None) -> None:
-        at, end = 0, len(view)
+        at, end = self._read_ahead(view), len(view)
         try:
             while at < end:
                 self._wake_at(min(end - at, GATHERED) if end > CHUNKY else 1)
-                count = self._receive(view[at : at + CHUNK])
+                count = self._receive(self._into(view[at:]))
                 if not count:
                     raise TransportError(f"{self._name}: closed by the parent")
-                at += count
+                beyond = max(0, at + count - end)
+                self._ahead = bytes(self._head[:beyond])
+                at += count - beyond
                 if progress:
-                    progress(count)
+                    progress(count - beyond)
         except TimeoutError:
             text = f"{self._name}: silent for {self._settings.stall_timeout:g} s"
             raise StalledError(text) from None
@@ -215,19 +222,31 @@ class ParentConnection:
         except OSError as error:
             raise TransportError(f"{self._name}: {error.strerror or 'closed'}") from None
 
+    def _into(self, rest: memoryview) -> list[memoryview]:
+        """Where the next bytes go. When these may be the last, the head of what follows comes along."""
+        return [rest, self._head] if len(rest) <= CHUNK else [rest[:CHUNK]]
+
+    def _read_ahead(self, view: memoryview) -> int:
+        """How many bytes of it were read before."""
+        count = min(len(view), len(self._ahead))
+        if count:
+            view[:count] = self._ahead[:count]
+            self._ahead = self._ahead[count:]
+        return count
+
     def _wake_at(self, count: int) -> None:
         """So many bytes are worth waking up for: with every packet, a receiver costs several times as much."""
         if count != self._low:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
             self._low = count
 
-    def _receive(self, view: memoryview) -> int:
+    def _receive(self, views: list[memoryview]) -> int:
         try:
-            return self._sock.recv_into(view)
+            return self._sock.recvmsg_into(views)[0]
         except TimeoutError:
             # Too few to wake up for is not nothing. (With a time-out, Python's sockets do not block.)
             try:
-                return os.readv(self._sock.fileno(), [view])
+                return os.readv(self._sock.fileno(), views)
             except BlockingIOError:
                 raise TimeoutError from None
 

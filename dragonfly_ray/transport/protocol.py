@@ -27,6 +27,7 @@ _OFFSET = struct.Struct("!Q")
 _RANGE = struct.Struct("!QI")
 _HELLO = struct.Struct("!HIBBH")
 _DATA = struct.Struct(f"!II{DIGEST_SIZE}s")
+DATA_SIZE = _DATA.size
 _ITEM = struct.Struct(f"!I{DIGEST_SIZE}s")
 
 

@@ -48,7 +48,10 @@ function Screen({ module, name, params, props }) {
         loaded.set(module, code);
         redraw((n) => n + 1);
       },
-      () => setFailed({ title: "This screen could not be loaded", detail: "Reload the page: the console may be newer now." }),
+      (error) => {
+        console.error(error);
+        setFailed({ title: "This screen could not be loaded", detail: "Reload the page: the console may be newer now." });
+      },
     );
   }, [module]);
   if (failed) return html`<${ProblemBox} error=${failed} again=${() => location.reload()} />`;

@@ -59,6 +59,8 @@ Serial = BigInteger().with_variant(Integer, "sqlite")
 
 ByBytes = String(256, collation="C").with_variant(String(256), "sqlite")
 """Text in the order of its bytes: what it begins with is a range of the index, whatever the locale."""
+Word = String(64, collation="C").with_variant(String(64), "sqlite")
+"""The same for names of kinds, such as `job.ended`."""
 
 
 class Base(DeclarativeBase):
@@ -363,18 +365,27 @@ class Audit(Base):
     """Who did what, when, from where. Never changed, never tied to what it is about."""
 
     __tablename__ = "audit"
-    __table_args__ = (Index("ix_audit_resource", "resource_type", "resource_id", "id"),)
+    # Whatever it is filtered by, the newest are found in the order of an index.
+    __table_args__ = (
+        Index("ix_audit_at", "at", "id"),
+        Index("ix_audit_actor", "actor", "at", "id"),
+        Index("ix_audit_actor_id", "actor_id", "at", "id"),
+        Index("ix_audit_action", "action", "at", "id"),
+        Index("ix_audit_resource_type", "resource_type", "at", "id"),
+        Index("ix_audit_resource_id", "resource_id", "resource_type", "at", "id"),
+        Index("ix_audit_outcome", "outcome", "at", "id"),
+    )
 
     id: Mapped[int] = mapped_column(Serial, primary_key=True, autoincrement=True)
-    at: Mapped[datetime] = mapped_column(default=now, index=True)
-    actor_id: Mapped[str] = mapped_column(Id, default="", index=True)
+    at: Mapped[datetime] = mapped_column(default=now)
+    actor_id: Mapped[str] = mapped_column(Id, default="")
     actor: Mapped[str] = mapped_column(String(128), default="")
     via: Mapped[str] = mapped_column(String(16), default="")
     """session, token, schedule or system."""
     token_id: Mapped[str] = mapped_column(Id, default="")
     address: Mapped[str] = mapped_column(String(64), default="")
     request_id: Mapped[str] = mapped_column(String(64), default="")
-    action: Mapped[str] = mapped_column(String(64), index=True)
+    action: Mapped[str] = mapped_column(Word)
     resource_type: Mapped[str] = mapped_column(String(32), default="")
     resource_id: Mapped[str] = mapped_column(String(256), default="")
     outcome: Mapped[str] = mapped_column(String(16), default="ok")
@@ -386,14 +397,19 @@ class Event(Base):
     """News, in the order of their ids: what streams and webhooks tell."""
 
     __tablename__ = "events"
-    # Without it SQLite gives the ids of rows that are gone out again, and who has seen them would miss the new.
-    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012
+    __table_args__ = (
+        Index("ix_events_type", "type", "id"),
+        Index("ix_events_resource_type", "resource_type", "id"),
+        Index("ix_events_resource_id", "resource_id", "resource_type", "id"),
+        # Without it SQLite gives the ids of rows that are gone out again, and who has seen them would miss the new.
+        {"sqlite_autoincrement": True},
+    )
 
     id: Mapped[int] = mapped_column(Serial, primary_key=True, autoincrement=True)
     at: Mapped[datetime] = mapped_column(default=now, index=True)
-    type: Mapped[str] = mapped_column(String(64), index=True)
+    type: Mapped[str] = mapped_column(Word)
     resource_type: Mapped[str] = mapped_column(String(32), default="")
-    resource_id: Mapped[str] = mapped_column(String(256), default="", index=True)
+    resource_id: Mapped[str] = mapped_column(String(256), default="")
     data: Mapped[dict[str, Any]] = mapped_column(default=dict)
 
 

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, or_
+from sqlalchemy.orm import Session
 
+from dragonfly_ray.serve.database.distinct import beginning_with
 from dragonfly_ray.serve.database.tables import Event
 
 ANY = ".*"
@@ -29,14 +31,25 @@ class Wanted:
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """The same for the database."""
+        types = [or_(*(_of(t) for t in self.types))] if self.types else []
+        return types + self.resource()
+
+    def resource(self) -> list[ColumnElement[bool]]:
+        """Without the types."""
         found: list[ColumnElement[bool]] = []
-        if self.types:
-            found.append(or_(*(_of(t) for t in self.types)))
         if self.resource_type:
             found.append(Event.resource_type == self.resource_type)
         if self.resource_id:
             found.append(Event.resource_id == self.resource_id)
         return found
+
+
+def existing(session: Session, types: Sequence[str]) -> list[str]:
+    """The exact types that events have and these mean."""
+    found = {t for t in types if not t.endswith(ANY)}
+    for pattern in (t for t in types if t.endswith(ANY)):
+        found.update(beginning_with(session, Event.type, pattern.removesuffix("*")))
+    return sorted(found)
 
 
 def is_of(type: str, patterns: Sequence[str]) -> bool:

@@ -87,6 +87,10 @@ class ConfigKeeper:
         self._trouble = ""
         self._loop = Loop("config", INTERVAL, self.round)
 
+    @property
+    def alive(self) -> bool:
+        return self._loop.alive
+
     def start(self) -> None:
         self._loop.start()
 

@@ -26,6 +26,10 @@ class Fleet:
         self.node_keeper = NodeKeeper(database, cluster, leadership)
         self.config_keeper = ConfigKeeper(database, cluster, leadership, self.nodes)
 
+    @property
+    def alive(self) -> bool:
+        return self.node_keeper.alive and self.config_keeper.alive
+
     def start(self) -> None:
         self.node_keeper.start()
         self.config_keeper.start()

@@ -33,7 +33,6 @@ ABSENT = 15.0
 """Seconds for which an answer of the cluster may leave a node out before it counts as gone."""
 SEEN = timedelta(seconds=30)
 """`last_seen_at` of nodes that live is as old as that at most."""
-DRAINING = frozenset({"draining", "drained"})
 DEAD = "dead"
 _CHUNK = 500
 
@@ -52,6 +51,10 @@ class NodeKeeper:
         """Node id -> since when the cluster leaves it out."""
         self._away = False
         self._loop = Loop("nodes", INTERVAL, self.round)
+
+    @property
+    def alive(self) -> bool:
+        return self._loop.alive
 
     def start(self) -> None:
         self._loop.start()
@@ -170,7 +173,7 @@ def tell(cluster: Cluster, row: Node, view: NodeView) -> None:
     try:
         if row.cordoned != view.cordoned:
             cluster.cordon(row.node_id, row.cordoned)
-        if row.draining != (view.state in DRAINING):
+        if row.draining != view.draining:
             cluster.drain(row.node_id, row.draining)
     except DragonflyError as error:
         log.warning("node %.12s was not told what is decided about it: %s", row.node_id, error)
@@ -193,7 +196,7 @@ def _emit(session: Session, type: str, row: Node, **more: Any) -> None:
 
 def _added(session: Session, view: NodeView) -> Node:
     """A node that is seen for the first time is as it is found, cordons included."""
-    row = Node(node_id=view.node_id, cordoned=view.cordoned, draining=view.state in DRAINING)
+    row = Node(node_id=view.node_id, cordoned=view.cordoned, draining=view.draining)
     for name, value in differences(row, view).items():
         setattr(row, name, value)
     session.add(row)

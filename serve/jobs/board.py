@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from dragonfly_ray.serve.cluster import NodeOutcome, Part
 
@@ -56,11 +57,10 @@ class _Row:
     """Whether a rate above 0 was the last that was told."""
 
 
-@dataclass(frozen=True, slots=True)
-class LiveNode:
+class LiveNode(NamedTuple):
     """One URL on one node, now."""
 
-    index: int
+    url_index: int
     outcome: NodeOutcome
     bytes_done: int
     rate: float

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from fastapi import Depends, Query
-from sqlalchemy import Select, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Select, exists, literal_column, select
+from sqlalchemy.orm import InstrumentedAttribute, Session, defer
 
+from dragonfly_ray.serve.database.distinct import LAST
 from dragonfly_ray.serve.database.tables import Job, JobNode, JobUrl
 from dragonfly_ray.serve.jobs import shown
 from dragonfly_ray.serve.jobs.board import Board
@@ -18,8 +20,8 @@ from dragonfly_ray.serve.pagination import Page, Paging, page
 from dragonfly_ray.serve.problems import invalid
 from dragonfly_ray.serve.schemas import jobs as schemas
 
-LAST = "\U0010ffff"
-"""Sorts behind whatever a text may go on with."""
+FEW = 1500
+"""So many rows are sorted as soon as a page is found among those that are not few."""
 Text = Annotated[str | None, Query(max_length=256)]
 Id = Annotated[str | None, Query(max_length=64)]
 
@@ -67,31 +69,101 @@ def listed(
         fields["ended_at"] = Job.ended_at
     elif (paging.sort or "").removeprefix("-") == "ended_at":
         raise invalid("sort: by ended_at only those that have ended; filter by such a state")
-    query = _filtered(select(Job).where(Job.kind == kind), filters)
+    few = _few(session, kind, filters)
+    is_sqlite = session.get_bind().dialect.name == "sqlite"
+    blind: frozenset[InstrumentedAttribute[Any]] = frozenset()
+    if is_sqlite and few is not None:
+        blind = frozenset(_COLUMNS)
+    elif is_sqlite and "name" not in (paging.sort or ""):
+        blind = frozenset({Job.name})
+    # A list shows how many nodes were meant, not which: of a thousand that is most of the row.
+    query = _filtered(select(Job).options(defer(Job.targets)), kind, filters, blind)
+    if few is not None:
+        query = query.where(Job.id.in_(few))
     return page(
-        session, query, paging, fields, Job.id, lambda row: shown.job(row, board), default="-created_at"
+        session,
+        query,
+        paging,
+        fields,
+        Job.id,
+        lambda row: shown.job(row, board),
+        default="-created_at",
+        any_of=(Job.state, filters.state) if filters.state and few is None else None,
     )
 
 
-def _filtered(query: Select[Any], f: Filters) -> Select[Any]:
+def _few(session: Session, kind: schemas.Kind, f: Filters) -> list[str] | None:
+    """The jobs that one of the filters leaves, if those are few; None: each of them leaves many.
+
+    Among many the first page is found soon, in whatever order; few are sorted soon. Which of both it is depends
+    on the values, and neither database knows those well enough to choose by itself.
+    """
+    best: list[str] | None = None
+    for query in _candidates(kind, f):
+        found = list(session.scalars(query.limit(FEW + 1)))
+        if len(found) <= FEW and (best is None or len(found) < len(best)):
+            best = found
+        if best is not None and len(best) <= FEW // 10:
+            break
+    return best
+
+
+def _candidates(kind: schemas.Kind, f: Filters) -> Iterator[Select[Any]]:
+    """For each filter what it leaves, read from an index."""
+    for column, wanted in (
+        (Job.retry_of, f.retry_of),
+        (Job.schedule_id, f.schedule_id),
+        (Job.created_by, f.created_by),
+    ):
+        if wanted:
+            yield select(Job.id).where(column == wanted)
     if f.state:
-        query = query.where(Job.state.in_(f.state))
+        yield select(Job.id).where(Job.state.in_(f.state))
     if f.name:
-        query = query.where(Job.name >= f.name, Job.name < f.name + LAST)
+        yield select(Job.id).where(Job.kind == kind, Job.name >= f.name, Job.name < f.name + LAST)
+    if f.url:
+        yield select(JobUrl.job_id).where(JobUrl.start >= f.url, JobUrl.start < f.url + LAST)
+    if f.node_id:
+        yield select(JobNode.job_id).where(JobNode.node_id == f.node_id)
+    if f.since or f.until:
+        query = select(Job.id).where(Job.kind == kind)
+        query = query.where(Job.created_at >= f.since) if f.since else query
+        yield query.where(Job.created_at < f.until) if f.until else query
+
+
+def _filtered(
+    query: Select[Any], kind: schemas.Kind, f: Filters, blind: Collection[InstrumentedAttribute[Any]]
+) -> Select[Any]:
+    """`blind`: columns whose indexes SQLite shall leave alone, where it is known that another one is better."""
+
+    def of(column: InstrumentedAttribute[Any]) -> ColumnElement[Any]:
+        if column in blind:
+            return literal_column(f"+jobs.{column.key}", column.type)
+        return cast("ColumnElement[Any]", column)
+
+    query = query.where(of(Job.kind) == kind)
+    if f.state:
+        query = query.where(of(Job.state).in_(f.state))
+    if f.name:
+        query = query.where(of(Job.name) >= f.name, of(Job.name) < f.name + LAST)
+    # Asked of each job on the way: a list of all that match would be made first, and may be long.
     if f.url:
         begins = (JobUrl.start >= f.url, JobUrl.start < f.url + LAST)
-        query = query.where(Job.id.in_(select(JobUrl.job_id).where(*begins)))
+        query = query.where(exists().where(JobUrl.job_id == Job.id, *begins))
     if f.node_id:
-        query = query.where(Job.id.in_(select(JobNode.job_id).where(JobNode.node_id == f.node_id)))
+        query = query.where(exists().where(JobNode.job_id == Job.id, JobNode.node_id == f.node_id))
     for column, wanted in (
         (Job.created_by, f.created_by),
         (Job.schedule_id, f.schedule_id),
         (Job.retry_of, f.retry_of),
     ):
         if wanted:
-            query = query.where(column == wanted)
+            query = query.where(of(column) == wanted)
     if f.since:
-        query = query.where(Job.created_at >= f.since)
+        query = query.where(of(Job.created_at) >= f.since)
     if f.until:
-        query = query.where(Job.created_at < f.until)
+        query = query.where(of(Job.created_at) < f.until)
     return query
+
+
+_COLUMNS = (Job.kind, Job.state, Job.name, Job.created_by, Job.schedule_id, Job.retry_of, Job.created_at)

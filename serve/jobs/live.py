@@ -21,6 +21,7 @@ from sse_starlette import ServerSentEvent
 
 from dragonfly_ray.serve.cluster import Availability, Edge
 from dragonfly_ray.serve.database import Database
+from dragonfly_ray.serve.database.away import AWAY
 from dragonfly_ray.serve.database.tables import Job as JobRow
 from dragonfly_ray.serve.database.tables import JobNode as NodeRow
 from dragonfly_ray.serve.jobs import shown
@@ -30,6 +31,8 @@ from dragonfly_ray.serve.schemas.jobs import ENDED
 
 TICK = 0.2
 """Seconds between two messages about nodes, at least."""
+SHARE = 4
+"""So many times as long as a message took to make, passes until the next: a busy replica tells less often."""
 JOB_EVERY = 1.0
 CHUNK = 2000
 """Outcomes in one message."""
@@ -66,23 +69,43 @@ class Live:
     async def events(self) -> AsyncGenerator[ServerSentEvent]:
         yield ServerSentEvent(comment="open")
         with self._changes() as changed:
-            for event in await self._looks.thread(self._whole):
+            for event in await self._stubborn(self._whole):
                 yield event
             while not self._over():
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), JOB_EVERY / 2)
                 changed.clear()
-                for event in await self._looks.thread(self._news):
+                begun = time.monotonic()
+                progress = await self._looks.thread(self._progress)
+                pause = max(TICK, SHARE * (time.monotonic() - begun))
+                for event in progress:
+                    yield event
+                for event in await self._tried(self._refresh):
                     yield event
                 async for event in self._looked():
                     yield event
-                await asyncio.sleep(TICK)
-            for event in await self._looks.thread(self._last):
+                await asyncio.sleep(pause)
+            for event in await self._stubborn(self._last):
                 yield event
             self._due.clear()
             async for event in self._looked(LAST, LAST):
                 yield event
         yield ServerSentEvent(event="end", data="{}")
+
+    async def _stubborn(self, call: Callable[[], list[ServerSentEvent]]) -> list[ServerSentEvent]:
+        """Until the database answers."""
+        while True:
+            try:
+                return await self._looks.thread(call)
+            except AWAY:
+                await asyncio.sleep(JOB_EVERY)
+
+    async def _tried(self, call: Callable[[], list[ServerSentEvent]]) -> list[ServerSentEvent]:
+        """A database that is away for a while ends no stream."""
+        try:
+            return await self._looks.thread(call)
+        except AWAY:
+            return []
 
     @contextlib.contextmanager
     def _changes(self) -> Iterator[asyncio.Event]:
@@ -127,29 +150,30 @@ class Live:
         self._is_due("job", JOB_EVERY)
         return [self._job(row), *_chunked([shown.plain(n) for n in nodes], always=True)]
 
-    def _news(self) -> list[ServerSentEvent]:
-        found: list[ServerSentEvent] = []
+    def _progress(self) -> list[ServerSentEvent]:
+        """What the board has heard since."""
         changes = self._board.changes(self._job_id, self._seen.version)
-        if changes is not None:
-            self._seen.version, nodes = changes
-            assert self._row is not None
-            told = [self._told(n, self._row) for n in nodes if self._news_of(n)]
-            found += _chunked(told)
-        if (
-            changes is None
-            or self._row is None
-            or self._row.state == "queued"
-            or self._is_due("job", JOB_EVERY)
-        ):
-            found += self._again()
-        return found
+        if changes is None or self._row is None:
+            return []
+        self._seen.version, nodes = changes
+        row, names, since = self._row, self._seen.names, shown.elapsed(self._row)
+        return _chunked(
+            [
+                shown.plain_live(n, row, names.get(n.outcome.node_id, ""), since)
+                for n in nodes
+                if self._is_news(n)
+            ]
+        )
 
-    def _again(self) -> list[ServerSentEvent]:
+    def _refresh(self) -> list[ServerSentEvent]:
         """The job's row may have changed: who made it run, or ended it, wrote that down."""
         before = self._row
+        active = self._board.version(self._job_id) is not None
+        if active and before and before.state == "running" and not self._is_due("job", JOB_EVERY):
+            return []
         with self._database.read() as session:
             self._row = row = session.get(JobRow, self._job_id)
-        if row is None or (row.state in ENDED) or (before and row.state == before.state == "queued"):
+        if row is None or row.state in ENDED or (before and row.state == before.state == "queued"):
             return []
         return [self._job(row)]
 
@@ -170,17 +194,14 @@ class Live:
     def _job(self, row: JobRow) -> ServerSentEvent:
         return ServerSentEvent(event="job", data=shown.job(row, self._board).model_dump_json())
 
-    def _news_of(self, node: LiveNode) -> bool:
+    def _is_news(self, node: LiveNode) -> bool:
         """What was done stays done, also while a scheduler that has restarted looks at it anew."""
-        key = (node.index, node.outcome.node_id)
+        key = (node.url_index, node.outcome.node_id)
         before = self._seen.states.get(key)
         if before is None or (before == "done" and node.outcome.state != "done"):
             return False
         self._seen.states[key] = node.outcome.state
         return True
-
-    def _told(self, node: LiveNode, row: JobRow) -> dict[str, Any]:
-        return shown.plain_live(node, row, self._seen.names.get(node.outcome.node_id, ""))
 
     # --- what the cluster is asked ----------------------------------------------------------
 

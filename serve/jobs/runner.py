@@ -16,11 +16,13 @@ from dataclasses import dataclass
 
 from sqlalchemy import select
 
+from dragonfly_ray import logs
 from dragonfly_ray.errors import ClusterError, DragonflyError
 from dragonfly_ray.model import Credentials
 from dragonfly_ray.serve.background import Loop
 from dragonfly_ray.serve.cluster import Cluster, Order
 from dragonfly_ray.serve.database import Database
+from dragonfly_ray.serve.database.away import AWAY, first_line
 from dragonfly_ray.serve.database.tables import Job, now
 from dragonfly_ray.serve.jobs import idempotency, outcomes
 from dragonfly_ray.serve.jobs.board import Board, Key
@@ -86,6 +88,8 @@ class Runner:
         self._order_of = order_of
         self._watch = Watch(cluster, board)
         self._active: dict[str, Active] = {}
+        self._deprived = False
+        """Whether the database was away, the last time."""
         self._leader = _Leader(database, cluster, leadership, board, credentials, self.wake)
         self._loop = Loop("jobs", ROUND, self._round)
         self._deaf = board.listen(self._heard)
@@ -115,12 +119,18 @@ class Runner:
             self._loop.wake()
 
     def _round(self, stopping: threading.Event) -> None:
-        self._look()
         self._board.settle()
-        if self._leadership.leading:
-            self._leader.drive(list(self._active.values()))
-        else:
-            self._leader.rest()
+        try:
+            self._look()
+            if self._leadership.leading:
+                self._leader.drive(list(self._active.values()))
+            else:
+                self._leader.rest()
+            self._deprived = False
+        except AWAY as error:
+            if not self._deprived:
+                log.warning("jobs wait for the database: %s", first_line(error))
+            self._deprived = True
         stopping.wait(GATHER)
 
     def _look(self) -> None:
@@ -227,10 +237,13 @@ class _Leader:
             del self._written[gone]
         for job in jobs:
             try:
-                self._drive(job)
+                with logs.about(job_id=job.id):
+                    self._drive(job)
+            except AWAY:
+                raise
             except Exception:
-                # One job that cannot be written (its row is too odd, the database is away) holds up no other.
-                log.exception("job %s: a round failed", job.id)
+                # One job that cannot be written holds up no other.
+                log.exception("job %s: a round failed", job.id, extra={"job_id": job.id})
         self._tidy()
 
     def _drive(self, job: Active) -> None:
@@ -299,7 +312,8 @@ class _Leader:
 
     def _guarded(self, key: tuple[str, str], job: Active, call: Callable[[Active], None]) -> None:
         try:
-            call(job)
+            with logs.about(job_id=job.id):
+                call(job)
             self._unanswered.pop(job.id, None)
         except ClusterError as error:
             self._unanswered[job.id] = str(error)
@@ -307,9 +321,11 @@ class _Leader:
                 written.cancelled_at = None
         except DragonflyError as error:
             self._stop(job, error.kind, str(error))
+        except AWAY as error:
+            log.warning("job %s: %s waits for the database: %s", job.id, key[0], first_line(error))
         except Exception:
             # Nobody waits for this thread; the next round tries again.
-            log.exception("job %s: %s failed", job.id, key[0])
+            log.exception("job %s: %s failed", job.id, key[0], extra={"job_id": job.id})
         finally:
             with self._lock:
                 self._under_way.discard(key)
@@ -321,7 +337,7 @@ class _Leader:
         with self._database.write() as session:
             found = outcomes.stop(session, job.id, kind, message)
         if found is not None:
-            log.info("job %s: %s (%s)", job.id, found.state, message)
+            log.info("job %s: %s (%s)", job.id, found.state, message, extra={"job_id": job.id})
             self._wake()
 
     def _record(self, job: Active, written: _Written) -> None:

@@ -103,7 +103,7 @@ def _from_row(row: NodeRow, of: JobRow) -> JobNode:
 
 
 def from_live(live: LiveNode, of: JobRow, name: str) -> JobNode:
-    return JobNode.model_validate(plain_live(live, of, name))
+    return JobNode.model_validate(plain_live(live, of, name, elapsed(of)))
 
 
 def plain(node: JobNode) -> dict[str, Any]:
@@ -111,22 +111,26 @@ def plain(node: JobNode) -> dict[str, Any]:
     return node.model_dump(mode="json")
 
 
-def plain_live(live: LiveNode, of: JobRow, name: str) -> dict[str, Any]:
+def elapsed(of: JobRow) -> float:
+    """Seconds since its start."""
+    return (now() - of.started_at).total_seconds() if of.started_at else 0.0
+
+
+def plain_live(live: LiveNode, of: JobRow, name: str, since: float) -> dict[str, Any]:
     """A `JobNode`, without the cost of one: a thousand of them change several times a second."""
     o = live.outcome
-    elapsed = (now() - of.started_at).total_seconds() if of.started_at else 0.0
     return {
         "node_id": o.node_id,
         "node": name,
-        "url_index": live.index,
-        "url": of.urls[live.index],
+        "url_index": live.url_index,
+        "url": of.urls[live.url_index],
         "state": o.state,
         "path": o.path or None,
         "size": o.size,
         "bytes_done": live.bytes_done,
         "rate": live.rate,
         "eta": live.eta,
-        "seconds": o.seconds if o.state in ("done", "failed") else elapsed,
+        "seconds": o.seconds if o.state in ("done", "failed") else since,
         "bytes": {
             "origin": o.bytes_origin,
             "peers": o.bytes_peers,

@@ -17,6 +17,7 @@ from dragonfly_ray.serve.accounts import rights
 from dragonfly_ray.serve.accounts.permissions import Permission
 from dragonfly_ray.serve.accounts.principal import Principal
 from dragonfly_ray.serve.background import Loop
+from dragonfly_ray.serve.database.away import AWAY, first_line
 from dragonfly_ray.serve.database.tables import Job, Schedule, now
 from dragonfly_ray.serve.jobs import creation, requests
 from dragonfly_ray.serve.jobs.creation import Plan
@@ -46,6 +47,8 @@ class Timetable:
         self._leadership = leadership
         self._clock = clock
         self._waiting: dict[str, float] = {}
+        self._deprived = False
+        """Whether the database was away, the last time."""
         self._loop = Loop("schedules", ROUND, self._round)
 
     def start(self) -> None:
@@ -59,8 +62,15 @@ class Timetable:
         return self._loop.alive
 
     def _round(self, stopping: threading.Event) -> None:
-        if self._leadership.leading:
+        if not self._leadership.leading:
+            return
+        try:
             self.fire_due(stopping)
+            self._deprived = False
+        except AWAY as error:
+            if not self._deprived:
+                log.warning("schedules wait for the database: %s", first_line(error))
+            self._deprived = True
 
     def fire_due(self, stopping: threading.Event | None = None) -> None:
         """All whose time has come; one that was missed, be it often, fires once."""
@@ -73,8 +83,10 @@ class Timetable:
             if time.monotonic() >= self._waiting.get(schedule_id, 0.0):
                 try:
                     self._fire(schedule_id)
+                except AWAY:
+                    raise
                 except Exception:
-                    # One that cannot be fired (the database is away) holds up no other.
+                    # One that cannot be fired holds up no other.
                     log.exception("schedule %s: has not fired", schedule_id)
 
     def _fire(self, schedule_id: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
-from sqlalchemy import or_, select
+from sqlalchemy import select
 
 from dragonfly_ray.serve.accounts.permissions import Permission, requires
+from dragonfly_ray.serve.database.distinct import beginning_with
 from dragonfly_ray.serve.database.tables import Audit
 from dragonfly_ray.serve.manager import Here
 from dragonfly_ray.serve.pagination import Page, Paged, page
@@ -15,6 +17,8 @@ from dragonfly_ray.serve.schemas.accounts import AuditEntry
 from dragonfly_ray.serve.schemas.base import Time
 
 router = APIRouter(prefix="/audit", tags=["audit"])
+ID = re.compile("[0-9a-f]{32}")
+"""What a user's id looks like."""
 Short = Annotated[str | None, Query(max_length=256)]
 
 
@@ -35,12 +39,11 @@ def list_audit(
 ) -> Page[AuditEntry]:
     query = select(Audit)
     if actor is not None:
-        query = query.where(or_(Audit.actor == actor, Audit.actor_id == actor))
-    if action is not None:
-        start, every, _ = action.partition("*")
-        query = query.where(
-            Audit.action.startswith(start, autoescape=True) if every else Audit.action == action
-        )
+        column = Audit.actor_id if ID.fullmatch(actor) else Audit.actor
+        query = query.where(column == actor)
+    start, begins, _ = (action or "").partition("*")
+    if action is not None and not begins:
+        query = query.where(Audit.action == action)
     for column, wanted in (
         (Audit.resource_type, resource_type),
         (Audit.resource_id, resource_id),
@@ -57,8 +60,9 @@ def list_audit(
             session,
             query,
             paging,
-            {"id": Audit.id, "at": Audit.at},
+            {"at": Audit.at},
             Audit.id,
             AuditEntry.model_validate,
-            default="-id",
+            default="-at",
+            any_of=(Audit.action, beginning_with(session, Audit.action, start)) if begins else None,
         )

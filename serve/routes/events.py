@@ -11,7 +11,7 @@ from sse_starlette import EventSourceResponse
 from dragonfly_ray.serve.accounts.permissions import Permission, requires
 from dragonfly_ray.serve.database import tables
 from dragonfly_ray.serve.events import telling
-from dragonfly_ray.serve.events.wanted import Wanted
+from dragonfly_ray.serve.events.wanted import Wanted, existing
 from dragonfly_ray.serve.manager import Here
 from dragonfly_ray.serve.pagination import Page, Paged, page
 from dragonfly_ray.serve.schemas.news import Event, EventType
@@ -43,7 +43,7 @@ Filter = Annotated[Wanted, Depends(_wanted)]
 @requires(Permission.EVENTS_READ)
 def list_events(manager: Here, paging: Paged, wanted: Filter, after: After = None) -> Page[Event]:
     """The oldest first; `sort=-id` for the newest."""
-    query = select(tables.Event).where(*wanted.conditions())
+    query = select(tables.Event).where(*wanted.resource())
     if after is not None:
         query = query.where(tables.Event.id > after)
     with manager.database.read() as session:
@@ -55,6 +55,7 @@ def list_events(manager: Here, paging: Paged, wanted: Filter, after: After = Non
             tables.Event.id,
             Event.model_validate,
             default="id",
+            any_of=(tables.Event.type, existing(session, wanted.types)) if wanted.types else None,
         )
 
 

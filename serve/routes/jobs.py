@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -31,6 +32,7 @@ from dragonfly_ray.serve.schemas.jobs import (
     Retry,
 )
 
+log = logging.getLogger(__name__)
 API = "/api/v1"
 SSE: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {}}, "description": "A stream of server-sent events."}
@@ -39,6 +41,7 @@ SSE: dict[int | str, dict[str, Any]] = {
 
 def accepted(manager: Manager, row: JobRow, response: Response) -> Job:
     """202 with the place where it is seen."""
+    log.info("job %s: accepted, %d nodes", row.id, row.nodes_total, extra={"job_id": row.id})
     manager.jobs.runner.wake()
     response.headers["Location"] = f"{API}/{row.kind}s/{row.id}"
     return shown.job(row, manager.jobs.board)

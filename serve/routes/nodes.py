@@ -23,7 +23,7 @@ from dragonfly_ray.serve.records import audit, emit
 from dragonfly_ray.serve.schemas.cluster import Node, NodeNote
 
 router = APIRouter(prefix="/nodes", tags=["nodes"])
-_SORTS = {
+SORTED = {
     "node_id": tables.Node.node_id,
     "name": tables.Node.name,
     "address": tables.Node.address,
@@ -67,7 +67,7 @@ def list_nodes(
             session,
             query,
             paging,
-            _SORTS,
+            SORTED,
             tables.Node.node_id,
             lambda row: shown.node(row, views.get(row.node_id), error),
             default="name",

@@ -35,7 +35,7 @@ TaskId = Annotated[str, Path(max_length=128)]
 JUST_NOW = 0.2
 """Seconds: what is unknown may have begun since the last look, so it is looked again, but not for every request."""
 MOST_EDGES = 256
-_SORTS = {
+SORTED = {
     "task_id": lambda t: t.task_id,
     "url": lambda t: redacted(t.url),
     "size": lambda t: t.size,
@@ -58,7 +58,7 @@ def list_tasks(
         found = [t for t in found if node_id in t.holders]
     if url:
         found = [t for t in found if url.lower() in redacted(t.url).lower()]
-    return page_of(found, paging, _SORTS, lambda t: t.task_id, shown.task, default="task_id")
+    return page_of(found, paging, SORTED, lambda t: t.task_id, shown.task, default="task_id")
 
 
 @router.get("/{task_id}")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
+from sqlalchemy.exc import DataError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
@@ -15,9 +18,11 @@ from starlette.websockets import WebSocket
 
 from dragonfly_ray.errors import DragonflyError
 from dragonfly_ray.serve import problems
+from dragonfly_ray.serve.database.away import AWAY, first_line
 from dragonfly_ray.serve.problems import Problem
 from dragonfly_ray.serve.web.scope import deny, response
 
+log = logging.getLogger(__name__)
 _TITLES = {404: ("not-found", "Not found"), 405: ("method-not-allowed", "Method not allowed")}
 MOST_ERRORS = 20
 
@@ -29,6 +34,8 @@ def install(app: FastAPI) -> None:
         HTTPException,
         RequestValidationError,
         WebSocketRequestValidationError,
+        *AWAY,
+        DataError,
     ):
         # One for requests and WebSockets; the signature knows only one or the other.
         handler: Any = _answer
@@ -58,6 +65,17 @@ def _problem(error: Exception) -> Problem:
             return Problem(error.status_code, kind, title, headers=error.headers)
         case RequestValidationError() | WebSocketRequestValidationError():
             return _invalid(error.errors())
+        case OperationalError() | InterfaceError() | PoolTimeoutError():
+            log.warning("the database does not answer: %s", first_line(error))
+            return Problem(
+                503,
+                "database",
+                "The database does not answer",
+                "try again; with the same Idempotency-Key nothing happens twice",
+                headers={"Retry-After": "2"},
+            )
+        case DataError():
+            return problems.invalid("the request holds a text or a number that cannot be stored")
         case _:
             raise error
 

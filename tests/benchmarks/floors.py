@@ -56,6 +56,7 @@ def at_once(commands: Sequence[tuple[Link, Command]], timeout: float = 600.0) ->
                 process.send_signal(signal.SIGKILL)
 
     watchdog = threading.Timer(timeout, stop)
+    watchdog.daemon = True  # whoever is told to end does not wait for it
     watchdog.start()
     clock = time.perf_counter()
     os.close(started)

@@ -25,7 +25,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 import dragonfly_ray as d
-from dragonfly_ray.demo import tree_digest
+from dragonfly_ray.demo.show import tree_digest
 from tests.nginx import Nginx
 from tests.testbed.bed import root_file
 

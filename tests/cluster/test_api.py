@@ -26,6 +26,7 @@ from dragonfly_ray.errors import (
     SourceNotFoundError,
     UnknownNodesError,
 )
+from dragonfly_ray.telemetry import GAUGES
 from tests.cluster.conftest import METRICS_PORT, LocalCluster, until
 from tests.nginx import Nginx
 from tests.origins import FolderOrigin
@@ -324,9 +325,14 @@ def test_metrics_are_exported(cluster: LocalCluster, origin: Nginx) -> None:
         except OSError:
             return ""
 
-    wanted = ("ray_dragonfly_bytes_total", "ray_dragonfly_pieces_total", "ray_dragonfly_active_tasks",
-              "ray_dragonfly_receive_rate", 'provenance="origin"', 'provenance="peers"')  # fmt: skip
-    until(lambda: all(name in scraped() for name in wanted), 90.0)
+    wanted = ("ray_dragonfly_bytes_total", "ray_dragonfly_pieces_total", *(f"ray_{name}" for name in GAUGES),
+              'provenance="origin"', 'provenance="peers"')  # fmt: skip
+
+    def missing() -> list[str]:
+        text = scraped()
+        return [name for name in wanted if name not in text]
+
+    until(lambda: not missing(), 90.0, missing)
 
 
 def test_the_dashboard_can_tell_the_actors_apart(cluster: LocalCluster) -> None:

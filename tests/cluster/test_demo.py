@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
 from dragonfly_ray.demo import PREFIX
+from dragonfly_ray.demo.keeping import STATE_VARIABLE
 from tests.cluster.conftest import LocalCluster, until
 
 pytestmark = pytest.mark.cluster
@@ -28,7 +31,7 @@ def _strangers(mark: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("word", ["origin:", "peers are ready"])
+@pytest.mark.parametrize("word", ["origin:", "console:"])
 def test_an_interrupted_demo_leaves_no_process_and_no_file(
     cluster: LocalCluster, tmp_path: Path, word: str
 ) -> None:
@@ -47,3 +50,43 @@ def test_an_interrupted_demo_leaves_no_process_and_no_file(
     assert demo.wait(timeout=100) == 130, log.read_text()
     assert _strangers(str(tmp_path)) == []
     assert set(Path("/tmp").glob(f"{PREFIX}*")) <= before
+
+
+def test_a_demo_that_is_kept_goes_on_until_it_is_stopped(cluster: LocalCluster, tmp_path: Path) -> None:
+    env = {
+        **os.environ,
+        "DEMO_MARK": str(tmp_path),
+        "KEEP": "1",
+        STATE_VARIABLE: str(tmp_path / "state"),
+        "COLUMNS": "200",
+    }
+    env.pop("RAY_ADDRESS", None)
+    demo = [sys.executable, "-m", "dragonfly_ray.demo"]
+    # Two at once: neither takes the other's ports.
+    both = [
+        subprocess.Popen(demo, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(2)
+    ]
+    urls = set()
+    try:
+        for process in both:
+            said, _ = process.communicate(timeout=280)
+            assert process.returncode == 0, said
+            assert said.count("every byte verified on 4 nodes") == 2
+            url, password = re.findall(r"console: (\S+)   sign in as admin, password (\S+)", said)[0]
+            assert said.index("console:") < said.index("every byte verified")
+            answer = httpx.post(f"{url}/api/v1/session", json={"name": "admin", "password": password})
+            assert answer.status_code == 200
+            urls.add(url)
+        assert len(urls) == 2
+    finally:
+        stopped = subprocess.run(
+            [*demo, "stop"], env=env, capture_output=True, text=True, timeout=250, check=False
+        )
+    assert stopped.stdout.strip() == "stopped", stopped
+    assert _strangers(str(tmp_path)) == []
+    for url in urls:
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{url}/healthz")
+    again = subprocess.run([*demo, "stop"], env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert again.stdout.strip() == "nothing was running"

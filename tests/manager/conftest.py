@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
-from dragonfly_ray.serve.accounts import passwords, tokens
+from dragonfly_ray.serve.accounts import passwords, setup, tokens
 from dragonfly_ray.serve.app import create_app
 from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.database.tables import Role, Token, User
@@ -38,14 +39,39 @@ def postgres_server() -> Iterator[postgres.Postgres]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def sqlite_schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with all tables, and what every manager begins with."""
+    path = tmp_path_factory.mktemp("schema") / "manager.db"
+    _prepare(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_schema(postgres_server: postgres.Postgres) -> Iterator[str]:
+    """The name of a database with the same."""
+    with postgres_server.database() as url:
+        _prepare(url)
+        yield url.rpartition("/")[2]
+
+
+def _prepare(url: str) -> None:
+    database = Database(url)
+    database.migrate()
+    setup.builtin_roles(database)
+    database.close()
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty database of each kind."""
+    """A database of each kind with the schema, and nobody in it."""
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'manager.db'}"
+        path = tmp_path / "manager.db"
+        shutil.copy(request.getfixturevalue("sqlite_schema"), path)
+        yield f"sqlite:///{path}"
     else:
         server: postgres.Postgres = request.getfixturevalue("postgres_server")
-        with server.database() as url:
+        with server.database(request.getfixturevalue("postgres_schema")) as url:
             yield url
 
 

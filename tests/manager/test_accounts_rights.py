@@ -485,7 +485,7 @@ def test_the_audit_is_filtered_and_paged(admin: TestClient, app: FastAPI) -> Non
     assert actions(action="user.*", resource_id=user["id"]) == whole
     assert actions(action="user.change") == ["user.change"]
     assert actions(actor="admin", action="user.*") == whole
-    assert actions(actor=me(admin)["user_id"], sort="id", action="user.*") == whole[::-1]
+    assert actions(actor=me(admin)["user_id"], sort="at", action="user.*") == whole[::-1]
     assert actions(actor="vera") == []
     assert actions(since=vera_gone) == []
     assert actions(until=vera_gone, resource_id=user["id"]) == whole

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 from alembic import command
@@ -15,6 +17,18 @@ from sqlalchemy import select
 from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.database.engine import migrations
 from dragonfly_ray.serve.database.tables import Base, Job, Node
+from tests import postgres
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'manager.db'}"
+    else:
+        server: postgres.Postgres = request.getfixturevalue("postgres_server")
+        with server.database() as url:
+            yield url
 
 
 def test_migrations_lead_to_the_tables(database: Database) -> None:
@@ -89,3 +103,15 @@ def test_a_failed_transaction_leaves_nothing(database: Database) -> None:
         raise RuntimeError
     with database.read() as session:
         assert session.get(Node, "x") is None
+
+
+def test_sqlite_learns_how_its_rows_are_distributed(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'manager.db'}")
+    database.migrate()
+    with database.write() as session:
+        session.add_all(Job(id=f"{n}", kind="preheat", created_by=f"{n}") for n in range(500))
+    query = "explain query plan select * from jobs where kind = 'preheat' and created_by = '7'"
+    database.analyze()
+    with database.read() as session:
+        assert "ix_jobs_created_by" in str(session.connection().exec_driver_sql(query).all())
+    database.close()

@@ -352,3 +352,17 @@ def test_a_viewer_looks_only(client: httpx.Client, sign_in: SignIn) -> None:
         viewer.delete(path),
     ):
         assert answer.status_code == 403
+
+
+def test_text_that_cannot_be_stored_is_no_failure_of_the_manager(client: httpx.Client) -> None:
+    for answer in (
+        client.get(f"{PATH}/%00"),
+        client.get(PATH, params={"name": "a\u0000"}),
+        client.post(PATH, json={"urls": [URL], "name": "a\u0000b"}),
+        client.post(PATH, json={"urls": [URL], "tag": "\u0000"}),
+        client.post(PATH, json={"urls": [URL], "nodes": "\u0000"}),
+        client.post(
+            "/api/v1/schedules", json={"name": "\u0000", "cron": "* * * * *", "preheat": {"urls": [URL]}}
+        ),
+    ):
+        assert answer.status_code < 500, answer.text

@@ -205,7 +205,7 @@ def test_a_restarted_controller_is_told_again(
     admin.post(f"{NODES}/{ids[1]}/cordon", json={})
     admin.post(f"{NODES}/{ids[2]}/drain", json={})
     cluster.set_node(ids[1], cordoned=False)
-    cluster.set_node(ids[2], state="healthy")
+    cluster.set_node(ids[2], state="healthy", draining=False)
     settled(app, lambda: cluster.views[ids[1]].cordoned and cluster.views[ids[2]].state == "draining")
     assert not cluster.views[ids[3]].cordoned
 
@@ -339,3 +339,24 @@ def test_a_follower_leaves_the_table_alone(database: Database, cluster: FakeClus
     work(NodeKeeper(database, cluster, Leadership(database)))
     with database.read() as session:
         assert session.query(Node).count() == 0
+
+
+def test_a_node_that_ray_drains_is_not_interfered_with(
+    keeper: NodeKeeper,
+    database: Database,
+    cluster: FakeCluster,
+    ids: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told_again: list[str] = []
+    monkeypatch.setattr(cluster, "drain", lambda node_id, on: told_again.append(node_id))
+    cluster.set_node(ids[0], state="draining")
+    work(keeper)
+    work(keeper)
+    assert (row(database, ids[0]).state, row(database, ids[0]).draining) == ("draining", False)
+    # One that shall drain and is unhealthy has been told.
+    with database.write() as session:
+        session.get_one(Node, ids[1]).draining = True
+    cluster.set_node(ids[1], state="unhealthy", draining=True)
+    work(keeper)
+    assert told_again == []

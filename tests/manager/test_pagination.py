@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import select
 
 from dragonfly_ray.serve.database import Database
+from dragonfly_ray.serve.database.distinct import beginning_with
 from dragonfly_ray.serve.database.tables import Event, Job
 from dragonfly_ray.serve.pagination import Page, Paging, page
 from dragonfly_ray.serve.problems import Problem
@@ -113,3 +114,39 @@ def test_a_list_by_its_numbers(database: Database) -> None:
 
 def _id(row: Any) -> int:
     return int(row.id)
+
+
+def test_rows_with_any_of_several_values(database: Database) -> None:
+    kinds = ["job.ended", "job.created", "jobs", "job_", "node.left", "Job.x", "job.é"]
+    with database.write() as session:
+        session.add_all(Event(type=kinds[n % len(kinds)]) for n in range(40))
+
+    def walk_events(types: list[str], sort: str) -> list[int]:
+        found: list[int] = []
+        cursor = None
+        while True:
+            with database.read() as session:
+                got = page(
+                    session,
+                    select(Event).where(Event.id > 3),
+                    Paging(3, cursor, sort),
+                    {"id": Event.id},
+                    Event.id,
+                    _id,
+                    default="id",
+                    any_of=(Event.type, types),
+                )
+            found += got.items
+            if (cursor := got.next_cursor) is None:
+                return found
+
+    with database.read() as session:
+        beginning = beginning_with(session, Event.type, "job.")
+        assert beginning_with(session, Event.type, "x") == []
+        assert len(beginning_with(session, Event.type, "")) == len(kinds)
+    assert beginning == ["job.created", "job.ended", "job.é"]
+    expected = [n + 1 for n in range(40) if kinds[n % len(kinds)] in beginning and n + 1 > 3]
+    assert walk_events(beginning, "id") == expected
+    assert walk_events(beginning, "-id") == expected[::-1]
+    assert walk_events(["node.left"], "id") == [n + 1 for n in range(40) if n % len(kinds) == 4]
+    assert walk_events([], "id") == []

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import uvicorn
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from fastapi import FastAPI
 
 import dragonfly_ray as d
@@ -32,7 +41,7 @@ from dragonfly_ray.errors import (
 from dragonfly_ray.remote import Client, http
 from dragonfly_ray.serve.testing import SIZE, FakeCluster
 from tests.cluster.conftest import until
-from tests.manager.conftest import token_of
+from tests.manager.conftest import PASSWORD, token_of
 
 URL = "https://models.example.org/weights.bin"
 
@@ -43,18 +52,27 @@ def database_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'manager.db'}"
 
 
-@pytest.fixture
-def address(app: FastAPI) -> Iterator[str]:
+@contextmanager
+def served(app: FastAPI, **options: Any) -> Iterator[str]:
     """The application behind a real socket."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=0, log_level="error", timeout_graceful_shutdown=1, **options
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     until(lambda: server.started or not thread.is_alive())
     assert server.started
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    scheme = "https" if options else "http"
+    yield f"{scheme}://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     server.should_exit = True
     thread.join(60)
+
+
+@pytest.fixture
+def address(app: FastAPI) -> Iterator[str]:
+    with served(app) as found:
+        yield found
 
 
 @pytest.fixture
@@ -284,13 +302,49 @@ def test_a_token_of_others_is_not_read(
     assert d.connect(address).me["role"] == "operator"
 
 
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate of one's own for 127.0.0.1, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "manager")])
+    at = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(at - timedelta(hours=1))
+        .not_valid_after(at + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    certificate, private = folder / "cert.pem", folder / "key.pem"
+    certificate.write_bytes(made.public_bytes(Encoding.PEM))
+    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return certificate, private
+
+
+def test_a_certificate_is_checked(app: FastAPI, tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    with served(app, ssl_certfile=str(cert), ssl_keyfile=str(key)) as address:
+        token = token_of(app.state.manager.database, "operator")
+        with pytest.raises(NotRunningError, match="not trusted here: give its authority with --ca"):
+            d.connect(address, token)
+        assert d.connect(address, token, ca=cert).jobs() == []
+        line = Line(address, token, tmp_path)
+        assert "not trusted" in line.run("jobs", code=3)
+        assert json.loads(line.run("--ca", str(cert), "jobs", "--json")) == []
+    with pytest.raises(InvalidRequestError, match="no certificate"):
+        d.connect("https://manager", token, ca=key)
+
+
 # --- a manager that is away ---------------------------------------------------------------------
 
 
 def test_nobody_listens() -> None:
-    client = Client(http.Http("http://127.0.0.1:9", "dfr_x"))
     with pytest.raises(NotRunningError, match="cannot be reached"):
-        client.http.post("/distributions")
+        d.connect("http://127.0.0.1:9", "dfr_x")
 
 
 @pytest.mark.parametrize(
@@ -424,3 +478,18 @@ def test_nothing_of_it_needs_ray(address: str, token: str, cluster: FakeCluster)
         [sys.executable, "-c", program], input=token, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_lines_in_the_readme_run(address: str, cluster: FakeCluster, tmp_path: Path) -> None:
+    cluster.at_once = True
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    (block,) = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
+    env = {**os.environ, "DRAGONFLY_MANAGER": address, "PASSWORD": PASSWORD, "URL": URL}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", block], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "event: end" in done.stdout
+    assert '"state":"succeeded"' in done.stdout
+    assert len(cluster.submitted) == 1

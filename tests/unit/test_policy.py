@@ -277,6 +277,15 @@ def test_what_opens_one_host_is_not_shown_to_another(
 # --- other filesystems --------------------------------------------------------------------------
 
 
+def test_a_filesystem_that_cannot_ask_is_looked_up_before(names: Answers) -> None:
+    names({"files.example": [INSIDE]})
+    policy = UrlPolicy(schemes=("ftp",), networks=POLICY.networks)
+    with pytest.raises(SourceForbiddenError, match="private address"):
+        look("ftp://files.example/f", policy)
+    with pytest.raises(SourceForbiddenError, match="named in the URL"):
+        look("ftp://files.example/f", policy, storage_options={"host": "8.8.8.8"})
+
+
 def test_object_storage_asks_for_every_address(names: Answers) -> None:
     s3 = pytest.importorskip("moto.server")
     server = s3.ThreadedMotoServer(ip_address=INSIDE, port=0, verbose=False)

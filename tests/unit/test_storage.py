@@ -23,6 +23,7 @@ from dragonfly_ray.errors import (
 from dragonfly_ray.model import Credentials, Entry, Manifest, PieceTable, Source, Task, digest
 from dragonfly_ray.sources import resolve
 from dragonfly_ray.storage import eviction
+from dragonfly_ray.storage import files as stored_files
 from dragonfly_ray.storage.journal import HAVE, RECORD_SIZE, Journal, Record
 from dragonfly_ray.storage.names import check_manifest
 from dragonfly_ray.storage.store import PieceStore
@@ -311,6 +312,32 @@ def test_a_tree_appears_whole_with_empty_folders(tmp_path: Path) -> None:
     assert_tree(tmp_path / "out", FILES)
     assert (tmp_path / "out" / "none").is_dir()
     assert not leftovers(tmp_path)
+
+
+def test_many_small_files_of_a_piece_are_one_write_and_one_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {f"f{i:03}": os.urandom(i % 7 * 500) for i in range(300)} | {"f150x": os.urandom(70_000)}
+    store, manifest, lengths = store_at(tmp_path / "s"), manifest_of(files), []
+    write_all = stored_files.write_all
+
+    def counted(fd: int, view: memoryview, offset: int) -> None:
+        lengths.append(len(view))
+        write_all(fd, view, offset)
+
+    monkeypatch.setattr(stored_files, "write_all", counted)
+    found = store.open(task_of(manifest), manifest)
+    fill(found, files)
+    # What lies before the one with a file of its own, that one, and what follows; cut into pieces.
+    assert len(lengths) <= 2 + len(found.table)
+    assert sum(lengths) == sum(map(len, files.values()))
+    for index in range(len(found.table)):
+        with found.reading(index) as extents:
+            assert len(extents) <= 3
+    monkeypatch.undo()
+    found.finish()
+    found.publish(tmp_path / "out")
+    assert_tree(tmp_path / "out", files)
 
 
 @pytest.mark.parametrize("link", [True, False])

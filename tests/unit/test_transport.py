@@ -349,6 +349,38 @@ def test_what_is_cancelled_is_not_sent_and_is_answered_all_the_same(tmp_path: Pa
     bench.close()
 
 
+def test_frames_that_come_together_with_pieces_are_told_apart() -> None:
+    """However the stream is cut: a head that was read with the piece before it is not lost."""
+    parts = [os.urandom(length) for length in (700_001, 5, 100_000, 1)]
+    frames: list[bytes] = []
+    for index, part in enumerate(parts):
+        frames += [p.encode(p.DataHeader(index, len(part), digest(part))), part]
+        frames += [p.encode(p.Pong()), p.encode(p.Missing(index + 10)), p.encode(p.Busy(index + 20, 2))]
+    stream = b"".join(frames)
+    for cut in (len(stream), 65_536, 997):
+        ours, theirs = socket.socketpair()
+        connection = ParentConnection(ours, "parent", SETTINGS)
+        ours.settimeout(10.0)
+        connection._asked.update([*range(4), *range(10, 14), *range(20, 25), *range(21, 24)])
+
+        def send(theirs: socket.socket = theirs, cut: int = cut) -> None:
+            for at in range(0, len(stream), cut):
+                theirs.sendall(stream[at : at + cut])
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        for index, part in enumerate(parts):
+            data = connection.receive(take)
+            assert isinstance(data, Data)
+            assert (data.index, bytes(data.view)) == (index, part)
+            assert connection.receive(take) == Pong()
+            assert connection.receive(take) == Missing(index + 10)
+            assert connection.receive(take) == Busy(index + 20, 2)
+        sender.join()
+        connection.close()
+        theirs.close()
+
+
 def test_a_parent_that_trickles_does_not_stall() -> None:
     """Less than what is worth waking up for, again and again, each in good time."""
     settings = TransportSettings(stall_timeout=0.4)

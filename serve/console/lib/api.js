@@ -73,22 +73,36 @@ export async function ask(method, path, { body, version, key, signal: aborting }
   }
   if (response.status === 401 && path !== "/session" && path !== "/session/password") signedOut();
   if (!response.ok) throw await failure(response);
-  return response.status === 204 ? null : response.json();
+  const text = await response.text();
+  return text ? JSON.parse(text) : null;
 }
 
 export const get = (path, options) => ask("GET", path, options);
 export const post = (path, body, options) => ask("POST", path, { ...options, body });
 
+/** The cookie is hidden from scripts; this tells whether it is worth asking. */
+const HINT = "signed-in";
+
 export async function whoAmI() {
+  if (!localStorage.getItem(HINT)) {
+    session.value = null;
+    return;
+  }
   try {
     session.value = await get("/session");
   } catch (error) {
     if (error.status !== 401) throw error;
-    session.value = null;
+    signedOut();
   }
 }
 
+export async function signIn(name, password) {
+  session.value = await post("/session", { name, password });
+  localStorage.setItem(HINT, "yes");
+}
+
 export function signedOut() {
+  localStorage.removeItem(HINT);
   session.value = null;
 }
 

@@ -4,8 +4,8 @@ import { signal, useCallback, useEffect, useRef, useState } from "../vendor/ui.j
 import { get } from "./api.js";
 
 /**
- * What a GET answers: `{data, error, loading, reload, set}`. While another path or a reload is under way the
- * old data stays, so that nothing jumps. A null path asks nothing.
+ * What a GET answers: `{data, error, loading, reload, set}`. While another path is loading the old data stays, so
+ * that nothing jumps; a reload is silent. A null path asks nothing.
  */
 export function useResource(path) {
   const [state, setState] = useState({ path: null, data: undefined, error: null, loading: path !== null });
@@ -13,7 +13,7 @@ export function useResource(path) {
   useEffect(() => {
     if (path === null) return undefined;
     const aborting = new AbortController();
-    setState((old) => ({ ...old, loading: true }));
+    setState((old) => (old.path === path ? old : { ...old, loading: true }));
     get(path, { signal: aborting.signal }).then(
       (data) => setState({ path, data, error: null, loading: false }),
       (error) => {

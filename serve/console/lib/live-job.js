@@ -120,7 +120,16 @@ export class LiveJob {
   }
 
   _node(node) {
+    node.share = this._share(node);
     this.nodes.set(nodeKey(node), node);
+  }
+
+  /** A node tells a size only once it has everything: before, it is the job's, or what its rate leads to. */
+  _share(node) {
+    if (node.state === "done") return 1;
+    const job = this.job.peek();
+    const size = node.size || (job?.urls.length === 1 && job.size) || (node.eta ? node.bytes_done + node.rate * node.eta : 0);
+    return size ? Math.min(node.bytes_done / size, 1) : 0;
   }
 
   _queue(items, each) {

@@ -116,6 +116,7 @@ export class Stream {
         clearTimeout(this.timer);
         this.aborting.abort();
         this.asleep = true;
+        tell(this.name, null);
       }, HIDDEN);
     } else if (this.asleep && !this.closed) {
       this.asleep = false;

@@ -61,11 +61,11 @@ function layout(flows) {
   if (hidden.from.size) names.set(`from ${OTHERS}`, { name: plural(hidden.from.size, "other"), kind: "peers" });
   if (hidden.to.size) names.set(`to ${OTHERS}`, { name: plural(hidden.to.size, "other"), kind: "node" });
   const sides = [...names.keys()].filter((key) => key.startsWith("from")).length;
-  const high = Math.max(sides, names.size - sides) * 27 + 20;
+  const high = Math.max(sides, names.size - sides) * 30 + 20;
   const graph = sankey()
     .nodeId((node) => node.id)
     .nodeWidth(10)
-    .nodePadding(9)
+    .nodePadding(15)
     .nodeSort((a, b) => b.value - a.value)
     .extent([
       [150, 6],

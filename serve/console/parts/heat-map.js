@@ -125,17 +125,17 @@ export class Painter {
   }
 }
 
-/** `names`: node id -> name. `live`: the job whose cells arrive. */
+/** `live`: whose cells arrive; `nameOf` and `stateOf` tell a node by its id. */
 export function HeatMap({ live, grid, nameOf, stateOf }) {
   const canvas = useRef(null);
   const rarity = useRef(null);
   const painter = useRef(null);
   const [tip, setTip] = useState(null);
-  const [summary, setSummary] = useState("");
   const scheme = theme.value;
   useEffect(() => {
     const made = new Painter(canvas.current, rarity.current, grid);
     painter.current = made;
+    // For whoever measures how much is drawn.
     canvas.current.painter = made;
     let frame = 0;
     const paint = () => {
@@ -153,7 +153,7 @@ export function HeatMap({ live, grid, nameOf, stateOf }) {
     };
   }, [grid, scheme]);
   const tables = live.tables.value;
-  useMemo(() => setSummary(`${plural(grid.ids.length, "node")} by ${plural(grid.pieces, "piece")}, ${percent(grid.filled())} filled`), [tables, grid]);
+  const summary = useMemo(() => `${plural(grid.ids.length, "node")} by ${plural(grid.pieces, "piece")}, ${percent(grid.filled())} filled`, [tables, grid]);
 
   const point = (event) => {
     const box = canvas.current.getBoundingClientRect();

@@ -1,6 +1,6 @@
 // The nodes of a job: sorted and filtered by a table library, and only the rows in sight are in the page.
 
-import { html, useEffect, useMemo, useReducer, useRef, useState } from "../vendor/ui.js";
+import { html, useEffect, useMemo, useRef, useState } from "../vendor/ui.js";
 import {
   createTable,
   elementScroll,
@@ -19,14 +19,13 @@ import { cellClass } from "./table.js";
 import { Icon } from "./icons.js";
 
 const ORDER = { failed: 0, running: 1, waiting: 2, done: 3 };
-const share = (node) => (node.state === "done" ? 1 : node.size ? node.bytes_done / node.size : 0);
 
 const COLUMNS = [
   { id: "node", accessorFn: (node) => node.node, label: "Node", lead: true, width: "17%",
     cell: (node) => html`<span class="clip" title=${node.node_id}>${node.node}</span>` },
   { id: "state", accessorFn: (node) => ORDER[node.state], label: "State", width: "11%", cell: (node) => html`<${State} state=${node.state} />` },
-  { id: "share", accessorFn: share, label: "Progress", width: "20%",
-    cell: (node) => html`<span class="bar-line"><${Bar} value=${share(node)} label=${`Progress of ${node.node}`} tone=${node.state === "failed" ? "bad" : ""} /><span class="num">${percent(share(node))}</span></span>` },
+  { id: "share", accessorFn: (node) => node.share, label: "Progress", width: "20%",
+    cell: (node) => html`<span class="bar-line"><${Bar} value=${node.share} label=${`Progress of ${node.node}`} tone=${node.state === "failed" ? "bad" : ""} /><span class="num">${percent(node.share)}</span></span>` },
   { id: "rate", accessorFn: (node) => node.rate, label: "Rate", num: true, width: "11%", cell: (node) => (node.state === "running" ? rate(node.rate) : "–") },
   { id: "eta", accessorFn: (node) => node.eta ?? Infinity, label: "Left", num: true, width: "9%", cell: (node) => (node.state === "running" ? duration(node.eta) : "–") },
   { id: "bytes", accessorFn: (node) => sum(node.bytes), label: "Received", num: true, width: "10%", cell: (node) => bytes(sum(node.bytes)) },
@@ -36,7 +35,8 @@ const COLUMNS = [
 ];
 
 function useTable(rows, search) {
-  const [, redraw] = useReducer((n) => n + 1, 0);
+  const [, count] = useState(0);
+  const redraw = () => count((n) => n + 1);
   const [state, setState] = useState({ sorting: [{ id: "state", desc: false }] });
   const table = useMemo(() => createTable({
     data: [],
@@ -63,7 +63,8 @@ function useTable(rows, search) {
 }
 
 function useVirtual(frame, amount, high) {
-  const [, redraw] = useReducer((n) => n + 1, 0);
+  const [, count] = useState(0);
+  const redraw = () => count((n) => n + 1);
   const virtual = useMemo(() => new Virtualizer({
     count: 0,
     getScrollElement: () => frame.current,
@@ -100,7 +101,7 @@ export function NodeTable({ live, index, jobEnded, actions }) {
   }, [tick, index, show]);
   const table = useTable(rows, search);
   const model = table.getRowModel().rows;
-  const virtual = useVirtual(frame, model.length, narrow ? 206 : 36);
+  const virtual = useVirtual(frame, model.length, narrow ? 214 : 36);
   const items = virtual.getVirtualItems();
   const above = items[0]?.start || 0;
   const below = items.length ? virtual.getTotalSize() - items.at(-1).end : 0;

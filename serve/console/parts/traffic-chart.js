@@ -18,6 +18,21 @@ function stacked(series) {
   return [times, ...sums.reverse()];
 }
 
+/** Steps that are round in KiB, MiB, …. */
+const STEPS = Array.from({ length: 50 }, (_, power) => 2 ** power);
+
+const two = (number) => String(number).padStart(2, "0");
+
+/** The time of day; days where they begin. */
+function clockTimes(_, splits, __, ___, step) {
+  return splits.map((seconds) => {
+    const at = new Date(seconds * 1000);
+    const midnight = at.getHours() === 0 && at.getMinutes() === 0;
+    if (step >= 43_200 || midnight) return at.toLocaleDateString("en-GB", { day: "numeric", month: "short" });
+    return `${two(at.getHours())}:${two(at.getMinutes())}${step < 60 ? `:${two(at.getSeconds())}` : ""}`;
+  });
+}
+
 function options(width, height, onTip) {
   const axis = { stroke: css("--muted"), grid: { stroke: css("--line"), width: 1 }, ticks: { show: false }, font: "12px Geist, sans-serif" };
   const drawn = [...SOURCES].reverse();
@@ -29,8 +44,8 @@ function options(width, height, onTip) {
     legend: { show: false },
     scales: { y: { range: (_, __, most) => [0, Math.max(most * 1.08, 1024)] } },
     axes: [
-      { ...axis, grid: { show: false }, space: 70 },
-      { ...axis, size: 78, values: (_, splits) => splits.map((value) => (value ? rate(value) : "0")) },
+      { ...axis, grid: { show: false }, space: 80, size: 26, values: clockTimes },
+      { ...axis, size: 78, space: 44, incrs: STEPS, values: (_, splits) => splits.map((value) => (value ? rate(value) : "0")) },
     ],
     series: [
       {},

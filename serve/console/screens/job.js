@@ -17,7 +17,10 @@ import { KINDS } from "./jobs.js";
 const ENDED = new Set(["succeeded", "partial", "failed", "cancelled"]);
 
 /** Cells as many as there are pixels to show them, in steps so that a resized window asks for nothing new. */
-const wanted = () => Math.max(64, Math.min(1024, Math.floor((window.innerWidth - 300) / 64) * 64));
+function wanted() {
+  const wide = window.innerWidth - (window.innerWidth > 860 ? 300 : 54);
+  return Math.max(64, Math.min(1024, Math.floor(wide / 64) * 64));
+}
 
 export function Job({ kind, id }) {
   const [live, setLive] = useState(null);

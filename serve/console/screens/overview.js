@@ -13,8 +13,9 @@ import { Legend, SplitBar } from "../parts/provenance.js";
 import { DataTable } from "../parts/table.js";
 import { TrafficChart } from "../parts/traffic-chart.js";
 
-/** Window in seconds, step in seconds. */
-const WINDOWS = { 900: [10, "15 min"], 3600: [10, "1 h"], 21600: [60, "6 h"], 86400: [300, "24 h"], 604800: [3600, "7 d"] };
+/** Window in seconds: step in seconds, name. */
+const WINDOWS = { 900: [60, "15 min"], 3600: [60, "1 h"], 21600: [60, "6 h"], 86400: [300, "24 h"], 604800: [3600, "7 d"] };
+const MOST_LINKS = 120;
 const KEYS = SOURCES.map(({ key }) => key);
 
 /** What the statistics know, and from then on what the stream tells every second. */
@@ -80,6 +81,7 @@ export function Overview() {
   return html`<${PageHead} title="Overview" />
     <div class="stack">
       <${ProblemBox} error=${overview ? null : error} />
+      <${ProblemBox} error=${overview?.cluster_error ? { title: "The cluster does not answer", detail: overview.cluster_error } : null} />
       <${Figures} overview=${overview} />
       <${Traffic} overview=${overview} />
       <div class="columns wide-first">
@@ -171,6 +173,8 @@ function Health({ overview }) {
   const found = useResource("/nodes?limit=500");
   const reload = useThrottled(found.reload, 500);
   useNews(["node."], reload);
+  // Who is at work is no event.
+  useEvery(10, reload);
   return html`<${Panel} title="Nodes" actions=${html`<${Link} href="/nodes" class="fine">All nodes<//>`}>
     <${Load} of=${found} rows=${3}>${({ items, next_cursor: more }) => {
       const tones = items.map(toneOf);
@@ -178,17 +182,29 @@ function Health({ overview }) {
       const wrong = items.filter((node, i) => tones[i] === "bad").slice(0, 4);
       return html`<div class="stack">
         ${items.length ? null : html`<${Empty} title="No nodes yet" />`}
-        <div class="cells">
-          ${items.map(
-            (node, i) => html`<${Link} key=${node.node_id} class=${tones[i]} href=${`/nodes/${node.node_id}`} title=${`${node.name}: ${node.state}`} aria-label=${`${node.name}: ${node.state}`}>
-              ${SIGN[tones[i]] ? html`<${Icon} name=${SIGN[tones[i]]} size=${10} />` : null}<//>`,
-          )}
-        </div>
+        <${Cells} nodes=${items} tones=${tones} />
         <p class="fine">${tally.map(([tone, n]) => `${count(n)} ${WORD[tone]}`).join(", ")}${more ? `; the first ${items.length} of ${count(overview?.nodes_total)}` : ""}</p>
         ${wrong.map((node) => html`<p key=${node.node_id}><${State} state=${node.alive ? node.state : "dead"} /> <${Link} href=${`/nodes/${node.node_id}`}>${node.name}<//> <span class="faint">${node.error}</span></p>`)}
       </div>`;
     }}<//>
   <//>`;
+}
+
+/** Few nodes are links; many are a picture, of which the list is the alternative. */
+function Cells({ nodes, tones }) {
+  if (!nodes.length) return null;
+  const sign = (tone, size) => (SIGN[tone] ? html`<${Icon} name=${SIGN[tone]} size=${size} />` : null);
+  if (nodes.length > MOST_LINKS) {
+    return html`<div class="cells dense" role="img" aria-label="The state of each node; the list of nodes has the same in words">
+      ${nodes.map((node, i) => html`<span key=${node.node_id} class=${tones[i]} title=${`${node.name}: ${node.state}`}>${sign(tones[i], 8)}</span>`)}
+    </div>`;
+  }
+  return html`<div class="cells">
+    ${nodes.map(
+      (node, i) => html`<${Link} key=${node.node_id} class=${tones[i]} href=${`/nodes/${node.node_id}`} title=${`${node.name}: ${node.state}`} aria-label=${`${node.name}: ${node.state}`}>
+        ${sign(tones[i], 12)}<//>`,
+    )}
+  </div>`;
 }
 
 const TOP = [

@@ -9,7 +9,7 @@ import { Button, Empty, Panel, State, Time } from "../parts/basics.js";
 import { confirm } from "../parts/dialog.js";
 import { PageHead } from "../parts/frame.js";
 import { Icon } from "../parts/icons.js";
-import { PagedTable, SearchBox, useFilters, usePages } from "../parts/table.js";
+import { PagedTable, SelectFilter, useFilters, usePages } from "../parts/table.js";
 import { complain, say } from "../parts/toasts.js";
 
 export const when = (schedule) => (schedule.cron ? html`<code>${schedule.cron}</code>` : `every ${duration(schedule.interval_seconds)}`);
@@ -58,7 +58,10 @@ export function Schedules() {
   const create = may("schedules:write") ? html`<${Link} class="button primary" href="/schedules/new"><${Icon} name="plus" />New schedule<//>` : null;
   return html`<${PageHead} title="Schedules" below="Distributions and preheats that start by themselves, with the rights of whoever made them." actions=${create} />
     <${Panel} flush>
-      <div class="filters"><${SearchBox} label="Name" value=${filters.name} onChange=${(name) => change({ name })} /></div>
+      <div class="filters">
+        <${SelectFilter} label="Starts" value=${filters.kind} onChange=${(kind) => change({ kind })} options=${[["", "any"], ["distribution", "distributions"], ["preheat", "preheats"]]} />
+        <${SelectFilter} label="Enabled" value=${filters.enabled} onChange=${(enabled) => change({ enabled })} options=${[["", "any"], ["true", "yes"], ["false", "no"]]} />
+      </div>
       <${PagedTable} pages=${pages} label="Schedules" columns=${columns(pages.reload, navigate)}
         empty=${html`<${Empty} title="No schedules" action=${create}>A nightly preheat is a good first one.<//>`} />
     <//>`;

@@ -1,7 +1,7 @@
 // Who are you?
 
 import { html, useEffect, useState } from "../vendor/ui.js";
-import { post, session } from "../lib/api.js";
+import { signIn } from "../lib/api.js";
 import { Button, ProblemBox } from "../parts/basics.js";
 import { TextField } from "../parts/form.js";
 import { Mark } from "../parts/icons.js";
@@ -26,7 +26,7 @@ export function SignIn() {
     setBusy(true);
     setError(null);
     try {
-      session.value = await post("/session", { name, password });
+      await signIn(name, password);
     } catch (caught) {
       setError(caught);
       if (caught.status === 429) setWait(caught.retryAfter || 30);

@@ -1,7 +1,7 @@
 // Who else is told of events.
 
 import { html, Link, useState } from "../vendor/ui.js";
-import { ask, get, may, post } from "../lib/api.js";
+import { ask, may, post } from "../lib/api.js";
 import { useThrottled } from "../lib/hooks.js";
 import { useNews } from "../lib/news.js";
 import { Button, Empty, Panel, State, Tag, Time } from "../parts/basics.js";
@@ -21,11 +21,8 @@ export function WebhookDialog({ webhook, close, done }) {
   const lines = types.split("\n").map((line) => line.trim()).filter(Boolean);
   const submit = async () => {
     const body = { url, types: lines, enabled };
-    if (webhook) {
-      const { version } = await get(`/webhooks/${webhook.id}`);
-      if (version !== webhook.version) throw Object.assign(new Error("It was changed meanwhile. Close this and look again."), { title: "Changed meanwhile" });
-      done(await ask("PUT", `/webhooks/${webhook.id}`, { body, version }));
-    } else done(await post("/webhooks", { ...body, name }));
+    if (webhook) done(await ask("PUT", `/webhooks/${webhook.id}`, { body, version: webhook.version }));
+    else done(await post("/webhooks", { ...body, name }));
     say(`Saved ${name}`);
   };
   return html`<${FormDialog} title=${webhook ? `Change ${webhook.name}` : "New webhook"} action="Save" onClose=${close} submit=${submit}>
@@ -45,6 +42,7 @@ const COLUMNS = [
   { key: "name", label: "Name", lead: true, cell: (webhook) => html`<span class="two clip"><${Link} href=${`/webhooks/${webhook.id}`}>${webhook.name}<//><small title=${webhook.url}>${webhook.url}</small></span>` },
   { key: "state", label: "State", cell: (webhook) => html`<${State} state=${webhookState(webhook)} />${webhook.failing_since ? html`<small>since <${Time} at=${webhook.failing_since} /></small>` : null}` },
   { key: "types", label: "Events", cell: (webhook) => html`<span class="tags">${webhook.types.length ? webhook.types.map((type) => html`<${Tag}>${type}<//>`) : "all"}</span>` },
+  { key: "success", label: "Last delivered", num: true, cell: (webhook) => html`<${Time} at=${webhook.last_success_at} />` },
   { key: "updated", label: "Changed", num: true, cell: (webhook) => html`<${Time} at=${webhook.updated_at} />` },
 ];
 

@@ -14,6 +14,7 @@ branch_labels = None
 depends_on = None
 
 BY_BYTES = sa.String(length=256, collation="C").with_variant(sa.String(length=256), "sqlite")
+WORD = sa.String(length=64, collation="C").with_variant(sa.String(length=64), "sqlite")
 
 
 def upgrade() -> None:
@@ -43,7 +44,7 @@ def upgrade() -> None:
         sa.Column("token_id", sa.String(length=64), nullable=False),
         sa.Column("address", sa.String(length=64), nullable=False),
         sa.Column("request_id", sa.String(length=64), nullable=False),
-        sa.Column("action", sa.String(length=64), nullable=False),
+        sa.Column("action", WORD, nullable=False),
         sa.Column("resource_type", sa.String(length=32), nullable=False),
         sa.Column("resource_id", sa.String(length=256), nullable=False),
         sa.Column("outcome", sa.String(length=16), nullable=False),
@@ -51,10 +52,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit")),
     )
     with op.batch_alter_table("audit", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_audit_action"), ["action"], unique=False)
-        batch_op.create_index(batch_op.f("ix_audit_actor_id"), ["actor_id"], unique=False)
-        batch_op.create_index(batch_op.f("ix_audit_at"), ["at"], unique=False)
-        batch_op.create_index("ix_audit_resource", ["resource_type", "resource_id", "id"], unique=False)
+        batch_op.create_index("ix_audit_action", ["action", "at", "id"], unique=False)
+        batch_op.create_index("ix_audit_actor", ["actor", "at", "id"], unique=False)
+        batch_op.create_index("ix_audit_actor_id", ["actor_id", "at", "id"], unique=False)
+        batch_op.create_index("ix_audit_at", ["at", "id"], unique=False)
+        batch_op.create_index("ix_audit_outcome", ["outcome", "at", "id"], unique=False)
+        batch_op.create_index(
+            "ix_audit_resource_id", ["resource_id", "resource_type", "at", "id"], unique=False
+        )
+        batch_op.create_index("ix_audit_resource_type", ["resource_type", "at", "id"], unique=False)
 
     op.create_table(
         "config_versions",
@@ -85,7 +91,7 @@ def upgrade() -> None:
             "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False
         ),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("type", sa.String(length=64), nullable=False),
+        sa.Column("type", WORD, nullable=False),
         sa.Column("resource_type", sa.String(length=32), nullable=False),
         sa.Column("resource_id", sa.String(length=256), nullable=False),
         sa.Column("data", sa.JSON(), nullable=False),
@@ -94,8 +100,9 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("events", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_events_at"), ["at"], unique=False)
-        batch_op.create_index(batch_op.f("ix_events_resource_id"), ["resource_id"], unique=False)
-        batch_op.create_index(batch_op.f("ix_events_type"), ["type"], unique=False)
+        batch_op.create_index("ix_events_resource_id", ["resource_id", "resource_type", "id"], unique=False)
+        batch_op.create_index("ix_events_resource_type", ["resource_type", "id"], unique=False)
+        batch_op.create_index("ix_events_type", ["type", "id"], unique=False)
 
     op.create_table(
         "idempotency_keys",
@@ -517,18 +524,22 @@ def downgrade() -> None:
 
     op.drop_table("idempotency_keys")
     with op.batch_alter_table("events", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_events_type"))
-        batch_op.drop_index(batch_op.f("ix_events_resource_id"))
+        batch_op.drop_index("ix_events_type")
+        batch_op.drop_index("ix_events_resource_type")
+        batch_op.drop_index("ix_events_resource_id")
         batch_op.drop_index(batch_op.f("ix_events_at"))
 
     op.drop_table("events")
     op.drop_table("cursors")
     op.drop_table("config_versions")
     with op.batch_alter_table("audit", schema=None) as batch_op:
-        batch_op.drop_index("ix_audit_resource")
-        batch_op.drop_index(batch_op.f("ix_audit_at"))
-        batch_op.drop_index(batch_op.f("ix_audit_actor_id"))
-        batch_op.drop_index(batch_op.f("ix_audit_action"))
+        batch_op.drop_index("ix_audit_resource_type")
+        batch_op.drop_index("ix_audit_resource_id")
+        batch_op.drop_index("ix_audit_outcome")
+        batch_op.drop_index("ix_audit_at")
+        batch_op.drop_index("ix_audit_actor_id")
+        batch_op.drop_index("ix_audit_actor")
+        batch_op.drop_index("ix_audit_action")
 
     op.drop_table("audit")
     with op.batch_alter_table("attempts", schema=None) as batch_op:

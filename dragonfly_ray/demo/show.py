@@ -1,7 +1,4 @@
-"""`make run`: a local cluster of four nodes, a real web server, one big file and one real directory.
-
-Needs no root, leaves nothing behind: the processes that it starts die with it, however it dies.
-"""
+"""What the demo shows. Needs no root, leaves nothing behind: the processes that it starts die with it, however it dies."""
 
 from __future__ import annotations
 
@@ -17,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,10 +22,15 @@ from typing import Any
 from blake3 import blake3
 from rich.console import Console
 
+from dragonfly_ray.demo import PREFIX
+from dragonfly_ray.demo.keeping import STATE_VARIABLE, Kept
+from dragonfly_ray.policy import UrlPolicy
+from dragonfly_ray.remote import Client
+from dragonfly_ray.remote import connect as connect_manager
+
 NODES = 4
 SIZE = 256 * 1024 * 1024
 OBJECT_STORE = 100 * 1024 * 1024
-PREFIX = "dragonfly-demo-"
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 console = Console()
@@ -147,12 +150,11 @@ def tree_digest(path: Path) -> str:
     return found.hexdigest()
 
 
-def run(folder: Path) -> None:
-    """The whole demonstration. Raises if a single byte is wrong."""
+def run(folder: Path, kept: Kept | None = None) -> None:
+    """The whole demonstration. Raises if a single byte is wrong. `kept`: then it goes on until it is told to end."""
     import pyarrow
 
     import dragonfly_ray
-    from dragonfly_ray.cli.show import Live
 
     root, state = folder / "www", folder / "nginx"
     root.mkdir(mode=0o755)
@@ -165,21 +167,67 @@ def run(folder: Path) -> None:
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(Path(pyarrow.__file__).parent, tree, symlinks=False, ignore=ignore)
     with web_server(root, state) as url, cluster(folder):
-        console.print(f"{len(dragonfly_ray.up())} peers are ready")
-        for name, source in (("big.bin", big), ("pyarrow/", tree)):
-            with Live(console) as live:
-                done = dragonfly_ray.distribute(
-                    f"{url}/{name}",
-                    dest=str(folder / "nodes" / "{node}" / "{name}"),
-                    progress=live.update,
-                )
-            console.print(done)
-            wanted = tree_digest(source)
-            for node, path in done.paths.items():
-                if tree_digest(path) != wanted:
-                    raise SystemExit(f"node {node}: {path} is not what was sent")
-            console.print(f"every byte verified on {len(done.paths)} nodes\n", style="green")
+        started = dragonfly_ray.up(manager=_manager(folder))
+        console.print(f"{len(started)} peers are ready")
+        found = started.manager
+        if found:
+            assert found.password
+            password = found.password.get_secret_value()
+            console.print(f"console: {found.url}   sign in as admin, password {password}", soft_wrap=True)
+            with _client(found.url, password) as client:
+                _distribute(client, url, folder, (big, tree))
+        else:
+            console.print("no manager: the extra `serve` is not installed")
+            _distribute(dragonfly_ray, url, folder, (big, tree))
+        if kept:
+            replace(kept, url=found.url if found else "", ready=True).write()
+            while True:
+                signal.pause()
         dragonfly_ray.down()
+
+
+def _distribute(cluster: Any, url: str, folder: Path, sources: Sequence[Path]) -> None:
+    """`cluster`: the package itself, or a client of the manager; their calls are the same."""
+    from dragonfly_ray.cli.show import Live
+
+    for source in sources:
+        name = source.name + ("/" if source.is_dir() else "")
+        with Live(console) as live:
+            done = cluster.distribute(
+                f"{url}/{name}", dest=str(folder / "nodes" / "{node}" / "{name}"), progress=live.update
+            )
+        console.print(done)
+        wanted = tree_digest(source)
+        for node, path in done.paths.items():
+            if tree_digest(path) != wanted:
+                raise SystemExit(f"node {node}: {path} is not what was sent")
+        console.print(f"every byte verified on {len(done.paths)} nodes\n", style="green")
+
+
+def _manager(folder: Path) -> Any:
+    """Settings of the demo's manager; False where what it needs is not installed."""
+    try:
+        from dragonfly_ray.serve import launch  # noqa: F401, whether all that it needs is there
+        from dragonfly_ray.serve.settings import ManagerSettings
+    except ImportError:
+        return False
+    return ManagerSettings(
+        state_dir=folder / "manager",
+        http_port=0,
+        dest_roots=(str(folder / "nodes"),),
+        # The demo's origin is on this machine: elsewhere, addresses of that kind are refused.
+        urls=UrlPolicy(networks=("127.0.0.0/8",)),
+    )
+
+
+def _client(url: str, password: str) -> Client:
+    """Signs in as a person does, and makes a token as a person would."""
+    import httpx
+
+    with httpx.Client(base_url=f"{url}/api/v1") as session:
+        me = session.post("/session", json={"name": "admin", "password": password}).raise_for_status().json()
+        made = session.post("/tokens", json={"name": "demo"}, headers={"X-CSRF-Token": me["csrf"]})
+        return connect_manager(url, made.raise_for_status().json()["token"])
 
 
 def _children() -> list[int]:
@@ -207,7 +255,7 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def main() -> int:
+def main(*, keep: bool = False) -> int:
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -221,15 +269,19 @@ def main() -> int:
         folder.chmod(0o755)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.callback(_reap)
+        kept = None
+        if keep:
+            kept = Kept.me(folder)
+            stack.callback(kept.forget)
+            kept.write()
+        for name in [n for n in os.environ if n.startswith(("DRAGONFLY_", "RAY_ADDRESS"))]:
+            if name != STATE_VARIABLE:
+                del os.environ[name]  # of another cluster
         os.environ["DRAGONFLY_STORAGE__ROOT"] = str(folder / "stores")
         try:
-            run(folder)
+            run(folder, kept)
         except KeyboardInterrupt:
             console.print("interrupted; stopping everything", style="yellow")
             return 130
         console.print(f"done in {time.monotonic() - started:.0f} s, stopped cleanly")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,48 @@
+"""`python -m dragonfly_ray.demo`: run it; `KEEP=1`: and leave everything running; `stop`: end what was left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from dragonfly_ray.demo import keeping, show
+
+
+def main(arguments: list[str]) -> int:
+    match arguments:
+        case ["stop"]:
+            return stop()
+        case ["own"]:
+            return show.main(keep=True)
+        case []:
+            return keep() if os.environ.get("KEEP", "") not in ("", "0") else show.main()
+        case _:
+            sys.stderr.write("usage: python -m dragonfly_ray.demo [stop]\n")
+            return 2
+
+
+def keep() -> int:
+    with tempfile.TemporaryDirectory(prefix="dragonfly-keep-") as folder:
+        try:
+            code, kept = keeping.start_in_background(Path(folder) / "log")
+        except KeyboardInterrupt:
+            return 130
+    if kept is None:
+        return code or 1
+    show.console.print(f"everything keeps running; console: {kept.url}   (`make stop` ends it)")
+    return 0
+
+
+def stop() -> int:
+    found = keeping.all_kept()
+    ended = [kept for kept in found if keeping.stop(kept)]
+    show.console.print("stopped" if ended else "nothing was running")
+    return 0
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    sys.exit(main(sys.argv[1:]))
