@@ -56,7 +56,7 @@ class Watched:
 
     def follow(self, page: Page) -> Page:
         page.on("request", lambda request: self.requests.append(request.url))
-        page.on("response", self.responses.append)
+        page.on("response", lambda response: self.responses.append(response))
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
         return page

@@ -10,6 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
+from dragonfly_ray.serve.settings import Limits
 from tests.console.conftest import PASSWORD, Console, Open, Watched, running, signed_in
 from tests.console.swarm import Swarm
 
@@ -85,8 +86,6 @@ class TestSigningIn:
         _head(page, "Sign in")
 
     def test_too_many_attempts_are_told_with_the_time_to_wait(self, browser: Browser, tmp_path: Path) -> None:
-        from dragonfly_ray.serve.settings import Limits
-
         with running(tmp_path, Swarm(1), limits=Limits(logins="1/minute")) as console:
             context = browser.new_context(base_url=console.url)
             page = context.new_page()
@@ -112,7 +111,7 @@ class TestDistributions:
         expect(page.get_by_label("URLs")).to_be_focused()
         page.get_by_label("URLs").fill(URL)
         page.get_by_label("Destination").fill("/data/weights")
-        page.get_by_label("Name").fill("weights")
+        page.get_by_role("textbox", name="Name optional").fill("weights")
         expect(page.get_by_text("Reaches 12 nodes")).to_be_visible(timeout=HANG)
         broken = list(swarm.views)[3]
         swarm.broken[broken] = ("disk-full", "no space left on device: /data")
@@ -120,13 +119,11 @@ class TestDistributions:
         _head(page, "weights")
         job = page.url.rpartition("/")[2]
         order = self._given(page, console, job)
-        seen = [0.0]
         for share in (0.3, 0.6):
             swarm.reach(order, share)
             expect(page.locator(".heat")).to_have_attribute(
                 "aria-label", re.compile(rf"{self._filled(swarm, order)} %"), timeout=HANG
             )
-            seen.append(share)
         expect(page.get_by_text("no space left on device: /data").first).to_be_visible()
         swarm.reach(order, 1.0)
         expect(page.locator(".page-head [data-state=partial]")).to_be_visible(timeout=HANG)
