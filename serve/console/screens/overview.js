@@ -166,7 +166,7 @@ const toneOf = (node) => {
   if (node.cordoned || node.draining) return "warn";
   return node.state === "healthy" ? (node.active_tasks ? "info" : "good") : "idle";
 };
-const SIGN = { bad: "cross", warn: "pause", idle: "dash" };
+const SIGN = { bad: "cross", warn: "pause", idle: "dash", info: "down" };
 const WORD = { bad: "in trouble", warn: "cordoned or draining", idle: "starting", info: "at work", good: "well" };
 
 function Health({ overview }) {
