@@ -30,7 +30,8 @@ function useTraffic(seconds, overview) {
     const asked = query({ since: since.toISOString(), until: until.toISOString(), step: WINDOWS[seconds][0] });
     get(`/stats/traffic${asked}`, { signal: aborting.signal }).then(
       (answer) => {
-        const points = answer.points;
+        // A stretch that has not ended would look like a fall.
+        const points = answer.points.filter((point) => Date.parse(point.at) + point.seconds * 1000 <= until);
         const series = [points.map((point) => Date.parse(point.at) / 1000)];
         for (const key of KEYS) series.push(points.map((point) => point.bytes[key] / point.seconds));
         tail.current = [];
