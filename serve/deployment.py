@@ -11,14 +11,17 @@ from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from ray import serve
 from ray.serve import Application
+from sqlalchemy.exc import SQLAlchemyError
 
 from dragonfly_ray import logs
 from dragonfly_ray.config import Settings
-from dragonfly_ray.errors import InvalidRequestError
+from dragonfly_ray.errors import InvalidRequestError, NotRunningError
 from dragonfly_ray.serve import background
 from dragonfly_ray.serve.accounts import passwords
 from dragonfly_ray.serve.app import create_app
+from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database.tables import User
+from dragonfly_ray.serve.manager import Manager
 from dragonfly_ray.serve.settings import ManagerSettings
 
 DEPLOYMENT = "manager"
@@ -46,7 +49,9 @@ class ManagerReplica:
     def __serve_build_asgi_app__(self) -> FastAPI:
         from dragonfly_ray.serve.ray_cluster import RayCluster
 
-        self._app = create_app(self._settings, RayCluster(self._cluster))
+        cluster = RayCluster(self._cluster)
+        _try(self._settings, cluster)
+        self._app = create_app(self._settings, cluster)
         return self._app
 
     async def check_health(self) -> None:
@@ -70,6 +75,15 @@ class ManagerReplica:
     def _has_password(self, password_hash: str) -> bool:
         with self._app.state.manager.database.read() as session:
             return session.query(User).filter_by(password_hash=password_hash).first() is not None
+
+
+def _try(settings: ManagerSettings, cluster: Cluster) -> None:
+    """What may be wrong is said here: of an application that does not start, Serve says no more than that."""
+    try:
+        Manager.build(settings, cluster).database.close()
+    except SQLAlchemyError as error:
+        cause = getattr(error, "orig", None) or error
+        raise NotRunningError(f"its database cannot be used ({type(cause).__name__})") from None
 
 
 def checked(settings: ManagerSettings) -> ManagerSettings:

@@ -20,6 +20,7 @@ from dragonfly_ray.serve.fleet import Fleet
 from dragonfly_ray.serve.jobs import Jobs
 from dragonfly_ray.serve.leadership import Leadership
 from dragonfly_ray.serve.readiness import Readiness
+from dragonfly_ray.serve.retention import Housekeeping
 from dragonfly_ray.serve.settings import ManagerSettings
 from dragonfly_ray.serve.stats.service import Stats
 from dragonfly_ray.serve.vault import Vault
@@ -96,6 +97,7 @@ class Manager:
                 feed,
                 stats,
                 webhooks,
+                Housekeeping(database, leadership, settings.retention),
                 streams,
             ),
         )

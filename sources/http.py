@@ -58,6 +58,7 @@ _PLAINLY = {
     "ConnectTimeoutError": "the host does not answer",
     "SSLError": "its certificate is not trusted",
 }
+_PLAIN = "/:@!$&'()*+,;=~-._"
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
 
 
@@ -76,7 +77,14 @@ class HttpAdapter(Adapter):
         self._name = redacted(source.url)
         parts = urlsplit(source.url)
         userinfo, _, _ = parts.netloc.rpartition("@")
-        self._url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
+        parts = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="")
+        self._url = urlunsplit(parts)
+        base = parts.path if parts.path.endswith("/") else f"{parts.path}/"
+        self._around = (
+            urlunsplit(parts._replace(path=base, query="")),
+            f"?{parts.query}" if parts.query else "",
+        )
+        """What stands before and after an entry's path in its URL."""
         self._headers = {"Accept-Encoding": "identity", "User-Agent": "dragonfly-ray", **credentials.headers}
         if userinfo and "authorization" not in {h.lower() for h in self._headers}:
             self._headers |= urllib3.make_headers(basic_auth=userinfo)
@@ -293,9 +301,8 @@ class HttpAdapter(Adapter):
         return self._entry_url(f"{path}/" if path else "")
 
     def _entry_url(self, path: str) -> str:
-        parts = urlsplit(self._url)
-        base = parts.path if parts.path.endswith("/") else f"{parts.path}/"
-        return urlunsplit(parts._replace(path=base + quote(path, safe="/:@!$&'()*+,;=~-._")))
+        before, after = self._around
+        return f"{before}{quote(path, safe=_PLAIN)}{after}"
 
     # --- reading ----------------------------------------------------------------------------
 

@@ -159,6 +159,7 @@ def run(folder: Path, kept: Kept | None = None) -> None:
     root, state = folder / "www", folder / "nginx"
     root.mkdir(mode=0o755)
     state.mkdir()
+    (folder / "nodes").mkdir()  # a root of outputs must be there
     big = root / "big.bin"
     with big.open("wb") as file:
         for _ in range(SIZE // (1 << 22)):

@@ -208,8 +208,7 @@ class Parent:
                 if self._over():
                     return False
                 room = self._window() - self._due
-                # A whole run at a time, where a window holds several.
-                if self._due and room < min(self._most, self._window()):
+                if room <= 0:
                     return True
                 picked = run.picker.pick(self.id, min(self._most, room), time.monotonic())
                 if not picked:

@@ -51,6 +51,9 @@ BAD_PIECES = 2
 LOOK_AGAIN = 1.0
 """Seconds after which whoever waits for another node's output asks, told or not."""
 FIRST_PAUSE = 0.1
+TOGETHER = 0.005
+"""Seconds between two messages to a neighbour: pieces that come faster are told together, which wakes
+everybody less often."""
 PATIENCE = 0.5
 """Seconds after which whoever gives out fresh pieces looks whether they have arrived."""
 
@@ -680,6 +683,7 @@ class TaskRun:
             self._gossip_ready.wait(PATIENCE if self.announcer else None)
             self._gossip_ready.clear()
             self._gossip_now()
+            self.stopping.wait(TOGETHER)
 
     def _gossip_now(self) -> None:
         with self.lock:

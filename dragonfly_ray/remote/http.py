@@ -185,7 +185,8 @@ class Http:
     def _stranger(self, answer: httpx.Response) -> DragonflyError:
         """It does not speak as a manager does: a proxy in between, or something else altogether."""
         status = answer.status_code
-        if status in AWAY:
+        # So answers Ray Serve's proxy, too, when the replica that had the request dies.
+        if status in AWAY or status >= 500:
             return NotRunningError(
                 f"{self.url} answers {status}: the manager is away", retry_after=_seconds(answer)
             )

@@ -186,8 +186,11 @@ class Job(Base):
     __table_args__ = (
         Index("ix_jobs_kind_created_at", "kind", "created_at", "id"),
         Index("ix_jobs_kind_name", "kind", "name", "id"),
+        Index("ix_jobs_kind_state", "kind", "state", "id"),
+        Index("ix_jobs_kind_state_created_at", "kind", "state", "created_at", "id"),
+        Index("ix_jobs_kind_state_ended_at", "kind", "state", "ended_at", "id"),
         Index("ix_jobs_state_created_at", "state", "created_at", "id"),
-        Index("ix_jobs_created_by_created_at", "created_by", "created_at", "id"),
+        Index("ix_jobs_kind_created_by_created_at", "kind", "created_by", "created_at", "id"),
     )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)

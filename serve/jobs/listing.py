@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated, Any, cast
 
@@ -20,6 +20,7 @@ from dragonfly_ray.serve.pagination import Page, Paging, page
 from dragonfly_ray.serve.problems import invalid
 from dragonfly_ray.serve.schemas import jobs as schemas
 
+DEFAULT = "-created_at"
 FEW = 1500
 """So many rows are sorted as soon as a page is found among those that are not few."""
 Text = Annotated[str | None, Query(max_length=256)]
@@ -70,14 +71,13 @@ def listed(
     elif (paging.sort or "").removeprefix("-") == "ended_at":
         raise invalid("sort: by ended_at only those that have ended; filter by such a state")
     few = _few(session, kind, filters)
-    is_sqlite = session.get_bind().dialect.name == "sqlite"
-    blind: frozenset[InstrumentedAttribute[Any]] = frozenset()
-    if is_sqlite and few is not None:
-        blind = frozenset(_COLUMNS)
-    elif is_sqlite and "name" not in (paging.sort or ""):
-        blind = frozenset({Job.name})
+    sort = (paging.sort or DEFAULT).removeprefix("-")
+    # Each state has the orders by time; of several states the firsts of each are merged.
+    states = filters.state if few is None and sort != "name" else []
+    blind = _blind(sort, bool(states), few is not None) if _is_sqlite(session) else frozenset()
     # A list shows how many nodes were meant, not which: of a thousand that is most of the row.
-    query = _filtered(select(Job).options(defer(Job.targets)), kind, filters, blind)
+    query = select(Job).options(defer(Job.targets))
+    query = _filtered(query, kind, replace(filters, state=[]) if states else filters, blind)
     if few is not None:
         query = query.where(Job.id.in_(few))
     return page(
@@ -87,9 +87,26 @@ def listed(
         fields,
         Job.id,
         lambda row: shown.job(row, board),
-        default="-created_at",
-        any_of=(Job.state, filters.state) if filters.state and few is None else None,
+        default=DEFAULT,
+        any_of=(Job.state, states) if states else None,
     )
+
+
+def _is_sqlite(session: Session) -> bool:
+    return session.get_bind().dialect.name == "sqlite"
+
+
+def _blind(sort: str, by_state: bool, few: bool) -> frozenset[InstrumentedAttribute[Any]]:
+    """Columns whose indexes SQLite shall leave alone: it does not think of how soon a page is full, and would
+    rather read and sort half of the jobs."""
+    if few:
+        return frozenset(_COLUMNS)
+    used = {"kind", sort}
+    if by_state:
+        used.add("state")
+    elif sort == "created_at":
+        used.add("created_by")
+    return frozenset(column for column in _COLUMNS if column.key not in used)
 
 
 def _few(session: Session, kind: schemas.Kind, f: Filters) -> list[str] | None:
@@ -116,9 +133,9 @@ def _candidates(kind: schemas.Kind, f: Filters) -> Iterator[Select[Any]]:
         (Job.created_by, f.created_by),
     ):
         if wanted:
-            yield select(Job.id).where(column == wanted)
+            yield select(Job.id).where(Job.kind == kind, column == wanted)
     if f.state:
-        yield select(Job.id).where(Job.state.in_(f.state))
+        yield select(Job.id).where(Job.kind == kind, Job.state.in_(f.state))
     if f.name:
         yield select(Job.id).where(Job.kind == kind, Job.name >= f.name, Job.name < f.name + LAST)
     if f.url:
@@ -134,7 +151,7 @@ def _candidates(kind: schemas.Kind, f: Filters) -> Iterator[Select[Any]]:
 def _filtered(
     query: Select[Any], kind: schemas.Kind, f: Filters, blind: Collection[InstrumentedAttribute[Any]]
 ) -> Select[Any]:
-    """`blind`: columns whose indexes SQLite shall leave alone, where it is known that another one is better."""
+    """`blind`: columns whose indexes are not to be used."""
 
     def of(column: InstrumentedAttribute[Any]) -> ColumnElement[Any]:
         if column in blind:

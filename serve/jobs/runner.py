@@ -277,7 +277,10 @@ class _Leader:
         with self._lock:
             if ("submit", job.id) in self._under_way:
                 return  # what is not known there yet could not be cancelled; the end of the call wakes us
-        if written.cancelled_at is None or at - written.cancelled_at > AGAIN:
+        seen = self._board.version(job.id)
+        # A scheduler that restarted meanwhile took the cancel, and did not know of what.
+        again = ROUND if seen is not None and seen[1] else AGAIN
+        if written.cancelled_at is None or at - written.cancelled_at > again:
             written.cancelled_at = at
             self._do("cancel", job, self._call_off)
 

@@ -99,7 +99,7 @@ def size(rig: Rig, report: Report, rounds: Rounds) -> None:
     rig.shape(400, 200)
     rig.settings({})
     for mib, most in ((1, 9), (4, 9), (16, 7), (64, 5), (256, 3), (1024, 2), (4096, 1)):
-        measure = report.measure(f"A4 with {mib} MiB: time ÷ one curl alone")
+        measure = report.measure(f"A4 with {mib} MiB: time ÷ one curl alone", mib=mib)
         for number in range(min(most, rounds.count * 2)):
             with rig.content(mib * MIB) as content:
                 floor, call, _ = one_round(rig, content, number)

@@ -52,6 +52,8 @@ class Measure:
     """`floors` are a rival's, and the ratio is its time ÷ ours."""
     trials: dict[str, float] = field(default_factory=dict)
     """Seconds of a rival's settings, with a part of the content."""
+    mib: float | None = None
+    """Of the content, where a case goes through sizes: the ratio is drawn over it."""
     note: str = ""
     error: str = ""
 

@@ -8,7 +8,7 @@ import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -16,6 +16,9 @@ from rich.text import Text
 
 from tests.benchmarks.measures import Measure, Report, median
 from tests.testbed.bed import CHECKOUT
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 FOLDER = CHECKOUT / "bench-results"
 COLUMNS = ("case", "measure", "floor", "ours", "ratio", "min–max", "n", "target", "")
@@ -149,11 +152,15 @@ def _plot(reports: Sequence[Report], path: Path) -> None:
     from matplotlib import pyplot
 
     traces = [(name, trace) for report in reports for name, trace in report.traces.items()]
-    wide = min(3, len(traces))
-    high = -(-len(traces) // wide)
+    sizes = [each for report in reports for each in report.measures if each.mib and each.ratios]
+    panels = len(traces) + bool(sizes)
+    wide = min(3, panels)
+    high = -(-panels // wide)
     figure, axes = pyplot.subplots(high, wide, figsize=(6 * wide, 3.6 * high), squeeze=False)
-    for axis in axes.flat[len(traces) :]:
+    for axis in axes.flat[panels:]:
         axis.set_visible(False)
+    if sizes:
+        _plot_sizes(axes.flat[len(traces)], sizes)
     for axis, (name, trace) in zip(axes.flat, traces, strict=False):
         for host, received in trace.received.items():
             if (
@@ -173,6 +180,19 @@ def _plot(reports: Sequence[Report], path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
+
+
+def _plot_sizes(axis: Axes, sizes: Sequence[Measure]) -> None:
+    """The ratio over the size of the content, with its spread."""
+    ratios = [median(each.ratios) for each in sizes]
+    below = [ratio - min(each.ratios) for ratio, each in zip(ratios, sizes, strict=True)]
+    above = [max(each.ratios) - ratio for ratio, each in zip(ratios, sizes, strict=True)]
+    axis.errorbar([each.mib or 0.0 for each in sizes], ratios, yerr=[below, above], marker="o", capsize=3)
+    axis.axhline(1.0, color="r", lw=1, label="floor")
+    axis.set_xscale("log", base=2)
+    axis.set_title("time ÷ one curl alone, by size", fontsize=10)
+    axis.set_xlabel("MiB")
+    axis.legend(fontsize=6)
 
 
 def _target(each: Measure) -> str:

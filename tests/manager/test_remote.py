@@ -384,6 +384,25 @@ def test_a_stream_that_breaks_is_opened_again(
     assert len(broken) == 3
 
 
+def test_a_request_whose_replica_dies_is_sent_again(
+    address: str, token: str, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray Serve's proxy then answers 500, in plain text."""
+    monkeypatch.setattr(http, "FIRST_PAUSE", 0.01)
+    died: list[str] = []
+
+    class Dies(httpx.HTTPTransport):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            if request.method == "POST" and not died:
+                died.append(request.url.path)
+                return httpx.Response(500, text="Internal Server Error")
+            return super().handle_request(request)
+
+    submission = d.connect(address, token, transport=Dies()).submit(URL)
+    until(lambda: cluster.submitted == [submission.id])
+    assert died
+
+
 @pytest.mark.parametrize("url", ["manager:8000", "ftp://manager", "https://me:secret@manager", "https://"])
 def test_what_is_no_address_of_a_manager(url: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:

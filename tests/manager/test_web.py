@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from fastapi.testclient import TestClient
 from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 from starlette.testclient import WebSocketDenialResponse
+from starlette.types import Message, Receive, Scope, Send
 
 from dragonfly_ray.serve import web
 from dragonfly_ray.serve.accounts.principal import Principal, unauthenticated
@@ -20,11 +22,12 @@ from dragonfly_ray.serve.etags import IfMatch, tag
 from dragonfly_ray.serve.problems import MEDIA_TYPE
 from dragonfly_ray.serve.settings import Limits, ManagerSettings
 from dragonfly_ray.serve.web import answers
+from dragonfly_ray.serve.web.body_limit import BodyLimit
 
 BODY = 1000
 
 
-class Message(BaseModel):
+class Sent(BaseModel):
     text: str
 
 
@@ -38,7 +41,7 @@ def application(limits: Limits | None = None, **changes: Any) -> FastAPI:
         return {"id": request.state.request_id, "address": request.state.address}
 
     @app.post("/api/echo")
-    def echo(message: Message) -> str:
+    def echo(message: Sent) -> str:
         return message.text
 
     @app.post("/api/read")
@@ -198,6 +201,28 @@ def test_a_body_above_the_limit(client: TestClient, path: str, chunked: bool) ->
     assert answer.status_code == 413
     assert answer.json()["type"] == "urn:dragonfly:problem:body-too-large"
     assert answer.json()["most"] == BODY
+
+
+def test_who_goes_on_sending_is_not_listened_to() -> None:
+    asked = 0
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        nonlocal asked
+        asked += 1
+        return {"type": "http.request", "body": b"x" * 100, "more_body": True}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def read_all(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["type"] == "http.request":
+            assert asked < 1000
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+    asyncio.run(BodyLimit(read_all, most=BODY)(scope, receive, send))
+    assert asked == BODY // 100 + 1
+    assert sent[0]["status"] == 413
 
 
 @pytest.mark.parametrize("length", ["-1", "1e3", "0x10", "9" * 5000])

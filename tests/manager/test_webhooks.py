@@ -29,6 +29,7 @@ from dragonfly_ray.serve.webhooks.backoff import Backoff
 from dragonfly_ray.serve.webhooks.courier import Courier, Outcome
 from dragonfly_ray.serve.webhooks.keys import OVERLAP, Keys, made
 from tests.manager.conftest import token_of
+from tests.manager.people import sqlite_only
 from tests.manager.receivers import Receiver, receiving
 from tests.manager.serving import HANG, serving
 from tests.nginx import free_port
@@ -400,31 +401,30 @@ def test_the_document_tells_what_arrives(manager: httpx.Client) -> None:
 # --- who may not be asked -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://127.0.0.1/",
-        "http://localhost:8000/",
-        "http://[::1]/",
-        "http://2130706433/",
-        "http://169.254.169.254/latest/meta-data",
-        "http://10.0.0.1/",
-        "http://[::ffff:10.0.0.1]/",
-        "http://user:word@example.com/",
-        "ftp://example.com/",
-        "http://",
-        "http://exa mple.com/",
-        "http://a@127.0.0.1\\@example.com/",
-    ],
-)
-def test_urls_that_are_refused_at_once(settings: ManagerSettings, url: str) -> None:
+@sqlite_only
+def test_urls_that_are_refused_at_once(settings: ManagerSettings) -> None:
     strict = settings.model_copy(update={"webhook_urls": UrlPolicy(schemes=("http", "https"))})
     app = create_app(strict, FakeCluster(1))
     with serving(app) as at:
         headers = {"Authorization": f"Bearer {token_of(app.state.manager.database, 'admin')}"}
-        answer = httpx.post(at + API, json={"name": "n", "url": url}, headers=headers)
-    assert answer.status_code == 422
-    assert "word" not in answer.text
+        for url in (
+            "http://127.0.0.1/",
+            "http://localhost:8000/",
+            "http://[::1]/",
+            "http://2130706433/",
+            "http://169.254.169.254/latest/meta-data",
+            "http://10.0.0.1/",
+            "http://[::ffff:10.0.0.1]/",
+            "http://user:pazzword@example.com/",
+            "ftp://example.com/",
+            "http://",
+            "http://[/",
+            "http://exa mple.com/",
+            "http://a@127.0.0.1\\@example.com/",
+        ):
+            answer = httpx.post(at + API, json={"name": "n", "url": url}, headers=headers)
+            assert answer.status_code == 422, url
+            assert "pazzword" not in answer.text
 
 
 def posted(courier: Callable[[], Courier], url: str) -> Outcome:

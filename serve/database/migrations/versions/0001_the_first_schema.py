@@ -158,9 +158,16 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_jobs_created_at"), ["created_at"], unique=False)
         batch_op.create_index(batch_op.f("ix_jobs_ended_at"), ["ended_at"], unique=False)
         batch_op.create_index("ix_jobs_kind_created_at", ["kind", "created_at", "id"], unique=False)
+        batch_op.create_index("ix_jobs_kind_state", ["kind", "state", "id"], unique=False)
+        batch_op.create_index(
+            "ix_jobs_kind_state_created_at", ["kind", "state", "created_at", "id"], unique=False
+        )
+        batch_op.create_index(
+            "ix_jobs_kind_state_ended_at", ["kind", "state", "ended_at", "id"], unique=False
+        )
         batch_op.create_index("ix_jobs_kind_name", ["kind", "name", "id"], unique=False)
         batch_op.create_index(
-            "ix_jobs_created_by_created_at", ["created_by", "created_at", "id"], unique=False
+            "ix_jobs_kind_created_by_created_at", ["kind", "created_by", "created_at", "id"], unique=False
         )
         batch_op.create_index(batch_op.f("ix_jobs_retry_of"), ["retry_of"], unique=False)
         batch_op.create_index(batch_op.f("ix_jobs_schedule_id"), ["schedule_id"], unique=False)
@@ -512,9 +519,12 @@ def downgrade() -> None:
         batch_op.drop_index("ix_jobs_state_created_at")
         batch_op.drop_index(batch_op.f("ix_jobs_schedule_id"))
         batch_op.drop_index(batch_op.f("ix_jobs_retry_of"))
+        batch_op.drop_index("ix_jobs_kind_state_ended_at")
+        batch_op.drop_index("ix_jobs_kind_state_created_at")
+        batch_op.drop_index("ix_jobs_kind_state")
         batch_op.drop_index("ix_jobs_kind_name")
         batch_op.drop_index("ix_jobs_kind_created_at")
-        batch_op.drop_index("ix_jobs_created_by_created_at")
+        batch_op.drop_index("ix_jobs_kind_created_by_created_at")
         batch_op.drop_index(batch_op.f("ix_jobs_ended_at"))
         batch_op.drop_index(batch_op.f("ix_jobs_created_at"))
 
