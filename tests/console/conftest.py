@@ -163,6 +163,8 @@ def open_page(
         contexts.append(context)
         page = watched.follow(context.new_page())
         page.goto(f"/console{path}")
+        # Without it the window may be one that has no focus.
+        page.bring_to_front()
         return page
 
     yield opened

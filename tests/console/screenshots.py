@@ -88,9 +88,9 @@ def _move(swarm: Swarm, jobs: list[str], stop: threading.Event) -> None:
                 node,
                 active_tasks=i % 3 and 2,
                 store_used=(i * 37 % 80 + 10) << 33,
-                bytes_origin=view.bytes_origin + 5_000_000,
-                bytes_peers=view.bytes_peers + 140_000_000 + i * 1_000_000,
-                bytes_cache=view.bytes_cache + 14_000_000,
+                bytes_origin=view.bytes_origin + 1_200_000,
+                bytes_peers=view.bytes_peers + 34_000_000 + i * 300_000,
+                bytes_cache=view.bytes_cache + 3_000_000,
             )
 
 
@@ -101,7 +101,12 @@ def _history(console: Console) -> None:
         session.execute(delete(tables.Traffic))
         at = tables.now().replace(second=0, microsecond=0)
         for minute in range(1, 61):
-            wave = max(0.0, math.sin(minute / 6.5) + 0.35 * math.sin(minute / 2.3) + 0.3)
+            wave = (
+                0.75
+                + 0.55 * math.sin(minute / 5.1)
+                + 0.3 * math.sin(minute / 1.7)
+                + 0.12 * math.sin(minute * 2.9)
+            )
             session.add(
                 tables.Traffic(
                     at=at - timedelta(minutes=minute),

@@ -7,9 +7,11 @@ import { Empty, Segments } from "./basics.js";
 import { DataTable } from "./table.js";
 
 const MOST = 12;
-const WIDTH = 760;
+/** Width, room for labels on either side, letters of a name: scaled text would be unreadable on a phone. */
+const WIDE = [760, 150, 16];
+const NARROW = [400, 118, 11];
 const OTHERS = "others";
-const EXTRA = { origin: ["Origin", "--origin"], cache: ["Its own cache", "--cache"], object_store: ["Object store", "--object-store"] };
+const EXTRA = { origin: ["Origin", "--origin"], cache: ["Own cache", "--cache"], object_store: ["Object store", "--object-store"] };
 const path = sankeyLinkHorizontal();
 
 /** All flows: those between nodes, and what each node had from elsewhere. */
@@ -40,7 +42,7 @@ function biggest(flows, side) {
   return new Set(order.length > MOST ? order.slice(0, MOST - 1) : order);
 }
 
-function layout(flows) {
+function layout(flows, [width, room]) {
   const senders = biggest(flows.filter((flow) => flow.kind === "peers"), "from");
   const receivers = biggest(flows, "to");
   const links = new Map();
@@ -68,8 +70,8 @@ function layout(flows) {
     .nodePadding(15)
     .nodeSort((a, b) => b.value - a.value)
     .extent([
-      [150, 6],
-      [WIDTH - 150, high - 6],
+      [room, 6],
+      [width - room, high - 6],
     ])({ nodes: [...names].map(([id, node]) => ({ id, ...node })), links: [...links.values()].map((link) => ({ ...link })) });
   return { ...graph, high };
 }
@@ -87,9 +89,11 @@ export function Flow({ flows }) {
 }
 
 function Picture({ flows, total }) {
-  const graph = useMemo(() => layout(flows), [flows]);
+  const size = matchMedia("(width <= 640px)").matches ? NARROW : WIDE;
+  const graph = useMemo(() => layout(flows, size), [flows, size]);
+  const clipped = (name) => (name.length > size[2] ? `${name.slice(0, size[2] - 1)}…` : name);
   return html`<div class="flow">
-    <svg viewBox=${`0 0 ${WIDTH} ${graph.high}`} role="img" aria-label="Senders on the left, receivers on the right. The table has the same in numbers.">
+    <svg viewBox=${`0 0 ${size[0]} ${graph.high}`} role="img" aria-label="Senders on the left, receivers on the right. The table has the same in numbers.">
       ${graph.links.map(
         (link) => html`<path class="link" d=${path(link)} stroke=${colour(link.kind)} stroke-width=${Math.max(link.width, 1)}>
           <title>${`${link.source.name} → ${link.target.name}: ${bytes(link.value)}`}</title>
@@ -99,7 +103,7 @@ function Picture({ flows, total }) {
         const left = node.id.startsWith("from");
         return html`<rect x=${node.x0} y=${node.y0} width=${node.x1 - node.x0} height=${Math.max(node.y1 - node.y0, 2)} rx="2" fill=${colour(node.kind)} />
           <text x=${left ? node.x0 - 9 : node.x1 + 9} y=${(node.y0 + node.y1) / 2} dy="0.35em" text-anchor=${left ? "end" : "start"}>
-            ${node.name.length > 16 ? `${node.name.slice(0, 15)}…` : node.name} · ${percent(node.value / total)}
+            ${clipped(node.name)} · ${percent(node.value / total)}
             <title>${`${node.name}: ${bytes(node.value)}`}</title>
           </text>`;
       })}

@@ -152,8 +152,8 @@ export function HeatMap({ live, grid, nameOf, stateOf }) {
       cancelAnimationFrame(frame);
     };
   }, [grid, scheme]);
-  const tables = live.tables.value;
-  const summary = useMemo(() => `${plural(grid.ids.length, "node")} by ${plural(grid.pieces, "piece")}, ${percent(grid.filled())} filled`, [tables, grid]);
+  const tick = live.summaries.value;
+  const summary = useMemo(() => `${plural(grid.ids.length, "node")} by ${plural(grid.pieces, "piece")}, ${percent(grid.filled())} filled`, [tick, grid]);
 
   const point = (event) => {
     const box = canvas.current.getBoundingClientRect();

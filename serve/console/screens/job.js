@@ -157,14 +157,14 @@ function Pieces({ live, job, index }) {
 
 function WhoFedWhom({ live, index }) {
   const edges = live.edges.value;
-  const tick = live.tables.value;
-  const flows = useMemo(() => flowsOf(edges, [...live.nodes.values()].filter((node) => node.url_index === index)), [edges, Math.floor(tick / 4), index]);
+  const tick = live.summaries.value;
+  const flows = useMemo(() => flowsOf(edges, [...live.nodes.values()].filter((node) => node.url_index === index)), [edges, tick, index]);
   return html`<${Panel} title="Who fed whom"><${Flow} flows=${flows} /><//>`;
 }
 
 /** Failed nodes by the reason. */
 function Failures({ live, job, kind }) {
-  const tick = live.tables.value;
+  const tick = live.summaries.value;
   const groups = useMemo(() => {
     const found = new Map();
     for (const node of live.nodes.values()) {

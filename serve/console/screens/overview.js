@@ -30,7 +30,8 @@ function useTraffic(seconds, overview) {
     const asked = query({ since: since.toISOString(), until: until.toISOString(), step: WINDOWS[seconds][0] });
     get(`/stats/traffic${asked}`, { signal: aborting.signal }).then(
       (answer) => {
-        const points = answer.points;
+        // A stretch that has not ended would look like a fall.
+        const points = answer.points.filter((point) => Date.parse(point.at) + point.seconds * 1000 <= until);
         const series = [points.map((point) => Date.parse(point.at) / 1000)];
         for (const key of KEYS) series.push(points.map((point) => point.bytes[key] / point.seconds));
         tail.current = [];
@@ -166,7 +167,7 @@ const toneOf = (node) => {
   if (node.cordoned || node.draining) return "warn";
   return node.state === "healthy" ? (node.active_tasks ? "info" : "good") : "idle";
 };
-const SIGN = { bad: "cross", warn: "pause", idle: "dash" };
+const SIGN = { bad: "cross", warn: "pause", idle: "dash", info: "down" };
 const WORD = { bad: "in trouble", warn: "cordoned or draining", idle: "starting", info: "at work", good: "well" };
 
 function Health({ overview }) {

@@ -101,7 +101,7 @@ function Availability({ path, task }) {
     if (!cells.data) return null;
     const grid = new CellGrid(cells.data.cells, cells.data.pieces);
     for (const [id, text] of Object.entries(cells.data.nodes)) grid.put(id, text);
-    return { grid, live: { onCells: new Set(), tables: signal(0) } };
+    return { grid, live: { onCells: new Set(), summaries: signal(0) } };
   }, [cells.data]);
   const share = new Map(task.holders.map((holder) => [holder.node_id, holder.share]));
   return html`<${Panel} title="Pieces on nodes" meta="a row a node, from the first piece to the last">
