@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -114,8 +115,7 @@ class Folders:
             except OSError as error:
                 if error.errno not in _NO_FOLDER:
                     raise
-                where = shown(f"{_OPEN}{folder}/{name}")
-                raise UnsafePathError(f"{where}: a link or a file lies where a folder must be") from None
+                raise _in_the_way(name, folder) from None
 
     def _leave(self) -> None:
         if self._last:
@@ -130,3 +130,15 @@ class Folders:
     ) -> None:
         self._leave()
         os.close(self._root)
+
+
+def _in_the_way(name: str, folder: int) -> DestinationError | UnsafePathError:
+    """What lies where a folder must be: a link would lead elsewhere, a file is only in the way."""
+    where = shown(f"{_OPEN}{folder}/{name}")
+    try:
+        link = stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except OSError:
+        link = True  # gone or replaced meanwhile: not to be trusted
+    if link:
+        return UnsafePathError(f"{where}: a link lies where a folder must be")
+    return DestinationError(f"{where}: a file lies where a folder must be; remove it, or choose another dest")

@@ -203,6 +203,8 @@ class ParentConnection:
 
     def _fill(self, view: memoryview, progress: Callable[[int], None] | None = None) -> None:
         at, end = self._read_ahead(view), len(view)
+        if at and progress:
+            progress(at)
         try:
             while at < end:
                 self._wake_at(min(end - at, GATHERED) if end > CHUNKY else 1)

@@ -93,6 +93,16 @@ def test_missing_folders_are_made_and_the_way_is_the_folder_itself(root: Path, o
     assert not any(outside.rglob("*"))
 
 
+def test_a_file_on_the_way_is_told_from_a_link(root: Path) -> None:
+    (root / "a").write_bytes(b"a file")
+    with (
+        pytest.raises(DestinationError, match="/a: a file lies where"),
+        beneath(root / "a" / "f", [str(root)]),
+    ):
+        pass
+    assert (root / "a").read_bytes() == b"a file"
+
+
 @pytest.mark.parametrize("name", ["link/f", "link/below/f", "a/link/f"])
 def test_a_link_on_the_way_is_not_followed(root: Path, outside: Path, name: str) -> None:
     (root / "a").mkdir()

@@ -370,9 +370,11 @@ def test_frames_that_come_together_with_pieces_are_told_apart() -> None:
         sender = threading.Thread(target=send)
         sender.start()
         for index, part in enumerate(parts):
-            data = connection.receive(take)
+            counted: list[int] = []
+            data = connection.receive(take, counted.append)
             assert isinstance(data, Data)
             assert (data.index, bytes(data.view)) == (index, part)
+            assert sum(counted) == len(part), "every byte is accounted for, however early it was read"
             assert connection.receive(take) == Pong()
             assert connection.receive(take) == Missing(index + 10)
             assert connection.receive(take) == Busy(index + 20, 2)
