@@ -42,7 +42,8 @@ def _head(page: Page, text: str | re.Pattern[str]) -> None:
 
 
 def _settled(page: Page) -> None:
-    """Nothing is loading any more."""
+    """There is a screen, and nothing is loading any more."""
+    expect(page.get_by_role("heading", level=1)).to_be_visible(timeout=HANG)
     expect(page.locator(".skeleton")).to_have_count(0, timeout=HANG)
     expect(page.locator('[aria-busy="true"]')).to_have_count(0, timeout=HANG)
 
