@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 from dragonfly_ray.errors import InvalidRequestError, SourceForbiddenError
 from dragonfly_ray.peer.prefix import parse as parse_digest
 from dragonfly_ray.policy import UrlPolicy, check_url
+from dragonfly_ray.serve.accounts.permissions import Permission
+from dragonfly_ray.serve.accounts.principal import Principal
 from dragonfly_ray.serve.accounts.secrets import allowed
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database import Database
@@ -54,9 +56,9 @@ class Plan:
     secret: str
 
 
-def plan(around: Around, body: DistributionCreate | PreheatCreate) -> Plan:
+def plan(around: Around, principal: Principal, body: DistributionCreate | PreheatCreate) -> Plan:
     """Raises `Problem` with all that is wrong, `ClusterError` where the cluster does not answer."""
-    found, wrong = examined(around, body)
+    found, wrong = examined(around, principal, body)
     if wrong:
         raise refusal(wrong)
     return found
@@ -66,9 +68,11 @@ def refusal(wrong: Sequence[Failure]) -> Problem:
     return invalid(wrong[0].message, wrong[0].kind, errors=[each.model_dump() for each in wrong])
 
 
-def examined(around: Around, body: DistributionCreate | PreheatCreate) -> tuple[Plan, list[Failure]]:
+def examined(
+    around: Around, principal: Principal, body: DistributionCreate | PreheatCreate
+) -> tuple[Plan, list[Failure]]:
     """The plan, and what is wrong with it. Only a plan with nothing wrong may be carried out."""
-    wrong = static(around, body)
+    wrong = static(around, principal, body)
     targets: list[str] = []
     try:
         targets = around.cluster.select(selector(body.nodes))
@@ -92,9 +96,9 @@ def examined(around: Around, body: DistributionCreate | PreheatCreate) -> tuple[
     ), wrong
 
 
-def static(around: Around, body: DistributionCreate | PreheatCreate) -> list[Failure]:
+def static(around: Around, principal: Principal, body: DistributionCreate | PreheatCreate) -> list[Failure]:
     """What is wrong with it whatever the cluster looks like."""
-    return [*_static(around.settings, body), *_secret(around.database, body)]
+    return [*_static(around.settings, body), *_secret(around.database, principal, body)]
 
 
 def selector(nodes: Nodes) -> Selector:
@@ -179,8 +183,17 @@ def _check_names(urls: Sequence[str]) -> None:
         seen[name] = url
 
 
-def _secret(database: Database, body: DistributionCreate | PreheatCreate) -> Iterator[Failure]:
+def _secret(
+    database: Database, principal: Principal, body: DistributionCreate | PreheatCreate
+) -> Iterator[Failure]:
     if not body.secret:
+        return
+    if not principal.may(Permission.SECRETS_READ):
+        # Whoever may not even see that it is there does not get at what it opens, either.
+        yield Failure(
+            kind="secret-forbidden",
+            message=f"{principal.name} may not name a secret: {Permission.SECRETS_READ} is needed",
+        )
         return
     with database.read() as session:
         row = session.get(Secret, body.secret)

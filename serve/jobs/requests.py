@@ -56,7 +56,7 @@ def create_once(
         around,
         connection,
         principal,
-        creation.plan(around, body),
+        creation.plan(around, principal, body),
         key,
         action=action,
         schedule_id=schedule_id,
@@ -83,7 +83,7 @@ def retry(
             raise conflict("the job has not ended; cancel it, or wait for its end", "job-not-ended")
         nodes = _failed(session, job_id, body.node_ids)
     again = _request(row, opened(row.urls, row.sealed_urls, around.vault, row.id), nodes)
-    plan = creation.plan(around, again)
+    plan = creation.plan(around, principal, again)
     return _once(around, connection, principal, plan, once, action="job.retry", retry_of=job_id)
 
 

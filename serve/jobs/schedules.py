@@ -147,7 +147,7 @@ def _fill(
         raise invalid("schedule: give either a distribution or a preheat")
     if row.sealed_urls is not None:
         asked = _with_secrets(asked, opened(row.request["urls"], row.sealed_urls, around.vault, row.id))
-    wrong = creation.static(around, asked)
+    wrong = creation.static(around, principal, asked)
     if wrong:
         raise creation.refusal(wrong)
     row.cron, row.interval_seconds, row.timezone = body.cron or "", body.interval_seconds, body.timezone

@@ -114,7 +114,7 @@ class Timetable:
             raise forbidden(f"{row.created_by_name}, who made it, is gone or disabled")
         if not principal.may(Permission.JOBS_WRITE):
             raise forbidden(f"{principal.name}, who made it, may not start it any more")
-        return creation.plan(self._around, request_of(row, self._around.vault))
+        return creation.plan(self._around, principal, request_of(row, self._around.vault))
 
     def _begin(self, seen: Schedule, principal: Principal, plan: Plan) -> None:
         assert seen.next_run_at is not None

@@ -58,8 +58,8 @@ def create(
     return accepted(manager, requests.create(manager, request, caller, body, key), response)
 
 
-def check(manager: Manager, body: DistributionCreate | PreheatCreate) -> Checked:
-    plan, wrong = creation.examined(manager, body)
+def check(manager: Manager, caller: Caller, body: DistributionCreate | PreheatCreate) -> Checked:
+    plan, wrong = creation.examined(manager, caller, body)
     return Checked(nodes=list(plan.targets), problems=wrong)
 
 

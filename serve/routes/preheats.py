@@ -30,9 +30,9 @@ def create(
 
 @router.post("/check", summary="Would it be accepted?")
 @requires(Permission.JOBS_WRITE)
-def check(manager: Here, body: PreheatCreate) -> Checked:
+def check(manager: Here, caller: Caller, body: PreheatCreate) -> Checked:
     """Looks at a request without starting anything."""
-    return jobs.check(manager, body)
+    return jobs.check(manager, caller, body)
 
 
 jobs.add(router, "preheat")

@@ -14,6 +14,7 @@ from sqlalchemy import select
 
 from dragonfly_ray.errors import InvalidRequestError, SourceForbiddenError
 from dragonfly_ray.policy import UrlPolicy
+from dragonfly_ray.serve.accounts.permissions import Permission
 from dragonfly_ray.serve.accounts.secrets import fill
 from dragonfly_ray.serve.database.tables import (
     Audit,
@@ -28,6 +29,8 @@ from dragonfly_ray.serve.database.tables import (
 from dragonfly_ray.serve.jobs import idempotency
 from dragonfly_ray.serve.jobs.creation import check_placed, check_source
 from dragonfly_ray.serve.testing import FakeCluster
+from tests.manager import people
+from tests.manager.conftest import token_of
 from tests.manager.jobs_help import URL, job_in, submit
 from tests.waiting import until
 
@@ -205,6 +208,19 @@ def test_a_secret_goes_where_it_may(client: httpx.Client, app: FastAPI, cluster:
     assert (made["secret"], "topsecret" in str(made)) == ("hub", False)
     until(lambda: made["id"] in cluster.orders)
     assert cluster.credentials[made["id"]].headers == {"Authorization": "Bearer topsecret"}
+
+
+def test_a_secret_is_for_those_who_may_see_that_it_is_there(app: FastAPI, client: httpx.Client) -> None:
+    database = app.state.manager.database
+    writer = people.role(database, "writer", {Permission.JOBS_WRITE, Permission.JOBS_READ})
+    with database.write() as session:
+        row = Secret(name="hub")
+        fill(row, app.state.manager.vault, {"Authorization": "Bearer x"}, {}, [])
+        session.add(row)
+    without = people.bearer(app, token_of(database, writer))
+    assert refused(without, secret="hub")["type"] == "urn:dragonfly:problem:secret-forbidden"
+    assert refused(without, secret="none")["type"] == "urn:dragonfly:problem:secret-forbidden"
+    assert submit(client, secret="hub")["secret"] == "hub"
 
 
 def test_a_secret_that_is_gone_when_the_job_begins(
