@@ -26,10 +26,10 @@ run: $(STAMP)
 stop:
 	@if test -x $(BIN)/python; then $(BIN)/python -m dragonfly_ray.demo stop; fi
 
-# The manager's tests wait more than they work: two at a time. ARGS="tests/unit/test_picker.py": these only.
+# The manager's tests wait more than they work: several at a time. ARGS="tests/unit/test_picker.py": these only.
 test: $(STAMP)
 ifeq ($(strip $(ARGS)),)
-	$(BIN)/python -m pytest --numprocesses 2 tests/manager
+	$(BIN)/python -m pytest --numprocesses 4 tests/manager
 	$(BIN)/python -m pytest --ignore tests/manager
 else
 	$(BIN)/python -m pytest $(ARGS)

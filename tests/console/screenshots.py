@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
@@ -100,6 +101,7 @@ def _history(console: Console) -> None:
     with database.write() as session:
         session.execute(delete(tables.Traffic))
         at = tables.now().replace(second=0, microsecond=0)
+        total: Counter[str] = Counter()
         for minute in range(1, 61):
             wave = (
                 0.75
@@ -107,17 +109,15 @@ def _history(console: Console) -> None:
                 + 0.3 * math.sin(minute / 1.7)
                 + 0.12 * math.sin(minute * 2.9)
             )
-            session.add(
-                tables.Traffic(
-                    at=at - timedelta(minutes=minute),
-                    seconds=60,
-                    node_id="",
-                    bytes_origin=int(wave * 14e9),
-                    bytes_peers=int(wave * 380e9),
-                    bytes_cache=int(wave * 40e9 * (1.2 + math.sin(minute / 9))),
-                    bytes_object_store=int(wave * 9e9),
-                )
-            )
+            moved = {
+                "bytes_origin": int(wave * 14e9),
+                "bytes_peers": int(wave * 380e9),
+                "bytes_cache": int(wave * 40e9 * (1.2 + math.sin(minute / 9))),
+                "bytes_object_store": int(wave * 9e9),
+            }
+            session.add(tables.Traffic(at=at - timedelta(minutes=minute), seconds=60, node_id="", **moved))
+            total.update(moved)
+        session.merge(tables.TrafficMark(node_id="", **total))
 
 
 def _shot(page: Page, path: Path) -> None:
