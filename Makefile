@@ -30,7 +30,7 @@ stop:
 test: $(STAMP)
 ifeq ($(strip $(ARGS)),)
 	$(BIN)/python -m pytest --numprocesses 4 tests/manager
-	$(BIN)/python -m pytest --ignore tests/manager
+	$(BIN)/python -m pytest tests/unit tests/console tests/conformance tests/cluster tests/testbed
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
