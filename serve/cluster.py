@@ -6,7 +6,7 @@ Calls block and are safe from any thread. They raise `ClusterError` where the cl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -169,8 +169,11 @@ class Cluster(Protocol):
 
     # --- orders -----------------------------------------------------------------------------
 
-    def select(self, selector: Selector) -> list[str]:
-        """The node ids that are meant; cordoned nodes only where they are named. Raises `UnknownNodesError`."""
+    def select(self, selector: Selector, cordoned: Collection[str] = ()) -> list[str]:
+        """The node ids that are meant; cordoned nodes only where they are named. Raises `UnknownNodesError`.
+
+        `cordoned`: node ids that count as such, whether or not the cluster has been told (again) already.
+        """
 
     def submit(self, order: Order, credentials: Credentials) -> None:
         """Begins it, detached; known ids are left as they are."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from dragonfly_ray import messages as m
@@ -57,8 +58,9 @@ class RayCluster:
 
     # --- orders -----------------------------------------------------------------------------
 
-    def select(self, selector: Selector) -> list[str]:
+    def select(self, selector: Selector, cordoned: Collection[str] = ()) -> list[str]:
         members = [_member(status) for status in self._nodes.get(0.0)]
+        members = [replace(each, cordoned=each.cordoned or each.node_id in cordoned) for each in members]
         return [member.node_id for member in select(selector, members)]
 
     def submit(self, order: Order, credentials: Credentials) -> None:

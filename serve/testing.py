@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dragonfly_ray.config import Settings
@@ -127,12 +127,19 @@ class FakeCluster:
 
     # --- the port ---------------------------------------------------------------------------
 
-    def select(self, selector: Selector) -> list[str]:
+    def select(self, selector: Selector, cordoned: Collection[str] = ()) -> list[str]:
         self._up()
         known = [
-            Member(v.node_id, v.address, v.name, labels=v.labels, alive=v.alive, seed=v.seed)
+            Member(
+                v.node_id,
+                v.address,
+                v.name,
+                labels=v.labels,
+                alive=v.alive,
+                seed=v.seed,
+                cordoned=v.cordoned or v.draining or v.node_id in cordoned,
+            )
             for v in self.views.values()
-            if not (v.cordoned or v.draining) or selector in (v.node_id, v.address, v.name)
         ]
         return [m.node_id for m in select(selector, known)]
 

@@ -29,7 +29,7 @@ def keep() -> int:
         try:
             code, kept = keeping.start_in_background(Path(folder) / "log")
         except KeyboardInterrupt:
-            return 130
+            return show.INTERRUPTED
     if kept is None:
         return code or 1
     show.console.print(f"everything keeps running; console: {kept.url}   (`make stop` ends it)")
@@ -45,4 +45,11 @@ def stop() -> int:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    if code == show.INTERRUPTED:
+        # Everything is put away. Python itself would end by the signal, and not with this code, where the
+        # interrupt came while a string was executed (as dataclasses do at import).
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

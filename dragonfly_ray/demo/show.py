@@ -29,6 +29,7 @@ from dragonfly_ray.remote import Client
 from dragonfly_ray.remote import connect as connect_manager
 
 NODES = 4
+INTERRUPTED = 130
 SIZE = 256 * 1024 * 1024
 OBJECT_STORE = 100 * 1024 * 1024
 PR_SET_PDEATHSIG = 1
@@ -283,6 +284,6 @@ def main(*, keep: bool = False) -> int:
             run(folder, kept)
         except KeyboardInterrupt:
             console.print("interrupted; stopping everything", style="yellow")
-            return 130
+            return INTERRUPTED
         console.print(f"done in {time.monotonic() - started:.0f} s, stopped cleanly")
     return 0

@@ -8,6 +8,8 @@ from pathlib import PurePosixPath
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from sqlalchemy import select
+
 from dragonfly_ray.errors import InvalidRequestError, SourceForbiddenError
 from dragonfly_ray.peer.prefix import parse as parse_digest
 from dragonfly_ray.policy import UrlPolicy, check_url
@@ -16,7 +18,7 @@ from dragonfly_ray.serve.accounts.principal import Principal
 from dragonfly_ray.serve.accounts.secrets import allowed
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database import Database
-from dragonfly_ray.serve.database.tables import Secret
+from dragonfly_ray.serve.database.tables import Node, Secret
 from dragonfly_ray.serve.problems import Problem, invalid
 from dragonfly_ray.serve.schemas.base import Failure
 from dragonfly_ray.serve.schemas.jobs import DistributionCreate, Kind, Nodes, PreheatCreate
@@ -75,7 +77,7 @@ def examined(
     wrong = static(around, principal, body)
     targets: list[str] = []
     try:
-        targets = around.cluster.select(selector(body.nodes))
+        targets = around.cluster.select(selector(body.nodes), _cordoned(around.database))
     except InvalidRequestError as error:
         wrong.append(_failure(error))
     if len(targets) * len(body.urls) > MOST_OUTCOMES:
@@ -94,6 +96,12 @@ def examined(
         | {"link": body.link if isinstance(body, DistributionCreate) else True},
         secret=body.secret or "",
     ), wrong
+
+
+def _cordoned(database: Database) -> list[str]:
+    """As it was decided here: a controller that has just restarted knows nothing of it."""
+    with database.read() as session:
+        return list(session.scalars(select(Node.node_id).where(Node.cordoned | Node.draining)))
 
 
 def static(around: Around, principal: Principal, body: DistributionCreate | PreheatCreate) -> list[Failure]:

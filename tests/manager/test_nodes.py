@@ -210,6 +210,18 @@ def test_a_restarted_controller_is_told_again(
     assert not cluster.views[ids[3]].cordoned
 
 
+def test_a_cordoned_node_gets_no_job_even_before_the_cluster_is_told_again(
+    admin: httpx.Client, cluster: FakeCluster, ids: list[str]
+) -> None:
+    assert admin.post(f"{NODES}/{ids[1]}/cordon", json={}).json()["cordoned"]
+    cluster.set_node(ids[1], cordoned=False)
+    job = {"urls": ["https://models.example.org/m"]}
+    chosen = admin.post("/api/v1/distributions/check", json=job).json()["nodes"]
+    assert sorted(chosen) == sorted(n for n in ids if n != ids[1])
+    named = admin.post("/api/v1/distributions/check", json=job | {"nodes": [ids[1]]}).json()
+    assert (named["nodes"], named["problems"]) == ([ids[1]], [])
+
+
 def test_a_cordon_survives_a_restart_of_the_manager(
     settings: ManagerSettings, cluster: FakeCluster, ids: list[str]
 ) -> None:
