@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 FIRST = 4
 """So many pieces at a time for a slow host; for a quick one as many more as it has passed on."""
-ALIKE = 3.0
+ALIKE = 1.5
 """Who takes so many times as long as the quick ones, or less, is as good as they are: equal hosts
 differ, too."""
 LEAST = 0.1
