@@ -169,10 +169,11 @@ class Cluster(Protocol):
 
     # --- orders -----------------------------------------------------------------------------
 
-    def select(self, selector: Selector, cordoned: Collection[str] = ()) -> list[str]:
+    def select(self, selector: Selector, cordoned: Collection[str] | None = None) -> list[str]:
         """The node ids that are meant; cordoned nodes only where they are named. Raises `UnknownNodesError`.
 
-        `cordoned`: node ids that count as such, whether or not the cluster has been told (again) already.
+        `cordoned`: the ids of the nodes that count as such, whatever the cluster has been told so far (those that
+        Ray itself drains count besides); None: as the cluster knows it.
         """
 
     def submit(self, order: Order, credentials: Credentials) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from dragonfly_ray import messages as m
@@ -58,9 +57,8 @@ class RayCluster:
 
     # --- orders -----------------------------------------------------------------------------
 
-    def select(self, selector: Selector, cordoned: Collection[str] = ()) -> list[str]:
-        members = [_member(status) for status in self._nodes.get(0.0)]
-        members = [replace(each, cordoned=each.cordoned or each.node_id in cordoned) for each in members]
+    def select(self, selector: Selector, cordoned: Collection[str] | None = None) -> list[str]:
+        members = [_member(status, cordoned) for status in self._nodes.get(0.0)]
         return [member.node_id for member in select(selector, members)]
 
     def submit(self, order: Order, credentials: Credentials) -> None:
@@ -301,7 +299,11 @@ def _outcome(node: str, record: Mapping[str, Any]) -> NodeOutcome:
     )
 
 
-def _member(status: NodeStatus) -> Member:
+def _member(status: NodeStatus, cordoned: Collection[str] | None) -> Member:
+    kept_out = status.cordoned or status.draining
+    if cordoned is not None:
+        by_ray = status.draining and not status.drain_ordered
+        kept_out = by_ray or status.node_id in cordoned
     return Member(
         node_id=status.node_id,
         address=status.address,
@@ -310,7 +312,7 @@ def _member(status: NodeStatus) -> Member:
         labels=status.labels,
         alive=status.alive,
         seed=status.seed,
-        cordoned=status.cordoned or status.draining,
+        cordoned=kept_out,
     )
 
 

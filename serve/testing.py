@@ -127,7 +127,7 @@ class FakeCluster:
 
     # --- the port ---------------------------------------------------------------------------
 
-    def select(self, selector: Selector, cordoned: Collection[str] = ()) -> list[str]:
+    def select(self, selector: Selector, cordoned: Collection[str] | None = None) -> list[str]:
         self._up()
         known = [
             Member(
@@ -137,7 +137,7 @@ class FakeCluster:
                 labels=v.labels,
                 alive=v.alive,
                 seed=v.seed,
-                cordoned=v.cordoned or v.draining or v.node_id in cordoned,
+                cordoned=v.cordoned or v.draining if cordoned is None else v.node_id in cordoned,
             )
             for v in self.views.values()
         ]
