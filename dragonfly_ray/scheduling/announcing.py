@@ -46,14 +46,17 @@ def announce(cluster: ClusterState, message: m.Announce, now: float) -> list[Act
             actions.append(Send(host.id, m.Cancel(delivery.spec.id, kind, text)))
         else:
             _adopt(cluster, delivery, host, now)
+    fresh = old is None or restarted or not old.alive
     for task in cluster.tasks.values():
-        if host.id not in task.participants:
+        if host.id in task.participants:
+            cluster.recount(task, host.id)
+        elif not task.participants or host.id not in task.holders:
             continue
-        cluster.recount(task, host.id)
-        if old is None or restarted:
+        if fresh:
+            # Whoever only holds something, too: it may be the only one that has it.
+            task.aside.discard(host.id)
             task.graph.join(host.id, host.idc, now)
             actions += deliveries.news_of_joined(cluster, task, [host.id])
-    fresh = old is None or restarted or not old.alive
     in_hand = {d.spec.id for d in message.deliveries}
     for state in list(cluster.specs.values()):
         if state.phase == "resolving":

@@ -163,6 +163,7 @@ class SchedulerCore:
         moved = (r.bytes_origin, r.bytes_peers, r.bytes_cache, r.bytes_small)
         if moved != (traffic.origin, traffic.peers, traffic.cache, traffic.small):
             traffic.origin, traffic.peers, traffic.cache, traffic.small = moved
+            traffic.moved = now
             self.cluster.touch(task)
         if r.origin:
             actions += trust.learnt(self.cluster, task, *task.learn(r.host_id, r.origin), now)
@@ -186,6 +187,7 @@ class SchedulerCore:
         if r.claim and not wait:
             claimants = origins.claimants(self.cluster, task, r.host_id)
             if claimants:
+                origins.despair(self.cluster, task, r.host_id, traffic, now)
                 task.claimants = claimants
                 lease = origins.grant(
                     self.cluster, task, r.host_id, r.claim, claimants, now, r.urgent, rate=r.rate

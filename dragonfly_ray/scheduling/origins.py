@@ -9,9 +9,12 @@ from dragonfly_ray import messages as m
 from dragonfly_ray.scheduling.actions import Action, Send, Tell
 from dragonfly_ray.scheduling.cluster import ClusterState
 from dragonfly_ray.scheduling.spec import SpecState
-from dragonfly_ray.scheduling.task import TaskState
+from dragonfly_ray.scheduling.task import TaskState, Traffic
 
 log = logging.getLogger(__name__)
+
+PATIENCE = 5.0
+"""So many times as long as a lease, a host may be without any byte before others are not relied on."""
 
 
 def claimants(cluster: ClusterState, task: TaskState, host: str, state: SpecState | None = None) -> int:
@@ -46,6 +49,22 @@ def _another(cluster: ClusterState, task: TaskState, specs: Iterable[SpecState])
     """Whether somebody that does not drain may go to the origin."""
     only_seeds = any(cluster.seeds_only(s) for s in specs) and task.able_seeds
     return any(not cluster.drains(h) for h in (task.able_seeds if only_seeds else task.able))
+
+
+def despair(cluster: ClusterState, task: TaskState, host: str, traffic: Traffic, now: float) -> None:
+    """Where nothing has come to a host for long, others have what it misses, but not for it: to the origin."""
+    patience = PATIENCE * cluster.settings.origin.lease_timeout
+    if not traffic.moved or now - traffic.moved < patience or task.leases.held_by(host):
+        return
+    missing = task.everything & ~task.holders.get(host, 0)
+    if missing & ~task.leases.leased & ~task.leases.free:
+        log.warning(
+            "task %.12s: nobody gives host %s the %d pieces that it misses; it may read them from the origin",
+            task.task.id, host, missing.bit_count(),
+            extra={"task_id": task.task.id},
+        )  # fmt: skip
+        task.leases.lost(missing)
+    traffic.moved = now
 
 
 def grant(

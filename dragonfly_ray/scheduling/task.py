@@ -32,6 +32,8 @@ class Traffic:
     small: int = 0
     told: float = 0.0
     """When it last said from whom."""
+    moved: float = 0.0
+    """When bytes last came, or should have begun to."""
 
     @property
     def total(self) -> int:
@@ -146,7 +148,8 @@ class TaskState:
     def room(self, host: str, now: float) -> int:
         """How many pieces more `host` may be given to read from the origin, for the others' sake."""
         read = self._somewhere.bit_count()
-        return self.passing.room(host, self.task.pieces - read, read, now)
+        unread = max(self.task.pieces - read, self.leases.left)
+        return self.passing.room(host, unread, read, now)
 
     def somewhere(self) -> int:
         """The pieces that some holder has which is not banned."""

@@ -214,6 +214,53 @@ def test_a_store_that_moves_to_another_node_does_not_hide_the_loss_of_its_first(
     assert cluster.view()["phase"] == "ended"
 
 
+def everything_read_by(cluster: Cluster, number: int) -> None:
+    every = range(PIECES)
+    cluster.report(number, got=tuple(every), origin=tuple((i, digest(b"%d" % i)) for i in every))
+
+
+def held(cluster: Cluster, pieces: int) -> m.Held:
+    return m.Held(TASK, pieces.to_bytes(-(-PIECES // 8), "little"), cluster.core.tasks[TASK.id].digests())
+
+
+@pytest.mark.parametrize("node", ["n0", "n9"])
+def test_a_store_that_is_back_feeds_the_others_though_nothing_is_delivered_to_it(node: str) -> None:
+    """The only copy of most pieces: a restarted peer's, on its node or another."""
+    cluster = started(3)
+    everything_read_by(cluster, 0)
+    cluster.do(cluster.core.probed("h0", "gone", cluster.now))
+    back = Host("h0", node, (Endpoint("10.0.0.1", 1),), "host9", incarnation="2")
+    before = len(cluster.sent(m.News, 1))
+    every = (1 << PIECES) - 1
+    cluster.do(cluster.core.announce(m.Announce(back, (held(cluster, every),)), cluster.now))
+    joined = [n for news in cluster.sent(m.News, 1)[before:] for n in news.joined]
+    assert [n.host for n in joined] == [back]
+
+
+def test_a_holder_that_is_found_again_feeds_the_others() -> None:
+    """Its process lived on, silent for too long: what it alone has is not asked of the origin."""
+    cluster = started(3)
+    everything_read_by(cluster, 0)
+    cluster.end(0)
+    cluster.do(cluster.core.probed("h0", "silent", cluster.now + 100.0))
+    before = len(cluster.sent(m.News, 1))
+    every = (1 << PIECES) - 1
+    cluster.do(cluster.core.announce(m.Announce(host(0), (held(cluster, every),)), cluster.now + 101.0))
+    assert [n.host.id for news in cluster.sent(m.News, 1)[before:] for n in news.joined] == ["h0"]
+
+
+def test_a_host_that_nobody_feeds_reads_from_the_origin_in_the_end() -> None:
+    cluster = started(3)
+    everything_read_by(cluster, 0)
+    assert cluster.report(1, claim=4, bytes_peers=1).lease == ()
+    cluster.now += 5.0
+    assert cluster.report(1, claim=4, bytes_peers=2).lease == (), "slow is not stuck"
+    cluster.now += 5.0
+    assert cluster.report(1, claim=4, bytes_peers=2).lease == ()
+    cluster.now += 6.0
+    assert cluster.report(1, claim=4, bytes_peers=2).lease
+
+
 def test_a_successor_is_not_judged_by_what_became_of_its_predecessor() -> None:
     cluster = started(2)
     cluster.do(cluster.core.announce(m.Announce(host(0, incarnation="2")), cluster.now))
