@@ -37,7 +37,7 @@ JUST_NOW = 0.2
 MOST_EDGES = 256
 SORTED = {
     "task_id": lambda t: t.task_id,
-    "url": lambda t: redacted(t.url),
+    "url": lambda t: shown.url(t.url),
     "size": lambda t: t.size,
     "active": lambda t: t.active,
     "whole": lambda t: t.whole,
@@ -57,7 +57,7 @@ def list_tasks(
     if node_id is not None:
         found = [t for t in found if node_id in t.holders]
     if url:
-        found = [t for t in found if url.lower() in redacted(t.url).lower()]
+        found = [t for t in found if url.lower() in shown.url(t.url).lower()]
     return page_of(found, paging, SORTED, lambda t: t.task_id, shown.task, default="task_id")
 
 

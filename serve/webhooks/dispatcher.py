@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import queue
@@ -129,24 +130,31 @@ class Webhooks:
         self._loop.wake()
 
     def _write_down(self) -> None:
-        """All that have come back meanwhile."""
-        while True:
-            try:
-                due, outcome = self._outcomes.get_nowait()
-            except queue.Empty:
-                return
-            down = self._failures.get(due.webhook_id, DOWN) >= DOWN
-            try:
-                with self._database.write() as session:
+        """All that have come back meanwhile, in one transaction."""
+        back: list[tuple[book.Due, Outcome]] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                back.append(self._outcomes.get_nowait())
+        if not back:
+            return
+        # Webhooks are locked in one order, so that two replicas never wait for each other.
+        back.sort(key=lambda each: each[0].webhook_id)
+        failures = dict(self._failures)
+        try:
+            with self._database.write() as session:
+                for due, outcome in back:
+                    before = failures.get(due.webhook_id)
+                    down = before is None or before >= DOWN
                     book.ended(session, due.id, outcome, self.backoff, was_down=down)
-            except Exception:
-                self._outcomes.put((due, outcome))
-                raise
+                    failures[due.webhook_id] = 0 if outcome.delivered else (before or 0) + 1
+        except Exception:
+            for each in back:
+                self._outcomes.put(each)
+            raise
+        self._failures = failures
+        for due, outcome in back:
             del self._under_way[due.id]
             self.attempts["delivered" if outcome.delivered else "failed"] += 1
-            self._failures[due.webhook_id] = (
-                0 if outcome.delivered else self._failures.get(due.webhook_id, 0) + 1
-            )
 
     def _post_all(self) -> None:
         try:
