@@ -22,6 +22,7 @@ from websockets.sync.client import connect as connect_websocket
 
 import dragonfly_ray as d
 from dragonfly_ray.errors import InvalidRequestError, NotRunningError
+from dragonfly_ray.logs import logs_folder
 from dragonfly_ray.remote import Client
 from dragonfly_ray.serve import launch
 from dragonfly_ray.serve.settings import ManagerSettings
@@ -50,10 +51,10 @@ class Deployment:
             base_url=f"{self.url}/api/v1", headers={"Authorization": f"Bearer {self.token}"}, timeout=60
         )
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "dragonfly_ray.cli", *arguments],
-            env=self.env, capture_output=True, text=True, timeout=250, check=False,
+            env=self.env | env, capture_output=True, text=True, timeout=250, check=False,
         )  # fmt: skip
 
 
@@ -226,10 +227,47 @@ def test_down_takes_everything_away_and_what_is_kept_comes_back(
     assert serve_actors() == set()
     assert [a for a in list_named_actors(all_namespaces=True) if a["namespace"] == "dragonfly"] == []
     port = deployed.url.rpartition(":")[2]
-    again = deployed.run("up", "--manager-port", port)
+    again = deployed.run(
+        "up", "--manager-port", port,
+        DRAGONFLY_LOG_FORMAT="json", DRAGONFLY_PEER__SEEDS=json.dumps([cluster.node_ids[2]]),
+    )  # fmt: skip
     assert again.returncode == 0, again.stderr
     assert "password" not in again.stdout, "there is an admin already"
     assert len(deployed.client().jobs(most=None)) == jobs
+
+
+def test_a_preheat_of_the_seeds_and_its_way_through_the_logs(
+    cluster: LocalCluster, deployed: Deployment, origin: Nginx
+) -> None:
+    """From the caller's own request id to the job, from that to its task, from that to the node."""
+    content = os.urandom(3 * MIB)
+    (origin.root / "warm").write_bytes(content)
+    with deployed.http() as http:
+        body = {"urls": [f"{origin.url}/warm"], "nodes": "seeds"}
+        made = http.post("/preheats", json=body, headers={"X-Request-ID": "nightly-7"})
+        job = made.raise_for_status().json()
+        until(lambda: http.get(f"/preheats/{job['id']}").json()["ended_at"])
+        found = http.get(f"/preheats/{job['id']}").json()
+        assert found["state"] == "succeeded"
+        (node,) = http.get(f"/preheats/{job['id']}/nodes").json()["items"]
+        assert node["node_id"] == cluster.node_ids[2], "the only seed"
+        (task,) = found["task_ids"]
+        held = http.get(f"/tasks/{task}").json()["holders"]
+    assert [(h["node_id"], h["share"]) for h in held] == [(node["node_id"], 1.0)]
+    of_request = {line["job_id"] for line in log_lines("manager-*") if line.get("request_id") == "nightly-7"}
+    assert of_request == {job["id"]}
+    of_job = {line["task_id"] for line in log_lines("scheduler-0") if line.get("job_id") == job["id"]}
+    assert of_job == {task}
+    of_task = {line["actor"] for line in log_lines("peer-*") if line.get("task_id") == task}
+    assert [name.rpartition("-")[2] for name in of_task] == [node["node_id"][:8]]
+
+
+def log_lines(actor: str) -> list[dict[str, Any]]:
+    """Those that are documents, of the actors with such names."""
+    folder = logs_folder()
+    assert folder is not None
+    lines = [line for path in folder.glob(f"dragonfly-{actor}.log") for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in lines if line.startswith("{")]
 
 
 def test_a_manager_that_cannot_start_says_why(deployed: Deployment, tmp_path: Path) -> None:
