@@ -15,11 +15,12 @@ from websockets.sync.client import connect
 from dragonfly_ray.serve.accounts import tokens
 from dragonfly_ray.serve.app import create_app
 from dragonfly_ray.serve.database import Database
-from dragonfly_ray.serve.database.tables import Token, now
+from dragonfly_ray.serve.database.tables import Token, User, now
 from dragonfly_ray.serve.records import emit
 from dragonfly_ray.serve.settings import ManagerSettings
 from dragonfly_ray.serve.testing import FakeCluster
 from tests import postgres
+from tests.manager import people
 from tests.manager.conftest import token_of
 from tests.manager.serving import HANG, Reader, serving, stream
 
@@ -163,6 +164,20 @@ def test_a_revoked_token_ends_its_stream_and_no_other(app: FastAPI) -> None:
                 reader.next()
             write(manager.database, "a")
             assert take(other, 1) == ["a"]
+
+
+def test_a_lesser_role_ends_the_stream_of_its_owner(app: FastAPI) -> None:
+    with serving(app) as url:
+        manager = app.state.manager
+        manager.streams.recheck = 0.1
+        token = token_of(manager.database, "viewer")
+        people.role(manager.database, "nothing", ())
+        with stream(url + STREAM, token) as reader:
+            with manager.database.write() as session:
+                owner = session.query(Token).filter_by(hash=tokens.hashed(token)).one().user_id
+                session.get_one(User, owner).role = "nothing"
+            with pytest.raises(StopIteration):
+                reader.next()
 
 
 def test_who_may_not_gets_no_stream(app: FastAPI) -> None:

@@ -14,6 +14,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
 
 from dragonfly_ray.model import Credentials
 from dragonfly_ray.serve.accounts import setup
@@ -22,6 +23,7 @@ from dragonfly_ray.serve.cluster import Order
 from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.database.tables import Audit, Event, Job
 from dragonfly_ray.serve.manager import Manager
+from dragonfly_ray.serve.records import emit
 from dragonfly_ray.serve.settings import ManagerSettings
 from dragonfly_ray.serve.testing import SIZE, FakeCluster
 from tests import postgres
@@ -314,3 +316,30 @@ def test_a_stream_outlives_a_restart_of_the_database(own_postgres: postgres.Post
                     cluster.end(made["id"])
                     heard(reader, "job", lambda j: j["state"] == "succeeded")
                     heard(reader, "end")
+
+
+def test_events_go_on_after_a_restart_of_the_database(
+    own_postgres: postgres.Postgres, tmp_path: Path
+) -> None:
+    """What was written just before it, and just after, comes once to whoever listens all the time."""
+    with own_postgres.database() as url:
+        app = create_app(ManagerSettings(state_dir=tmp_path / "state", database_url=url), FakeCluster(0))
+        with serving(app) as base:
+            database = app.state.manager.database
+            token = token_of(database, "viewer")
+            with stream(f"{base}/api/v1/events/stream?types=job.*", token) as reader:
+                _tell(database, "before")
+                own_postgres.stop()
+                own_postgres.start()
+                until(lambda: _tell(database, "after"))
+                assert [reader.next().json["resource_id"] for _ in range(2)] == ["before", "after"]
+
+
+def _tell(database: Database, name: str) -> bool:
+    """False: the database does not answer yet."""
+    try:
+        with database.write() as session:
+            emit(session, "job.created", "job", name, {})
+    except SQLAlchemyError:
+        return False
+    return True
