@@ -22,11 +22,12 @@ export function TextField({ label, hint, error, optional, value, onChange, lines
   <//>`;
 }
 
-/** `options`: [value, text] pairs. */
+/** `options`: [value, text] pairs. A value that is not among them is shown all the same, or the first would seem chosen. */
 export function SelectField({ label, hint, error, optional, value, onChange, options, ...rest }) {
+  const all = options.some(([key]) => key === value) ? options : [...options, [value, value]];
   return html`<${Field} label=${label} hint=${hint} error=${error} optional=${optional}>
     ${(ids) => html`<select ...${ids} ...${rest} value=${value} onChange=${(e) => onChange(e.currentTarget.value)}>
-      ${options.map(([key, text]) => html`<option value=${key} selected=${key === value}>${text}</option>`)}
+      ${all.map(([key, text]) => html`<option value=${key} selected=${key === value}>${text}</option>`)}
     </select>`}
   <//>`;
 }

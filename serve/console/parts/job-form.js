@@ -169,9 +169,9 @@ export function JobFields({ kind, fields, change, wrong, shown = true }) {
       : null}
     <div class="pair">
       <${TextField} label="Name" optional value=${fields.name} onChange=${put("name")} maxlength="256" hint="For people." />
-      ${secrets.data
+      ${may("secrets:read") && !secrets.error
         ? html`<${SelectField} label="Secret" optional value=${fields.secret} onChange=${put("secret")} hint="The credentials that open the source."
-            options=${[["", "none"], ...(secrets.data.items || secrets.data).map((secret) => [secret.name, secret.name])]} />`
+            options=${[["", "none"], ...(secrets.data?.items || []).map((secret) => [secret.name, secret.name])]} />`
         : html`<${TextField} label="Secret" optional value=${fields.secret} onChange=${put("secret")} hint="The name of the credentials that open the source." />`}
     </div>
     <details>

@@ -22,7 +22,7 @@ function Edit({ role, groups, close, reload }) {
     reload();
   };
   return html`<${FormDialog} title=${role ? `Change ${role.name}` : "New role"} action="Save" onClose=${close} submit=${submit} wide>
-    ${role ? null : html`<${TextField} label="Name" value=${name} onChange=${setName} required pattern="[a-z0-9][a-z0-9._-]*" maxlength="64" hint="Small letters, digits, dots and dashes." />`}
+    ${role ? null : html`<${TextField} label="Name" value=${name} onChange=${setName} required pattern="[a-z0-9][a-z0-9._\\-]*" maxlength="64" hint="Small letters, digits, dots and dashes." />`}
     <${TextField} label="Description" optional value=${description} onChange=${setDescription} maxlength="2000" />
     <${PermissionPicker} groups=${groups} chosen=${chosen} onChange=${setChosen} />
   <//>`;

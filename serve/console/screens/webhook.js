@@ -34,8 +34,8 @@ export function Webhook({ id }) {
     pages.reload();
   }, 500);
   useNews(["webhook.", "test"], reload);
-  // Attempts are no events.
-  useEvery(3, pages.reload, Boolean(pages.rows?.some((one) => one.state === "pending")));
+  // Deliveries and attempts are no events.
+  useEvery(3, pages.reload);
   const act = (path, said) => async () => {
     try {
       await post(path);
