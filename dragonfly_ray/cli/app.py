@@ -32,6 +32,7 @@ from dragonfly_ray.cli.common import (
     exit_code,
     finish,
     follow,
+    heed_interrupts,
     out,
     pairs,
     selector,
@@ -55,6 +56,7 @@ app = typer.Typer(
 
 def run() -> None:
     """Runs the command, and turns errors into one line and an exit code."""
+    heed_interrupts()
     try:
         app(standalone_mode=True)
     except KeyboardInterrupt:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
+from types import FrameType
 from typing import Annotated, Any, Optional
 
 import typer
@@ -120,12 +123,28 @@ def finish(submission: Running, timeout: float | None, *, detach: bool, json_: b
             raise typer.Exit(exit_code(error)) from None
 
 
+_interrupted = threading.Event()
+
+
+def heed_interrupts() -> None:
+    """Python drops an interrupt that meets a finalizer or a callback of the garbage collector; `follow` does not."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _on_interrupt)
+
+
+def _on_interrupt(_signal: int, _frame: FrameType | None) -> None:
+    _interrupted.set()
+    raise KeyboardInterrupt
+
+
 def follow(submission: Running, timeout: float | None, *, quiet: bool) -> Distribution:
     deadline = None if timeout is None else time.monotonic() + timeout
     try:
         with show.Live(err, quiet=quiet) as live:
             while not submission.wait(0.2):
                 live.update(submission.progress())
+                if _interrupted.is_set():
+                    raise KeyboardInterrupt
                 if deadline is not None and time.monotonic() > deadline:
                     text = f"distribution {submission.id}: cancelled after {timeout:g} s"
                     submission.cancel("deadline", text)

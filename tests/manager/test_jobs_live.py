@@ -70,13 +70,16 @@ def test_a_stream_from_the_start_to_the_end(
             "message": "disk full",
         }
         cluster.end(made["id"])
-        done = heard(reader, "nodes", lambda ns: any(n["state"] == "done" for n in ns))
-        assert {n["state"] for n in done} == {"done"}
-        last = heard(reader, "job", lambda j: j["state"] == "partial")
-        assert last["progress"]["nodes_failed"] == 1
-        edges = heard(reader, "edges")
-        assert {EdgeOut.model_validate(e).parent_node for e in edges} == {"node-0"}
-        assert reader.next().name == "end"
+        states = {one: "failed"}
+        rest: dict[str, Any] = {}
+        while (message := reader.next()).name != "end":
+            rest[message.name] = message.json
+            if message.name == "nodes":
+                states |= {n["node_id"]: n["state"] for n in message.json}
+        assert states == {node: "failed" if node == one else "done" for node in cluster.views}
+        assert rest["job"]["state"] == "partial"
+        assert rest["job"]["progress"]["nodes_failed"] == 1
+        assert {EdgeOut.model_validate(e).parent_node for e in rest["edges"]} == {"node-0"}
         with pytest.raises(StopIteration):
             reader.message()
 
