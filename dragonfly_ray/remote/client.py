@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import uuid
@@ -14,7 +15,7 @@ import httpx
 
 from dragonfly_ray.awaiting import follow
 from dragonfly_ray.distribution import Distribution, Progress
-from dragonfly_ray.errors import DeadlineError, InvalidRequestError
+from dragonfly_ray.errors import DeadlineError, DragonflyError, InvalidRequestError
 from dragonfly_ray.model import Source
 from dragonfly_ray.remote.credentials import CA_VARIABLE, find_token
 from dragonfly_ray.remote.http import TIMEOUT, Http
@@ -166,8 +167,15 @@ class Client:
         return sorted(found, key=lambda job: str(job["created_at"]), reverse=True)[:most]
 
     def _start(self, resource: str, body: dict[str, Any], id: str | None) -> RemoteSubmission:
-        job = self.http.post_again(f"/{resource}", body, key=id or uuid.uuid4().hex)
-        return RemoteSubmission(self.http, job)
+        key = id or uuid.uuid4().hex
+        try:
+            return RemoteSubmission(self.http, self.http.post_again(f"/{resource}", body, key=key))
+        except KeyboardInterrupt:
+            # The manager may have started it, and the answer been on its way: the same key names the same job.
+            with contextlib.suppress(DragonflyError):
+                job = self.http.post_again(f"/{resource}", body, key=key)
+                self.http.post_again(f"{path_of(job)}/cancel")
+            raise
 
     def _job(self, id: str) -> dict[str, Any]:
         for resource in JOBS:

@@ -481,6 +481,31 @@ def test_an_interrupted_command_cancels_the_job(line: Line, cluster: FakeCluster
     until(lambda: cluster.cancelled == list(cluster.orders))
 
 
+class Interrupted(httpx.HTTPTransport):
+    """Ctrl-C while the answer to the first `POST` is on its way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.posts = 0
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        answer = super().handle_request(request)
+        self.posts += request.method == "POST"
+        if request.method == "POST" and self.posts == 1:
+            raise KeyboardInterrupt
+        return answer
+
+
+def test_an_interrupt_before_the_answer_cancels_what_the_manager_has_started(
+    address: str, token: str, cluster: FakeCluster
+) -> None:
+    client = d.connect(address, token, transport=Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        client.submit(URL)
+    assert len(client.jobs()) == 1
+    until(lambda: client.jobs()[0]["state"] == "cancelled")
+
+
 def test_nothing_of_it_needs_ray(address: str, token: str, cluster: FakeCluster) -> None:
     """A caller's machine may be any: Ray is not imported on the way."""
     cluster.at_once = True
