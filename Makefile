@@ -26,11 +26,11 @@ run: $(STAMP)
 stop:
 	@if test -x $(BIN)/python; then $(BIN)/python -m dragonfly_ray.demo stop; fi
 
-# The manager's tests wait more than they work: several at a time. ARGS="tests/unit/test_picker.py": these only.
+# Tests without a Ray cluster run several at a time. ARGS="tests/unit/test_picker.py": these only.
 test: $(STAMP)
 ifeq ($(strip $(ARGS)),)
-	$(BIN)/python -m pytest --numprocesses 4 tests/manager
-	$(BIN)/python -m pytest tests/unit tests/console tests/conformance tests/cluster tests/testbed
+	$(BIN)/python -m pytest --numprocesses 3 tests/manager tests/unit tests/conformance tests/console
+	$(BIN)/python -m pytest tests/cluster tests/testbed
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
