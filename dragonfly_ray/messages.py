@@ -282,6 +282,8 @@ class ReportReply(_Message, frozen=True):
     interval: float = 0.1
     left: int = -1
     """Pieces that nobody has a lease of yet; -1: unknown."""
+    usual: float = 0.0
+    """Seconds from a lease until others have the piece, where it goes quickly; 0: unknown."""
     not_before: float = 0.0
     """Seconds to wait before the origin is asked again."""
     record: tuple[tuple[int, bytes], ...] = ()

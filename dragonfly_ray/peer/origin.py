@@ -44,6 +44,13 @@ DEFAULT_PATIENCE = 1.0
 SMOOTHING = 0.3
 MANY = 4
 """Files in a piece, from which on a few pieces are asked for together."""
+LEAST_OFFERED = 8
+"""Pieces that neighbours have and nobody was asked for: fewer are on their way any moment."""
+LATE = 3.0
+"""So many times what others take for the whole way of a piece, one may wait here to be read."""
+LEAST_WAIT = 0.3
+LOOK = 0.05
+"""Seconds between looks whether another connection helps again."""
 REST = 1.0
 """Seconds without work before connections to the origin are closed: others may want them."""
 
@@ -62,6 +69,8 @@ class OriginWorkers:
         self._run = run
         self._settings = run.settings.origin
         self._queue: list[int] = []
+        self._since: dict[int, float] = {}
+        """When each piece of the queue came into it."""
         self._active: dict[int, set[int]] = {}
         self._partial: dict[int, int] = {}
         self._whole = 0
@@ -83,6 +92,12 @@ class OriginWorkers:
     def workers(self) -> int:
         """Runs of pieces that may be under way at once."""
         return min(self._settings.connections, self._connections)
+
+    def _useful(self) -> int:
+        """Of these, as many as help: one, while neighbours offer more than can be asked of them. Else the origin
+        has given everything before the links between hosts have carried their part. Under the run's lock."""
+        picker = self._run.picker
+        return 1 if picker.offered() > max(LEAST_OFFERED, picker.requests) else self.workers
 
     @property
     def bytes(self) -> int:
@@ -136,6 +151,7 @@ class OriginWorkers:
             news = [p for p in pieces if not run.picker.have >> p & 1 or p in run.provenance]
             self._run.picker.claimed(news)
             self._queue.extend(news)
+            self._since.update(dict.fromkeys(news, time.monotonic()))
             self._ready.notify_all()
 
     def revoked(self, pieces: Iterable[int]) -> None:
@@ -148,8 +164,20 @@ class OriginWorkers:
         self._left = reply.left
         if reply.not_before or reply.connections:
             self.allow(None, reply.not_before, reply.connections)
+        if reply.usual:
+            self._give_back(max(LEAST_WAIT, LATE * reply.usual))
         if reply.lease:
             self.leased(reply.lease)
+
+    def _give_back(self, seconds: float) -> None:
+        """What has waited here for so long, somebody else may have read sooner."""
+        with self._ready:
+            before = time.monotonic() - seconds
+            late = [p for p in self._queue if self._since.get(p, before) < before]
+            if late and self._run.task.ranges:
+                self._queue = [p for p in self._queue if p not in late]
+                self._run.picker.unclaimed(late)
+                self._run.reporter.news.released.extend(late)
 
     def doubt(self) -> None:
         """All is here, but nobody vouches for some of it: claim it, to read it once more."""
@@ -165,8 +193,9 @@ class OriginWorkers:
             if run.picker.done and not self._doubting:
                 return 0
             waiting = len(self._queue)
-            idle = self.workers - len(self._active)
-        ahead = self.workers * self._per_request()
+            workers = self._useful()
+            idle = workers - len(self._active)
+        ahead = workers * self._per_request()
         if 0 <= self._left <= 4 * self.workers:
             ahead = 0
         return max(0, ahead + idle - waiting)
@@ -187,9 +216,11 @@ class OriginWorkers:
                 if self._stopped:
                     return None
                 wait = self._not_before - time.monotonic()
-                if self._queue and wait <= 0 and len(self._active) < self.workers:
+                if self._queue and wait <= 0 and len(self._active) < self._useful():
                     break
-                if self._active or not self._reader:
+                if self._queue and self._active and wait <= 0:
+                    self._ready.wait(LOOK)
+                elif self._active or not self._reader:
                     self._ready.wait(wait if self._queue and wait > 0 else None)
                 elif not self._ready.wait(wait if self._queue and wait > 0 else REST):
                     self._reader.rest()

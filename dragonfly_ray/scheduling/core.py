@@ -173,6 +173,7 @@ class SchedulerCore:
             task.drop(r.host_id, bitset.of(p for p in r.lost if 0 <= p < task.task.pieces))
         if r.released:
             task.leases.release(r.host_id, r.released)
+            task.passing.back(r.host_id, r.released, now)
         host.uploads, host.slots = r.uploads, r.slots
         if r.parents:
             self._fed(task, r, traffic, now)
@@ -198,6 +199,7 @@ class SchedulerCore:
             lease=tuple(lease),
             interval=self.cluster.interval(),
             left=task.leases.left,
+            usual=task.passing.usual(now),
             not_before=wait,
             record=record,
             connections=task.connections.get(r.host_id, 0),

@@ -7,6 +7,7 @@ twice. So a slow host gets little to read while others read too, and nothing tow
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 FIRST = 4
@@ -37,9 +38,11 @@ class _Reader:
 
     def look(self, spread: int, now: float) -> None:
         for piece in [p for p in self.waiting if spread >> p & 1]:
-            took = now - self.waiting.pop(piece)
             self.passed += 1
-            self.takes += (SMOOTHING if self.takes else 1.0) * (took - self.takes)
+            self.took(now - self.waiting.pop(piece))
+
+    def took(self, seconds: float) -> None:
+        self.takes += (SMOOTHING if self.takes else 1.0) * (seconds - self.takes)
 
     def delay(self, now: float) -> float:
         """Seconds that it takes, as far as that is known; no less than the oldest piece is waiting."""
@@ -71,11 +74,12 @@ class Passing:
             self._other = self._last
         self._last = (host, now)
 
-    def back(self, host: str, pieces: list[int]) -> None:
-        """It does not read these after all."""
+    def back(self, host: str, pieces: Iterable[int], now: float) -> None:
+        """It has not come to these in the time that others take: it is as slow as that at least."""
         if reader := self._readers.get(host):
             for piece in pieces:
-                reader.waiting.pop(piece, None)
+                if (given := reader.waiting.pop(piece, None)) is not None:
+                    reader.took(now - given)
 
     def left(self, host: str) -> None:
         """It is gone."""
@@ -89,7 +93,7 @@ class Passing:
         reader.look(self.spread, now)
         if now - self._by_another(host) > OTHERS:
             return unread
-        usual = self._usual(now)
+        usual = self.usual(now)
         delay = reader.delay(now)
         if not usual or (delay <= ALIKE * max(LEAST, usual) and not reader.takes):
             return unread  # nothing is known that speaks against it
@@ -104,8 +108,8 @@ class Passing:
         """When somebody else was given something."""
         return self._other[1] if self._last[0] == host else self._last[1]
 
-    def _usual(self, now: float) -> float:
-        """What the quickest quarter takes, at most."""
+    def usual(self, now: float) -> float:
+        """Seconds that the quickest quarter takes, at most; 0: unknown."""
         if now - self._judged >= JUDGE_EVERY:
             self._judged = now
             each = sorted(r.takes for r in itertools.islice(self._readers.values(), SAMPLE) if r.takes)

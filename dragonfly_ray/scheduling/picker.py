@@ -101,6 +101,10 @@ class Picker:
             found |= holder.usable
         return self.missing & found
 
+    def offered(self) -> int:
+        """How many pieces near holders have that nobody was asked for yet."""
+        return (self._open & self._tally.held()).bit_count()
+
     def holders(self) -> list[str]:
         return list(self._holders)
 

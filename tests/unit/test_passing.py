@@ -79,6 +79,14 @@ def test_whoever_reads_alone_reads_what_it_likes() -> None:
 def test_what_was_given_back_is_not_waited_for() -> None:
     passing = two(slow_takes=0.1)
     passing.given("slow", [950], 10.0)
-    passing.back("slow", [950])
+    passing.back("slow", [950], 10.1)
     passing.given("quick", [951], 10.9)
     assert passing.room("slow", UNREAD, READ, 11.0) > FIRST
+
+
+def test_who_gives_back_what_it_did_not_come_to_is_slow() -> None:
+    passing = two(slow_takes=0.1)
+    passing.given("slow", [950, 951], 10.0)
+    passing.back("slow", [950, 951], 11.0)
+    passing.given("quick", [952], 10.9)
+    assert passing.room("slow", UNREAD, READ, 11.0) <= FIRST

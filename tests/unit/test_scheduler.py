@@ -261,6 +261,26 @@ def test_a_host_that_nobody_feeds_reads_from_the_origin_in_the_end() -> None:
     assert cluster.report(1, claim=4, bytes_peers=2).lease
 
 
+def test_leases_that_are_given_back_go_to_others_who_are_told_what_is_usual() -> None:
+    cluster = started(2)
+    mine = cluster.sent(m.Deliver, 1)[0].lease
+    first = cluster.sent(m.Deliver, 0)[0].lease
+    assert cluster.report(0, claim=1).usual == 0.0
+    cluster.now += 0.2
+    cluster.report(0, got=first, origin=tuple((i, digest(b"%d" % i)) for i in first))
+    cluster.report(1, got=first)
+    cluster.report(0, claim=1)
+    cluster.now += 0.15
+    assert cluster.report(0).usual == pytest.approx(0.2)
+    cluster.now += 1.0
+    cluster.report(1, released=mine[1:])
+    taken: set[int] = set()
+    while more := cluster.report(0, claim=8).lease:
+        taken.update(more)
+    assert taken.issuperset(mine[1:])
+    assert mine[0] not in taken, "it reads that one"
+
+
 def test_a_successor_is_not_judged_by_what_became_of_its_predecessor() -> None:
     cluster = started(2)
     cluster.do(cluster.core.announce(m.Announce(host(0, incarnation="2")), cluster.now))

@@ -1,0 +1,64 @@
+"""What one peer does with its leases, before it reads anything."""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from dragonfly_ray import messages as m
+from dragonfly_ray.config import Settings
+from dragonfly_ray.peer.origin import LEAST_OFFERED, LEAST_WAIT, OriginWorkers
+from dragonfly_ray.peer.reporter import News
+from dragonfly_ray.peer.task import TaskRun
+from dragonfly_ray.scheduling.picker import Picker
+
+PIECES = 200
+
+
+@pytest.fixture
+def run() -> Any:
+    """As much of a task as leases have to do with."""
+    return SimpleNamespace(
+        lock=threading.RLock(),
+        picker=Picker(PIECES),
+        settings=Settings(),
+        task=SimpleNamespace(ranges=True, entries=1, pieces=PIECES),
+        provenance={},
+        store=None,
+        reporter=SimpleNamespace(news=News(), kick=lambda: None),
+    )
+
+
+@pytest.fixture
+def origin(run: Any) -> OriginWorkers:
+    return OriginWorkers(cast("TaskRun", run), True, 0.0, connections=2)
+
+
+def test_what_waits_for_long_is_given_back_where_others_are_quick(
+    run: Any, origin: OriginWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    origin.answered(m.ReportReply(lease=(1, 2, 3), usual=0.1))
+    assert run.reporter.news.released == []
+    later = time.monotonic() + LEAST_WAIT + 0.1
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    origin.answered(m.ReportReply(lease=(4,), usual=1.0))
+    assert run.reporter.news.released == [], "others take as long"
+    origin.answered(m.ReportReply(usual=0.1))
+    assert run.reporter.news.released == [1, 2, 3]
+    run.picker.joined("parent", 0b1110)
+    assert set(run.picker.pick("parent", 9, later)) == {1, 2, 3}, "anybody may give them"
+
+
+def test_one_connection_is_enough_while_neighbours_offer_plenty(run: Any, origin: OriginWorkers) -> None:
+    alone = origin.appetite()
+    run.picker.joined("parent", (1 << LEAST_OFFERED) - 1)
+    assert origin.appetite() == alone
+    run.picker.joined("parent", (1 << 2 * LEAST_OFFERED) - 1)
+    assert 0 < origin.appetite() < alone
+    for _ in range(2 * LEAST_OFFERED):
+        run.picker.pick("parent", 1, 0.0)
+    assert origin.appetite() == alone, "all of it is on its way"
