@@ -49,6 +49,8 @@ LEAST_OFFERED = 8
 LATE = 3.0
 """So many times what others take for the whole way of a piece, one may wait here to be read."""
 LEAST_WAIT = 0.3
+LAST_WAIT = 0.1
+"""Seconds that one may wait when nothing else is left to read: whoever is idle begins with it at once."""
 LOOK = 0.05
 """Seconds between looks whether another connection helps again."""
 REST = 1.0
@@ -164,7 +166,9 @@ class OriginWorkers:
         self._left = reply.left
         if reply.not_before or reply.connections:
             self.allow(None, reply.not_before, reply.connections)
-        if reply.usual:
+        if not reply.left:
+            self._give_back(LAST_WAIT)
+        elif reply.usual:
             self._give_back(max(LEAST_WAIT, LATE * reply.usual))
         if reply.lease:
             self.leased(reply.lease)
