@@ -5,12 +5,16 @@ from __future__ import annotations
 import fnmatch
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As whatever a shell starts in the background; commands that tests start and interrupt would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 ALLOWED = Path(__file__).with_name("allowed_skips.txt")
 
 
