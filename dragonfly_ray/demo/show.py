@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -24,6 +25,7 @@ from rich.console import Console
 
 from dragonfly_ray.demo import PREFIX
 from dragonfly_ray.demo.keeping import STATE_VARIABLE, Kept
+from dragonfly_ray.distribution import Progress
 from dragonfly_ray.policy import UrlPolicy
 from dragonfly_ray.remote import Client
 from dragonfly_ray.remote import connect as connect_manager
@@ -35,6 +37,7 @@ OBJECT_STORE = 100 * 1024 * 1024
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 console = Console()
+_interrupt = threading.Event()
 _libc = ctypes.CDLL(None)
 _NGINX = """
 daemon off; pid {state}/pid; error_log {state}/error.log; worker_processes 1;
@@ -169,7 +172,9 @@ def run(folder: Path, kept: Kept | None = None) -> None:
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(Path(pyarrow.__file__).parent, tree, symlinks=False, ignore=ignore)
     with web_server(root, state) as url, cluster(folder):
+        _heed()
         started = dragonfly_ray.up(manager=_manager(folder))
+        _heed()
         console.print(f"{len(started)} peers are ready")
         found = started.manager
         if found:
@@ -181,6 +186,7 @@ def run(folder: Path, kept: Kept | None = None) -> None:
         else:
             console.print("no manager: the extra `serve` is not installed")
             _distribute(dragonfly_ray, url, folder, (big, tree))
+        _heed()
         if kept:
             replace(kept, url=found.url if found else "", ready=True).write()
             while True:
@@ -195,9 +201,13 @@ def _distribute(cluster: Any, url: str, folder: Path, sources: Sequence[Path]) -
     for source in sources:
         name = source.name + ("/" if source.is_dir() else "")
         with Live(console) as live:
-            done = cluster.distribute(
-                f"{url}/{name}", dest=str(folder / "nodes" / "{node}" / "{name}"), progress=live.update
-            )
+
+            def progress(found: Progress, live: Live = live) -> None:
+                _heed()
+                live.update(found)
+
+            dest = str(folder / "nodes" / "{node}" / "{name}")
+            done = cluster.distribute(f"{url}/{name}", dest=dest, progress=progress)
         console.print(done)
         wanted = tree_digest(source)
         for node, path in done.paths.items():
@@ -254,7 +264,14 @@ def _reap() -> None:
 def _interrupted(number: int, frame: FrameType | None) -> None:
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)  # once is enough: now everything is put away
+    _interrupt.set()
     raise KeyboardInterrupt
+
+
+def _heed() -> None:
+    """Python drops what a handler raises in the midst of a finalizer or of an import; here it is found."""
+    if _interrupt.is_set():
+        raise KeyboardInterrupt
 
 
 def main(*, keep: bool = False) -> int:

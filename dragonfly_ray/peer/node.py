@@ -171,7 +171,7 @@ class PeerNode:
             pool=self.pool,
             announce=self.announce_to,
             link=self.links.of,
-            evict=self.evict,
+            give_up=self._give_up,
             ended=self._on_ended,
             finished=self._on_finished,
             telemetry=self.telemetry,
@@ -414,6 +414,11 @@ class PeerNode:
         freed = self.store.evict(task_id)
         self._evicted(found.task)
         return freed
+
+    def _give_up(self, task: Task) -> None:
+        """Frees what is here of it, now or when those who read it have ended."""
+        self.store.give_up(task.id)
+        self._evicted(task)
 
     def _evicted(self, task: Task) -> None:
         """The scheduler must not send anybody here for it."""

@@ -72,7 +72,7 @@ class Context:
     """Tells the scheduler of a source everything again: it has forgotten."""
     link: Callable[[str], SchedulerLink]
     """By source id."""
-    evict: Callable[[str], int]
+    give_up: Callable[[Task], None]
     """By task id; tells the scheduler, too."""
     ended: Callable[[m.Ended], None]
     finished: Callable[[TaskRun], None]
@@ -197,15 +197,8 @@ class TaskRun:
             self._fail_all(failure)
         self._shut()
         if isinstance(failure, StorageFullError):
-            self._give_back()
+            self.context.give_up(self.task)  # what a full disk could not take whole is of no use there
         self.context.finished(self)
-
-    def _give_back(self) -> None:
-        """What a full disk could not take whole is of no use there."""
-        try:
-            self.context.evict(self.task.id)
-        except DragonflyError as error:
-            log.warning("task %.12s: what it took is not freed: %s", self.task.id, error)
 
     def _run(self) -> None:
         store = self.context.store.get(self.task.id)

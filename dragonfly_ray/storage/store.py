@@ -59,6 +59,8 @@ class PieceStore:
         self._used: dict[str, float] = {}
         self._by_digest: dict[bytes, tuple[TaskStore, int]] = {}
         self._twins: dict[bytes, str] = {}
+        self._unwanted: set[str] = set()
+        """Tasks that go as soon as nobody uses them."""
         self._lock = threading.RLock()
         self.host_id = self._identity()
         self._pins: dict[str, dict[str, float | None]] = self._load_pins()
@@ -120,6 +122,7 @@ class PieceStore:
     def open(self, task: Task, manifest: Manifest) -> TaskStore:
         """Resumes the task, or makes room for it. Raises `UnsafePathError`, `StorageFullError`."""
         with self._lock:
+            self._unwanted.discard(task.id)
             found = self._tasks.get(task.id)
             if found is not None:
                 return found
@@ -139,9 +142,11 @@ class PieceStore:
             self._used[task.id] = time.time()
             return found
 
-    def touch(self, task: TaskStore) -> None:
-        """It was used just now."""
+    def released(self, task: TaskStore) -> None:
+        """It was used until just now."""
         self._used[task.task.id] = time.time()
+        if task.task.id in self._unwanted:
+            self.give_up(task.task.id)
 
     # --- the same content -------------------------------------------------------------------
 
@@ -217,6 +222,17 @@ class PieceStore:
             freed = sum(found.table[i].length for i in range(len(found.table)) if found.has(i))
             found.remove()
             return freed
+
+    def give_up(self, task_id: str) -> None:
+        """Drops a task as soon as nobody uses it, unless it is opened again before; pinned, it stays."""
+        with self._lock:
+            found = self._tasks.get(task_id)
+            if found is not None and found.users:
+                self._unwanted.add(task_id)
+                return
+            self._unwanted.discard(task_id)
+            if not self.pins(task_id):
+                self.evict(task_id)
 
     def make_room(self, need: int) -> None:
         """Evicts until `need` more bytes fit. Raises `StorageFullError` if they cannot."""

@@ -129,7 +129,7 @@ class TaskStore:
         finally:
             with self._lock:
                 self.users -= 1
-            self._store.touch(self)
+            self._store.released(self)
 
     # --- pieces in --------------------------------------------------------------------------
 

@@ -494,6 +494,22 @@ def test_what_is_in_use_is_not_evicted(tmp_path: Path) -> None:
     assert not one.folder.exists()
 
 
+def test_what_is_given_up_goes_with_its_last_user_unless_it_is_wanted_again(tmp_path: Path) -> None:
+    store = store_at(tmp_path)
+    one = complete(store, {"x": BIG})
+    with one.using(), one.using():
+        store.give_up(one.task.id)
+        assert one.folder.exists()
+        assert store.open(one.task, one.manifest) is one
+    assert one.folder.exists(), "it was opened again"
+    with one.using():
+        with one.using():
+            store.give_up(one.task.id)
+        assert one.folder.exists()
+    assert not one.folder.exists()
+    assert store.get(one.task.id) is None
+
+
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     store = store_at(tmp_path / "s")
