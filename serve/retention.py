@@ -30,6 +30,7 @@ from dragonfly_ray.serve.database.tables import (
     Webhook,
     now,
 )
+from dragonfly_ray.serve.database.upsert import insert
 from dragonfly_ray.serve.events.feed import FORGOTTEN
 from dragonfly_ray.serve.leadership import Leadership
 from dragonfly_ray.serve.records import audit
@@ -179,12 +180,14 @@ class Housekeeping:
 
 
 def _forget(session: Session, ids: list[int]) -> None:
-    """Whoever comes back with an id from before is told that there is a gap."""
-    row = session.get(Cursor, FORGOTTEN)
-    if row is None:
-        row = Cursor(name=FORGOTTEN, event_id=0)
-        session.add(row)
-    row.event_id = max(row.event_id, *ids)
+    """Whoever comes back with an id from before is told that there is a gap. Another leader may do the same."""
+    adding = insert(session, Cursor).values(name=FORGOTTEN, event_id=max(ids))
+    further = adding.excluded.event_id > Cursor.event_id
+    session.execute(
+        adding.on_conflict_do_update(
+            index_elements=["name"], set_={"event_id": adding.excluded.event_id}, where=further
+        )
+    )
 
 
 def _empty(session: Session, ids: list[str]) -> None:

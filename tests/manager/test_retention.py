@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
 import pytest
@@ -29,7 +30,7 @@ from dragonfly_ray.serve.database.tables import (
     Webhook,
     now,
 )
-from dragonfly_ray.serve.events.feed import EventFeed
+from dragonfly_ray.serve.events.feed import FORGOTTEN, EventFeed
 from dragonfly_ray.serve.events.wanted import Wanted
 from dragonfly_ray.serve.leadership import Leadership
 from dragonfly_ray.serve.records import emit
@@ -204,6 +205,23 @@ def test_ids_of_removed_events_are_not_given_out_again(database: Database, clean
         emit(session, "job.created", "job", "j")
     (news,) = EventFeed(database).look(last, Wanted(), 10).news
     assert news.id > last
+
+
+def test_two_that_both_believe_to_lead_remove_everything_once(database: Database) -> None:
+    add(database, *(Event(type="job.created", resource_id=str(n), at=now() - 30 * DAY) for n in range(40)))
+    keepers = [
+        Housekeeping(database, Leadership(database), Retention(), pause=0.0, batch=2) for _ in range(2)
+    ]
+    start = threading.Barrier(2)
+
+    def clean(keeper: Housekeeping) -> int:
+        start.wait()
+        return keeper.clean(now(), threading.Event()).get("events", 0)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sum(pool.map(clean, keepers)) == 40
+    with database.read() as session:
+        assert session.get_one(Cursor, FORGOTTEN).event_id == 40
 
 
 def test_who_comes_back_too_late_is_told_of_the_gap(app: FastAPI) -> None:
