@@ -45,7 +45,7 @@ def announce(cluster: ClusterState, message: m.Announce, now: float) -> list[Act
             kind, text, _ = cluster.cancelled[delivery.spec.id]
             actions.append(Send(host.id, m.Cancel(delivery.spec.id, kind, text)))
         else:
-            _adopt(cluster, delivery, host, now)
+            actions += _adopt(cluster, delivery, host, now)
     fresh = old is None or restarted or not old.alive
     for task in cluster.tasks.values():
         if host.id in task.participants:
@@ -67,10 +67,11 @@ def announce(cluster: ClusterState, message: m.Announce, now: float) -> list[Act
     return actions
 
 
-def _adopt(cluster: ClusterState, delivery: m.Deliver, host: Host, now: float) -> None:
+def _adopt(cluster: ClusterState, delivery: m.Deliver, host: Host, now: float) -> list[Action]:
     """A delivery that this scheduler does not know: it was another's, before a restart."""
     task = cluster.task(delivery.task, delivery.spec.source.url)
     state = cluster.specs.get(delivery.spec.id)
+    new = state is None
     if state is None:
         state = cluster.specs[delivery.spec.id] = SpecState.new(delivery.spec, delivery.credentials, now)
     if state.phase == "resolving":
@@ -81,3 +82,14 @@ def _adopt(cluster: ClusterState, delivery: m.Deliver, host: Host, now: float) -
     record = state.nodes.get(host.node_id)
     if record and record.state == "waiting":
         record.state = "running"
+    actions: list[Action] = []
+    if new and state.phase == "running":
+        # Who made itself known before, without it: it has lost it, as this scheduler's predecessor has.
+        for node in list(state.open_nodes):
+            known = cluster.by_node.get(node)
+            if known and known != host.id and cluster.alive(known) and known not in task.participants:
+                actions += deliveries.deliver_late(cluster, state, cluster.hosts[known].host, now)
+    near = deliveries.neighbours(cluster, task, host.id)
+    if near:
+        actions.append(Send(host.id, m.News(task.task.id, joined=near)))
+    return actions

@@ -306,6 +306,21 @@ def test_a_new_scheduler_learns_everything_from_announcements() -> None:
     assert new.view()["phase"] == "ended"
 
 
+def test_a_peer_that_was_back_before_the_scheduler_knew_anything_gets_its_delivery_again() -> None:
+    """Scheduler and a peer are killed together; the peer is the first to make itself known."""
+    before = started(3)
+    delivery = before.sent(m.Deliver, 1)[0]
+    after = Cluster([host(0, incarnation="2")])
+    after.do(after.core.announce(m.Announce(host(1), (), (delivery,)), after.now))
+    assert len(after.sent(m.Deliver, 0)) == 1
+    assert after.view()["nodes"]["n0"]["state"] == "running"  # type: ignore[index]
+    assert any(n.host.incarnation == "2" for news in after.sent(m.News, 1) for n in news.joined)
+    again = before.sent(m.Deliver, 2)[0]
+    after.do(after.core.announce(m.Announce(host(2), (), (again,)), after.now))
+    assert len(after.sent(m.Deliver)) == 1, "who has it is not given it again"
+    assert {n.host.id for news in after.sent(m.News, 2) for n in news.joined} == {"h0", "h1"}
+
+
 def test_corrupted_bytes_ban_their_sender_after_two_complaints() -> None:
     cluster = started(4)
     cluster.report(1, bad=("h0",))
