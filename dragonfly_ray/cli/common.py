@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
-from types import FrameType
 from typing import Annotated, Any, Optional
 
 import typer
@@ -18,6 +16,7 @@ from dragonfly_ray import errors
 from dragonfly_ray.awaiting import Running
 from dragonfly_ray.cli import show
 from dragonfly_ray.distribution import Distribution
+from dragonfly_ray.interrupts import heed, interrupt
 
 OK, FAILED, USAGE, NOT_RUNNING, ORIGIN, TIMEOUT, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 EPILOG = (
@@ -123,18 +122,10 @@ def finish(submission: Running, timeout: float | None, *, detach: bool, json_: b
             raise typer.Exit(exit_code(error)) from None
 
 
-_interrupted = threading.Event()
-
-
 def heed_interrupts() -> None:
-    """Python drops an interrupt that meets a finalizer or a callback of the garbage collector; `follow` does not."""
+    """`follow` hears of an interrupt in every case."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _on_interrupt)
-
-
-def _on_interrupt(_signal: int, _frame: FrameType | None) -> None:
-    _interrupted.set()
-    raise KeyboardInterrupt
+        signal.signal(signal.SIGINT, lambda *_: interrupt())
 
 
 def follow(submission: Running, timeout: float | None, *, quiet: bool) -> Distribution:
@@ -143,8 +134,7 @@ def follow(submission: Running, timeout: float | None, *, quiet: bool) -> Distri
         with show.Live(err, quiet=quiet) as live:
             while not submission.wait(0.2):
                 live.update(submission.progress())
-                if _interrupted.is_set():
-                    raise KeyboardInterrupt
+                heed()
                 if deadline is not None and time.monotonic() > deadline:
                     text = f"distribution {submission.id}: cancelled after {timeout:g} s"
                     submission.cancel("deadline", text)

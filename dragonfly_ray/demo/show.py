@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -26,6 +25,7 @@ from rich.console import Console
 from dragonfly_ray.demo import PREFIX
 from dragonfly_ray.demo.keeping import STATE_VARIABLE, Kept
 from dragonfly_ray.distribution import Progress
+from dragonfly_ray.interrupts import heed, interrupt
 from dragonfly_ray.policy import UrlPolicy
 from dragonfly_ray.remote import Client
 from dragonfly_ray.remote import connect as connect_manager
@@ -37,7 +37,6 @@ OBJECT_STORE = 100 * 1024 * 1024
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 console = Console()
-_interrupt = threading.Event()
 _libc = ctypes.CDLL(None)
 _NGINX = """
 daemon off; pid {state}/pid; error_log {state}/error.log; worker_processes 1;
@@ -172,9 +171,9 @@ def run(folder: Path, kept: Kept | None = None) -> None:
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(Path(pyarrow.__file__).parent, tree, symlinks=False, ignore=ignore)
     with web_server(root, state) as url, cluster(folder):
-        _heed()
+        heed()
         started = dragonfly_ray.up(manager=_manager(folder))
-        _heed()
+        heed()
         console.print(f"{len(started)} peers are ready")
         found = started.manager
         if found:
@@ -186,7 +185,7 @@ def run(folder: Path, kept: Kept | None = None) -> None:
         else:
             console.print("no manager: the extra `serve` is not installed")
             _distribute(dragonfly_ray, url, folder, (big, tree))
-        _heed()
+        heed()
         if kept:
             replace(kept, url=found.url if found else "", ready=True).write()
             while True:
@@ -203,7 +202,7 @@ def _distribute(cluster: Any, url: str, folder: Path, sources: Sequence[Path]) -
         with Live(console) as live:
 
             def progress(found: Progress, live: Live = live) -> None:
-                _heed()
+                heed()
                 live.update(found)
 
             dest = str(folder / "nodes" / "{node}" / "{name}")
@@ -264,14 +263,7 @@ def _reap() -> None:
 def _interrupted(number: int, frame: FrameType | None) -> None:
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)  # once is enough: now everything is put away
-    _interrupt.set()
-    raise KeyboardInterrupt
-
-
-def _heed() -> None:
-    """Python drops what a handler raises in the midst of a finalizer or of an import; here it is found."""
-    if _interrupt.is_set():
-        raise KeyboardInterrupt
+    interrupt()
 
 
 def main(*, keep: bool = False) -> int:

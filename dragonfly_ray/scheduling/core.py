@@ -188,7 +188,7 @@ class SchedulerCore:
         if r.claim and not wait:
             claimants = origins.claimants(self.cluster, task, r.host_id)
             if claimants:
-                origins.despair(self.cluster, task, r.host_id, traffic, now)
+                origins.back_to_source(self.cluster, task, r.host_id, traffic, now)
                 task.claimants = claimants
                 lease = origins.grant(
                     self.cluster, task, r.host_id, r.claim, claimants, now, r.urgent, rate=r.rate

@@ -13,8 +13,8 @@ from dragonfly_ray.scheduling.task import TaskState, Traffic
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 5.0
-"""So many times as long as a lease, a host may be without any byte before others are not relied on."""
+STARVED = 5.0
+"""So many times the time-out of a lease, a host may be without any byte before others are not relied on."""
 
 
 def claimants(cluster: ClusterState, task: TaskState, host: str, state: SpecState | None = None) -> int:
@@ -51,10 +51,10 @@ def _another(cluster: ClusterState, task: TaskState, specs: Iterable[SpecState])
     return any(not cluster.drains(h) for h in (task.able_seeds if only_seeds else task.able))
 
 
-def despair(cluster: ClusterState, task: TaskState, host: str, traffic: Traffic, now: float) -> None:
+def back_to_source(cluster: ClusterState, task: TaskState, host: str, traffic: Traffic, now: float) -> None:
     """Where nothing has come to a host for long, others have what it misses, but not for it: to the origin."""
-    patience = PATIENCE * cluster.settings.origin.lease_timeout
-    if not traffic.moved or now - traffic.moved < patience or task.leases.held_by(host):
+    longest = STARVED * cluster.settings.origin.lease_timeout
+    if not traffic.moved or now - traffic.moved < longest or task.leases.held_by(host):
         return
     missing = task.everything & ~task.holders.get(host, 0)
     if missing & ~task.leases.leased & ~task.leases.free:
