@@ -87,7 +87,7 @@ def _adopt(cluster: ClusterState, delivery: m.Deliver, host: Host, now: float) -
         # Who made itself known before, without it: it has lost it, as this scheduler's predecessor has.
         for node in list(state.open_nodes):
             known = cluster.by_node.get(node)
-            if known and known != host.id and cluster.alive(known) and known not in task.participants:
+            if known and known != host.id and cluster.alive(known):
                 actions += deliveries.deliver_late(cluster, state, cluster.hosts[known].host, now)
     near = deliveries.neighbours(cluster, task, host.id)
     if near:

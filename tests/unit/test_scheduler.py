@@ -321,6 +321,19 @@ def test_a_peer_that_was_back_before_the_scheduler_knew_anything_gets_its_delive
     assert {n.host.id for news in after.sent(m.News, 2) for n in news.joined} == {"h0", "h1"}
 
 
+def test_a_peer_that_has_one_delivery_in_hand_gets_the_other_that_it_lacks() -> None:
+    before = started(2)
+    before.submit([0, 1], "s.1")
+    before.resolved("s.1")
+    first, second = (next(d for d in before.sent(m.Deliver, 1) if d.spec.id == i) for i in ("s.0", "s.1"))
+    mine = before.sent(m.Deliver, 0)[0]
+    after = Cluster([])
+    after.do(after.core.announce(m.Announce(host(0), (), (mine,)), after.now))
+    after.do(after.core.announce(m.Announce(host(1), (), (first, second)), after.now))
+    assert [d.spec.id for d in after.sent(m.Deliver, 0)] == ["s.1"]
+    assert not after.sent(m.Deliver, 1)
+
+
 def test_corrupted_bytes_ban_their_sender_after_two_complaints() -> None:
     cluster = started(4)
     cluster.report(1, bad=("h0",))
