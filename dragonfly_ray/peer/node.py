@@ -417,8 +417,8 @@ class PeerNode:
 
     def _give_up(self, task: Task) -> None:
         """Frees what is here of it, now or when those who read it have ended."""
-        self.store.give_up(task.id)
-        self._evicted(task)
+        if self.store.give_up(task.id):
+            self._evicted(task)
 
     def _evicted(self, task: Task) -> None:
         """The scheduler must not send anybody here for it."""

@@ -223,16 +223,18 @@ class PieceStore:
             found.remove()
             return freed
 
-    def give_up(self, task_id: str) -> None:
-        """Drops a task as soon as nobody uses it, unless it is opened again before; pinned, it stays."""
+    def give_up(self, task_id: str) -> bool:
+        """Drops a task as soon as nobody uses it, unless it is opened again before. False: it stays, or is not here."""
         with self._lock:
             found = self._tasks.get(task_id)
-            if found is not None and found.users:
-                self._unwanted.add(task_id)
-                return
             self._unwanted.discard(task_id)
-            if not self.pins(task_id):
+            if found is None or self.pins(task_id):
+                return False
+            if found.users:
+                self._unwanted.add(task_id)
+            else:
                 self.evict(task_id)
+            return True
 
     def make_room(self, need: int) -> None:
         """Evicts until `need` more bytes fit. Raises `StorageFullError` if they cannot."""

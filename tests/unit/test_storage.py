@@ -508,6 +508,11 @@ def test_what_is_given_up_goes_with_its_last_user_unless_it_is_wanted_again(tmp_
         assert one.folder.exists()
     assert not one.folder.exists()
     assert store.get(one.task.id) is None
+    assert not store.give_up(one.task.id), "it is not here"
+    kept = complete(store, {"x": BIG})
+    store.pin(kept.task.id, "me", None)
+    assert not store.give_up(kept.task.id)
+    assert kept.folder.exists()
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
