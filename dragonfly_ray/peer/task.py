@@ -73,7 +73,7 @@ class Context:
     link: Callable[[str], SchedulerLink]
     """By source id."""
     give_up: Callable[[Task], None]
-    """By task id; tells the scheduler, too."""
+    """Tells the scheduler, too."""
     ended: Callable[[m.Ended], None]
     finished: Callable[[TaskRun], None]
     telemetry: Telemetry = field(default_factory=Telemetry)

@@ -172,9 +172,10 @@ class Client:
             return RemoteSubmission(self.http, self.http.post_again(f"/{resource}", body, key=key))
         except KeyboardInterrupt:
             # The manager may have started it, and the answer been on its way: the same key names the same job.
+            # Tried once: whoever interrupts does not wait for a manager that is away.
             with contextlib.suppress(DragonflyError):
-                job = self.http.post_again(f"/{resource}", body, key=key)
-                self.http.post_again(f"{path_of(job)}/cancel")
+                job = self.http.post(f"/{resource}", body, key=key)
+                self.http.post(f"{path_of(job)}/cancel")
             raise
 
     def _job(self, id: str) -> dict[str, Any]:

@@ -83,14 +83,13 @@ class Http:
             if not cursor or (most is not None and seen >= most):
                 return
 
-    def post(self, path: str, body: object = None) -> Any:
-        """Sent once: after an answer that was lost nobody knows whether it counted."""
-        return self._once("POST", path, json=body)
+    def post(self, path: str, body: object = None, *, key: str | None = None) -> Any:
+        """Sent once: after an answer that was lost nobody knows whether it counted. `key`: as of `post_again`."""
+        return self._once("POST", path, json=body, headers=_keyed(key))
 
     def post_again(self, path: str, body: object = None, *, key: str | None = None) -> Any:
         """For what may be sent twice; with a `key` the manager does it once all the same."""
-        headers = {"Idempotency-Key": key} if key else {}
-        return self._again("POST", path, json=body, headers=headers)
+        return self._again("POST", path, json=body, headers=_keyed(key))
 
     def delete(self, path: str) -> None:
         self._once("DELETE", path)
@@ -231,3 +230,7 @@ def _seconds(answer: httpx.Response) -> float | None:
         return float(answer.headers["retry-after"])
     except (KeyError, ValueError):
         return None
+
+
+def _keyed(key: str | None) -> dict[str, str]:
+    return {"Idempotency-Key": key} if key else {}
