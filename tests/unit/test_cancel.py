@@ -13,7 +13,7 @@ from dragonfly_ray import messages as m
 from dragonfly_ray.model import Credentials
 from tests.origins import Behaviour, ScriptedOrigin
 from tests.swarm import Swarm
-from tests.unit.test_scheduler import Cluster, host, started
+from tests.unit.one_scheduler import Cluster, host, started
 from tests.unit.test_swarm import until
 
 MIB = 1 << 20

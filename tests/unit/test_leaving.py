@@ -9,7 +9,7 @@ from dragonfly_ray.errors import UnknownNodesError
 from dragonfly_ray.model import digest
 from dragonfly_ray.scheduling.reconciler import IdleSince
 from dragonfly_ray.targets import Member, select
-from tests.unit.test_scheduler import PIECES, SOURCE, TASK, Cluster, host, settings, started
+from tests.unit.one_scheduler import PIECES, SOURCE, TASK, Cluster, host, settings, started
 
 __all__ = ["settings"]
 EVERYTHING = tuple(range(PIECES))
