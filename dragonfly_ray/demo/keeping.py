@@ -105,8 +105,7 @@ def stop(kept: Kept, timeout: float = STOP_TIMEOUT) -> bool:
         if process is not None and running:
             signal.pidfd_send_signal(process, signal.SIGTERM)
             if not _ended(process, timeout):
-                _kill_all(kept.pid)
-                _ended(process, timeout)
+                _kill_all(kept.pid, timeout)
     shutil.rmtree(kept.folder, ignore_errors=True)
     kept.forget()
     return running
@@ -141,12 +140,19 @@ def start_in_background(log: Path) -> tuple[int | None, Kept | None]:
         raise
 
 
-def _kill_all(pid: int) -> None:
-    """It hangs: what belongs to it would be left behind."""
+def _kill_all(pid: int, timeout: float) -> None:
+    """It hangs: what belongs to it would be left behind. Waits until each has ended."""
     owner = psutil.Process(pid)
-    for process in [*owner.children(recursive=True), owner]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
+    with contextlib.ExitStack() as stack:
+        killed = []
+        for process in [*owner.children(recursive=True), owner]:
+            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+                descriptor = os.pidfd_open(process.pid)
+                stack.callback(os.close, descriptor)
+                process.kill()
+                killed.append(descriptor)
+        for descriptor in killed:
+            _ended(descriptor, timeout)
 
 
 def _ended(process: int, timeout: float) -> bool:
