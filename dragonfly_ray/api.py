@@ -26,7 +26,7 @@ from dragonfly_ray.actors.handles import (
     start_controller,
     stop_all,
 )
-from dragonfly_ray.actors.nodes import current_node, members
+from dragonfly_ray.actors.nodes import current_node, members, members_of, table
 from dragonfly_ray.awaiting import follow
 from dragonfly_ray.config import Settings
 from dragonfly_ray.distribution import Distribution, Progress, told_apart
@@ -481,8 +481,10 @@ def _cluster() -> tuple[Settings, list[Member]]:
     connect()
     own = Settings()
     controller = find(CONTROLLER, own.namespace) or start_controller(own)
-    settings, cordoned = get(controller.current.remote(), CALL_TIMEOUT, CONTROLLER)
-    return settings, members(settings.peer, cordoned)
+    current = controller.current.remote()
+    rows = table()  # meanwhile
+    settings, cordoned = get(current, CALL_TIMEOUT, CONTROLLER)
+    return settings, members_of(rows, settings.peer, cordoned)
 
 
 def _overview(settings: Settings) -> tuple[NodeStatus, ...]:

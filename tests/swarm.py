@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ class LocalScheduler:
         self.verdicts: dict[str, str] = {}
         """What a probe finds out of a host whose peer is not there; else it is `gone`."""
         self.changed = threading.Condition()
+        self.heard: Counter[str] = Counter()
+        """How many messages of each kind came from peers."""
         self._stopped = False
         self._ticker = threading.Thread(target=self._tick, daemon=True)
         self._ticker.start()
@@ -41,6 +44,7 @@ class LocalScheduler:
         now = time.monotonic()
         answer: m.Message | None = None
         with self.changed:
+            self.heard[type(message).__name__] += 1
             match message:
                 case m.Report():
                     answer, actions = self.core.report(message, now)

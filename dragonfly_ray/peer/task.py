@@ -129,6 +129,8 @@ class TaskRun:
         self._closed = False
         self._settled = False
         """An output that another node was at may be there."""
+        self._reporting = self._fetching = False
+        """What has been started."""
         self.origin: OriginWorkers | None = None
         self.announcer = Announcer(self.task.pieces) if deliver.sole else None
         """Whom to tell of what, while this peer alone reads the origin."""
@@ -225,14 +227,8 @@ class TaskRun:
         if wanted:
             self.prefix = PrefixHash(self, wanted)
             self._spawn("prefix", self.prefix.run)
-        self._spawn("report", self.reporter.run)
-        if not self.picker.done:
-            self._spawn("gossip", self._gossip_loop)
-            self.origin.leased(self._first.lease)
-            self.origin.start(self._spawn)
-            for neighbour in self._neighbours():
-                self._meet(neighbour)
-        while True:
+        while not self._as_delivered(store):
+            self._fetch()
             with self.lock:
                 while not (self.picker.done or self.error or self.idle()):
                     self.changed.wait(1.0)
@@ -256,7 +252,27 @@ class TaskRun:
             if any(not d.over for d in waiting):
                 if self.stopping.is_set():
                     return
+                self._report()
                 self._wait_for_turn()
+
+    def _fetch(self) -> None:
+        """Starts what it takes. Where all is here and vouched for, the outcome says enough."""
+        self._report()
+        if self._fetching or self.picker.done:
+            return
+        self._fetching = True
+        assert self.origin is not None
+        self._spawn("gossip", self._gossip_loop)
+        self.origin.leased(self._first.lease)
+        self.origin.start(self._spawn)
+        for neighbour in self._neighbours():
+            self._meet(neighbour)
+
+    def _report(self) -> None:
+        """From now on."""
+        if not self._reporting:
+            self._reporting = True
+            self._spawn("report", self.reporter.run)
 
     def _refuse(self) -> None:
         """Outputs that are not allowed here, before anything is fetched for them."""

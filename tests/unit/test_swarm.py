@@ -251,14 +251,16 @@ def test_requests_a_second_stay_within_the_limit(swarm: Callable[..., Swarm], tm
 
 
 @pytest.mark.parametrize("size", [0, 1, 50_000, 300_000])
-def test_small_content_needs_no_socket(
+def test_small_content_needs_no_socket_and_one_word_to_the_scheduler(
     origin: Nginx, swarm: Callable[..., Swarm], tmp_path: Path, size: int
 ) -> None:
     data = os.urandom(size)
     (origin.root / "small").write_bytes(data)
-    view = swarm(3).distribute(f"{origin.url}/small", dest=str(tmp_path / "out" / "{node}"))
+    built = swarm(3)
+    view = built.distribute(f"{origin.url}/small", dest=str(tmp_path / "out" / "{node}"))
     assert_everywhere(view, data, 3)
     assert sum(n["bytes_small"] for n in view["nodes"].values()) == 3 * size
+    assert not size or built.scheduler.heard == {"Announce": 3, "Ended": 3}
     assert sum(n["bytes_peers"] for n in view["nodes"].values()) == 0
 
 
@@ -575,6 +577,20 @@ def test_a_holder_that_finds_itself_corrupted_is_not_counted_on(
     assert_everywhere(view, content, 1)
     known = built.scheduler.core.tasks[task.task.id]
     until(lambda: not known.is_complete(built.peers["n0"].host.id))
+
+
+@pytest.mark.parametrize("holders", [["n0", "n1"], ["n0"]])
+def test_a_whole_copy_that_is_not_what_the_record_says_is_mended(
+    origin: Nginx, swarm: Callable[..., Swarm], tmp_path: Path, content: bytes, holders: list[str]
+) -> None:
+    built = swarm(2)
+    built.distribute(f"{origin.url}/big", "a.0", nodes=holders)
+    (task,) = built.peers["n0"].store.tasks()
+    wrong = os.urandom(task.table[5].length)
+    task.discard(5)
+    task.put(5, memoryview(wrong), digest(wrong))
+    view = built.distribute(f"{origin.url}/big", "b.0", nodes=["n0"], dest=str(tmp_path / "out"))
+    assert_everywhere(view, content, 1)
 
 
 def test_an_unwritable_dest_fails_that_delivery_alone(
