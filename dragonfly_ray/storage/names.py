@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 import unicodedata
 from urllib.parse import unquote
 
@@ -11,32 +12,37 @@ from dragonfly_ray.model import Manifest
 
 LONGEST_NAME = 255
 LONGEST_PATH = 4000
+_UNWANTED = re.compile(r"[\x00-\x1f\x7f\\]")
+"""Control characters and backslashes."""
 
 
 def check_manifest(manifest: Manifest) -> None:
     """Raises `UnsafePathError` naming the first entry that cannot be written safely."""
     files: dict[str, str] = {}
     folders: dict[str, str] = {}
+    seen = {""}
+    """Folders, as they were written."""
     for entry in manifest.entries:
-        _check(entry.path)
-        key = _key(entry.path)
-        if key in files or (entry.kind != "dir" and key in folders):
-            _refuse(entry.path, f"clashes with {files.get(key) or folders[key]!r}")
-        if entry.kind == "dir":
-            folders[key] = entry.path
-        else:
-            files[key] = entry.path
-        parent = posixpath.dirname(entry.path)
-        while parent:
+        path = entry.path
+        _check(path)
+        key = _key(path)
+        folder = entry.kind == "dir"
+        if key in files or (not folder and key in folders):
+            _refuse(path, f"clashes with {files.get(key) or folders[key]!r}")
+        if not folder:
+            files[key] = path
+        parent = path if folder else path.rpartition("/")[0]
+        while parent not in seen:
             above = _key(parent)
             if above in files:
-                _refuse(entry.path, f"lies below the file {files[above]!r}")
+                _refuse(path, f"lies below the file {files[above]!r}")
             known = folders.setdefault(above, parent)
             if known != parent:
-                _refuse(entry.path, f"clashes with the folder {known!r}")
-            parent = posixpath.dirname(parent)
+                _refuse(path, f"clashes with the folder {known!r}")
+            seen.add(parent)
+            parent = parent.rpartition("/")[0]
         if entry.kind == "symlink":
-            _check_target(entry.path, entry.target)
+            _check_target(path, entry.target)
     links = [e.path for e in manifest.entries if e.kind == "symlink"]
     for link in links:
         if any(e.path.startswith(link + "/") for e in manifest.entries):
@@ -45,22 +51,27 @@ def check_manifest(manifest: Manifest) -> None:
 
 def _key(path: str) -> str:
     """Equal for names that some file systems cannot tell apart."""
-    return unicodedata.normalize("NFC", path).casefold()
+    return path.lower() if path.isascii() else unicodedata.normalize("NFC", path).casefold()
 
 
 def _check(path: str) -> None:
     if not path or path.startswith("/"):
         _refuse(path, "is not relative")
-    if len(path.encode(errors="surrogateescape")) > LONGEST_PATH:
+    if _length(path) > LONGEST_PATH:
         _refuse(path[:80], "is too long")
-    for form in (path, unquote(path)):
-        if "\0" in form or "\\" in form or any(ord(c) < 32 or ord(c) == 127 for c in form):
+    for form in (path, unquote(path)) if "%" in path else (path,):
+        if _UNWANTED.search(form):
             _refuse(path, "holds a backslash or a control character")
         for name in form.split("/"):
             if name in ("", ".", ".."):
                 _refuse(path, f"holds {name or 'an empty name'!r}")
-            if len(name.encode(errors="surrogateescape")) > LONGEST_NAME:
+            if _length(name) > LONGEST_NAME:
                 _refuse(path[:80], "holds a name longer than 255 bytes")
+
+
+def _length(name: str) -> int:
+    """In bytes."""
+    return len(name) if name.isascii() else len(name.encode(errors="surrogateescape"))
 
 
 def _check_target(path: str, target: str) -> None:

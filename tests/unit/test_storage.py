@@ -557,6 +557,14 @@ def test_names_that_could_leave_the_folder_or_clash_are_refused(paths: list[str]
         check_manifest(Manifest(tuple(Entry(p, 1) for p in paths), directory=True))
 
 
+@pytest.mark.parametrize("folder", ["A", "a/b"])
+def test_folders_that_clash_are_refused(folder: str) -> None:
+    inside = (Entry("a/1", 1), Entry("a/B/2", 1))
+    for entries in ((*inside, Entry(folder, kind="dir")), (Entry(folder, kind="dir"), *inside)):
+        with pytest.raises(UnsafePathError):
+            check_manifest(Manifest(entries, directory=True))
+
+
 @pytest.mark.parametrize("target", ["/etc/passwd", "../x", "a/../../x", ""])
 def test_symlinks_that_lead_out_are_refused(target: str) -> None:
     with pytest.raises(UnsafePathError):
@@ -565,4 +573,7 @@ def test_symlinks_that_lead_out_are_refused(target: str) -> None:
 
 def test_honest_names_pass() -> None:
     paths = ["a", "b/c", "b/d e", "..x", "x..", "ümlaut", "100%", "a:b", "b/.hidden"]
-    check_manifest(Manifest(tuple(Entry(p, 1) for p in paths), directory=True))
+    folders = tuple(Entry(p, kind="dir") for p in ("b", "b", "empty", "empty/too"))
+    files = tuple(Entry(p, 1) for p in paths)
+    check_manifest(Manifest((*folders, *files), directory=True))
+    check_manifest(Manifest((*files, *folders), directory=True))
