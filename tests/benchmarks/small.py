@@ -17,7 +17,7 @@ CALLS = 20
 """Of case K in one round."""
 KIB = 1024
 KEPT = 2048 * MIB
-"""Content of so many bytes in all stays until the last round."""
+"""Content of so many bytes in all stays until the case ends."""
 
 
 def curl_list(
@@ -34,13 +34,21 @@ def curl_list(
 
 
 def _folder(
-    rig: Rig, report: Report, rounds: Rounds, *, what: str, files: int, size: int, base: str, target: float
+    rig: Rig,
+    report: Report,
+    rounds: Rounds,
+    kept: contextlib.ExitStack,
+    *,
+    what: str,
+    files: int,
+    size: int,
+    base: str,
+    target: float,
 ) -> None:
     faster = report.measure(f"{what}: curl --parallel on every host ÷ time", target, at_least=True)
     requests = report.measure(f"{what}: requests ÷ files", ONCE, unit="")
     origin = report.measure(f"{what}: N: origin bytes ÷ size", ONCE, unit="MiB")
     rig.calm()
-    kept = contextlib.ExitStack()
     for number in rounds:
         with contextlib.ExitStack() as stack:
             # What is deleted while others measure makes each new file dear: see `Rig.calm`.
@@ -71,17 +79,19 @@ def _folder(
         say(f"  J {what}, round {number + 1}/{rounds.count}: curl {faster.floors[-1]:.2f} s, ours "
             f"{faster.ours[-1]:.2f} s: {faster.ratios[-1]:.2f} times as fast, requests ÷ files "
             f"{requests.ratios[-1]:.4f}")  # fmt: skip
-    kept.close()
 
 
 def j(rig: Rig, report: Report, rounds: Rounds) -> None:
     rig.shape(None, None)
     rig.settings({})
     plain = rig.bed.origin.url
-    _folder(rig, report, rounds, what="10,000 × 4 KiB", files=10_000, size=4 * KIB, base=plain, target=1.5)
-    _folder(rig, report, rounds, what="10,000 × 4 KiB, 20 ms a request", files=10_000, size=4 * KIB,
-            base=rig.slow_origin, target=4.0)  # fmt: skip
-    _folder(rig, report, rounds, what="3,000 × 700 KB", files=3_000, size=700_000, base=plain, target=2.0)
+    with contextlib.ExitStack() as kept:
+        _folder(rig, report, rounds, kept, what="10,000 × 4 KiB", files=10_000, size=4 * KIB, base=plain,
+                target=1.5)  # fmt: skip
+        _folder(rig, report, rounds, kept, what="10,000 × 4 KiB, 20 ms a request", files=10_000, size=4 * KIB,
+                base=rig.slow_origin, target=4.0)  # fmt: skip
+        _folder(rig, report, rounds, kept, what="3,000 × 700 KB", files=3_000, size=700_000, base=plain,
+                target=2.0)  # fmt: skip
 
 
 def one_small(rig: Rig) -> tuple[float, float]:
