@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from tests.benchmarks import report as out
 from tests.benchmarks.bulk import SETUPS
 from tests.benchmarks.cases import CASES, SHORT, Case
 from tests.benchmarks.measures import Report, Rounds, say
-from tests.benchmarks.rig import BenchError, Rig
+from tests.benchmarks.rig import BenchError, Rig, unjournaled
 from tests.benchmarks.rivals import compete
 from tests.benchmarks.timeline import timeline
 from tests.testbed import network
@@ -46,6 +48,9 @@ def main() -> int:
             with Rig(CASES[name].hosts) as rig:
                 timeline(rig, name)
         return 0
+    if unjournaled(Path(tempfile.gettempdir())):
+        say(f"{tempfile.gettempdir()} is ext4 without a journal: new files are dear for minutes after old ones "
+            "were deleted, and case J is not to be trusted; set TMPDIR to a folder on another file system")  # fmt: skip
     chosen = [CASES[name] for name in CASES if name in names]
     rounds = {c.name: options.rounds or (c.full_rounds if options.full else 5) for c in chosen}
     started, reports = time.monotonic(), []

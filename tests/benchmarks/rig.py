@@ -36,6 +36,13 @@ _ECHO = MODULES / "ngx_http_echo_module.so"
 _random = np.random.Generator(np.random.SFC64())
 
 
+def unjournaled(folder: Path) -> bool:
+    """Whether `folder` lies on ext4 that has no journal: see `Rig.calm`."""
+    device = folder.stat().st_dev
+    name = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve().name
+    return Path("/proc/fs/ext4", name).exists() and not list(Path("/proc/fs").glob(f"jbd2/{name}-*"))
+
+
 class BenchError(RuntimeError):
     """A case cannot be measured: it says so in the table, and the rest go on."""
 
