@@ -25,6 +25,7 @@ from rich.console import Console
 from dragonfly_ray.demo import PREFIX
 from dragonfly_ray.demo.keeping import STATE_VARIABLE, Kept
 from dragonfly_ray.distribution import Progress
+from dragonfly_ray.errors import DragonflyError
 from dragonfly_ray.interrupts import heed, interrupt
 from dragonfly_ray.policy import UrlPolicy
 from dragonfly_ray.remote import Client
@@ -294,5 +295,8 @@ def main(*, keep: bool = False) -> int:
         except KeyboardInterrupt:
             console.print("interrupted; stopping everything", style="yellow")
             return INTERRUPTED
+        except DragonflyError as error:
+            console.print(str(error), style="red", markup=False, highlight=False)
+            return 1
         console.print(f"done in {time.monotonic() - started:.0f} s, stopped cleanly")
     return 0

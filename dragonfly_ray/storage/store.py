@@ -263,7 +263,8 @@ class PieceStore:
             )
         if need + owed > free - spare:
             raise StorageFullError(
-                f"{self.path}: {need:,} bytes do not fit, {max(0, free - spare - owed):,} are free; "
+                f"{self.path}: {need:,} bytes do not fit: {free:,} are free, of which {spare:,} stay so "
+                f"(storage.keep_free) and {owed:,} are promised to tasks under way; "
                 "free some space, or set storage.root"
             )
 
