@@ -227,8 +227,8 @@ class TaskRun:
         if wanted:
             self.prefix = PrefixHash(self, wanted)
             self._spawn("prefix", self.prefix.run)
-        while not self._as_delivered(store):
-            self._fetch()
+        while not self._complete(store):
+            self._begin_fetching()
             with self.lock:
                 while not (self.picker.done or self.error or self.idle()):
                     self.changed.wait(1.0)
@@ -236,8 +236,6 @@ class TaskRun:
                     raise self.error
                 if self.idle():
                     return
-            if self._as_delivered(store) or agrees_with_record(self):
-                break
         log.info("task %.12s: all pieces are here after %.2f s", self.task.id, self._elapsed())
         store.finish()
         self._gossip_ready.set()
@@ -252,24 +250,32 @@ class TaskRun:
             if any(not d.over for d in waiting):
                 if self.stopping.is_set():
                     return
-                self._report()
+                self._begin_reporting()
                 self._wait_for_turn()
 
-    def _fetch(self) -> None:
-        """Starts what it takes. Where all is here and vouched for, the outcome says enough."""
-        self._report()
+    def _complete(self, store: TaskStore) -> bool:
+        """All is here and vouched for: by the delivery itself, or by the scheduler's record."""
+        if not self.picker.done:
+            return False
+        if self._as_delivered(store):
+            return True
+        self._begin_reporting()
+        return agrees_with_record(self)
+
+    def _begin_fetching(self) -> None:
         if self._fetching or self.picker.done:
             return
         self._fetching = True
         assert self.origin is not None
+        self._begin_reporting()
         self._spawn("gossip", self._gossip_loop)
         self.origin.leased(self._first.lease)
         self.origin.start(self._spawn)
         for neighbour in self._neighbours():
             self._meet(neighbour)
 
-    def _report(self) -> None:
-        """From now on."""
+    def _begin_reporting(self) -> None:
+        """Not before it is of use: where all came with the delivery, the outcome says enough."""
         if not self._reporting:
             self._reporting = True
             self._spawn("report", self.reporter.run)

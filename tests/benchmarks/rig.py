@@ -29,6 +29,7 @@ MIB = 1 << 20
 START_TIMEOUT = 180.0
 BLOCK = 64 * MIB
 FORGOTTEN = 65.0
+"""Seconds after which files that were deleted slow nothing down any more: see `Rig.calm`."""
 SLOW = "slow"
 """Below this path nginx waits 20 ms before each answer, as object stores do."""
 _WAITING = f"location ~ ^/{SLOW}(/.*)$ {{ echo_sleep 0.02; echo_exec $1; }}"
