@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-HANG = 30.0
+HANG = 60.0
 
 
 def until(
@@ -15,4 +15,4 @@ def until(
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"it did not happen in time {why()}"
-        time.sleep(0.02)
+        time.sleep(0.01)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from ray.util import list_named_actors
 
 import dragonfly_ray as d
 from tests.nginx import Nginx
+from tests.waiting import until
 
 NODES = 4
 OBJECT_STORE = 120 * 1024 * 1024
@@ -152,13 +152,3 @@ def named_actors() -> set[str]:
 
 def expected_actors(cluster: LocalCluster) -> set[str]:
     return {"controller", "scheduler:0", *(f"peer:{m.node_id}" for m in d.nodes() if m.alive)}
-
-
-def until(
-    condition: Callable[[], object], timeout: float = 60.0, why: Callable[[], object] = lambda: ""
-) -> None:
-    """Waits for what another process does. Ten times what it should take, then fails and says `why`."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"it did not happen in time {why()}"
-        time.sleep(0.02)

@@ -27,9 +27,10 @@ from dragonfly_ray.errors import (
     UnknownNodesError,
 )
 from dragonfly_ray.telemetry import GAUGES
-from tests.cluster.conftest import METRICS_PORT, LocalCluster, until
+from tests.cluster.conftest import METRICS_PORT, LocalCluster
 from tests.nginx import Nginx
 from tests.origins import FolderOrigin
+from tests.waiting import until
 
 MIB = 1 << 20
 pytestmark = pytest.mark.cluster

@@ -15,7 +15,8 @@ import pytest
 
 from dragonfly_ray.demo import PREFIX
 from dragonfly_ray.demo.keeping import STATE_VARIABLE
-from tests.cluster.conftest import LocalCluster, until
+from tests.cluster.conftest import LocalCluster
+from tests.waiting import until
 
 pytestmark = pytest.mark.cluster
 

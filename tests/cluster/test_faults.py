@@ -18,9 +18,10 @@ import dragonfly_ray as d
 from dragonfly_ray.config import OriginSettings, PeerSettings
 from dragonfly_ray.errors import NotRunningError
 from dragonfly_ray.logs import logs_folder
-from tests.cluster.conftest import LocalCluster, until
+from tests.cluster.conftest import LocalCluster
 from tests.nginx import Nginx
 from tests.origins import Behaviour, ScriptedOrigin
+from tests.waiting import until
 
 MIB = 1 << 20
 SIZE = 64 * MIB

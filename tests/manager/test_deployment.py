@@ -16,7 +16,7 @@ from dragonfly_ray.serve import background, launch
 from dragonfly_ray.serve.accounts import passwords
 from dragonfly_ray.serve.deployment import Args, application, checked, handed_over, name_of
 from dragonfly_ray.serve.settings import ManagerSettings
-from tests.cluster.conftest import until
+from tests.waiting import until
 
 PASSWORD = "correct horse battery"
 POSTGRES = "postgresql://me:pw@db/dragonfly"

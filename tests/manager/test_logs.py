@@ -10,7 +10,7 @@ import pytest
 
 from dragonfly_ray import logs
 from dragonfly_ray.serve.testing import FakeCluster
-from tests.cluster.conftest import until
+from tests.waiting import until
 
 
 class _Kept(logging.Handler):

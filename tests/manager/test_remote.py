@@ -40,8 +40,8 @@ from dragonfly_ray.errors import (
 )
 from dragonfly_ray.remote import Client, http
 from dragonfly_ray.serve.testing import SIZE, FakeCluster
-from tests.cluster.conftest import until
 from tests.manager.conftest import PASSWORD, token_of
+from tests.waiting import until
 
 URL = "https://models.example.org/weights.bin"
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 
 from tests.testbed import network
 from tests.testbed.bed import Testbed, root_file
+from tests.waiting import until
 
 MIB = 1 << 20
 SIZE = 48 * MIB
@@ -25,13 +25,6 @@ def bed() -> Iterator[Testbed]:
     with Testbed(4, mbit=200, origin_mbit=100) as made:
         made.run("answer(len(d.up()))")
         yield made
-
-
-def until(condition: Callable[[], object], timeout: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def held(bed: Testbed, host: int) -> int:

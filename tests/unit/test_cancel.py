@@ -14,7 +14,7 @@ from dragonfly_ray.model import Credentials
 from tests.origins import Behaviour, ScriptedOrigin
 from tests.swarm import Swarm
 from tests.unit.one_scheduler import Cluster, host, started
-from tests.unit.test_swarm import until
+from tests.waiting import until
 
 MIB = 1 << 20
 CONTENT = os.urandom(24 * MIB)

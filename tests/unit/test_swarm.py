@@ -22,6 +22,7 @@ from dragonfly_ray.storage.task_store import Extent
 from tests.nginx import Nginx
 from tests.origins import Behaviour, FolderOrigin, ScriptedOrigin
 from tests.swarm import Swarm
+from tests.waiting import until
 
 MIB = 1 << 20
 SIZE = 32 * MIB
@@ -56,13 +57,6 @@ def swarm(tmp_path: Path) -> Iterator[Callable[..., Swarm]]:
 
 def settings(**sections: Any) -> Settings:
     return Settings(**sections)
-
-
-def until(condition: Callable[[], bool], timeout: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def states(view: dict[str, Any]) -> dict[str, str]:
