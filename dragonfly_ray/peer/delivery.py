@@ -19,7 +19,7 @@ from dragonfly_ray.storage.task_store import TaskStore
 from dragonfly_ray.urls import basename
 
 if TYPE_CHECKING:
-    from dragonfly_ray.peer.task import Context
+    from dragonfly_ray.peer.context import Context
 
 
 _PLACEHOLDER = re.compile(r"\{name\}|\{node\}")

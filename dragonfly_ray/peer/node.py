@@ -29,10 +29,11 @@ from dragonfly_ray.errors import (
 from dragonfly_ray.grants import GrantVerifier
 from dragonfly_ray.model import DIGEST_SIZE, Endpoint, Entry, Host, Manifest, PieceTable, Task, digest
 from dragonfly_ray.peer.buffers import BufferPool
+from dragonfly_ray.peer.context import Context
 from dragonfly_ray.peer.looking import SharedLook
 from dragonfly_ray.peer.reporter import SchedulerLink
 from dragonfly_ray.peer.shared import SharedTask
-from dragonfly_ray.peer.task import THREADS, Context, TaskRun
+from dragonfly_ray.peer.task import THREADS, TaskRun
 from dragonfly_ray.sources import Stop, look, resolve
 from dragonfly_ray.statuses import PeerStatus
 from dragonfly_ray.storage.store import PieceStore
@@ -226,7 +227,7 @@ class PeerNode:
     def _announcement(self) -> m.Announce:
         with self._lock:
             runs = list(self._runs.values())
-        deliveries = [d.message for run in runs for d in list(run.deliveries.values()) if not d.over]
+        deliveries = [d.message for run in runs for d in run.deliveries.open()]
         return m.Announce(self.host, tuple(_held(t) for t in self.store.tasks()), tuple(deliveries))
 
     # --- resolving --------------------------------------------------------------------------

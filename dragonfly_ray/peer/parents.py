@@ -122,7 +122,7 @@ class Parent:
                 self._failures += 1
                 log.debug("task %.12s: %s", self._run.task.id, error)
                 if pause >= 0.4:
-                    self._run.unreachable(self.id)
+                    self._run.neighbours.unreachable(self.id)
                 self._run.stopping.wait(pause)
                 pause = min(LONGEST_PAUSE, pause * 2)
                 continue
@@ -136,11 +136,11 @@ class Parent:
             except TransportError as error:
                 if not self._over():
                     log.info("task %.12s: parent %s: %s", self._run.task.id, self.neighbour.host.name, error)
-                    self._run.unreachable(self.id)
+                    self._run.neighbours.unreachable(self.id)
             finally:
                 self._connection = None
                 connection.close()
-                self._run.parted(self.id)
+                self._run.neighbours.parted(self.id)
             self._run.stopping.wait(pause)
 
     def _over(self) -> bool:
@@ -154,7 +154,7 @@ class Parent:
             run.told(self.id, connection.digests.items())
             self._connection = connection
             self._due = self._told = 0
-        run.introduced(self.id)
+        run.neighbours.introduced(self.id)
         with Lender(run.context.pool) as lender:
             since = 0.0
             while True:

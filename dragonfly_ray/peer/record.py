@@ -29,7 +29,7 @@ def agrees_with_record(run: TaskRun) -> bool:
         digests = [d or bytes(DIGEST_SIZE) for d in store.digests]
         answer: m.Message | None = None
         try:
-            places = run.places()
+            places = run.deliveries.places()
             verify = m.Verify(run.context.host_id, run.task.id, root_digest(digests), places)
             answer = run.reporter.ask(verify)
             if isinstance(answer, m.Verified) and not answer.known:
@@ -40,7 +40,7 @@ def agrees_with_record(run: TaskRun) -> bool:
             if answer.known and not answer.pending:
                 if not answer.ok:
                     return _mend(run, digests, answer.digests)
-                run.placed(places, answer)
+                run.deliveries.placed(places, answer)
                 return True
             if time.monotonic() > deadline:
                 # Either nobody has read those pieces, whatever others say that they have; or whoever
@@ -65,7 +65,7 @@ def ask_for_places(run: TaskRun) -> bool:
     """
     store = run.store
     assert store is not None
-    places = run.places()
+    places = run.deliveries.places()
     root = root_digest([d or bytes(DIGEST_SIZE) for d in store.digests])
     try:
         answer = run.reporter.ask(m.Verify(run.context.host_id, run.task.id, root, places))
@@ -79,7 +79,7 @@ def ask_for_places(run: TaskRun) -> bool:
     if answer.pending:
         _teach(run, store, answer.gaps)
         return False
-    run.placed(places, answer)
+    run.deliveries.placed(places, answer)
     return True
 
 

@@ -44,7 +44,7 @@ class SharedTask:
         run = self._run
         if run is None or run.store is not self._store:
             return self._store.have()
-        return bitset.to_bytes(run.shown(host_id), self._store.task.pieces)
+        return bitset.to_bytes(run.neighbours.shown(host_id), self._store.task.pieces)
 
     def digests(self) -> list[bytes | None]:
         return list(self._store.digests)
@@ -63,7 +63,7 @@ class SharedTask:
 
     def on_have(self, host_id: str, items: list[tuple[int, bytes]]) -> None:
         if run := self._run:
-            run.heard(host_id, items)
+            run.neighbours.heard(host_id, items)
 
     def on_corrupt(self, host_id: str, index: int) -> None:
         """A child says that our bytes are bad: look again, and drop them if it is right."""

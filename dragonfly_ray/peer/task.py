@@ -12,82 +12,34 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 
 from dragonfly_ray import logs
 from dragonfly_ray import messages as m
-from dragonfly_ray.config import Settings
 from dragonfly_ray.errors import (
     DragonflyError,
     IntegrityError,
     StorageError,
     StorageFullError,
-    TransportError,
 )
-from dragonfly_ray.model import DIGEST_SIZE, Manifest, PieceTable, Task, digest
-from dragonfly_ray.peer.buffers import BufferPool
-from dragonfly_ray.peer.delivery import Delivery
+from dragonfly_ray.model import DIGEST_SIZE, PieceTable, Task, digest
+from dragonfly_ray.peer.context import Context
+from dragonfly_ray.peer.deliveries import Deliveries
+from dragonfly_ray.peer.manifests import manifest_of
+from dragonfly_ray.peer.neighbours import Neighbours
 from dragonfly_ray.peer.origin import OriginWorkers
-from dragonfly_ray.peer.parents import Parent
 from dragonfly_ray.peer.prefix import PrefixHash
-from dragonfly_ray.peer.record import agrees_with_record, ask_for_places
-from dragonfly_ray.peer.reporter import Reporter, SchedulerLink
+from dragonfly_ray.peer.record import agrees_with_record
+from dragonfly_ray.peer.reporter import Reporter
 from dragonfly_ray.peer.words import Words
 from dragonfly_ray.scheduling import bits as bitset
-from dragonfly_ray.scheduling.announcer import Announcer
 from dragonfly_ray.scheduling.picker import Picker
-from dragonfly_ray.storage.store import PieceStore
 from dragonfly_ray.storage.task_store import TaskStore
-from dragonfly_ray.telemetry import Telemetry
 from dragonfly_ray.transport.connection import ParentConnection
-from dragonfly_ray.transport.limiter import RateLimiter
 
 log = logging.getLogger(__name__)
 
 THREADS = "task-"
 """Names of a task's threads begin so."""
-BAD_PIECES = 2
-"""Corrupted pieces from one parent before it is not asked any more."""
-LOOK_AGAIN = 1.0
-"""Seconds after which whoever waits for another node's output asks, told or not."""
-FIRST_PAUSE = 0.1
-TOGETHER = 0.005
-"""Seconds between two messages to a neighbour: pieces that come faster are told together, which wakes
-everybody less often."""
-PATIENCE = 0.5
-"""Seconds after which whoever gives out fresh pieces looks whether they have arrived."""
-
-
-@dataclass
-class Context:
-    """What a peer lends to its tasks."""
-
-    host_id: str
-    node_name: str
-    node_id: str
-    settings: Settings
-    store: PieceStore
-    pool: BufferPool
-    announce: Callable[[str], None]
-    """Tells the scheduler of a source everything again: it has forgotten."""
-    link: Callable[[str], SchedulerLink]
-    """By source id."""
-    give_up: Callable[[Task], None]
-    """Tells the scheduler, too."""
-    ended: Callable[[m.Ended], None]
-    finished: Callable[[TaskRun], None]
-    telemetry: Telemetry = field(default_factory=Telemetry)
-
-    limiter: RateLimiter = field(default_factory=lambda: RateLimiter(None))
-    """Of what all tasks together receive."""
-    uploads: Callable[[], int] = lambda: 0
-    """How many children are being sent to."""
-
-    def received(self, provenance: str, nbytes: int) -> None:
-        """Bytes that came in; waits where a limit says so."""
-        if provenance in ("origin", "peers"):
-            self.limiter.take(nbytes)
-        self.telemetry.count("dragonfly_bytes", nbytes, provenance=provenance)
 
 
 class TaskRun:
@@ -105,9 +57,8 @@ class TaskRun:
         """Anything that the main thread or a reader waits for."""
         self.store: TaskStore | None = None
         self.picker = Picker(self.task.pieces)
-        self.deliveries: dict[str, Delivery] = {deliver.spec.id: Delivery(deliver)}
-        self.parents: dict[str, Parent] = {}
-        self.banned: set[str] = set()
+        self.deliveries = Deliveries(self, deliver)
+        self.neighbours = Neighbours(self, deliver)
         self.started = time.monotonic()
         self.stopping = threading.Event()
         self.error: DragonflyError | None = None
@@ -121,32 +72,25 @@ class TaskRun:
         self.words = Words()
         self._first = deliver
         self._small = small
-        self._early: list[m.Neighbour] = []
-        self._gossip: list[tuple[int, bytes]] = []
-        self._gossip_ready = threading.Event()
-        self._bad: dict[str, int] = {}
         self._threads: list[threading.Thread] = []
-        self._closed = False
-        self._settled = False
-        """An output that another node was at may be there."""
+        self._readers = 0
+        """Who waits for some of the pieces first."""
         self._reporting = self._fetching = False
         """What has been started."""
         self.origin: OriginWorkers | None = None
-        self.announcer = Announcer(self.task.pieces) if deliver.sole else None
-        """Whom to tell of what, while this peer alone reads the origin."""
         self.prefix: PrefixHash | None = None
         self.reporter = Reporter(self, context.link(self.task.source_id), deliver.interval)
 
     # --- life -------------------------------------------------------------------------------
 
     def start(self) -> None:
-        self._spawn("main", self._main)
+        self.spawn("main", self._main)
 
     def _thread_name(self, name: str) -> str:
         """Log lines are prefixed with it, so that each tells its task."""
         return f"{THREADS}{self.task.id[:12]}-{name}"
 
-    def _spawn(self, name: str, target: Callable[[], None]) -> threading.Thread:
+    def spawn(self, name: str, target: Callable[[], None]) -> threading.Thread:
         thread = threading.Thread(
             target=self._as_ours, args=(target,), name=self._thread_name(name), daemon=True
         )
@@ -164,16 +108,15 @@ class TaskRun:
         False if this run takes no more: it is about to end.
         """
         with self.lock:
-            if self._closed or self.idle():
+            if self.deliveries.closed or self.idle():
                 return False
-            if deliver.spec.id not in self.deliveries:
-                self.deliveries[deliver.spec.id] = Delivery(deliver)
+            self.deliveries.add(deliver)
             self.grant = deliver.grant
             if deliver.may_claim and not self.access.may_claim:
                 self._read_for(deliver)
             self.changed.notify_all()
         for neighbour in deliver.neighbours:
-            self._meet(neighbour)
+            self.neighbours.meet(neighbour)
         if self.origin:
             self.origin.allow(deliver.may_claim, deliver.not_before, deliver.connections)
             self.origin.leased(deliver.lease)
@@ -188,7 +131,7 @@ class TaskRun:
     def _main(self) -> None:
         failure: DragonflyError | None = None
         try:
-            with self.context.store.open(self.task, self._manifest()).using():
+            with self.context.store.open(self.task, manifest_of(self, self._first)).using():
                 self._run()
         except DragonflyError as error:
             failure = error
@@ -196,7 +139,7 @@ class TaskRun:
             log.exception("task %.12s failed", self.task.id)
             failure = DragonflyError(f"{self.context.node_name}: {type(error).__name__}: {error}")
         if failure:
-            self._fail_all(failure)
+            self.deliveries.fail(failure)
         self._shut()
         if isinstance(failure, StorageFullError):
             self.context.give_up(self.task)  # what a full disk could not take whole is of no use there
@@ -205,7 +148,7 @@ class TaskRun:
     def _run(self) -> None:
         store = self.context.store.get(self.task.id)
         assert store is not None
-        self._refuse()
+        self.deliveries.refuse()
         if self.idle():
             return
         edited = store.refresh()
@@ -223,10 +166,9 @@ class TaskRun:
         self.origin = OriginWorkers(
             self, self._first.may_claim, self._first.not_before, self._first.connections
         )
-        wanted = next((d.spec.digest for d in list(self.deliveries.values()) if d.spec.digest), "")
-        if wanted:
+        if wanted := self.deliveries.wanted_digest():
             self.prefix = PrefixHash(self, wanted)
-            self._spawn("prefix", self.prefix.run)
+            self.spawn("prefix", self.prefix.run)
         while not self._complete(store):
             self._begin_fetching()
             with self.lock:
@@ -236,22 +178,10 @@ class TaskRun:
                     raise self.error
                 if self.idle():
                     return
-        log.info("task %.12s: all pieces are here after %.2f s", self.task.id, self._elapsed())
+        log.info("task %.12s: all pieces are here after %.2f s", self.task.id, self.elapsed())
         store.finish()
-        self._gossip_ready.set()
-        while True:
-            with self.lock:
-                waiting = [d for d in self.deliveries.values() if not d.over]
-                if not waiting:
-                    self._closed = True
-                    return
-            for delivery in waiting:
-                self._deliver(delivery, store)
-            if any(not d.over for d in waiting):
-                if self.stopping.is_set():
-                    return
-                self._begin_reporting()
-                self._wait_for_turn()
+        self.neighbours.kick()
+        self.deliveries.see_through(store)
 
     def _complete(self, store: TaskStore) -> bool:
         """All is here and vouched for: by the delivery itself, or by the scheduler's record."""
@@ -259,7 +189,7 @@ class TaskRun:
             return False
         if self._as_delivered(store):
             return True
-        self._begin_reporting()
+        self.begin_reporting()
         return agrees_with_record(self)
 
     def _begin_fetching(self) -> None:
@@ -267,29 +197,18 @@ class TaskRun:
             return
         self._fetching = True
         assert self.origin is not None
-        self._begin_reporting()
-        self._spawn("gossip", self._gossip_loop)
+        self.begin_reporting()
         self.origin.leased(self._first.lease)
-        self.origin.start(self._spawn)
-        for neighbour in self._neighbours():
-            self._meet(neighbour)
+        self.origin.start(self.spawn)
+        self.neighbours.begin()
 
-    def _begin_reporting(self) -> None:
+    def begin_reporting(self) -> None:
         """Not before it is of use: where all came with the delivery, the outcome says enough."""
         if not self._reporting:
             self._reporting = True
-            self._spawn("report", self.reporter.run)
+            self.spawn("report", self.reporter.run)
 
-    def _refuse(self) -> None:
-        """Outputs that are not allowed here, before anything is fetched for them."""
-        for delivery in list(self.deliveries.values()):
-            if delivery.spec.dest and not delivery.helper:
-                try:
-                    delivery.destination(self.context)
-                except DragonflyError as error:
-                    self._end(delivery, error)
-
-    def _elapsed(self) -> float:
+    def elapsed(self) -> float:
         return time.monotonic() - self.started
 
     def _as_delivered(self, store: TaskStore) -> bool:
@@ -299,22 +218,18 @@ class TaskRun:
 
     def idle(self) -> bool:
         """Nobody waits for this task any more."""
-        return self.stopping.is_set() or all(d.over for d in self.deliveries.values())
+        return self.stopping.is_set() or self.deliveries.over
 
     def _shut(self) -> None:
         with self.lock:
-            self._closed = True
-        self._gossip_now()
-        self.stopping.set()
-        self._gossip_ready.set()
+            self.deliveries.closed = True
+        self.neighbours.tell_now()
+        self.stop()
+        self.neighbours.kick()
         self.reporter.kick()
-        with self.lock:
-            parents = list(self.parents.values())
-            self.changed.notify_all()
         if self.origin:
             self.origin.stop()
-        for parent in parents:
-            parent.stop()
+        self.neighbours.stop()
         me = threading.current_thread()
         for thread in self._threads:
             if thread is not me:
@@ -335,54 +250,17 @@ class TaskRun:
 
     def cancel(self, spec_id: str, kind: str, message: str) -> None:
         with self.lock:
-            delivery = self.deliveries.get(spec_id)
-            if delivery:
-                delivery.over = True
+            self.deliveries.cancel(spec_id)
             over = self.idle()
             if not over and self.access.spec.id == spec_id:
-                left = [d.message for d in self.deliveries.values() if not d.over]
+                left = [d.message for d in self.deliveries.open()]
                 self._read_for(next((d for d in left if d.may_claim), left[0]))
             self.changed.notify_all()
         if over:
             self.stopping.set()
             if self.origin:
                 self.origin.stop()
-            for parent in list(self.parents.values()):
-                parent.stop()
-
-    # --- the manifest -----------------------------------------------------------------------
-
-    def _manifest(self) -> Manifest:
-        known = self.context.store.get(self.task.id)
-        if known is not None:
-            return known.manifest
-        data = self._first.manifest or self._fetch_manifest()
-        if digest(data) != self.task.manifest_digest:
-            raise IntegrityError(f"{self.task.url}: the manifest does not match its digest")
-        manifest = Manifest.decode(data)
-        if len(PieceTable.of(manifest)) != self.task.pieces:
-            raise IntegrityError(f"{self.task.url}: the manifest is cut in another way here")
-        return manifest
-
-    def _fetch_manifest(self) -> bytes:
-        """From any neighbour that has it."""
-        failure: DragonflyError | None = None
-        deadline = time.monotonic() + self.settings.origin.give_up
-        while time.monotonic() < deadline and not self.stopping.is_set():
-            for neighbour in [n for n in self._neighbours() if n.manifest]:
-                try:
-                    connection = self.connect(neighbour)
-                    try:
-                        data = connection.manifest(self.task.manifest_size)
-                    finally:
-                        connection.close()
-                    if digest(data) == self.task.manifest_digest:
-                        return data
-                    failure = IntegrityError(f"{neighbour.host.name}: sent another manifest")
-                except DragonflyError as error:
-                    failure = error
-            self.stopping.wait(0.1)
-        raise failure or TransportError(f"{self.task.url}: nobody has the manifest")
+            self.neighbours.stop()
 
     def connect(self, neighbour: m.Neighbour) -> ParentConnection:
         return ParentConnection.open(
@@ -443,7 +321,7 @@ class TaskRun:
                 # Before the complaint, or the ban that follows may close the way to tell it.
                 corrupt(index)
             finally:
-                self.accuse(host, index)
+                self.neighbours.accuse(host, index)
             return False
         self._keep(index, view, found, parent=host)
         return True
@@ -488,43 +366,20 @@ class TaskRun:
         """`asked`: the parent that was asked for it, and need not be told that it is here."""
         self.context.telemetry.count("dragonfly_pieces")
         with self.lock:
-            unwanted = [p for h in self.picker.got(index, asked) if (p := self.parents.get(h))]
+            unwanted = [p for h in self.picker.got(index, asked) if (p := self.neighbours.parents.get(h))]
             self.reporter.news.got.append(index)
-            self._gossip.append((index, found))
+            self.neighbours.fresh(index, found)
             done = self.picker.done
             if done or self._readers:
                 self.changed.notify_all()
-        self._gossip_ready.set()
+        self.neighbours.kick()
         for each in unwanted:
             each.cancel(index)
         if done:
             self.reporter.kick()
-            for parent in list(self.parents.values()):
-                parent.wake()
+            self.neighbours.wake_all()
         if self.prefix:
             self.prefix.advance()
-
-    _readers = 0
-
-    def accuse(self, host: str, index: int) -> None:
-        log.warning("task %.12s: piece %d from %s does not match its digest", self.task.id, index, host)
-        with self.lock:
-            self.picker.refused(host, index)
-            self.reporter.news.bad.append(host)
-            self._bad[host] = self._bad.get(host, 0) + 1
-            give_up = self._bad[host] >= BAD_PIECES
-        self.reporter.kick()
-        if give_up:
-            self._ban(host)
-
-    def _ban(self, host: str) -> None:
-        with self.lock:
-            self.banned.add(host)
-            parent = self.parents.pop(host, None)
-            self.picker.left(host)
-        if parent:
-            parent.stop()
-        self.wake_all()
 
     def accused(self, index: int) -> None:
         """A child says that piece `index` is bad here. It may be right."""
@@ -539,73 +394,16 @@ class TaskRun:
         """Pieces that are not what they should be: fetch them again."""
         pieces = list(pieces)
         with self.lock:
-            for parent in self.parents.values():
-                parent.untold(bitset.of(pieces))
+            self.neighbours.lost(pieces)
             for index in pieces:
                 self.picker.lost(index)
-                if self.announcer:
-                    self.announcer.lost(index)
                 self.provenance.pop(index, None)
                 self.reporter.news.lost.append(index)
-        self._start_parents()
-        self.wake_all()
+        self.neighbours.start()
+        self.neighbours.wake_all()
         self.reporter.kick()
 
-    # --- neighbours -------------------------------------------------------------------------
-
-    def _neighbours(self) -> list[m.Neighbour]:
-        """Those known before the manifest is here."""
-        with self.lock:
-            return [*self._first.neighbours, *self._early]
-
-    def _meet(self, neighbour: m.Neighbour) -> None:
-        """Connects to a neighbour, or to its new incarnation."""
-        host = neighbour.host.id
-        with self.lock:
-            if host == self.context.host_id or host in self.banned or self.stopping.is_set():
-                return
-            if self.store is None:
-                self._early.append(neighbour)
-                return
-            old = self.parents.get(host)
-            if old and old.neighbour.host == neighbour.host:
-                if old.neighbour.silent == neighbour.silent:
-                    return
-                if neighbour.silent:
-                    old.neighbour = neighbour
-                    self.picker.left(host)
-                    if self.announcer:
-                        self.announcer.left(host)
-                    return
-            if old:
-                old.stop()
-            self.parents[host] = Parent(self, neighbour)
-        self._start_parents()
-
-    def _start_parents(self) -> None:
-        """Those that have nothing to do yet wait until something is missing, maybe again."""
-        with self.lock:
-            if self.picker.done or self.stopping.is_set():
-                return
-            waiting = [p for p in self.parents.values() if not p.running]
-            for parent in waiting:
-                parent.running = True
-        for parent in waiting:
-            self._spawn(f"parent-{parent.id[:8]}", parent.run)
-
-    def heard(self, host: str, items: list[tuple[int, bytes]]) -> None:
-        """A neighbour's news, on the connection that it opened to us."""
-        with self.lock:
-            parent = self.parents.get(host)
-            if host in self.banned or (parent and parent.neighbour.silent):
-                return
-            self.picker.has(host, [index for index, _ in items])
-            if self.announcer:
-                self.announcer.has(host, self.picker.holder_bits(host))
-                self._gossip_ready.set()
-            self.told(host, items)
-        if parent:
-            parent.wake()
+    # --- what others say --------------------------------------------------------------------
 
     def told(self, host: str, items: Iterable[tuple[int, bytes]]) -> None:
         """What a neighbour says that pieces' digests are. Under the lock."""
@@ -649,71 +447,10 @@ class TaskRun:
             self.discarded(wrong)
         self.reporter.kick()
 
-    def wake_all(self) -> None:
-        for parent in list(self.parents.values()):
-            parent.wake()
-
     def holdings(self) -> list[tuple[int, bytes]]:
-        return self._described(self.picker.have)
+        return self.described(self.picker.have)
 
-    def unreachable(self, host: str) -> None:
-        with self.lock:
-            if host not in self.reporter.news.unreachable:
-                self.reporter.news.unreachable.append(host)
-        self.reporter.kick()
-
-    def introduced(self, host: str) -> None:
-        """There is a connection to a neighbour now, on which it can be told what is here."""
-        with self.lock:
-            parent = self.parents.get(host)
-            silent = parent is not None and parent.neighbour.silent
-            if self.announcer and not silent:  # it would pass nothing on
-                self.announcer.joined(host, self.picker.holder_bits(host))
-        if self.announcer:
-            self._gossip_ready.set()
-            return
-        mine = self.holdings()
-        if mine and parent:
-            parent.tell(mine)
-
-    def parted(self, host: str) -> None:
-        """The connection is gone; it may come again."""
-        with self.lock:
-            self.picker.reset(host)
-            if self.announcer:
-                self.announcer.left(host)
-        self._gossip_ready.set()
-        self.wake_all()
-
-    def shown(self, host: str) -> int:
-        """The pieces that a neighbour may ask for."""
-        with self.lock:
-            if self.announcer and not self.announcer.over and not self.picker.done:
-                return self.announcer.may_ask(host)
-            return self.picker.have
-
-    def _gossip_loop(self) -> None:
-        """Tells the neighbours what is new here; all that came in meanwhile goes in one message."""
-        while not self.stopping.is_set():
-            self._gossip_ready.wait(PATIENCE if self.announcer else None)
-            self._gossip_ready.clear()
-            self._gossip_now()
-            self.stopping.wait(TOGETHER)
-
-    def _gossip_now(self) -> None:
-        with self.lock:
-            items, self._gossip = self._gossip, []
-            parents = list(self.parents.values())
-            told = dict.fromkeys(parents, items)
-            if self.announcer:
-                self.announcer.fresh(index for index, _ in items)
-                due = self.announcer.due(time.monotonic())
-                told = {p: self._described(due[p.id]) for p in parents if p.id in due}
-        for parent, news in told.items():
-            if news:
-                parent.tell(news)
-
-    def _described(self, pieces: int) -> list[tuple[int, bytes]]:
+    def described(self, pieces: int) -> list[tuple[int, bytes]]:
         assert self.store is not None
         digests = self.store.digests
         return [(i, d) for i in bitset.members(pieces) if (d := digests[i]) is not None]
@@ -723,15 +460,11 @@ class TaskRun:
     def on_news(self, news: m.News) -> None:
         """Pushed by the scheduler."""
         for host in news.left:
-            with self.lock:
-                parent = self.parents.pop(host, None)
-                self.picker.left(host)
-            if parent:
-                parent.stop()
+            self.neighbours.left(host)
         for host in news.banned:
-            self._ban(host)
+            self.neighbours.ban(host)
         for neighbour in news.joined:
-            self._meet(neighbour)
+            self.neighbours.meet(neighbour)
         if self.origin:
             self.origin.allow(news.may_claim, news.not_before, news.connections)
             if news.revoked:
@@ -746,57 +479,9 @@ class TaskRun:
         if news.record:
             self.settle(news.record)
         if news.left or news.banned:
-            self.wake_all()
+            self.neighbours.wake_all()
         if news.settled:
-            with self.lock:
-                self._settled = True
-                self.changed.notify_all()
-
-    # --- the end ----------------------------------------------------------------------------
-
-    def places(self) -> tuple[tuple[str, str], ...]:
-        """(spec id, place) of the outputs that other nodes may write too, as long as that is open."""
-        with self.lock:
-            due = [d for d in self.deliveries.values() if d.checked and not d.over]
-        return tuple((d.spec.id, place) for d in due if (place := d.undecided(self.context)))
-
-    def placed(self, places: Iterable[tuple[str, str]], answer: m.Verified) -> None:
-        """The scheduler has said who writes these."""
-        other = {e.spec_id: e for e in answer.elsewhere}
-        for spec_id, _ in places:
-            self.deliveries[spec_id].decided(other.get(spec_id))
-
-    def _wait_for_turn(self) -> None:
-        """Until another node may have written what is due here."""
-        with self.lock:
-            due = [d for d in self.deliveries.values() if not d.over]
-            if all(d.told for d in due) and not self._settled:
-                self.changed.wait(max(LOOK_AGAIN, 10 * self.reporter.interval))
-            self._settled = False
-            if self.idle():
-                return
-        if not ask_for_places(self):
-            self.stopping.wait(FIRST_PAUSE)
-
-    def _deliver(self, delivery: Delivery, store: TaskStore) -> None:
-        try:
-            if not delivery.checked:
-                # This one may have joined a run that had no digest to compute.
-                prefix = self.prefix or PrefixHash(self, delivery.spec.digest)
-                prefix.check(delivery.spec.digest)
-                delivery.checked = True
-            if delivery.publish(self.context, store):
-                self._end(delivery, None)
-        except DragonflyError as error:
-            self._end(delivery, error)
-
-    def _fail_all(self, error: DragonflyError) -> None:
-        with self.lock:
-            self._closed = True
-            deliveries = list(self.deliveries.values())
-        for delivery in deliveries:
-            if not delivery.over:
-                self._end(delivery, error)
+            self.deliveries.settled()
 
     def fail(self, error: DragonflyError) -> None:
         """The task cannot go on here."""
@@ -804,45 +489,6 @@ class TaskRun:
             if self.error is None:
                 self.error = error
             self.changed.notify_all()
-
-    def _end(self, delivery: Delivery, error: DragonflyError | None) -> None:
-        delivery.over = True
-        if delivery.helper:
-            return
-        if error is None:
-            with self.lock:
-                self.reporter.news.got.clear()  # the outcome says that all of it is here
-        if self.reporter.pending:
-            try:
-                self.reporter.report(claim=False)
-            except DragonflyError:
-                log.info("task %.12s: report before the end not delivered", self.task.id)
-        outcome = f"failed ({error.kind})" if error else f"at {delivery.path}"
-        log.info(
-            "task %.12s: %s after %.2f s", self.task.id, outcome, self._elapsed(),
-            extra=logs.about_spec(delivery.spec.id, self.task.id),
-        )  # fmt: skip
-        self.context.ended(
-            m.Ended(
-                host_id=self.context.host_id,
-                spec_id=delivery.spec.id,
-                task_id=self.task.id,
-                ok=error is None,
-                path=str(delivery.path or ""),
-                size=self.task.size,
-                seconds=self._elapsed(),
-                bytes_origin=self.origin.bytes if self.origin else 0,
-                bytes_peers=self.bytes_peers,
-                bytes_cache=self.bytes_cache,
-                bytes_small=self.bytes_small,
-                merged=delivery.merged,
-                kind=error.kind if error else "",
-                message=str(error) if error else "",
-                place=delivery.place,
-                stamp=delivery.stamp,
-                written_by=delivery.written_by,
-            )
-        )
 
     # --- readers ----------------------------------------------------------------------------
 

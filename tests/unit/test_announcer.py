@@ -82,7 +82,7 @@ def test_while_the_origin_is_slow_what_the_fewest_have_follows() -> None:
     assert told(announcer) == [("c", 0), ("b", 0)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_every_piece_is_told_in_the_end_and_given_once_first(data: st.DataObject) -> None:
     """Neighbours come, fetch and go; nothing is withheld for ever, and nothing is told twice to one."""

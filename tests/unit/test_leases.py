@@ -39,7 +39,7 @@ def test_a_stretch_without_ranges_is_leased_whole_and_to_one_holder() -> None:
     assert leases.claim("b", 1, 4, 0.0) == [6, 7, 8, 9]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["claim", "done", "drop", "late"]),
                           st.integers(1, 9)), max_size=60))  # fmt: skip
 def test_no_piece_has_two_holders_and_none_is_lost(steps: list[tuple[str, str, int]]) -> None:

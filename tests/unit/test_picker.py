@@ -92,7 +92,7 @@ def test_leased_pieces_are_left_to_the_origin_workers() -> None:
     assert ask_all(picker, "a") == [0, 1]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_every_piece_arrives_whatever_happens(data: st.DataObject) -> None:
     """Holders come, go, refuse and stall; as long as one honest holder stays, the task ends."""
@@ -156,7 +156,7 @@ def test_ties_are_broken_evenly() -> None:
     assert bits.any_of(0, rng) == -1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_news_and_choices_are_those_of_a_naive_count(data: st.DataObject) -> None:
     """Against one counter a piece: the choice has always the fewest holders of what may be asked."""

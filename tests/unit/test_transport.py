@@ -158,7 +158,7 @@ _frames = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(_frames, max_size=6), st.data())
 def test_frames_survive_any_cutting_of_the_stream(frames: list[p.Frame], data: st.DataObject) -> None:
     stream = b"".join(p.encode(frame) for frame in frames)
@@ -170,14 +170,14 @@ def test_frames_survive_any_cutting_of_the_stream(frames: list[p.Frame], data: s
     assert found == frames
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(st.binary(max_size=400))
 def test_hostile_bytes_only_ever_raise_a_protocol_error(data: bytes) -> None:
     with contextlib.suppress(ProtocolError):
         p.Parser().feed(data)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.integers(0, 16), st.binary(max_size=200))
 def test_hostile_bodies_only_ever_raise_a_protocol_error(kind: int, body: bytes) -> None:
     with contextlib.suppress(ProtocolError):
@@ -386,7 +386,7 @@ def test_frames_that_come_together_with_pieces_are_told_apart() -> None:
 
 def test_a_parent_that_trickles_does_not_stall() -> None:
     """Less than what is worth waking up for, again and again, each in good time."""
-    settings = TransportSettings(stall_timeout=0.4)
+    settings = TransportSettings(stall_timeout=1.5)
     content = bytes(range(256)) * 800
     sent = threading.Event()
 
@@ -398,7 +398,7 @@ def test_a_parent_that_trickles_does_not_stall() -> None:
             sock.sendall(p.encode(p.Welcome(b"\x01", ())) + p.encode(header))
             for start in range(0, len(content), 20_000):
                 sock.sendall(content[start : start + 20_000])
-                sent.wait(0.15)
+                sent.wait(0.2)
             while sock.recv(4096):
                 pass
 

@@ -1,0 +1,51 @@
+"""What a peer lends to the tasks that are under way on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dragonfly_ray import messages as m
+from dragonfly_ray.config import Settings
+from dragonfly_ray.model import Task
+from dragonfly_ray.peer.buffers import BufferPool
+from dragonfly_ray.peer.reporter import SchedulerLink
+from dragonfly_ray.storage.store import PieceStore
+from dragonfly_ray.telemetry import Telemetry
+from dragonfly_ray.transport.limiter import RateLimiter
+
+if TYPE_CHECKING:
+    from dragonfly_ray.peer.task import TaskRun
+
+
+@dataclass
+class Context:
+    """What a peer lends to its tasks."""
+
+    host_id: str
+    node_name: str
+    node_id: str
+    settings: Settings
+    store: PieceStore
+    pool: BufferPool
+    announce: Callable[[str], None]
+    """Tells the scheduler of a source everything again: it has forgotten."""
+    link: Callable[[str], SchedulerLink]
+    """By source id."""
+    give_up: Callable[[Task], None]
+    """Tells the scheduler, too."""
+    ended: Callable[[m.Ended], None]
+    finished: Callable[[TaskRun], None]
+    telemetry: Telemetry = field(default_factory=Telemetry)
+
+    limiter: RateLimiter = field(default_factory=lambda: RateLimiter(None))
+    """Of what all tasks together receive."""
+    uploads: Callable[[], int] = lambda: 0
+    """How many children are being sent to."""
+
+    def received(self, provenance: str, nbytes: int) -> None:
+        """Bytes that came in; waits where a limit says so."""
+        if provenance in ("origin", "peers"):
+            self.limiter.take(nbytes)
+        self.telemetry.count("dragonfly_bytes", nbytes, provenance=provenance)

@@ -1,0 +1,173 @@
+"""The ends of a task at this peer: each distribution that wants it gets its output and an outcome."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from dragonfly_ray import logs
+from dragonfly_ray import messages as m
+from dragonfly_ray.errors import DragonflyError
+from dragonfly_ray.peer.delivery import Delivery
+from dragonfly_ray.peer.prefix import PrefixHash
+from dragonfly_ray.peer.record import ask_for_places
+from dragonfly_ray.storage.task_store import TaskStore
+
+if TYPE_CHECKING:
+    from dragonfly_ray.peer.task import TaskRun
+
+log = logging.getLogger(__name__)
+
+LOOK_AGAIN = 1.0
+"""Seconds after which whoever waits for another node's output asks, told or not."""
+FIRST_PAUSE = 0.1
+
+
+class Deliveries:
+    """Of one run, changed under its lock. `closed`: it takes no more."""
+
+    def __init__(self, run: TaskRun, first: m.Deliver) -> None:
+        self._run = run
+        self._all: dict[str, Delivery] = {first.spec.id: Delivery(first)}
+        self._settled = False
+        """An output that another node was at may be there."""
+        self.closed = False
+
+    @property
+    def over(self) -> bool:
+        """Nobody waits any more."""
+        return all(d.over for d in self._all.values())
+
+    def open(self) -> list[Delivery]:
+        """Those without an outcome."""
+        return [d for d in list(self._all.values()) if not d.over]
+
+    def wanted_digest(self) -> str:
+        """What a caller says that the content is, if any does."""
+        return next((d.spec.digest for d in list(self._all.values()) if d.spec.digest), "")
+
+    def add(self, deliver: m.Deliver) -> None:
+        """Another one, or one that is known."""
+        if deliver.spec.id not in self._all:
+            self._all[deliver.spec.id] = Delivery(deliver)
+
+    def cancel(self, spec_id: str) -> None:
+        if delivery := self._all.get(spec_id):
+            delivery.over = True
+
+    def settled(self) -> None:
+        """The scheduler says that another node's output may be there."""
+        with self._run.lock:
+            self._settled = True
+            self._run.changed.notify_all()
+
+    def refuse(self) -> None:
+        """Outputs that are not allowed here, before anything is fetched for them."""
+        for delivery in self.open():
+            if delivery.spec.dest and not delivery.helper:
+                try:
+                    delivery.destination(self._run.context)
+                except DragonflyError as error:
+                    self._end(delivery, error)
+
+    def see_through(self, store: TaskStore) -> None:
+        """All pieces are here: makes every output, waiting for other nodes where they write it."""
+        run = self._run
+        while True:
+            with run.lock:
+                waiting = self.open()
+                if not waiting:
+                    self.closed = True
+                    return
+            for delivery in waiting:
+                self._deliver(delivery, store)
+            if any(not d.over for d in waiting):
+                if run.stopping.is_set():
+                    return
+                run.begin_reporting()
+                self._wait_for_turn()
+
+    def fail(self, error: DragonflyError) -> None:
+        with self._run.lock:
+            self.closed = True
+        for delivery in self.open():
+            self._end(delivery, error)
+
+    def places(self) -> tuple[tuple[str, str], ...]:
+        """(spec id, place) of the outputs that other nodes may write too, as long as that is open."""
+        run = self._run
+        with run.lock:
+            due = [d for d in self.open() if d.checked]
+        return tuple((d.spec.id, place) for d in due if (place := d.undecided(run.context)))
+
+    def placed(self, places: Iterable[tuple[str, str]], answer: m.Verified) -> None:
+        """The scheduler has said who writes these."""
+        other = {e.spec_id: e for e in answer.elsewhere}
+        for spec_id, _ in places:
+            self._all[spec_id].decided(other.get(spec_id))
+
+    def _wait_for_turn(self) -> None:
+        """Until another node may have written what is due here."""
+        run = self._run
+        with run.lock:
+            if all(d.told for d in self.open()) and not self._settled:
+                run.changed.wait(max(LOOK_AGAIN, 10 * run.reporter.interval))
+            self._settled = False
+            if run.idle():
+                return
+        if not ask_for_places(run):
+            run.stopping.wait(FIRST_PAUSE)
+
+    def _deliver(self, delivery: Delivery, store: TaskStore) -> None:
+        run = self._run
+        try:
+            if not delivery.checked:
+                # This one may have joined a run that had no digest to compute.
+                prefix = run.prefix or PrefixHash(run, delivery.spec.digest)
+                prefix.check(delivery.spec.digest)
+                delivery.checked = True
+            if delivery.publish(run.context, store):
+                self._end(delivery, None)
+        except DragonflyError as error:
+            self._end(delivery, error)
+
+    def _end(self, delivery: Delivery, error: DragonflyError | None) -> None:
+        run = self._run
+        delivery.over = True
+        if delivery.helper:
+            return
+        if error is None:
+            with run.lock:
+                run.reporter.news.got.clear()  # the outcome says that all of it is here
+        if run.reporter.pending:
+            try:
+                run.reporter.report(claim=False)
+            except DragonflyError:
+                log.info("task %.12s: report before the end not delivered", run.task.id)
+        outcome = f"failed ({error.kind})" if error else f"at {delivery.path}"
+        log.info(
+            "task %.12s: %s after %.2f s", run.task.id, outcome, run.elapsed(),
+            extra=logs.about_spec(delivery.spec.id, run.task.id),
+        )  # fmt: skip
+        run.context.ended(
+            m.Ended(
+                host_id=run.context.host_id,
+                spec_id=delivery.spec.id,
+                task_id=run.task.id,
+                ok=error is None,
+                path=str(delivery.path or ""),
+                size=run.task.size,
+                seconds=run.elapsed(),
+                bytes_origin=run.origin.bytes if run.origin else 0,
+                bytes_peers=run.bytes_peers,
+                bytes_cache=run.bytes_cache,
+                bytes_small=run.bytes_small,
+                merged=delivery.merged,
+                kind=error.kind if error else "",
+                message=str(error) if error else "",
+                place=delivery.place,
+                stamp=delivery.stamp,
+                written_by=delivery.written_by,
+            )
+        )

@@ -1,0 +1,224 @@
+"""The neighbours of one task: whom it fetches from, and what each of them is told."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from dragonfly_ray import messages as m
+from dragonfly_ray.peer.parents import Parent
+from dragonfly_ray.scheduling import bits as bitset
+from dragonfly_ray.scheduling.announcer import Announcer
+
+if TYPE_CHECKING:
+    from dragonfly_ray.peer.task import TaskRun
+
+log = logging.getLogger(__name__)
+
+BAD_PIECES = 2
+"""Corrupted pieces from one parent before it is not asked any more."""
+TOGETHER = 0.005
+"""Seconds between two messages to a neighbour: pieces that come faster are told together, which wakes
+everybody less often."""
+PATIENCE = 0.5
+"""Seconds after which whoever gives out fresh pieces looks whether they have arrived."""
+
+
+class Neighbours:
+    """Of one run, changed under its lock."""
+
+    def __init__(self, run: TaskRun, first: m.Deliver) -> None:
+        self._run = run
+        self.parents: dict[str, Parent] = {}
+        self._banned: set[str] = set()
+        self._first = first.neighbours
+        self._early: list[m.Neighbour] = []
+        """Met before the manifest was here."""
+        self._bad: dict[str, int] = {}
+        self._news: list[tuple[int, bytes]] = []
+        self._ready = threading.Event()
+        self.announcer = Announcer(run.task.pieces) if first.sole else None
+        """Whom to tell of what, while this peer alone reads the origin."""
+
+    def meet(self, neighbour: m.Neighbour) -> None:
+        """Connects to a neighbour, or to its new incarnation."""
+        run = self._run
+        host = neighbour.host.id
+        with run.lock:
+            if host == run.context.host_id or host in self._banned or run.stopping.is_set():
+                return
+            if run.store is None:
+                self._early.append(neighbour)
+                return
+            old = self.parents.get(host)
+            if old and old.neighbour.host == neighbour.host:
+                if old.neighbour.silent == neighbour.silent:
+                    return
+                if neighbour.silent:
+                    old.neighbour = neighbour
+                    run.picker.left(host)
+                    if self.announcer:
+                        self.announcer.left(host)
+                    return
+            if old:
+                old.stop()
+            self.parents[host] = Parent(run, neighbour)
+        self.start()
+
+    def known(self) -> list[m.Neighbour]:
+        """Those known before the manifest is here."""
+        with self._run.lock:
+            return [*self._first, *self._early]
+
+    def begin(self) -> None:
+        """The manifest is here, and something is missing."""
+        self._run.spawn("gossip", self._tell_always)
+        for neighbour in self.known():
+            self.meet(neighbour)
+
+    def start(self) -> None:
+        """Those that have nothing to do yet wait until something is missing, maybe again."""
+        run = self._run
+        with run.lock:
+            if run.picker.done or run.stopping.is_set():
+                return
+            waiting = [p for p in self.parents.values() if not p.running]
+            for parent in waiting:
+                parent.running = True
+        for parent in waiting:
+            run.spawn(f"parent-{parent.id[:8]}", parent.run)
+
+    def stop(self) -> None:
+        for parent in list(self.parents.values()):
+            parent.stop()
+
+    def left(self, host: str) -> None:
+        """The scheduler says that it is gone."""
+        with self._run.lock:
+            parent = self.parents.pop(host, None)
+            self._run.picker.left(host)
+        if parent:
+            parent.stop()
+
+    def accuse(self, host: str, index: int) -> None:
+        """It sent a piece that is not what it said itself."""
+        run = self._run
+        log.warning("task %.12s: piece %d from %s does not match its digest", run.task.id, index, host)
+        with run.lock:
+            run.picker.refused(host, index)
+            run.reporter.news.bad.append(host)
+            self._bad[host] = self._bad.get(host, 0) + 1
+            give_up = self._bad[host] >= BAD_PIECES
+        run.reporter.kick()
+        if give_up:
+            self.ban(host)
+
+    def ban(self, host: str) -> None:
+        with self._run.lock:
+            self._banned.add(host)
+        self.left(host)
+        self.wake_all()
+
+    def wake_all(self) -> None:
+        for parent in list(self.parents.values()):
+            parent.wake()
+
+    def unreachable(self, host: str) -> None:
+        run = self._run
+        with run.lock:
+            if host not in run.reporter.news.unreachable:
+                run.reporter.news.unreachable.append(host)
+        run.reporter.kick()
+
+    # --- what they are told -----------------------------------------------------------------
+
+    def fresh(self, index: int, found: bytes) -> None:
+        """A piece is here now. Under the run's lock; `kick` follows outside it."""
+        self._news.append((index, found))
+
+    def lost(self, pieces: Iterable[int]) -> None:
+        """What was told of these does not hold any more. Under the run's lock."""
+        gone = bitset.of(pieces)
+        for parent in self.parents.values():
+            parent.untold(gone)
+        if self.announcer:
+            for index in bitset.members(gone):
+                self.announcer.lost(index)
+
+    def kick(self) -> None:
+        """There may be something to tell."""
+        self._ready.set()
+
+    def heard(self, host: str, items: list[tuple[int, bytes]]) -> None:
+        """A neighbour's news, on the connection that it opened to us."""
+        run = self._run
+        with run.lock:
+            parent = self.parents.get(host)
+            if host in self._banned or (parent and parent.neighbour.silent):
+                return
+            run.picker.has(host, [index for index, _ in items])
+            if self.announcer:
+                self.announcer.has(host, run.picker.holder_bits(host))
+                self._ready.set()
+            run.told(host, items)
+        if parent:
+            parent.wake()
+
+    def introduced(self, host: str) -> None:
+        """There is a connection to a neighbour now, on which it can be told what is here."""
+        run = self._run
+        with run.lock:
+            parent = self.parents.get(host)
+            silent = parent is not None and parent.neighbour.silent
+            if self.announcer and not silent:  # it would pass nothing on
+                self.announcer.joined(host, run.picker.holder_bits(host))
+        if self.announcer:
+            self._ready.set()
+            return
+        mine = run.holdings()
+        if mine and parent:
+            parent.tell(mine)
+
+    def parted(self, host: str) -> None:
+        """The connection is gone; it may come again."""
+        run = self._run
+        with run.lock:
+            run.picker.reset(host)
+            if self.announcer:
+                self.announcer.left(host)
+        self._ready.set()
+        self.wake_all()
+
+    def shown(self, host: str) -> int:
+        """The pieces that a neighbour may ask for."""
+        run = self._run
+        with run.lock:
+            if self.announcer and not self.announcer.over and not run.picker.done:
+                return self.announcer.may_ask(host)
+            return run.picker.have
+
+    def _tell_always(self) -> None:
+        """Tells the neighbours what is new here; all that came in meanwhile goes in one message."""
+        run = self._run
+        while not run.stopping.is_set():
+            self._ready.wait(PATIENCE if self.announcer else None)
+            self._ready.clear()
+            self.tell_now()
+            run.stopping.wait(TOGETHER)
+
+    def tell_now(self) -> None:
+        run = self._run
+        with run.lock:
+            items, self._news = self._news, []
+            parents = list(self.parents.values())
+            told = dict.fromkeys(parents, items)
+            if self.announcer:
+                self.announcer.fresh(index for index, _ in items)
+                due = self.announcer.due(time.monotonic())
+                told = {p: run.described(due[p.id]) for p in parents if p.id in due}
+        for parent, news in told.items():
+            if news:
+                parent.tell(news)
