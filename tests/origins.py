@@ -43,6 +43,29 @@ class Behaviour:
     """Called with the number of the request; a status to answer with, or 0."""
 
 
+class BusyOnce:
+    """A `behaviour` that says once, in answer to request `number`, to be left alone for `pause` seconds."""
+
+    def __init__(self, content: bytes, number: int = 8, pause: float = 3.0) -> None:
+        self.behaviour = Behaviour(content, headers={"Retry-After": f"{pause:g}"}, before=self._complain)
+        self.number, self.pause = number, pause
+        self.said = 0.0
+
+    def _complain(self, number: int) -> int:
+        if number != self.number:
+            return 0
+        self.said = time.monotonic()
+        return 429
+
+    def assert_left_alone(self, origin: ScriptedOrigin, connections: int) -> None:
+        """Whoever has not heard of it yet may have one request under way on each connection, and no more. A
+        hundredth of the pause is for two clocks that are read at different places."""
+        after = [at - self.said for at, _, _ in origin.requests if at > self.said]
+        early = [seconds for seconds in after if seconds < 0.99 * self.pause]
+        assert len(early) <= connections, early
+        assert len(after) > len(early), "it is asked again"
+
+
 class ScriptedOrigin:
     """Serves `behaviour` at every path; `requests` holds (time, status, range) of each."""
 

@@ -18,9 +18,9 @@ import dragonfly_ray as d
 from dragonfly_ray.config import OriginSettings, PeerSettings
 from dragonfly_ray.errors import NotRunningError
 from dragonfly_ray.logs import logs_folder
-from tests.cluster.conftest import LocalCluster
+from tests.cluster.conftest import NODES, LocalCluster
 from tests.nginx import Nginx
-from tests.origins import Behaviour, ScriptedOrigin
+from tests.origins import BusyOnce, ScriptedOrigin
 from tests.waiting import until
 
 MIB = 1 << 20
@@ -367,23 +367,11 @@ def test_a_peer_is_killed_while_it_publishes(
 
 def test_one_busy_answer_silences_every_node(cluster: LocalCluster, tmp_path: Path) -> None:
     content = os.urandom(24 * MIB)
-    told: list[float] = []
-    behaviour = Behaviour(content, headers={"Retry-After": "3"})
-
-    def complain(number: int) -> int:
-        if number == 8:
-            told.append(time.monotonic())
-            return 429
-        return 0
-
-    behaviour.before = complain
-    with ScriptedOrigin(behaviour) as busy:
-        done = d.distribute(busy.url, dest=tmp_path / "o" / "{node}")
+    busy = BusyOnce(content)
+    with ScriptedOrigin(busy.behaviour) as origin:
+        done = d.distribute(origin.url, dest=tmp_path / "o" / "{node}")
         assert_right(done, content, cluster.node_ids)
-        # What was asked before the others had heard may come in still; nothing that was asked later.
-        later = [at - told[0] for at, _, _ in busy.requests if at > told[0] + 0.25]
-        assert later
-        assert min(later) >= 2.9
+        busy.assert_left_alone(origin, connections=NODES * OriginSettings().connections)
 
 
 @pytest.fixture

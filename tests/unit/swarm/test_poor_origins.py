@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 
 from dragonfly_ray.config import OriginSettings, Settings
 from tests.nginx import Nginx
-from tests.origins import Behaviour, ScriptedOrigin
+from tests.origins import Behaviour, BusyOnce, ScriptedOrigin
 from tests.swarm import Swarm
 from tests.unit.swarm.conftest import SIZE, assert_everywhere, kinds, states
 from tests.waiting import until
@@ -90,22 +89,10 @@ def test_replicas_that_do_not_agree_end_in_one_clear_error_or_in_one_version(
 
 
 def test_one_busy_answer_silences_every_node(swarm: Callable[..., Swarm], content: bytes) -> None:
-    told: list[float] = []
-    behaviour = Behaviour(content, headers={"Retry-After": "3"})
-
-    def complain(number: int) -> int:
-        if number == 8:
-            told.append(time.monotonic())
-            return 429
-        return 0
-
-    behaviour.before = complain
-    with ScriptedOrigin(behaviour) as busy:
-        view = swarm(4).distribute(busy.url)
-        assert_everywhere(view, content, 4)
-        quiet = [at - told[0] for at, _, _ in busy.requests if at > told[0] + 1.0]
-        assert quiet
-        assert min(quiet) >= 2.9, "requests under way may end; new ones wait"
+    busy = BusyOnce(content)
+    with ScriptedOrigin(busy.behaviour) as origin:
+        assert_everywhere(swarm(4).distribute(origin.url), content, 4)
+        busy.assert_left_alone(origin, connections=4 * OriginSettings().connections)
 
 
 @pytest.mark.parametrize(("status", "kind"), [(403, "source-auth"), (404, "source-not-found")])
