@@ -65,9 +65,11 @@ def select(nodes: Selector, members: Sequence[Member]) -> list[Member]:
             unknown.append(_shown(part, members, free))
         chosen.update(m.node_id for m in found)
     if unknown:
-        known = ", ".join(m.address for m in alive[:MOST_SHOWN])
-        more = f" and {len(alive) - MOST_SHOWN} more" if len(alive) > MOST_SHOWN else ""
-        raise UnknownNodesError(f"no such nodes: {', '.join(unknown)}; alive are {known}{more}")
+        known = list(dict.fromkeys(m.address for m in alive))
+        more = f" and {len(known) - MOST_SHOWN} more" if len(known) > MOST_SHOWN else ""
+        raise UnknownNodesError(
+            f"no such nodes: {', '.join(unknown)}; alive are {', '.join(known[:MOST_SHOWN])}{more}"
+        )
     return [m for m in alive if m.node_id in chosen]
 
 
