@@ -174,6 +174,12 @@ def test_what_was_under_way_is_delivered_after_a_restart(settings: ManagerSettin
     assert sorted(got) == ["a", "b", "c"]
 
 
+@pytest.fixture
+def _no_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher, "Courier", partial(Courier, timeout=10 * HANG))
+
+
+@pytest.mark.usefixtures("_no_timeout")
 def test_one_that_hangs_holds_up_no_other(app: FastAPI, manager: httpx.Client) -> None:
     with receiving(Receiver(lambda received: None)) as hanging, receiving() as receiver:
         create(manager, hanging.url, name="hangs")
