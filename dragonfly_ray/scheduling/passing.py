@@ -18,7 +18,9 @@ differ, too."""
 LEAST = 0.1
 """Seconds; differences below are those of reports, not of hosts."""
 HURRY = 4.0
-"""A slow host reads only what it passes on in this part of the time that is left, or less."""
+"""A slow host reads some pieces at a time only if it passes them on in this part of the time that is left."""
+TRIAL = 2.0
+"""And one at a time in this part: it may be quicker by now."""
 JUDGE_EVERY = 0.1
 """Seconds for which the judgement of the quick ones holds."""
 SAMPLE = 64
@@ -101,7 +103,8 @@ class Passing:
             return FIRST + reader.passed - len(reader.waiting)
         left = (now - self._since) * unread / max(1, read)
         if reader.takes and delay > left / HURRY:
-            return 0
+            # One now and then, or what it was like once would be held against it for good.
+            return int(delay <= left / TRIAL and not reader.waiting)
         return FIRST - len(reader.waiting)
 
     def _by_another(self, host: str) -> float:

@@ -46,6 +46,17 @@ def test_a_slow_host_reads_nothing_towards_the_end() -> None:
     assert passing.room("quick", 100, 900, 10.1) > 0
 
 
+def test_a_host_that_was_slow_at_first_is_tried_again() -> None:
+    passing = two(slow_takes=0.9)
+    unread, read = 250, 750  # 3.4 seconds are left: more than twice what it takes, less than four times
+    assert passing.room("slow", unread, read, 10.1) == 1
+    for number in range(12):
+        now = 10.2 + number / 5
+        reads(passing, "quick", range(300 + 2 * number, 301 + 2 * number), now, 0.1)
+        reads(passing, "slow", range(301 + 2 * number, 302 + 2 * number), now, 0.1)
+    assert passing.room("slow", unread, read, 12.6) > 1, "and believed"
+
+
 def test_before_anything_is_known_nobody_is_held_back() -> None:
     passing = Passing()
     passing.given("new", [0, 1], 0.0)
