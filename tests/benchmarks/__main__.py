@@ -100,7 +100,7 @@ def _measure(rig: Rig, case: Case, report: Report, rounds: int, *, rivals: bool)
         if rivals and case.contest:
             compete(rig, report, case.contest)
         return True
-    except (BenchError, RuntimeError, OSError, AssertionError) as error:
+    except (BenchError, RuntimeError, OSError, AssertionError, LookupError, TypeError, ValueError) as error:
         say(f"  {case.name} failed: {error}")
         report.failed(f"{type(error).__name__}: {error}"[:300])
         return False

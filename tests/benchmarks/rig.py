@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -20,6 +20,7 @@ from typing import IO, Any, Self
 import blake3
 import numpy as np
 
+from tests.benchmarks.measures import say
 from tests.benchmarks.sampler import INTERVAL, Sampler, Trace
 from tests.nginx import MODULES, Hit
 from tests.testbed.bed import CHECKOUT, BedHost, Testbed
@@ -55,10 +56,9 @@ class Content:
     name: str
     path: Path
     size: int
-
-    @property
-    def is_folder(self) -> bool:
-        return self.path.is_dir()
+    is_folder: bool
+    urls: set[str] = field(default_factory=set, compare=False)
+    """By which it was distributed."""
 
 
 @dataclass(frozen=True)
@@ -251,7 +251,7 @@ class Rig:
                 random_file(path / f"{number}.bin", size)
         else:
             random_file(path, size)
-        content = Content(path.name, path, size * max(1, files))
+        content = Content(path.name, path, size * max(1, files), bool(files))
         try:
             yield content
         finally:
@@ -261,9 +261,11 @@ class Rig:
             else:
                 path.unlink()
             shutil.rmtree(self.outputs(content), ignore_errors=True)
-            if self.driver.alive:
-                with contextlib.suppress(BenchError):
-                    self.driver.ask("evict", url=self.url(content))
+            for url in content.urls if self.driver.alive else ():
+                try:
+                    self.driver.ask("evict", url=url)
+                except BenchError as error:
+                    say(f"  {url} stays in the stores: {error}")
 
     def url(self, content: Content, base: str = "") -> str:
         return f"{base or self.bed.origin.url}/{content.name}{'/' if content.is_folder else ''}"
@@ -327,9 +329,11 @@ class Rig:
         name: str = "ours",
     ) -> None:
         dest = self.outputs(content) / name / "{node}" / "f"
+        url = url or self.url(content, base)
+        content.urls.add(url)
         self.driver.send(
             "distribute",
-            url=url or self.url(content, base),
+            url=url,
             dest=str(dest),
             targets=None if targets is None else [host.address for host in targets],
             timeout=timeout,
