@@ -80,8 +80,9 @@ class TransportSettings(_Section):
     """Bytes a second, of one peer; None: no limit."""
     small_inline: int = Field(100 * KIB, ge=0, json_schema_extra=LIVE)
     """Content up to this size travels in the message itself."""
-    small_object: int = Field(4 * MIB, ge=0, json_schema_extra=LIVE)
-    """Content up to this size travels through Ray's object store."""
+    small_object: int = Field(512 * KIB, ge=0, json_schema_extra=LIVE)
+    """Content up to this size travels through Ray's object store: beyond it, the one link of the node that read it
+    is slower for all than the links of all."""
     carrier: Literal["auto", "socket", "object", "inline"] = Field("auto", json_schema_extra=LIVE)
     """How small content travels; `auto`: by its size."""
 

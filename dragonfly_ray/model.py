@@ -19,6 +19,8 @@ DIGEST_SIZE = 32
 DEFAULT_TENANT = "default"
 MIN_LEAF = 256 * KIB
 MAX_LEAF = 16 * MIB
+FEW = 4
+"""Files in a piece of the usual size."""
 UNTOLD = "resolve:"
 """Versions begin so that the origin does not tell: they name the look that found the content."""
 PACK_LIMIT = 64 * KIB
@@ -108,6 +110,16 @@ class Manifest(msgspec.Struct, frozen=True):
         return sum(entry.size for entry in self.entries)
 
     @property
+    def leaf(self) -> int:
+        """The piece size. Longer where a piece would hold a few files only: it ends where a file does, so much
+        of it would be missing, and it costs no less than a whole one."""
+        leaf = leaf_size(self.size)
+        files = sum(1 for entry in self.entries if entry.size)
+        if leaf > MIN_LEAF and FEW * self.size > files * leaf >= self.size:
+            return min(MAX_LEAF, 2 * leaf)
+        return leaf
+
+    @property
     def fingerprint(self) -> str:
         """Changes whenever a name, a size or a version does."""
         return hashlib.sha256(
@@ -126,7 +138,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
     def task_id(self, source_id: str) -> str:
         """One version of a source: new content at the same URL is a new task."""
-        text = f"{source_id}\0{self.fingerprint}\0{leaf_size(self.size)}"
+        text = f"{source_id}\0{self.fingerprint}\0{self.leaf}"
         return hashlib.sha256(text.encode()).hexdigest()
 
     def encode(self) -> bytes:
@@ -182,7 +194,7 @@ class PieceTable:
 
     @classmethod
     def of(cls, manifest: Manifest) -> PieceTable:
-        return cls([entry.size for entry in manifest.entries], leaf_size(manifest.size))
+        return cls([entry.size for entry in manifest.entries], manifest.leaf)
 
     @property
     def size(self) -> int:

@@ -123,7 +123,7 @@ def test_one_dest_for_all_nodes_is_written_once(
 
 
 @pytest.mark.parametrize(
-    ("size", "policy"), [(50_000, "inline"), (2 * MIB, "object store"), (5 * MIB, "peers")]
+    ("size", "policy"), [(50_000, "inline"), (512 * 1024, "object store"), (512 * 1024 + 1, "peers")]
 )
 def test_the_carrier_is_chosen_by_size(
     cluster: LocalCluster, origin: Nginx, tmp_path: Path, size: int, policy: str

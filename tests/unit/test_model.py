@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dragonfly_ray import errors
-from dragonfly_ray.model import MIN_LEAF, PieceTable, Source, leaf_size
+from dragonfly_ray.model import MIN_LEAF, Entry, Manifest, PieceTable, Source, leaf_size
 
 SIZES = st.lists(st.integers(0, 3 * MIN_LEAF), max_size=30)
 
@@ -47,6 +47,25 @@ def test_covering_finds_exactly_the_pieces_of_a_range(sizes: list[int], offset: 
 )
 def test_leaf_size_follows_from_the_size(size: int, leaf: int) -> None:
     assert leaf_size(size) == leaf
+
+
+@pytest.mark.parametrize(
+    ("files", "size", "leaf"),
+    [
+        (10_000, 4096, MIN_LEAF),
+        (100, 200_000, MIN_LEAF),
+        (3000, 700_000, 4 << 20),
+        (30_000, 70_000, 2 << 20),
+        (300, 7_000_000, 2 << 20),
+        (20_000, 5_000_000, 16 << 20),
+    ],
+)
+def test_a_piece_holds_several_files_or_a_part_of_one(files: int, size: int, leaf: int) -> None:
+    manifest = Manifest(tuple(Entry(f"{n}", size) for n in range(files)), directory=True)
+    table = PieceTable.of(manifest)
+    assert table.leaf == manifest.leaf == leaf
+    assert table.size == files * size
+    assert all(piece.length <= leaf for piece in table)
 
 
 def test_equal_urls_are_one_source_and_filtered_parameters_do_not_count() -> None:
