@@ -13,7 +13,6 @@ import numpy as np
 import ray
 from ray.exceptions import RayError
 
-import dragonfly_ray.sources.http  # noqa: F401 - now, or the first distribution of every node waits for it
 from dragonfly_ray import logs
 from dragonfly_ray import messages as m
 from dragonfly_ray.actors.handles import scheduler_name

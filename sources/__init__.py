@@ -12,6 +12,7 @@ from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.model import Credentials, Manifest, PieceTable, Source
 from dragonfly_ray.policy import UrlPolicy, check_url
 from dragonfly_ray.sources.base import Adapter, Look, Progress, Resolution, Seen, Share, Stop, Take, alone
+from dragonfly_ray.sources.http import HttpAdapter  # now, or the first distribution of a peer waits for it
 from dragonfly_ray.sources.reader import Reader
 from dragonfly_ray.urls import scheme
 
@@ -38,8 +39,6 @@ def _adapter(
         check_url(source.url, policy, credentials.storage_options)
     match scheme(source.url):
         case "http" | "https":
-            from dragonfly_ray.sources.http import HttpAdapter
-
             return HttpAdapter(source, credentials, settings, policy)
         case "file" | "local":
             from dragonfly_ray.sources.local import LocalAdapter

@@ -58,11 +58,12 @@ class BusyOnce:
         return 429
 
     def assert_left_alone(self, origin: ScriptedOrigin, connections: int) -> None:
-        """Whoever has not heard of it yet may have one request under way on each connection, and no more. A
-        hundredth of the pause is for two clocks that are read at different places."""
+        """Whoever has not heard of it yet may have one request under way on each connection, and no more; after
+        a third of the pause all have heard. A hundredth of it is for clocks that are read at different places."""
         after = [at - self.said for at, _, _ in origin.requests if at > self.said]
         early = [seconds for seconds in after if seconds < 0.99 * self.pause]
         assert len(early) <= connections, early
+        assert not [seconds for seconds in early if seconds > self.pause / 3], early
         assert len(after) > len(early), "it is asked again"
 
 

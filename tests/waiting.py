@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-HANG = 60.0
+HANG = 30.0
 
 
 def until(

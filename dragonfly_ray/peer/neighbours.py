@@ -40,7 +40,7 @@ class Neighbours:
         self._bad: dict[str, int] = {}
         self._news: list[tuple[int, bytes]] = []
         self._ready = threading.Event()
-        self.announcer = Announcer(run.task.pieces) if first.sole else None
+        self._announcer = Announcer(run.task.pieces) if first.sole else None
         """Whom to tell of what, while this peer alone reads the origin."""
 
     def meet(self, neighbour: m.Neighbour) -> None:
@@ -60,8 +60,8 @@ class Neighbours:
                 if neighbour.silent:
                     old.neighbour = neighbour
                     run.picker.left(host)
-                    if self.announcer:
-                        self.announcer.left(host)
+                    if self._announcer:
+                        self._announcer.left(host)
                     return
             if old:
                 old.stop()
@@ -144,9 +144,9 @@ class Neighbours:
         gone = bitset.of(pieces)
         for parent in self.parents.values():
             parent.untold(gone)
-        if self.announcer:
+        if self._announcer:
             for index in bitset.members(gone):
-                self.announcer.lost(index)
+                self._announcer.lost(index)
 
     def kick(self) -> None:
         """There may be something to tell."""
@@ -160,8 +160,8 @@ class Neighbours:
             if host in self._banned or (parent and parent.neighbour.silent):
                 return
             run.picker.has(host, [index for index, _ in items])
-            if self.announcer:
-                self.announcer.has(host, run.picker.holder_bits(host))
+            if self._announcer:
+                self._announcer.has(host, run.picker.holder_bits(host))
                 self._ready.set()
             run.told(host, items)
         if parent:
@@ -173,9 +173,9 @@ class Neighbours:
         with run.lock:
             parent = self.parents.get(host)
             silent = parent is not None and parent.neighbour.silent
-            if self.announcer and not silent:  # it would pass nothing on
-                self.announcer.joined(host, run.picker.holder_bits(host))
-        if self.announcer:
+            if self._announcer and not silent:  # it would pass nothing on
+                self._announcer.joined(host, run.picker.holder_bits(host))
+        if self._announcer:
             self._ready.set()
             return
         mine = run.holdings()
@@ -187,8 +187,8 @@ class Neighbours:
         run = self._run
         with run.lock:
             run.picker.reset(host)
-            if self.announcer:
-                self.announcer.left(host)
+            if self._announcer:
+                self._announcer.left(host)
         self._ready.set()
         self.wake_all()
 
@@ -196,15 +196,15 @@ class Neighbours:
         """The pieces that a neighbour may ask for."""
         run = self._run
         with run.lock:
-            if self.announcer and not self.announcer.over and not run.picker.done:
-                return self.announcer.may_ask(host)
+            if self._announcer and not self._announcer.over and not run.picker.done:
+                return self._announcer.may_ask(host)
             return run.picker.have
 
     def _tell_always(self) -> None:
         """Tells the neighbours what is new here; all that came in meanwhile goes in one message."""
         run = self._run
         while not run.stopping.is_set():
-            self._ready.wait(PATIENCE if self.announcer else None)
+            self._ready.wait(PATIENCE if self._announcer else None)
             self._ready.clear()
             self.tell_now()
             run.stopping.wait(TOGETHER)
@@ -215,9 +215,9 @@ class Neighbours:
             items, self._news = self._news, []
             parents = list(self.parents.values())
             told = dict.fromkeys(parents, items)
-            if self.announcer:
-                self.announcer.fresh(index for index, _ in items)
-                due = self.announcer.due(time.monotonic())
+            if self._announcer:
+                self._announcer.fresh(index for index, _ in items)
+                due = self._announcer.due(time.monotonic())
                 told = {p: run.described(due[p.id]) for p in parents if p.id in due}
         for parent, news in told.items():
             if news:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from ray.cluster_utils import Cluster
 from ray.util import list_named_actors
 
 import dragonfly_ray as d
+from tests import waiting
 from tests.nginx import Nginx
-from tests.waiting import until
 
 NODES = 4
 OBJECT_STORE = 120 * 1024 * 1024
@@ -152,3 +152,10 @@ def named_actors() -> set[str]:
 
 def expected_actors(cluster: LocalCluster) -> set[str]:
     return {"controller", "scheduler:0", *(f"peer:{m.node_id}" for m in d.nodes() if m.alive)}
+
+
+def until(
+    condition: Callable[[], object], timeout: float = 60.0, why: Callable[[], object] = lambda: ""
+) -> None:
+    """For what several processes have a part in."""
+    waiting.until(condition, timeout, why)

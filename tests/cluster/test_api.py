@@ -27,10 +27,9 @@ from dragonfly_ray.errors import (
     UnknownNodesError,
 )
 from dragonfly_ray.telemetry import GAUGES
-from tests.cluster.conftest import METRICS_PORT, LocalCluster
+from tests.cluster.conftest import METRICS_PORT, LocalCluster, until
 from tests.nginx import Nginx
 from tests.origins import FolderOrigin
-from tests.waiting import until
 
 MIB = 1 << 20
 pytestmark = pytest.mark.cluster

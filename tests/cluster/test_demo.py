@@ -15,8 +15,7 @@ import pytest
 
 from dragonfly_ray.demo import PREFIX
 from dragonfly_ray.demo.keeping import STATE_VARIABLE
-from tests.cluster.conftest import LocalCluster
-from tests.waiting import until
+from tests.cluster.conftest import LocalCluster, until
 
 pytestmark = pytest.mark.cluster
 

@@ -18,10 +18,9 @@ import dragonfly_ray as d
 from dragonfly_ray.config import OriginSettings, PeerSettings
 from dragonfly_ray.errors import NotRunningError
 from dragonfly_ray.logs import logs_folder
-from tests.cluster.conftest import NODES, LocalCluster
+from tests.cluster.conftest import NODES, LocalCluster, until
 from tests.nginx import Nginx
 from tests.origins import BusyOnce, ScriptedOrigin
-from tests.waiting import until
 
 MIB = 1 << 20
 SIZE = 64 * MIB

@@ -20,12 +20,11 @@ from dragonfly_ray.policy import UrlPolicy
 from dragonfly_ray.serve.app import create_app
 from dragonfly_ray.serve.ray_cluster import RayCluster
 from dragonfly_ray.serve.settings import ManagerSettings
-from tests.cluster.conftest import LocalCluster
+from tests.cluster.conftest import LocalCluster, until
 from tests.manager.conftest import token_of
 from tests.manager.jobs_help import job_in, nodes_of, submit
 from tests.manager.serving import Reader, serving, stream
 from tests.nginx import Nginx
-from tests.waiting import until
 
 MIB = 1 << 20
 SIZE = 48 * MIB

@@ -22,10 +22,9 @@ from dragonfly_ray.policy import UrlPolicy
 from dragonfly_ray.serve.app import create_app
 from dragonfly_ray.serve.ray_cluster import RayCluster
 from dragonfly_ray.serve.settings import ManagerSettings
-from tests.cluster.conftest import LocalCluster
+from tests.cluster.conftest import LocalCluster, until
 from tests.manager.conftest import token_of
 from tests.nginx import Nginx
-from tests.waiting import until
 
 API = "/api/v1"
 pytestmark = pytest.mark.cluster

@@ -21,11 +21,10 @@ from dragonfly_ray.model import Credentials, Source
 from dragonfly_ray.policy import UrlPolicy
 from dragonfly_ray.serve.cluster import NodeView, Order, Part
 from dragonfly_ray.serve.ray_cluster import RayCluster
-from tests.cluster.conftest import LocalCluster, connections
+from tests.cluster.conftest import LocalCluster, connections, until
 from tests.cluster.test_api import dragonfly
 from tests.nginx import Nginx
 from tests.origins import Behaviour, ScriptedOrigin
-from tests.waiting import until
 
 MIB = 1 << 20
 HERE = UrlPolicy(networks=("127.0.0.0/8",))

@@ -27,9 +27,8 @@ from dragonfly_ray.remote import Client
 from dragonfly_ray.serve import launch
 from dragonfly_ray.serve.settings import ManagerSettings
 from tests import postgres
-from tests.cluster.conftest import LocalCluster
+from tests.cluster.conftest import LocalCluster, until
 from tests.nginx import Nginx
-from tests.waiting import until
 
 pytestmark = pytest.mark.cluster
 MIB = 1024 * 1024

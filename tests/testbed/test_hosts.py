@@ -91,7 +91,7 @@ def test_a_host_is_cut_off_silently(bed: Testbed) -> None:
     victim = bed.hosts[2]
     before = held(bed, 2)
     with bed.driver(submit(bed, "cut", bed.folder / "cut")) as driver:
-        until(lambda: held(bed, 2) - before > SIZE // 4)
+        until(lambda: held(bed, 2) - before > SIZE // 4, 60.0)
         assert 0.1 * SIZE < held(bed, 2) - before < 0.9 * SIZE
         victim.cut()
         try:
@@ -116,7 +116,7 @@ def test_a_whole_host_is_killed(bed: Testbed) -> None:
     victim = bed.hosts[3]
     before = held(bed, 3)
     with bed.driver(submit(bed, "killed", bed.folder / "killed")) as driver:
-        until(lambda: held(bed, 3) - before > SIZE // 4)
+        until(lambda: held(bed, 3) - before > SIZE // 4, 60.0)
         assert 0.1 * SIZE < held(bed, 3) - before < 0.9 * SIZE
         victim.kill()
         found = driver.answer(150)

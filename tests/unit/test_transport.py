@@ -30,6 +30,8 @@ PIECE = 256 * 1024
 COUNT = 64
 PATIENT = TransportSettings(stall_timeout=30.0, connect_timeout=30.0)
 """What a test that is not about stalls uses, however busy the machine is."""
+SOON = 10.0
+"""Seconds for what must happen by itself: less than any time-out of `PATIENT`, which would do it as well."""
 KEY = SigningKey.generate()
 ISSUER = GrantIssuer(KEY)
 
@@ -207,7 +209,7 @@ def test_pieces_arrive_intact(bench: Bench) -> None:
         rate = PIECE * COUNT / (time.monotonic() - started) / 1e6
         print(f"{rate:.0f} MB/s on one connection, each piece hashed twice")
     # It is counted after the bytes have left, so the last of them may be here first.
-    until(lambda: bench.task.sent == PIECE * (COUNT - 1))
+    until(lambda: bench.task.sent == PIECE * (COUNT - 1), SOON)
 
 
 def test_many_children_at_once(bench: Bench) -> None:
@@ -249,7 +251,7 @@ def greeted(bench: Bench, host: str) -> socket.socket:
 def test_a_manifest_asked_for_out_of_bounds_costs_that_connection_alone(bench: Bench) -> None:
     with greeted(bench, "hostile") as sock:
         sock.sendall(p.encode(p.ManifestRequest(2**63, 10)))
-        until(lambda: bench.server.connections == 0)
+        until(lambda: bench.server.connections == 0, SOON)
     with contextlib.closing(bench.connect()) as connection:
         fetch(connection, bench.task, range(4, 8))
 
@@ -259,7 +261,7 @@ def test_a_child_that_never_reads_is_closed_before_it_costs_memory(bench: Bench)
         with contextlib.suppress(OSError):
             for _ in range(50):
                 sock.sendall(p.encode(p.Request(4, 60)) * 4000)
-        until(lambda: bench.server.connections == 0)
+        until(lambda: bench.server.connections == 0, SOON)
 
 
 def test_a_child_that_only_talks_is_closed_as_stuck(tmp_path: Path) -> None:
@@ -272,7 +274,7 @@ def test_a_child_that_only_talks_is_closed_as_stuck(tmp_path: Path) -> None:
 
     with greeted(bench, "talker") as sock:
         sock.sendall(p.encode(p.Request(4, 60)))
-        until(closed)
+        until(closed, SOON)
     bench.close()
 
 
@@ -295,7 +297,7 @@ def test_whoever_joined_leaves(bench: Bench, monkeypatch: pytest.MonkeyPatch) ->
         with greeted(bench, f"h{number}") as sock:
             sock.sendall(p.encode(p.Request(4, 60)))
             sock.recv(1000)
-    until(lambda: bench.server.connections == 0)
+    until(lambda: bench.server.connections == 0, SOON)
     assert sorted(left) == sorted(joined)
 
 
