@@ -113,6 +113,11 @@ class Nginx:
         self._process = None
         (self._state / "pid").unlink(missing_ok=True)
 
+    def restart(self, extra: str) -> None:
+        """With other directives, such as a `limit_rate`."""
+        self.stop()
+        self.start(extra)
+
     def pids(self) -> list[int]:
         """Of the master and its workers."""
         master = int((self._state / "pid").read_text())

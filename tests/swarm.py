@@ -16,6 +16,7 @@ from dragonfly_ray.model import Credentials, Host, Source, Task
 from dragonfly_ray.peer.node import Identity, PeerNode
 from dragonfly_ray.peer.reporter import SchedulerLink
 from dragonfly_ray.scheduling.core import Action, Ask, Probe, SchedulerCore, Send
+from dragonfly_ray.storage.task_store import TaskStore
 
 
 class LocalScheduler:
@@ -164,6 +165,21 @@ class Swarm:
     def distribute(self, url: str, spec_id: str = "s.0", **options: Any) -> dict[str, Any]:
         self.submit(url, spec_id, **options)
         return self.wait(spec_id)
+
+    def pieces(self, node: str) -> int:
+        """In the store of a node."""
+        return sum(task.count for task in self.peers[node].store.tasks())
+
+    def spoil(self, node: str, places: Iterable[int]) -> TaskStore:
+        """Overwrites some bytes of the only file that a node has; its task."""
+        (task,) = self.peers[node].store.tasks()
+        file = task.folder / "0"
+        file.chmod(0o600)
+        with file.open("r+b") as damaged:
+            for place in places:
+                damaged.seek(place)
+                damaged.write(b"bit rot")
+        return task
 
     def close(self) -> None:
         self.scheduler.stop()

@@ -187,8 +187,7 @@ def test_a_missing_source_is_one_clear_line(cluster: LocalCluster, origin: Nginx
 def test_submit_is_awaitable_and_found_again_elsewhere(
     cluster: LocalCluster, origin: Nginx, tmp_path: Path
 ) -> None:
-    origin.stop()
-    origin.start("limit_rate 2m;")
+    origin.restart("limit_rate 2m;")
     data = make(origin, "s", 24 * MIB)
     submission = d.submit(f"{origin.url}/s", dest=tmp_path / "{node}", id="found-again")
     code = (
@@ -211,8 +210,7 @@ def test_submit_is_awaitable_and_found_again_elsewhere(
 
 
 def test_cancel_and_timeout_stop_everything(cluster: LocalCluster, origin: Nginx, tmp_path: Path) -> None:
-    origin.stop()
-    origin.start("limit_rate 500k;")
+    origin.restart("limit_rate 500k;")
     make(origin, "c", 48 * MIB)
     submission = d.submit(f"{origin.url}/c", dest=tmp_path / "{node}")
     until(lambda: submission.progress().bytes_done > 4 * MIB)
@@ -254,8 +252,7 @@ def test_on_this_node(cluster: LocalCluster, origin: Nginx) -> None:
 
 
 def test_open_reads_before_all_of_it_is_here(cluster: LocalCluster, origin: Nginx) -> None:
-    origin.stop()
-    origin.start("limit_rate 1m;")
+    origin.restart("limit_rate 1m;")
     data = make(origin, "o", 40 * MIB)
     with d.open(f"{origin.url}/o") as file:
         file.seek(-1000, os.SEEK_END)
@@ -374,8 +371,7 @@ def test_the_command_line(cluster: LocalCluster, origin: Nginx, tmp_path: Path) 
 def test_a_detached_distribution_goes_on_without_whoever_submitted_it(
     cluster: LocalCluster, origin: Nginx, tmp_path: Path
 ) -> None:
-    origin.stop()
-    origin.start("limit_rate 1m;")
+    origin.restart("limit_rate 1m;")
     data = make(origin, "detached", 40 * MIB)
     ran = dragonfly(
         cluster, "distribute", f"{origin.url}/detached", "-d", f"{tmp_path}/o/{{node}}", "--detach", "--json"
@@ -392,8 +388,7 @@ def test_a_detached_distribution_goes_on_without_whoever_submitted_it(
 def test_an_interrupted_command_cancels_and_says_so(
     cluster: LocalCluster, origin: Nginx, tmp_path: Path
 ) -> None:
-    origin.stop()
-    origin.start("limit_rate 500k;")
+    origin.restart("limit_rate 500k;")
     make(origin, "interrupted", 60 * MIB)
     command = subprocess.Popen(
         # In the background of a script the signal is ignored, and that would be inherited.

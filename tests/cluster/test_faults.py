@@ -139,8 +139,7 @@ def test_the_only_seed_is_killed(
     cluster: LocalCluster, origin: Nginx, content: bytes, tmp_path: Path
 ) -> None:
     seed = cluster.node_ids[2]
-    origin.stop()
-    origin.start("limit_rate 4m;")
+    origin.restart("limit_rate 4m;")
     settings = d.Settings(
         namespace="seeded", origin=OriginSettings(policy="seeds"), peer=PeerSettings(seeds=(seed,))
     )
@@ -232,8 +231,7 @@ def test_a_parent_has_corrupted_bytes(
     cluster: LocalCluster, origin: Nginx, content: bytes, tmp_path: Path
 ) -> None:
     liar = cluster.node_ids[0]
-    origin.stop()
-    origin.start("")
+    origin.restart("")
     path = d.distribute(f"{origin.url}/f", [liar]).paths[liar]
     path.chmod(0o600)
     with path.open("r+b") as file:
@@ -248,8 +246,7 @@ def test_a_parent_has_corrupted_bytes(
 def test_an_unwritable_dest_and_a_full_disk_fail_their_node_alone(
     cluster: LocalCluster, origin: Nginx, content: bytes, tmp_path: Path
 ) -> None:
-    origin.stop()
-    origin.start("")
+    origin.restart("")
     blocked = cluster.node_ids[3]
     (tmp_path / "o").mkdir()
     (tmp_path / "o" / blocked).write_bytes(b"a file, no folder")
@@ -343,8 +340,7 @@ def test_a_peer_is_killed_while_it_publishes(
     cluster: LocalCluster, origin: Nginx, content: bytes, tmp_path: Path
 ) -> None:
     """As soon as there is a draft of its copy. The node ends ok, and the output is whole at any time."""
-    origin.stop()
-    origin.start("")
+    origin.restart("")
     victim = cluster.node_ids[2]
     d.distribute(f"{origin.url}/f", [victim])
     for number in range(3):

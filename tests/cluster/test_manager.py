@@ -188,8 +188,7 @@ def test_cancel_while_the_scheduler_restarts(
 def test_a_node_that_fails_is_tried_again(
     cluster: LocalCluster, managed: Managed, origin: Nginx, content: bytes
 ) -> None:
-    origin.stop()
-    origin.start("")
+    origin.restart("")
     blocked = cluster.node_ids[3]
     (managed.out / blocked).write_bytes(b"a file, no folder")
     made = managed.distribute(f"{origin.url}/f")
@@ -229,8 +228,7 @@ def test_a_url_that_leads_inside_is_refused_by_the_nodes_too(
     cluster: LocalCluster, managed: Managed, origin: Nginx
 ) -> None:
     """What the text does not tell: a redirect to where nobody may be asked."""
-    origin.stop()
-    origin.start("location /away { return 302 http://169.254.169.254/latest/meta-data; }")
+    origin.restart("location /away { return 302 http://169.254.169.254/latest/meta-data; }")
     made = managed.distribute(f"{origin.url}/away")
     ended = job_in(managed.client, made, "succeeded", "partial", "failed")
     assert ended["state"] == "failed"

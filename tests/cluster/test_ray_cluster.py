@@ -189,8 +189,7 @@ def test_a_cancel_stops_the_work_on_the_nodes(
 ) -> None:
     for name in ("c", "other"):
         (origin.root / name).write_bytes(os.urandom(60 * MIB))
-    origin.stop()
-    origin.start("limit_rate 500k;")
+    origin.restart("limit_rate 500k;")
     order = an_order(
         "cancel-1", [f"{origin.url}/{n}" for n in ("c", "other")], cluster.node_ids, tmp_path / "o"
     )
@@ -220,8 +219,7 @@ def test_a_cancel_leaves_another_order_of_the_same_content_alone(
 ) -> None:
     content = os.urandom(32 * MIB)
     (origin.root / "same").write_bytes(content)
-    origin.stop()
-    origin.start("limit_rate 1m;")
+    origin.restart("limit_rate 1m;")
     one, two = (
         an_order(f"same-{n}", [f"{origin.url}/same"], nodes, tmp_path / n)
         for n, nodes in (("one", cluster.node_ids[:3]), ("two", cluster.node_ids[1:]))
@@ -313,8 +311,7 @@ def test_a_drained_node_ends_what_it_has_begun_and_feeds_nobody(
 ) -> None:
     content = os.urandom(40 * MIB)
     (origin.root / "d").write_bytes(content)
-    origin.stop()
-    origin.start("limit_rate 1m;")
+    origin.restart("limit_rate 1m;")
     first, *others = cluster.node_ids
     begun = an_order("drain-1", [f"{origin.url}/d"], cluster.node_ids[:3], tmp_path / "o")
     port.submit(begun, Credentials())

@@ -35,8 +35,7 @@ def test_each_byte_leaves_the_origin_once(
 def test_the_only_reader_gives_out_every_piece_once_before_any_twice(
     origin: Nginx, swarm: Callable[..., Swarm], content: bytes
 ) -> None:
-    origin.stop()
-    origin.start("limit_rate 3m;")
+    origin.restart("limit_rate 3m;")
     built = swarm(5, seeds=1, settings=Settings(origin=OriginSettings(policy="seeds")))
     view = built.distribute(f"{origin.url}/big")
     assert_everywhere(view, content, 5)
@@ -139,8 +138,7 @@ def test_a_local_file_is_read_by_its_owner_alone(
 
 
 def test_what_is_read_is_fetched_first(origin: Nginx, swarm: Callable[..., Swarm], content: bytes) -> None:
-    origin.stop()
-    origin.start("limit_rate 1m;")
+    origin.restart("limit_rate 1m;")
     built = swarm(2)
     built.submit(f"{origin.url}/big")
     peer = built.peers["n0"]
@@ -174,11 +172,7 @@ def test_log_lines_name_their_task_and_no_thread_of_it_is_left(
 ) -> None:
     built = swarm(2)
     built.distribute(f"{origin.url}/big", "a.0", nodes=["n0"])
-    (task,) = built.peers["n0"].store.tasks()
-    os.chmod(task.folder / "0", 0o600)
-    with (task.folder / "0").open("r+b") as damaged:
-        damaged.seek(20 * MIB)
-        damaged.write(b"bit rot")
+    task = built.spoil("n0", [20 * MIB])
     built.distribute(f"{origin.url}/big", "b.0", nodes=["n1"])
     speakers = {r.threadName for r in caplog.records if "does not match its digest" in r.getMessage()}
     host = built.peers["n0"].host.id
@@ -201,11 +195,10 @@ def test_who_feeds_whom_is_known(origin: Nginx, swarm: Callable[..., Swarm], con
 
 
 def test_cancel_stops_every_byte(origin: Nginx, swarm: Callable[..., Swarm]) -> None:
-    origin.stop()
-    origin.start("limit_rate 1m;")
+    origin.restart("limit_rate 1m;")
     built = swarm(3)
     built.submit(f"{origin.url}/big")
-    until(lambda: sum(t.count for t in built.peers["n1"].store.tasks()) > 20)
+    until(lambda: built.pieces("n1") > 20)
     with built.scheduler.changed:
         built.scheduler.act(built.scheduler.core.cancel("s.0", time.monotonic()))
     view = built.wait()

@@ -22,13 +22,7 @@ def test_a_parent_with_corrupted_bytes_is_found_out(
 ) -> None:
     built = swarm(4)
     built.distribute(f"{origin.url}/big", "a.0", nodes=["n0"])
-    (task,) = built.peers["n0"].store.tasks()
-    file = task.folder / "0"
-    os.chmod(file, 0o600)
-    with file.open("r+b") as damaged:
-        for place in range(1000, SIZE, 4 * MIB):
-            damaged.seek(place)
-            damaged.write(b"\0" * 100)
+    built.spoil("n0", range(1000, SIZE, 4 * MIB))
     view = built.distribute(f"{origin.url}/big", "b.0", nodes=["n1", "n2", "n3"])
     assert_everywhere(view, content, 3)
 
@@ -36,13 +30,12 @@ def test_a_parent_with_corrupted_bytes_is_found_out(
 def test_a_killed_peer_resumes_with_what_it_had(
     origin: Nginx, swarm: Callable[..., Swarm], content: bytes
 ) -> None:
-    origin.stop()
-    origin.start("limit_rate 1500k;")
+    origin.restart("limit_rate 1500k;")
     built = swarm(3)
     built.submit(f"{origin.url}/big")
     victim = built.peers["n1"]
-    until(lambda: sum(t.count for t in victim.store.tasks()) > 30)
-    had = sum(t.count for t in victim.store.tasks())
+    until(lambda: built.pieces("n1") > 30)
+    had = built.pieces("n1")
     assert 0.1 * 128 < had < 0.9 * 128
     built.scheduler.verdicts[victim.host.id] = "died"
     del built.scheduler.peers[victim.host.id]
@@ -58,12 +51,11 @@ def test_a_killed_peer_resumes_with_what_it_had(
 def test_a_lost_peer_does_not_hold_up_the_others(
     origin: Nginx, swarm: Callable[..., Swarm], content: bytes
 ) -> None:
-    origin.stop()
-    origin.start("limit_rate 1500k;")
+    origin.restart("limit_rate 1500k;")
     built = swarm(4)
     built.submit(f"{origin.url}/big")
     victim = built.peers["n2"]
-    until(lambda: sum(t.count for t in victim.store.tasks()) > 30)
+    until(lambda: built.pieces("n2") > 30)
     del built.scheduler.peers[victim.host.id]
     victim.stop()
     with built.scheduler.changed:
@@ -92,11 +84,10 @@ def test_a_wrong_digest_writes_nothing(
 def test_a_digest_that_joins_a_transfer_under_way_is_checked_too(
     origin: Nginx, swarm: Callable[..., Swarm], tmp_path: Path, content: bytes
 ) -> None:
-    origin.stop()
-    origin.start("limit_rate 4m;")
+    origin.restart("limit_rate 4m;")
     built, out = swarm(2), tmp_path / "out"
     built.submit(f"{origin.url}/big", "a.0")
-    until(lambda: sum(t.count for t in built.peers["n1"].store.tasks()) > 10)
+    until(lambda: built.pieces("n1") > 10)
     built.submit(f"{origin.url}/big", "b.0", digest=f"sha256:{'0' * 64}", dest=str(out / "{node}"))
     assert_everywhere(built.wait("a.0"), content, 2)
     assert set(kinds(built.wait("b.0")).values()) == {"integrity"}
@@ -123,11 +114,7 @@ def test_a_holder_that_finds_itself_corrupted_is_not_counted_on(
 ) -> None:
     built = swarm(2)
     built.distribute(f"{origin.url}/big", "a.0", nodes=["n0"])
-    (task,) = built.peers["n0"].store.tasks()
-    os.chmod(task.folder / "0", 0o600)
-    with (task.folder / "0").open("r+b") as damaged:
-        damaged.seek(20 * MIB)
-        damaged.write(b"bit rot")
+    task = built.spoil("n0", [20 * MIB])
     view = built.distribute(f"{origin.url}/big", "b.0", nodes=["n1"])
     assert_everywhere(view, content, 1)
     known = built.scheduler.core.tasks[task.task.id]
@@ -175,11 +162,10 @@ def test_a_scheduler_that_forgets_everything_is_told_again(
 ) -> None:
     from dragonfly_ray.scheduling.core import SchedulerCore
 
-    origin.stop()
-    origin.start("limit_rate 1500k;")
+    origin.restart("limit_rate 1500k;")
     built = swarm(3)
     built.submit(f"{origin.url}/big")
-    until(lambda: sum(t.count for t in built.peers["n1"].store.tasks()) > 20)
+    until(lambda: built.pieces("n1") > 20)
     with built.scheduler.changed:
         old = built.scheduler.core
         built.scheduler.core = SchedulerCore(built.settings, old.sign)

@@ -49,8 +49,7 @@ class Liar:
 def test_a_neighbour_that_lies_first_gets_nobody_banned_but_itself(
     origin: Nginx, swarm: Callable[..., Swarm], content: bytes, tmp_path: Path
 ) -> None:
-    origin.stop()
-    origin.start("limit_rate 2m;")
+    origin.restart("limit_rate 2m;")
     # Nobody but the seed may ask the origin, so that every other peer depends on what it is told.
     built = swarm(4, seeds=1, settings=Settings(origin=OriginSettings(policy="seeds")))
     liar = built.peers["n1"]

@@ -109,8 +109,7 @@ def test_a_refusal_in_the_middle_ends_it_everywhere(
 def test_an_origin_that_is_away_for_a_while(
     origin: Nginx, swarm: Callable[..., Swarm], content: bytes
 ) -> None:
-    origin.stop()
-    origin.start("limit_rate 2m;")
+    origin.restart("limit_rate 2m;")
     built = swarm(3)
     built.submit(f"{origin.url}/big")
     until(lambda: origin.sent("/big") > SIZE // 8)
@@ -122,8 +121,7 @@ def test_an_origin_that_is_away_for_a_while(
 
 
 def test_an_origin_that_never_comes_back(origin: Nginx, swarm: Callable[..., Swarm]) -> None:
-    origin.stop()
-    origin.start("limit_rate 1m;")
+    origin.restart("limit_rate 1m;")
     built = swarm(3, settings=Settings(origin=OriginSettings(give_up=2.0)))
     built.submit(f"{origin.url}/big")
     until(lambda: origin.sent("/big") > SIZE // 10)
