@@ -142,10 +142,9 @@ def start_in_background(log: Path) -> tuple[int | None, Kept | None]:
 
 def _kill_all(pid: int, timeout: float) -> None:
     """It hangs: what belongs to it would be left behind. Waits until each has ended."""
-    owner = psutil.Process(pid)
     with contextlib.ExitStack() as stack:
         killed = []
-        for process in [*owner.children(recursive=True), owner]:
+        for process in _family(pid):
             with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
                 descriptor = os.pidfd_open(process.pid)
                 stack.callback(os.close, descriptor)
@@ -153,6 +152,19 @@ def _kill_all(pid: int, timeout: float) -> None:
                 killed.append(descriptor)
         for descriptor in killed:
             _ended(descriptor, timeout)
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    """The process, held still, and below it whatever it has started; the process first.
+
+    It must neither start another meanwhile nor see its children end and go on.
+    """
+    try:
+        owner = psutil.Process(pid)
+        owner.suspend()
+        return [owner, *owner.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _ended(process: int, timeout: float) -> bool:
