@@ -197,6 +197,9 @@ class _Torrent:
             for each in running[-len(rig.hosts) :]:
                 _hear(each, "done")
             seconds = time.perf_counter() - clock
+            for each in running[-len(rig.hosts) :]:
+                # It says that it has a piece before all of it is written: killed now, it would leave holes.
+                _end(each)
         finally:
             watchdog.cancel()
             for each in running:
@@ -236,6 +239,12 @@ def _go(process: subprocess.Popen[str]) -> None:
     assert process.stdin
     process.stdin.write("go\n")
     process.stdin.flush()
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    assert process.stdin
+    process.stdin.close()
+    process.wait(timeout=60)
 
 
 def _hear(process: subprocess.Popen[str], word: str) -> None:
