@@ -18,6 +18,10 @@ DIGEST_SIZE = 32
 """Bytes of a piece digest (BLAKE3)."""
 DEFAULT_TENANT = "default"
 MIN_LEAF = 256 * KIB
+SHORT_LEAF = 128 * KIB
+SHORT_UP_TO = 64 * MIB
+"""Bytes of a single file of such short pieces. What every host is just reading from the origin at the end,
+nobody can pass on: the smaller the content, the larger a part of it that is."""
 MAX_LEAF = 16 * MIB
 FEW = 4
 """Files in a piece of the usual size."""
@@ -39,6 +43,11 @@ def leaf_size(size: int) -> int:
     """
     wanted = max(1, size // 1024)
     return min(MAX_LEAF, max(MIN_LEAF, 1 << (wanted - 1).bit_length()))
+
+
+def file_leaf(size: int) -> int:
+    """The piece size for a single file of `size` bytes."""
+    return SHORT_LEAF if size <= SHORT_UP_TO else leaf_size(size)
 
 
 class Credentials(msgspec.Struct, frozen=True):
@@ -113,6 +122,8 @@ class Manifest(msgspec.Struct, frozen=True):
     def leaf(self) -> int:
         """The piece size. Longer where a piece would hold a few files only: it ends where a file does, so much
         of it would be missing, and it costs no less than a whole one."""
+        if not self.directory:
+            return file_leaf(self.size)
         leaf = leaf_size(self.size)
         files = sum(1 for entry in self.entries if entry.size)
         if leaf > MIN_LEAF and FEW * self.size > files * leaf >= self.size:

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dragonfly_ray.errors import InvalidRequestError
-from dragonfly_ray.model import leaf_size
+from dragonfly_ray.model import file_leaf
 from dragonfly_ray.scheduling.simulator import Report, Scenario
 from dragonfly_ray.scheduling.simulator import simulate as run
 
@@ -70,7 +70,7 @@ def simulate(
     cut = {"pieces": pieces}
     if size:
         nbytes = _bytes(size)
-        leaf = leaf_size(nbytes)
+        leaf = file_leaf(nbytes)
         cut = {"pieces": math.ceil(nbytes / leaf), "piece_bytes": min(leaf, nbytes)}
     try:
         scenario = Scenario(

@@ -199,10 +199,13 @@ class OriginWorkers:
             waiting = len(self._queue)
             workers = self._useful()
             idle = workers - len(self._active)
-        ahead = workers * self._per_request()
-        if 0 <= self._left <= 4 * self.workers:
-            ahead = 0
+        ahead = 0 if self._ending() else workers * self._per_request()
         return max(0, ahead + idle - waiting)
+
+    def _ending(self) -> bool:
+        """Hardly anything is left to claim: nothing ahead, and whoever is idle says at once what it has read,
+        and that it has room."""
+        return 0 <= self._left <= 4 * self.workers
 
     def _per_request(self) -> int:
         task = self._run.task
@@ -216,9 +219,11 @@ class OriginWorkers:
         """The next run of consecutive leased pieces; None at the end."""
         with self._ready:
             while True:
-                self._active.pop(number, None)
+                ended = self._active.pop(number, None)
                 if self._stopped:
                     return None
+                if ended and not self._queue and self._ending():
+                    self._run.reporter.kick()
                 wait = self._not_before - time.monotonic()
                 if self._queue and wait <= 0 and len(self._active) < self._useful():
                     break

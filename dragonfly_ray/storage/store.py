@@ -18,7 +18,7 @@ import msgspec
 
 from dragonfly_ray.config import StorageSettings
 from dragonfly_ray.errors import InvalidRequestError, StorageError, StorageFullError
-from dragonfly_ray.model import Manifest, Task, digest
+from dragonfly_ray.model import Manifest, PieceTable, Task, digest
 from dragonfly_ray.storage import eviction
 from dragonfly_ray.storage.files import OpenFiles
 from dragonfly_ray.storage.media import medium
@@ -95,7 +95,10 @@ class PieceStore:
                 data = (folder / MANIFEST).read_bytes()
                 if folder.name != task.id or digest(data) != task.manifest_digest:
                     raise ValueError("not the task that it says")
-                found = TaskStore(self, folder, task, Manifest.decode(data))
+                manifest = Manifest.decode(data)
+                if task.pieces != len(PieceTable.of(manifest)):
+                    raise ValueError("cut into other pieces, by another version")
+                found = TaskStore(self, folder, task, manifest)
             except (OSError, ValueError, msgspec.DecodeError) as error:
                 log.warning("%s dropped: %s", folder, error)
                 shutil.rmtree(folder, ignore_errors=True)

@@ -18,13 +18,13 @@ import dragonfly_ray as d
 from dragonfly_ray.config import OriginSettings, PeerSettings
 from dragonfly_ray.errors import NotRunningError
 from dragonfly_ray.logs import logs_folder
+from dragonfly_ray.model import SHORT_LEAF
 from tests.cluster.conftest import NODES, LocalCluster, until
 from tests.nginx import Nginx
 from tests.origins import BusyOnce, ScriptedOrigin
 
 MIB = 1 << 20
 SIZE = 64 * MIB
-LEAF = MIB // 4
 """A piece of content of that size."""
 SLOW = "limit_rate 1m;"
 """For each connection; four peers with two each make 8 MiB a second."""
@@ -269,7 +269,7 @@ def test_a_peer_in_the_middle_of_it_gives_corrupted_bytes(
     def spoil() -> None:
         with (Path(peer["store"]) / "tasks" / task / "0").open("r+b", buffering=0) as file:
             while not over.wait(0.01):
-                for place in range(0, SIZE, LEAF):
+                for place in range(0, SIZE, SHORT_LEAF):
                     os.pwrite(file.fileno(), os.urandom(64), place)
 
     def banned() -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dragonfly_ray.model import SHORT_LEAF
 from tests.testbed import network
 from tests.testbed.bed import Testbed, root_file
 from tests.waiting import until
@@ -30,7 +31,7 @@ def bed() -> Iterator[Testbed]:
 def held(bed: Testbed, host: int) -> int:
     """Bytes on the disk of a host's store, as the file system counts them."""
     files = [p for p in bed.hosts[host].storage.rglob("journal") if p.is_file()]
-    return sum(max(0, p.stat().st_size - 36) // 41 * 256 * 1024 for p in files)
+    return sum(max(0, p.stat().st_size - 36) // 41 * SHORT_LEAF for p in files)
 
 
 def submit(bed: Testbed, name: str, out: Path) -> str:

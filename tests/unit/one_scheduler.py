@@ -7,7 +7,18 @@ from typing import TypeVar
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.config import OriginSettings, Settings
-from dragonfly_ray.model import Credentials, Endpoint, Entry, Host, Manifest, PieceTable, Source, Task, digest
+from dragonfly_ray.model import (
+    SHORT_LEAF,
+    Credentials,
+    Endpoint,
+    Entry,
+    Host,
+    Manifest,
+    PieceTable,
+    Source,
+    Task,
+    digest,
+)
 from dragonfly_ray.scheduling.core import Action, SchedulerCore, Send
 
 T = TypeVar("T")
@@ -26,7 +37,7 @@ def host(number: int, *, seed: bool = False, incarnation: str = "1") -> Host:
 
 
 def a_task(source: Source) -> Task:
-    manifest = Manifest((Entry("f", PIECES * 256 * 1024, "v1"),), directory=False)
+    manifest = Manifest((Entry("f", PIECES * SHORT_LEAF, "v1"),), directory=False)
     table = PieceTable.of(manifest)
     assert len(table) == PIECES
     data = manifest.encode()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dragonfly_ray import errors
-from dragonfly_ray.model import MIN_LEAF, Entry, Manifest, PieceTable, Source, leaf_size
+from dragonfly_ray.model import MIN_LEAF, SHORT_LEAF, Entry, Manifest, PieceTable, Source, leaf_size
 
 SIZES = st.lists(st.integers(0, 3 * MIN_LEAF), max_size=30)
 
@@ -47,6 +47,14 @@ def test_covering_finds_exactly_the_pieces_of_a_range(sizes: list[int], offset: 
 )
 def test_leaf_size_follows_from_the_size(size: int, leaf: int) -> None:
     assert leaf_size(size) == leaf
+
+
+@pytest.mark.parametrize(
+    ("size", "leaf"), [(0, SHORT_LEAF), (64 << 20, SHORT_LEAF), (65 << 20, MIN_LEAF), (1 << 30, 1 << 20)]
+)
+def test_a_single_small_file_has_shorter_pieces(size: int, leaf: int) -> None:
+    assert Manifest((Entry("", size),), directory=False).leaf == leaf
+    assert Manifest((Entry("f", size),), directory=True).leaf == leaf_size(size)
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,30 @@ def test_at_the_end_nothing_waits_behind_what_is_being_read(
     assert run.reporter.news.released == [1, 2]
 
 
+@pytest.mark.parametrize(("left", "told"), [(0, True), (3, True), (PIECES, False)])
+def test_near_the_end_whoever_is_idle_says_so_at_once(
+    run: Any, origin: OriginWorkers, monkeypatch: pytest.MonkeyPatch, left: int, told: bool
+) -> None:
+    origin.answered(m.ReportReply(lease=(1,), left=left))
+    assert origin._take(0) == range(1, 2)
+    kicked, waiting = threading.Event(), threading.Event()
+    run.reporter.kick = kicked.set
+    wait = origin._ready.wait
+
+    def seen(timeout: float | None = None) -> bool:
+        waiting.set()
+        return wait(timeout)
+
+    monkeypatch.setattr(origin._ready, "wait", seen)
+    worker = threading.Thread(target=origin._take, args=(0,), daemon=True)
+    worker.start()
+    assert waiting.wait(10)
+    said = kicked.is_set()
+    origin.stop()
+    worker.join(10)
+    assert said == told
+
+
 def test_one_connection_is_enough_while_neighbours_offer_plenty(run: Any, origin: OriginWorkers) -> None:
     alone = origin.appetite()
     run.picker.joined("parent", (1 << LEAST_OFFERED) - 1)

@@ -142,7 +142,7 @@ def test_the_command_needs_no_ray(tmp_path: Path) -> None:
     )
     found = json.loads(done.stdout)
     assert found["complete"] == 20
-    assert found["scenario"]["pieces"] == 256
+    assert found["scenario"]["pieces"] == 512
     assert found["curve"][-1][1:] == [1.0, 1.0]
 
 

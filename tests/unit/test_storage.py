@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from dragonfly_ray import model
 from dragonfly_ray.config import OriginSettings, StorageSettings
 from dragonfly_ray.errors import (
     DestinationError,
@@ -221,6 +222,19 @@ def test_after_a_reboot_everything_is_hashed_again(tmp_path: Path) -> None:
     assert resumed.count == len(resumed.table) - 1
 
 
+def test_what_another_version_cut_into_other_pieces_is_not_taken_for_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr(model, "SHORT_LEAF", 2 * model.SHORT_LEAF)
+        store = store_at(tmp_path)
+        cut = len(complete(store, {"f": BIG}).table)
+        store.close()
+    again = store_at(tmp_path)
+    assert again.tasks() == []
+    assert len(complete(again, {"f": BIG}).table) > cut
+
+
 def test_the_same_piece_is_found_in_another_task_and_copied(tmp_path: Path) -> None:
     store = store_at(tmp_path)
     first = complete(store, {"x": BIG})
@@ -248,8 +262,9 @@ def test_corrupted_bytes_are_noticed_and_dropped(tmp_path: Path) -> None:
         file.seek(300_000)
         file.write(b"!")
     bad = [i for i in range(len(found.table)) if not found.recheck(i)]
-    assert bad == [1]
-    assert not found.has(1)
+    hit = 300_000 // found.table.leaf
+    assert bad == [hit]
+    assert not found.has(hit)
 
 
 # --- outputs ------------------------------------------------------------------------------------

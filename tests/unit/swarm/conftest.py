@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from dragonfly_ray.model import SHORT_LEAF
 from tests.nginx import Nginx
 from tests.swarm import Swarm
 
 MIB = 1 << 20
 SIZE = 32 * MIB
+PIECES = SIZE // SHORT_LEAF
 SIZE_IN_PIECES = 128
 
 

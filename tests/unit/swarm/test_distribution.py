@@ -15,7 +15,7 @@ import pytest
 from dragonfly_ray.config import OriginSettings, Settings, TransportSettings
 from tests.nginx import Nginx
 from tests.swarm import Swarm
-from tests.unit.swarm.conftest import MIB, SIZE, assert_everywhere, kinds, states
+from tests.unit.swarm.conftest import MIB, PIECES, SIZE, assert_everywhere, kinds, states
 from tests.waiting import until
 
 
@@ -198,7 +198,7 @@ def test_cancel_stops_every_byte(origin: Nginx, swarm: Callable[..., Swarm]) -> 
     origin.restart("limit_rate 1m;")
     built = swarm(3)
     built.submit(f"{origin.url}/big")
-    until(lambda: built.pieces("n1") > 20)
+    until(lambda: built.pieces("n1") > PIECES // 6)
     with built.scheduler.changed:
         built.scheduler.act(built.scheduler.core.cancel("s.0", time.monotonic()))
     view = built.wait()

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from dragonfly_ray.config import StorageSettings
-from dragonfly_ray.model import digest
+from dragonfly_ray.model import SHORT_LEAF, digest
 from tests.nginx import Nginx
 from tests.swarm import Swarm
-from tests.unit.swarm.conftest import MIB, SIZE, assert_everywhere, kinds
+from tests.unit.swarm.conftest import MIB, PIECES, SIZE, assert_everywhere, kinds
 from tests.waiting import until
 
 
@@ -34,9 +34,9 @@ def test_a_killed_peer_resumes_with_what_it_had(
     built = swarm(3)
     built.submit(f"{origin.url}/big")
     victim = built.peers["n1"]
-    until(lambda: built.pieces("n1") > 30)
+    until(lambda: built.pieces("n1") > PIECES // 4)
     had = built.pieces("n1")
-    assert 0.1 * 128 < had < 0.9 * 128
+    assert 0.1 * PIECES < had < 0.9 * PIECES
     built.scheduler.verdicts[victim.host.id] = "died"
     del built.scheduler.peers[victim.host.id]
     victim.stop()
@@ -45,7 +45,7 @@ def test_a_killed_peer_resumes_with_what_it_had(
     built.start("n1")
     view = built.wait()
     assert_everywhere(view, content, 3)
-    assert view["nodes"]["n1"]["bytes_cache"] >= had * (SIZE // 128)
+    assert view["nodes"]["n1"]["bytes_cache"] >= had * SHORT_LEAF
 
 
 def test_a_lost_peer_does_not_hold_up_the_others(
@@ -55,7 +55,7 @@ def test_a_lost_peer_does_not_hold_up_the_others(
     built = swarm(4)
     built.submit(f"{origin.url}/big")
     victim = built.peers["n2"]
-    until(lambda: built.pieces("n2") > 30)
+    until(lambda: built.pieces("n2") > PIECES // 4)
     del built.scheduler.peers[victim.host.id]
     victim.stop()
     with built.scheduler.changed:
@@ -87,7 +87,7 @@ def test_a_digest_that_joins_a_transfer_under_way_is_checked_too(
     origin.restart("limit_rate 4m;")
     built, out = swarm(2), tmp_path / "out"
     built.submit(f"{origin.url}/big", "a.0")
-    until(lambda: built.pieces("n1") > 10)
+    until(lambda: built.pieces("n1") > PIECES // 12)
     built.submit(f"{origin.url}/big", "b.0", digest=f"sha256:{'0' * 64}", dest=str(out / "{node}"))
     assert_everywhere(built.wait("a.0"), content, 2)
     assert set(kinds(built.wait("b.0")).values()) == {"integrity"}
@@ -165,7 +165,7 @@ def test_a_scheduler_that_forgets_everything_is_told_again(
     origin.restart("limit_rate 1500k;")
     built = swarm(3)
     built.submit(f"{origin.url}/big")
-    until(lambda: built.pieces("n1") > 20)
+    until(lambda: built.pieces("n1") > PIECES // 6)
     with built.scheduler.changed:
         old = built.scheduler.core
         built.scheduler.core = SchedulerCore(built.settings, old.sign)
