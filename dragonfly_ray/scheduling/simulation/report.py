@@ -30,7 +30,7 @@ class Report:
     """The share of all received bytes that came from another zone."""
     decisions: int
     core_seconds: float
-    """Wall time inside of the scheduler's methods."""
+    """Processor time inside of the scheduler's methods."""
     memory_per_peer: float
     """Bytes of scheduler memory for a peer and task."""
     wall_seconds: float
