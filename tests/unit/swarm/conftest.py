@@ -16,7 +16,6 @@ from tests.swarm import Swarm
 MIB = 1 << 20
 SIZE = 32 * MIB
 PIECES = SIZE // SHORT_LEAF
-SIZE_IN_PIECES = 128
 
 
 @pytest.fixture(scope="module")
