@@ -17,7 +17,8 @@ MIB = 1024 * KIB
 DIGEST_SIZE = 32
 """Bytes of a piece digest (BLAKE3)."""
 DEFAULT_TENANT = "default"
-MIN_LEAF = 256 * KIB
+USUAL_LEAF = 256 * KIB
+"""The least piece size, but for small single files."""
 SHORT_LEAF = 128 * KIB
 SHORT_UP_TO = 64 * MIB
 """Bytes of a single file of such short pieces. What every host is just reading from the origin at the end,
@@ -42,7 +43,7 @@ def leaf_size(size: int) -> int:
     It follows from the size alone, so that a cache fits whoever asks next.
     """
     wanted = max(1, size // 1024)
-    return min(MAX_LEAF, max(MIN_LEAF, 1 << (wanted - 1).bit_length()))
+    return min(MAX_LEAF, max(USUAL_LEAF, 1 << (wanted - 1).bit_length()))
 
 
 def file_leaf(size: int) -> int:
@@ -126,7 +127,7 @@ class Manifest(msgspec.Struct, frozen=True):
             return file_leaf(self.size)
         leaf = leaf_size(self.size)
         files = sum(1 for entry in self.entries if entry.size)
-        if leaf > MIN_LEAF and FEW * self.size > files * leaf >= self.size:
+        if leaf > USUAL_LEAF and FEW * self.size > files * leaf >= self.size:
             return min(MAX_LEAF, 2 * leaf)
         return leaf
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
 from dragonfly_ray.errors import SourceUnsupportedError
-from dragonfly_ray.model import Entry, Source, leaf_size
+from dragonfly_ray.model import Entry, Manifest, Source
 from dragonfly_ray.sources.base import LISTED, Seen, Share, chosen
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def list_folder(
             looked[path] = seen
             entries[path] = Entry(path, seen.size, seen.version or entries[path].version)
         todo = []
-    leaf = leaf_size(sum(entry.size for entry in entries.values()))
+    leaf = Manifest(tuple(entries.values()), directory=True).leaf
     return tuple(entries.values()), all(seen.ranges for seen in looked.values() if seen.size > leaf)
 
 
@@ -130,7 +130,7 @@ def _entry(path: str, listed: Listed) -> Entry:
 
 def _long(entries: dict[str, Entry], looked: dict[str, Seen]) -> list[str]:
     """Files of several pieces of which only the listing is known."""
-    leaf = leaf_size(sum(entry.size for entry in entries.values()))
+    leaf = Manifest(tuple(entries.values()), directory=True).leaf
     return [path for path, entry in entries.items() if entry.size > leaf and path not in looked]
 
 

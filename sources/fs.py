@@ -30,7 +30,7 @@ from dragonfly_ray.errors import (
     SourceUnreachableError,
     SourceUnsupportedError,
 )
-from dragonfly_ray.model import Credentials, Entry, Manifest, Source, leaf_size
+from dragonfly_ray.model import Credentials, Entry, Manifest, Source
 from dragonfly_ray.policy import HOST_OPTIONS, UrlPolicy, rules
 from dragonfly_ray.sources.base import Adapter, Resolution, Share, Stream, chosen, comparable
 from dragonfly_ray.sources.guard import forbidden_in, guarded_loop
@@ -124,7 +124,7 @@ class FsspecAdapter(Adapter):
     def _own_versions(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
         """Files of several pieces are compared with what `info` says: where a listing spells versions in
         another way, they are looked at one by one."""
-        leaf = leaf_size(sum(entry.size for entry in entries))
+        leaf = Manifest(entries, directory=True).leaf
         long = [entry for entry in entries if entry.size > leaf]
         if not long or self._condition(long[0]) or self._look(long[0]).version == long[0].version:
             return entries

@@ -48,7 +48,10 @@ def compete(rig: Rig, report: Report, contest: Contest) -> None:
         try:
             tried: dict[str, float] = {}
             for label, run in settings.items():
-                with contextlib.suppress(BenchError), _content(rig, contest.trial()) as content:
+                with (
+                    contextlib.suppress(BenchError, subprocess.SubprocessError),
+                    _content(rig, contest.trial()) as content,
+                ):
                     tried[label] = run(rig, content)
             if not tried:
                 raise BenchError(f"{name}: none of its settings came through")
@@ -61,7 +64,7 @@ def compete(rig: Rig, report: Report, contest: Contest) -> None:
             trials = ", ".join(f"{label} {t:.2f} s" for label, t in tried.items())
             say(f"  {report.case} {name}: {seconds:.2f} s = {seconds / ours:.2f} × ours; "
                 f"with 1/{TRIAL} of it: {trials}")  # fmt: skip
-        except (BenchError, RuntimeError, OSError) as error:
+        except (BenchError, RuntimeError, OSError, subprocess.SubprocessError) as error:
             measure.error = f"{name}: {error}"[:300]
             say(f"  {report.case} {measure.error}")
 

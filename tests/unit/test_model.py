@@ -7,16 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dragonfly_ray import errors
-from dragonfly_ray.model import MIN_LEAF, SHORT_LEAF, Entry, Manifest, PieceTable, Source, leaf_size
+from dragonfly_ray.model import SHORT_LEAF, USUAL_LEAF, Entry, Manifest, PieceTable, Source, leaf_size
 
-SIZES = st.lists(st.integers(0, 3 * MIN_LEAF), max_size=30)
+SIZES = st.lists(st.integers(0, 3 * USUAL_LEAF), max_size=30)
 
 
 @given(SIZES)
 def test_pieces_and_their_segments_cover_the_stream_once(sizes: list[int]) -> None:
-    table = PieceTable(sizes, MIN_LEAF)
+    table = PieceTable(sizes, USUAL_LEAF)
     assert sum(piece.length for piece in table) == sum(sizes) == table.size
-    assert all(0 < piece.length <= MIN_LEAF for piece in table)
+    assert all(0 < piece.length <= USUAL_LEAF for piece in table)
     filled = [0] * len(sizes)
     for piece in table:
         segments = table.segments(piece.index)
@@ -29,28 +29,28 @@ def test_pieces_and_their_segments_cover_the_stream_once(sizes: list[int]) -> No
 
 @given(SIZES)
 def test_a_small_file_is_one_request(sizes: list[int]) -> None:
-    table = PieceTable(sizes, MIN_LEAF)
+    table = PieceTable(sizes, USUAL_LEAF)
     for entry, size in enumerate(sizes):
-        if 0 < size <= MIN_LEAF:
+        if 0 < size <= USUAL_LEAF:
             assert len(table.of_entry(entry)) == 1
 
 
-@given(SIZES, st.integers(0, 10 * MIN_LEAF), st.integers(1, 10 * MIN_LEAF))
+@given(SIZES, st.integers(0, 10 * USUAL_LEAF), st.integers(1, 10 * USUAL_LEAF))
 def test_covering_finds_exactly_the_pieces_of_a_range(sizes: list[int], offset: int, length: int) -> None:
-    table = PieceTable(sizes, MIN_LEAF)
+    table = PieceTable(sizes, USUAL_LEAF)
     wanted = [p.index for p in table if p.offset < offset + length and offset < p.offset + p.length]
     assert list(table.covering(offset, length)) == wanted
 
 
 @pytest.mark.parametrize(
-    ("size", "leaf"), [(0, MIN_LEAF), (256 << 20, MIN_LEAF), (1 << 30, 1 << 20), (1 << 40, 16 << 20)]
+    ("size", "leaf"), [(0, USUAL_LEAF), (256 << 20, USUAL_LEAF), (1 << 30, 1 << 20), (1 << 40, 16 << 20)]
 )
 def test_leaf_size_follows_from_the_size(size: int, leaf: int) -> None:
     assert leaf_size(size) == leaf
 
 
 @pytest.mark.parametrize(
-    ("size", "leaf"), [(0, SHORT_LEAF), (64 << 20, SHORT_LEAF), (65 << 20, MIN_LEAF), (1 << 30, 1 << 20)]
+    ("size", "leaf"), [(0, SHORT_LEAF), (64 << 20, SHORT_LEAF), (65 << 20, USUAL_LEAF), (1 << 30, 1 << 20)]
 )
 def test_a_single_small_file_has_shorter_pieces(size: int, leaf: int) -> None:
     assert Manifest((Entry("", size),), directory=False).leaf == leaf
@@ -60,8 +60,8 @@ def test_a_single_small_file_has_shorter_pieces(size: int, leaf: int) -> None:
 @pytest.mark.parametrize(
     ("files", "size", "leaf"),
     [
-        (10_000, 4096, MIN_LEAF),
-        (100, 200_000, MIN_LEAF),
+        (10_000, 4096, USUAL_LEAF),
+        (100, 200_000, USUAL_LEAF),
         (3000, 700_000, 4 << 20),
         (30_000, 70_000, 2 << 20),
         (300, 7_000_000, 2 << 20),
