@@ -97,7 +97,7 @@ class PieceStore:
                 # The id names the length of the pieces, too: another version may have cut them in another way.
                 ids = {folder.name, task.id, manifest.task_id(task.source_id)}
                 if len(ids) > 1 or digest(data) != task.manifest_digest:
-                    raise ValueError("not the task that it says")
+                    raise ValueError("not the task that it says, or stored by another version")
                 found = TaskStore(self, folder, task, manifest)
             except (OSError, ValueError, msgspec.DecodeError) as error:
                 log.warning("%s dropped: %s", folder, error)

@@ -29,6 +29,7 @@ from dragonfly_ray.errors import (
 from dragonfly_ray.model import Credentials, Manifest, PieceTable, Source
 from dragonfly_ray.sources import Resolution, Stop, open_reader, resolve
 from dragonfly_ray.sources.autoindex import parse
+from tests.nginx import Nginx
 from tests.origins import Behaviour, FolderOrigin, ScriptedOrigin
 
 SETTINGS = OriginSettings(read_timeout=0.5, connect_timeout=1.0)
@@ -301,6 +302,20 @@ def test_a_refused_look_ends_it_at_once(folder: FolderOrigin, status: int, error
     with pytest.raises(error):
         look(folder.url)
     assert len(folder.asked) < 200
+
+
+def test_a_file_of_one_long_piece_needs_no_more_than_the_listing(tmp_path: Path) -> None:
+    """Pieces are twice as long as usual where files are nearly as long as they."""
+    sizes = {f"f{i:03}": 500_000 for i in range(600)} | {"one-piece": 800_000, "two-pieces": 1_200_000}
+    with Nginx(tmp_path / "www", tmp_path / "nginx") as served:
+        (served.root / "d").mkdir()
+        for name, size in sizes.items():
+            with (served.root / "d" / name).open("wb") as file:
+                file.truncate(size)
+        manifest = look(f"{served.url}/d/").manifest
+        assert [hit.path for hit in served.hits() if hit.method == "HEAD"] == ["/d/two-pieces"]
+    assert {e.path: e.size for e in manifest.entries} == sizes
+    assert manifest.leaf == 1 << 20
 
 
 def test_only_files_of_several_pieces_need_more_than_the_listing(origin: ScriptedOrigin) -> None:
