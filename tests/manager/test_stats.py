@@ -313,11 +313,11 @@ def test_the_stream_of_overviews(app: FastAPI, cluster: FakeCluster) -> None:
         token = token_of(manager.database, "viewer")
         live = url + "/api/v1/stats/stream"
         with stream(live, token) as first, stream(live, token) as second:
-            assert manager.stats.live.viewers == 2
             for reader in (first, second):
                 message = reader.next()
                 assert message.name == "overview"
                 assert message.json["nodes_alive"] == 4
+            assert manager.stats.live.viewers == 2
             told(cluster, 1, alive=False)
             while (alive := first.next().json["nodes_alive"]) != 3:
                 assert alive == 4
