@@ -6,7 +6,7 @@ A union or an intersection of thousands of pieces is one operation of a few hund
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 
 def full(count: int) -> int:
@@ -19,6 +19,13 @@ def of(pieces: Iterable[int]) -> int:
     for piece in pieces:
         found |= 1 << piece
     return found
+
+
+def among(pieces: Collection[int], count: int) -> int:
+    """Those of `pieces` that are in {0 … count-1}: somebody else names them, and may name anything."""
+    if pieces and not 0 <= min(pieces) <= max(pieces) < count:
+        pieces = [piece for piece in pieces if 0 <= piece < count]
+    return of(pieces)
 
 
 def members(bits: int) -> Iterator[int]:

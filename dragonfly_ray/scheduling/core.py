@@ -168,9 +168,9 @@ class SchedulerCore:
         if r.origin:
             actions += trust.learnt(self.cluster, task, *task.learn(r.host_id, r.origin), now)
         if r.got:
-            task.hold(r.host_id, bitset.of(p for p in r.got if 0 <= p < task.task.pieces))
+            task.hold(r.host_id, bitset.among(r.got, task.task.pieces))
         if r.lost:
-            task.drop(r.host_id, bitset.of(p for p in r.lost if 0 <= p < task.task.pieces))
+            task.drop(r.host_id, bitset.among(r.lost, task.task.pieces))
         if r.released:
             task.leases.release(r.host_id, r.released)
             task.passing.back(r.host_id, r.released, now)

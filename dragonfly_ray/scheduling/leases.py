@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from dragonfly_ray.scheduling import bits as bitset
@@ -118,9 +118,9 @@ class LeaseTable:
         """Nobody has them any more, and nobody is fetching them."""
         self.free |= pieces & ~self.leased
 
-    def release(self, host: str, pieces: Iterable[int]) -> None:
+    def release(self, host: str, pieces: Collection[int]) -> None:
         """Given back, by the holder or from it."""
-        back = bitset.of(pieces) & self.held_by(host)
+        back = bitset.among(pieces, self.count) & self.held_by(host)
         self._end(back)
         self.free |= back
 

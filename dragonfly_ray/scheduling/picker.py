@@ -7,7 +7,7 @@ same piece asked twice. It takes events and answers with runs; it holds no socke
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dragonfly_ray.scheduling import bits as bitset
@@ -132,10 +132,10 @@ class Picker:
         holder.here = True
         self._add(holder, held & self._all)
 
-    def has(self, host: str, pieces: int | Iterable[int]) -> None:
+    def has(self, host: str, pieces: int | Collection[int]) -> None:
         """News of a holder: a set as a bitmap, or piece numbers."""
         if not isinstance(pieces, int):
-            pieces = bitset.of(p for p in pieces if 0 <= p < self.count)
+            pieces = bitset.among(pieces, self.count)
         self._add(self._holders.get(host) or self._holder(host), pieces & self._all)
 
     def hears(self, told: Mapping[str, int]) -> None:

@@ -50,6 +50,13 @@ class Tally:
             found |= ones
         return found
 
+    def several(self) -> int:
+        """The pieces that two or more have."""
+        found = 0
+        for ones in self._slices[1:]:
+            found |= ones
+        return found
+
     def rarest(self, among: int) -> int:
         """Those of `among` that have the fewest holders; empty only if `among` is."""
         for ones in reversed(self._slices):

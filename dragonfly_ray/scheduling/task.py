@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +16,7 @@ from dragonfly_ray.scheduling.leases import LeaseTable
 from dragonfly_ray.scheduling.passing import Passing
 from dragonfly_ray.scheduling.places import Places
 from dragonfly_ray.scheduling.spec import SpecState
+from dragonfly_ray.scheduling.tally import Tally
 
 BAN_AFTER = 2
 """Complaints of corrupted bytes, from different hosts, before the sender is banned."""
@@ -97,8 +97,8 @@ class TaskState:
     """Edges drawn later than both of their hosts, in both directions."""
     arm: int = 0
     everything: int = 0
-    _copies: array[int] = field(default_factory=lambda: array("I"))
-    """Piece -> how many holders have it that are not banned."""
+    _copies: Tally = field(default_factory=Tally)
+    """How many holders have each piece that are not banned."""
     _somewhere: int = 0
     _recorded: int = 0
     """The pieces whose digest is known."""
@@ -108,7 +108,6 @@ class TaskState:
     def __post_init__(self) -> None:
         self.arm = arm_of(self.task.id)
         self.everything = bitset.full(self.task.pieces)
-        self._copies = array("I", bytes(4 * self.task.pieces))
 
     def cost(self, piece: int) -> int:
         """Requests at the origin; an estimate after a restart."""
@@ -163,7 +162,7 @@ class TaskState:
         if host not in self.graph:
             self.aside.add(host)
         if host not in self.banned:
-            self._count(pieces & ~before, 1)
+            self._add(pieces & ~before)
             # What nobody read from the origin is not done, whatever they say that they have.
             self.leases.done(pieces & self._recorded)
 
@@ -192,20 +191,18 @@ class TaskState:
         else:
             self.holders[host] = before & ~lost
         if host not in self.banned:
-            self._count(lost, -1)
+            self._remove(lost)
         return lost
 
-    def _count(self, pieces: int, step: int) -> None:
-        copies = self._copies
-        several = none = 0
-        for piece in bitset.members(pieces):
-            copies[piece] += step
-            if copies[piece] > 1:
-                several |= 1 << piece
-            elif not copies[piece]:
-                none |= 1 << piece
-        self.passing.spread = self.passing.spread & ~pieces | several
-        self._somewhere = (self._somewhere | pieces) & ~none
+    def _add(self, pieces: int) -> None:
+        self._copies.add(pieces)
+        self.passing.spread |= pieces & self._somewhere
+        self._somewhere |= pieces
+
+    def _remove(self, pieces: int) -> None:
+        self._copies.remove(pieces)
+        self.passing.spread = self._copies.several()
+        self._somewhere = self._copies.held()
 
     # --- digests ----------------------------------------------------------------------------
 
@@ -248,7 +245,7 @@ class TaskState:
         if host in self.banned:
             return
         held = self.holders.get(host, 0)
-        self._count(held, -1)
+        self._remove(held)
         self.banned.add(host)
         self.aside.discard(host)
         self.leases.drop(host)
