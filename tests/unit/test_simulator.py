@@ -108,11 +108,11 @@ def test_all_peers_read_the_origin_and_each_piece_leaves_it_once(origin: float) 
 
 
 def test_the_scheduler_is_fast_and_small() -> None:
-    """Hang guards, ten times over: the figures themselves are measured by `make simulate`."""
+    """The rate is a hang guard, ten times over: `make simulate` measures it."""
     report = simulate(Scenario(peers=300, pieces=32))
     assert report.decisions >= 2 * 300
     assert report.decisions_per_second >= 2_000
-    assert report.memory_per_peer <= 10 * 2048
+    assert report.memory_per_peer <= 2048
 
 
 def test_the_bound_is_the_pipeline_of_equal_links_or_the_narrowest_cut() -> None:

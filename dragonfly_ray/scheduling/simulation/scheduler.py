@@ -123,10 +123,13 @@ class Scheduler:
     # --- what it takes ----------------------------------------------------------------------
 
     def bytes_per_peer(self) -> float:
-        """Memory of the task's and the distribution's state, by each host that takes part."""
+        """Memory of the task's and the distribution's state, by each host that takes part.
+
+        Left out is what is there once for all tasks: the hosts, and the ring of logged decisions.
+        """
         task = self.core.tasks[self.task.id]
         hosts = [*self.core.hosts.values(), *(h.host for h in self.core.hosts.values())]
-        seen = {id(each) for each in (self.core.settings, self.task, *hosts)}
+        seen = {id(each) for each in (self.core.settings, self.core.decisions, self.task, *hosts)}
         for host in self.core.hosts.values():
             seen |= {id(getattr(host.host, name)) for name in Host.__struct_fields__}
         total = _footprint([task, self.core.specs[SPEC]], seen)
