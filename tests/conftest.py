@@ -11,6 +11,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+pytest.register_assert_rewrite("dragonfly_ray.sources.conformance")
 hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("patient")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")

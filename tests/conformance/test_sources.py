@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
 import socket
@@ -17,6 +18,7 @@ from uuid import uuid4
 
 import boto3
 import fsspec
+import httpx
 import pytest
 from moto.server import ThreadedMotoServer
 
@@ -125,7 +127,14 @@ class TestGcs(SourceConformance):
         files.mkdir(bucket)
 
         def put(path: str, data: bytes) -> None:
-            files.pipe_file(f"{bucket}/top/{path}", data)
+            # Not by gcsfs: it ends a form's parts with a bare newline, and this server then takes a return
+            # at the end of the data for a part of that.
+            parts: Any = {
+                "meta": (None, json.dumps({"name": f"top/{path}"}), "application/json"),
+                "data": (None, data, "application/octet-stream"),
+            }
+            url = f"{gcs}/upload/storage/v1/b/{bucket}/o"
+            httpx.post(url, params={"uploadType": "multipart"}, files=parts).raise_for_status()
 
         return Place(f"gs://{bucket}/top", put, options)
 
