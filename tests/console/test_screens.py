@@ -241,6 +241,30 @@ class TestCluster:
         page.get_by_role("dialog").get_by_role("button", name="Uncordon").click()
         expect(row).not_to_contain_text("cordoned", timeout=HANG)
 
+    def test_a_task_that_somebody_evicts_goes_from_its_page(
+        self, open_page: Open, console: Console, watched: Watched
+    ) -> None:
+        page = open_page("/")
+        _head(page, "Overview")
+        job = _start(page, "to be evicted", urls=["https://example.com/evicted.bin"])
+        page.goto(f"/console/distributions/{job}")
+        expect(page.locator(".heat")).to_be_visible(timeout=HANG)
+        order = _order(console, job)
+        console.swarm.reach(order, 1.0)
+        expect(page.locator(".page-head [data-state=succeeded]")).to_be_visible(timeout=HANG)
+        task = console.swarm._parts[order, 0].task_id
+        page.goto(f"/console/tasks/{task}")
+        _head(page, "evicted.bin")
+        watched.expected.add(404)
+        script = """async (path) => {
+            const me = await (await fetch("/api/v1/session")).json();
+            const headers = { "Content-Type": "application/json", "X-CSRF-Token": me.csrf };
+            return (await fetch(path, { method: "POST", headers, body: "{}" })).status;
+        }"""
+        assert page.evaluate(script, f"/api/v1/tasks/{task}/evict") == 200
+        expect(page.get_by_text("there is no task").first).to_be_visible(timeout=HANG)
+        expect(page.get_by_role("button", name="Evict")).to_have_count(0)
+
     def test_a_setting_is_reviewed_applied_and_rolled_back(self, open_page: Open) -> None:
         page = open_page("/config")
         page.get_by_label("transport.pipeline").fill("6")

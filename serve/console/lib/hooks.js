@@ -5,7 +5,8 @@ import { get } from "./api.js";
 
 /**
  * What a GET answers: `{data, error, loading, reload, set}`. While another path is loading the old data stays, so
- * that nothing jumps; a reload is silent. A null path asks nothing.
+ * that nothing jumps; a reload is silent, and when it fails the old data stays, too, unless the manager says that
+ * there is no such thing any more. A null path asks nothing.
  */
 export function useResource(path) {
   const [state, setState] = useState({ path: null, data: undefined, error: null, loading: path !== null });
@@ -18,7 +19,9 @@ export function useResource(path) {
       (data) => setState({ path, data, error: null, loading: false }),
       (error) => {
         if (error.name === "AbortError") return;
-        setState((old) => ({ path, data: old.path === path ? old.data : undefined, error, loading: false }));
+        // A 404 without a kind is from something in between, as while the manager is being deployed.
+        const gone = error.status === 404 && error.kind;
+        setState((old) => ({ path, data: old.path === path && !gone ? old.data : undefined, error, loading: false }));
       },
     );
     return () => aborting.abort();

@@ -11,14 +11,14 @@ function hear(event) {
   for (const listener of listeners) listener(event);
 }
 
-/** Some events are not kept any more: everybody looks again. */
+/** Some events were told before this page listened, or are not kept any more: everybody looks again. */
 function miss() {
   for (const listener of listeners) listener(null);
 }
 
 function settle() {
   if (listeners.size && !stream && may("events:read")) {
-    stream = new Stream("/events/stream", { on: { message: hear, gap: miss }, name: "events" });
+    stream = new Stream("/events/stream", { on: { message: hear, gap: miss, opened: miss }, name: "events" });
   } else if (!listeners.size && stream) {
     stream.close();
     stream = null;
@@ -32,7 +32,7 @@ function settleSoon() {
   settling = setTimeout(settle, 100);
 }
 
-/** `listener` is called with every event whose type begins with one of `prefixes`; with null when some are lost. */
+/** `listener` is called with every event whose type begins with one of `prefixes`; with null when some may be lost. */
 export function useNews(prefixes, listener) {
   const latest = useRef(listener);
   latest.current = listener;

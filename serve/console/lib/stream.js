@@ -20,8 +20,8 @@ function tell(name, state) {
 }
 
 /**
- * Follows `path` until `close()`. `on` has a function for each type of event; `ended` is called when the
- * server says `end`, `refused` with the problem when asking again would not help.
+ * Follows `path` until `close()`. `on` has a function for each type of event, and `opened` for a stream that begins
+ * anew instead of where it broke off; `refused` is called with the problem when asking again would not help.
  */
 export class Stream {
   constructor(path, { on, refused, name = path }) {
@@ -83,6 +83,8 @@ export class Stream {
         if (event.id) this.last = event.id;
         this.on[event.event || "message"]?.(JSON.parse(event.data), event);
       },
+      // What came before this, and after the screen asked, was told to nobody here.
+      onComment: (text) => text.trim() === "open" && !this.last && this.on.opened?.(),
       onRetry: (milliseconds) => {
         this.retry = Math.min(milliseconds, SLOWEST);
       },
