@@ -43,6 +43,7 @@ class Holder:
 
 
 _holders: dict[str, Any] = {}
+"""By node: a host that was killed and is back is another one."""
 
 
 def broadcast(
@@ -53,16 +54,17 @@ def broadcast(
     `tree`: the number of nodes that get it doubles from step to step, else all at once.
     """
     actor: Any = ray.remote(num_cpus=0)(Holder)
-    for address, node in nodes.items():
-        if address not in _holders:
-            _holders[address] = actor.options(label_selector={"ray.io/node-id": node}).remote()
-    ray.get([_holders[a].ready.remote() for a in nodes], timeout=TIMEOUT)
+    for node in nodes.values():
+        if node not in _holders:
+            _holders[node] = actor.options(label_selector={"ray.io/node-id": node}).remote()
+    holders = {address: _holders[node] for address, node in nodes.items()}
+    ray.get([holder.ready.remote() for holder in holders.values()], timeout=TIMEOUT)
     first, *others = nodes
     clock = time.perf_counter()
-    index, references = ray.get(_holders[first].put.remote(command, paths[first], parts), timeout=TIMEOUT)
+    index, references = ray.get(holders[first].put.remote(command, paths[first], parts), timeout=TIMEOUT)
     step = 1
     while others:
         wave, others = (others[:step], others[step:]) if tree else (others, [])
-        ray.get([_holders[a].take.remote(index, references, paths[a]) for a in wave], timeout=TIMEOUT)
+        ray.get([holders[a].take.remote(index, references, paths[a]) for a in wave], timeout=TIMEOUT)
         step *= 2
     return time.perf_counter() - clock

@@ -47,14 +47,16 @@ def compete(rig: Rig, report: Report, contest: Contest) -> None:
         measure = report.measure(f"M: {name} ÷ ours", rival=True)
         try:
             tried: dict[str, float] = {}
+            why = ""
             for label, run in settings.items():
-                with (
-                    contextlib.suppress(BenchError, subprocess.SubprocessError),
-                    _content(rig, contest.trial()) as content,
-                ):
-                    tried[label] = run(rig, content)
+                try:
+                    with _content(rig, contest.trial()) as content:
+                        tried[label] = run(rig, content)
+                except (BenchError, subprocess.SubprocessError) as error:
+                    why = f"{label}: {error}"
+                    say(f"  {report.case} {name}, {why}"[:300])
             if not tried:
-                raise BenchError(f"{name}: none of its settings came through")
+                raise BenchError(f"none of its settings came through; {why}")
             best = min(tried, key=lambda label: tried[label])
             with _content(rig, contest) as content:
                 seconds = settings[best](rig, content)
