@@ -192,6 +192,12 @@ class Neighbours:
         self._ready.set()
         self.wake_all()
 
+    def deserted(self, host: str) -> None:
+        """It has closed the connection that it had opened to us: it needs no more, or it is gone."""
+        parent = self.parents.get(host)
+        if parent:
+            parent.doubt()
+
     def shown(self, host: str) -> int:
         """The pieces that a neighbour may ask for."""
         run = self._run

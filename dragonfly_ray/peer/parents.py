@@ -22,6 +22,8 @@ FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
 REFRESH = 5.0
 """Seconds without anything to ask for, after which a neighbour is asked again what it has."""
+DOUBT = 1.0
+"""Seconds in which the connections of a process that was killed come to their ends, one after the other."""
 IN_FLIGHT = 0.3
 """Seconds of what a parent gives: no more is asked of it at once, or the newest pieces wait behind the others."""
 SMOOTHING = 0.3
@@ -54,6 +56,8 @@ class Parent:
         """Pieces asked for on this connection whose answer is still to come."""
         self._pace = 0.0
         """Seconds that it takes for a piece, smoothed; 0: unknown."""
+        self._doubted = 0.0
+        """Until when it may turn out that it is gone."""
 
     @property
     def _most(self) -> int:
@@ -89,6 +93,12 @@ class Parent:
                 connection.have(news)
             except DragonflyError:
                 connection.close()
+
+    def doubt(self) -> None:
+        """It may be gone. Whoever waits for its answer hears that; whoever has nothing to ask has to look."""
+        with self._ready:
+            self._doubted = time.monotonic() + DOUBT
+            self._ready.notify_all()
 
     def untold(self, pieces: int) -> None:
         """What was told of these does not hold any more. Under the run's lock."""
@@ -214,7 +224,10 @@ class Parent:
                 if not picked:
                     if self._due:
                         return True
-                    if run.picker.available():
+                    if time.monotonic() < self._doubted:
+                        connection.check()
+                        self._ready.wait(FIRST_PAUSE)
+                    elif run.picker.available():
                         self._ready.wait(0.25)
                     elif not self._ready.wait(REFRESH):
                         raise _Quiet

@@ -79,4 +79,5 @@ class SharedTask:
         pass
 
     def on_left(self, host_id: str) -> None:
-        pass
+        if run := self._run:
+            run.neighbours.deserted(host_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import threading
 from collections import Counter
@@ -251,6 +252,17 @@ class ParentConnection:
                 return os.readv(self._sock.fileno(), views)
             except BlockingIOError:
                 raise TimeoutError from None
+
+    def check(self) -> None:
+        """Raises `TransportError` if the parent has closed it. Does not wait."""
+        try:
+            looking = select.poll()
+            looking.register(self._sock, select.POLLRDHUP)
+            ended = bool(looking.poll(0))
+        except (OSError, ValueError):
+            ended = True
+        if ended:
+            raise TransportError(f"{self._name}: closed by the parent")
 
     def close(self) -> None:
         """From any thread; whoever is receiving gets a `TransportError`."""

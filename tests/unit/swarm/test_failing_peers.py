@@ -6,11 +6,14 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dragonfly_ray import messages as m
 from dragonfly_ray.config import StorageSettings
 from dragonfly_ray.model import SHORT_LEAF, digest
+from dragonfly_ray.peer import parents
 from tests.nginx import Nginx
 from tests.swarm import Swarm
 from tests.unit.swarm.conftest import MIB, PIECES, SIZE, assert_everywhere, kinds
@@ -64,6 +67,33 @@ def test_a_lost_peer_does_not_hold_up_the_others(
     assert kinds(view)["n2"] == "node-lost"
     rest = {**view, "nodes": {n: r for n, r in view["nodes"].items() if n != "n2"}}
     assert_everywhere(rest, content, 3)
+
+
+def test_a_lost_seed_is_told_of_at_once_by_those_that_wait_for_its_news(
+    origin: Nginx, swarm: Callable[..., Swarm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is asked of it just then, so that no answer can be missed."""
+    monkeypatch.setattr(parents, "REFRESH", 1000.0)
+    origin.restart("limit_rate 20k;")
+    built = swarm(3, seeds=1)
+    told: set[str] = set()
+    report = built.scheduler.core.report
+
+    def listen(message: m.Report, now: float) -> Any:
+        told.update(message.unreachable)
+        return report(message, now)
+
+    monkeypatch.setattr(built.scheduler.core, "report", listen)
+    built.submit(f"{origin.url}/big", seeds_only=True)
+    seed, others = built.peers["n0"], [built.peers["n1"], built.peers["n2"]]
+    until(lambda: all(peer.server.connections == 2 for peer in built.peers.values()))
+    # It would be looked at after two seconds of silence; nobody is, here.
+    monkeypatch.setattr(built.scheduler.core, "tick", lambda now: [])
+    built.scheduler.verdicts[seed.host.id] = "alive"
+    del built.scheduler.peers[seed.host.id]
+    seed.stop()
+    until(lambda: seed.host.id in told)
+    assert not told & {peer.host.id for peer in others}
 
 
 def test_a_wrong_digest_writes_nothing(
