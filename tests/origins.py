@@ -39,6 +39,8 @@ class Behaviour:
     """Headers that every request must have; 401 without."""
     pace: float | None = None
     """Bytes a second of each answer, in small steps."""
+    hold: float = 0.0
+    """Seconds before an answer begins."""
     before: Callable[[int], int] | None = None
     """Called with the number of the request; a status to answer with, or 0."""
 
@@ -52,14 +54,17 @@ class BusyOnce:
         self.said = 0.0
 
     def _complain(self, number: int) -> int:
-        if number != self.number:
-            return 0
-        self.said = time.monotonic()
-        return 429
+        if number == self.number:
+            self.said = time.monotonic()
+            return 429
+        if self.said:
+            # Quick answers would let a connection have several until everybody has heard.
+            self.behaviour.hold = max(0.0, self.said + self.pause / 3 - time.monotonic())
+        return 0
 
     def assert_left_alone(self, origin: ScriptedOrigin, connections: int) -> None:
-        """Whoever has not heard of it yet may have one request under way on each connection, and no more; after
-        a third of the pause all have heard. A hundredth of it is for clocks that are read at different places."""
+        """Whoever has not heard of it yet may have one request under way on each connection, and no more (the
+        answers to these are held back); after a third of the pause all have heard. A hundredth of it is for clocks that are read at different places."""
         after = [at - self.said for at, _, _ in origin.requests if at > self.said]
         early = [seconds for seconds in after if seconds < 0.99 * self.pause]
         assert len(early) <= connections, early
@@ -130,6 +135,8 @@ class ScriptedOrigin:
             status = b.status or status or (401 if lacks else 0)
             self.requests.append((time.monotonic(), status, asked))
             self.headers.append({name.lower(): value for name, value in handler.headers.items()})
+        if b.hold and self._stop.wait(b.hold):
+            return
         if b.redirect and not handler.path.startswith("/moved"):
             handler.send_response(302)
             handler.send_header("Location", b.redirect)
