@@ -63,8 +63,9 @@ class BusyOnce:
         return 0
 
     def assert_left_alone(self, origin: ScriptedOrigin, connections: int) -> None:
-        """Whoever has not heard of it yet may have one request under way on each connection, and no more (the
-        answers to these are held back); after a third of the pause all have heard. A hundredth of it is for clocks that are read at different places."""
+        """Whoever has not heard of it yet may have one request under way on each connection, and no more: the
+        answers to these are held back. After a third of the pause all have heard. A hundredth of it is for
+        clocks that are read at different places."""
         after = [at - self.said for at, _, _ in origin.requests if at > self.said]
         early = [seconds for seconds in after if seconds < 0.99 * self.pause]
         assert len(early) <= connections, early
