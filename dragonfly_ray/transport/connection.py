@@ -111,6 +111,16 @@ class ParentConnection:
         if not isinstance(answer, p.Welcome):
             raise ProtocolError(f"{self._name}: greeted with {type(answer).__name__}")
         self.bitmap, self.digests = answer.bitmap, dict(answer.digests)
+        self._take_digests(answer.following)
+
+    def _take_digests(self, left: int) -> None:
+        """Those of a greeting that is longer than a frame."""
+        while left:
+            frame = self._frame()
+            if not isinstance(frame, p.Digests) or not 0 < len(frame.items) <= left:
+                raise ProtocolError(f"{self._name}: owes {left} digests of its greeting")
+            self.digests.update(frame.items)
+            left -= len(frame.items)
 
     # --- sending ----------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ not known are skipped, so that a newer peer may say more than an older one under
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dragonfly_ray.errors import ProtocolError
@@ -29,6 +30,8 @@ _HELLO = struct.Struct("!HIBBH")
 _DATA = struct.Struct(f"!II{DIGEST_SIZE}s")
 DATA_SIZE = _DATA.size
 _ITEM = struct.Struct(f"!I{DIGEST_SIZE}s")
+ITEMS = 16 * 1024
+"""Digests in a frame of a greeting: what encoding one takes delays nobody else for long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +47,21 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """What the parent has: a bitmap (piece 0 is bit 0 of byte 0) and the digests of those pieces."""
+    """What the parent has: a bitmap (piece 0 is bit 0 of byte 0) and the digests of those pieces.
+
+    `following`: how many more digests come in `Digests` frames right behind it, where one frame is too short.
+    """
 
     bitmap: bytes
     digests: tuple[tuple[int, bytes], ...]
+    following: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """More digests of a `Welcome`."""
+
+    items: tuple[tuple[int, bytes], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +147,11 @@ class Pong:
 
 Frame = (
     Hello | Welcome | Refused | Request | Cancel | Have | Corrupt | ManifestRequest | ManifestData
-    | DataHeader | Busy | Missing | Ping | Pong
+    | DataHeader | Busy | Missing | Ping | Pong | Digests
 )  # fmt: skip
 _TYPES: dict[type, int] = {
     Hello: 1, Welcome: 2, Refused: 3, Request: 4, Cancel: 5, Have: 6, Corrupt: 7, ManifestRequest: 8,
-    ManifestData: 9, DataHeader: 10, Busy: 11, Missing: 12, Ping: 13, Pong: 14,
+    ManifestData: 9, DataHeader: 10, Busy: 11, Missing: 12, Ping: 13, Pong: 14, Digests: 15,
 }  # fmt: skip
 _CLASSES = {number: cls for cls, number in _TYPES.items()}
 
@@ -156,12 +170,13 @@ def _body(frame: Frame) -> bytes:
             head = _HELLO.pack(frame.version, frame.features, len(task), len(host), len(frame.grant))
             return head + task + host + frame.grant
         case Welcome():
-            return _INDEX.pack(len(frame.bitmap)) + frame.bitmap + _items(frame.digests)
+            head = _PAIR.pack(len(frame.bitmap), frame.following)
+            return head + frame.bitmap + _items(frame.digests)
         case Refused():
             return frame.reason.encode()[:512]
         case Request() | Cancel() | Busy():
             return _PAIR.pack(frame.first, frame.count)
-        case Have():
+        case Have() | Digests():
             return _items(frame.items)
         case Corrupt() | Missing():
             return _INDEX.pack(frame.index)
@@ -177,6 +192,14 @@ def _body(frame: Frame) -> bytes:
 
 def _items(items: tuple[tuple[int, bytes], ...]) -> bytes:
     return b"".join(_ITEM.pack(index, digest) for index, digest in items)
+
+
+def welcome(bitmap: bytes, digests: Sequence[tuple[int, bytes]]) -> Iterator[Welcome | Digests]:
+    """The greeting of a parent, in as many frames as it takes."""
+    first = max(0, min(ITEMS, (MAX_FRAME - _PAIR.size - len(bitmap)) // _ITEM.size))
+    yield Welcome(bitmap, tuple(digests[:first]), max(0, len(digests) - first))
+    for start in range(first, len(digests), ITEMS):
+        yield Digests(tuple(digests[start : start + ITEMS]))
 
 
 def decode_header(header: bytes | bytearray | memoryview, most: int = MAX_FRAME) -> tuple[int, int]:
@@ -207,18 +230,20 @@ def _decode(cls: type, body: bytes) -> Frame:
         names = rest[:task].decode(), rest[task : task + host].decode()
         return Hello(*names, rest[task + host :], version, features)
     if cls is Welcome:
-        (size,) = _INDEX.unpack_from(body)
-        start = _INDEX.size + size
+        size, following = _PAIR.unpack_from(body)
+        start = _PAIR.size + size
         if start > len(body):
             raise ValueError("the bitmap is cut short")
-        return Welcome(body[_INDEX.size : start], tuple(_ITEM.iter_unpack(body[start:])))
+        if following > 8 * size:
+            raise ValueError(f"{following} more digests for {8 * size} pieces")
+        return Welcome(body[_PAIR.size : start], tuple(_ITEM.iter_unpack(body[start:])), following)
     if cls is Refused:
         return Refused(body.decode(errors="replace"))
     if cls in (Request, Cancel, Busy):
         first, count = _PAIR.unpack(body)
         return cls(first, count)
-    if cls is Have:
-        return Have(tuple(_ITEM.iter_unpack(body)))
+    if cls in (Have, Digests):
+        return cls(tuple(_ITEM.iter_unpack(body)))
     if cls in (Corrupt, Missing):
         return cls(*_INDEX.unpack(body))
     if cls is ManifestRequest:

@@ -81,6 +81,10 @@ class Library(Protocol):
     def shared(self, task_id: str) -> Shared | None: ...
 
 
+Job = bytes | int | p.ManifestRequest | p.Welcome | p.Digests
+"""An encoded frame, the number of a piece, a stretch of the manifest, or a long frame that its sender encodes."""
+
+
 class _Child:
     """One connection. `busy` while a sender works on it; only then may others not close it."""
 
@@ -94,8 +98,8 @@ class _Child:
         """When it last took bytes of what it asked for."""
         self.unsent = 0
         self.lock = threading.Lock()
-        self.jobs: deque[bytes | int | p.ManifestRequest] = deque()
-        """What to send, in order: encoded frames, numbers of pieces, and stretches of the manifest."""
+        self.jobs: deque[Job] = deque()
+        """What to send, in order."""
         self.rest: list[Extent] = []
         """What is left of the piece under way."""
         self.head = b""
@@ -296,7 +300,8 @@ class UploadServer:
         if previous is not None:
             self._close(previous)
         digests = tuple((i, d) for i, d in enumerate(shared.digests()) if d is not None)
-        self._queue(child, p.encode(p.Welcome(shared.bitmap(child.host_id), digests)))
+        for word in p.welcome(shared.bitmap(child.host_id), digests):
+            self._queue(child, word)
         shared.on_joined(child.host_id)
 
     def _refuse(self, child: _Child, reason: str) -> None:
@@ -325,7 +330,7 @@ class UploadServer:
             jobs = [p.encode(p.Busy(j, 1)) if isinstance(j, int) and j in unwanted else j for j in child.jobs]
             child.jobs = deque(jobs)
 
-    def _queue(self, child: _Child, job: bytes | p.ManifestRequest) -> None:
+    def _queue(self, child: _Child, job: Job) -> None:
         with child.lock:
             child.jobs.append(job)
             _check(child)
@@ -453,10 +458,13 @@ class UploadServer:
             child.uses = None
         return bool(child.jobs)
 
-    def _prepare(self, child: _Child, job: bytes | int | p.ManifestRequest) -> None:
+    def _prepare(self, child: _Child, job: Job) -> None:
         child.moved = time.monotonic()
         if isinstance(job, bytes):
             child.head = job
+            return
+        if isinstance(job, p.Welcome | p.Digests):
+            child.head = p.encode(job)
             return
         shared = child.shared
         assert shared is not None

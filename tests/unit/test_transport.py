@@ -145,6 +145,8 @@ _items = st.lists(st.tuples(_index, _digest), max_size=5).map(tuple)
 _frames = st.one_of(
     st.builds(p.Hello, st.text(max_size=70), st.text(max_size=40), st.binary(max_size=300)),
     st.builds(p.Welcome, st.binary(max_size=40), _items),
+    st.builds(p.Welcome, st.binary(min_size=1, max_size=40), _items, st.integers(0, 8)),
+    st.builds(p.Digests, _items),
     st.builds(p.Refused, st.text(max_size=40)),
     st.builds(p.Request, _index, _index),
     st.builds(p.Cancel, _index, _index),
@@ -180,7 +182,7 @@ def test_hostile_bytes_only_ever_raise_a_protocol_error(data: bytes) -> None:
 
 
 @settings(max_examples=500)
-@given(st.integers(0, 16), st.binary(max_size=200))
+@given(st.integers(0, 17), st.binary(max_size=200))
 def test_hostile_bodies_only_ever_raise_a_protocol_error(kind: int, body: bytes) -> None:
     with contextlib.suppress(ProtocolError):
         p.Parser().feed(p.HEADER.pack(kind, 0, 0, len(body)) + body)
@@ -238,6 +240,31 @@ def test_news_and_accusations_reach_the_parent(bench: Bench) -> None:
 def test_the_manifest_travels_on_the_same_port(bench: Bench) -> None:
     with contextlib.closing(bench.connect()) as connection:
         assert connection.manifest(3_000_000) == bench.task.manifest_file.read_bytes()
+
+
+def test_a_holder_of_a_very_large_task_greets_in_as_many_frames_as_it_takes(bench: Bench) -> None:
+    count = 200_000
+    said = [digest(b"%d" % i) for i in range(count)]
+    bench.task.digests = lambda: list(said)  # type: ignore[method-assign]
+    bench.task.bitmap = lambda host: b"\xff" * (count // 8)  # type: ignore[method-assign]
+    with contextlib.closing(bench.connect()) as connection:
+        assert connection.digests == dict(enumerate(said))
+        assert connection.bitmap == b"\xff" * (count // 8)
+        connection.request(4, 1)
+        answer = connection.receive(take)
+        assert isinstance(answer, Data)
+
+
+@pytest.mark.parametrize(
+    "then", [p.Pong(), p.Digests(()), p.Digests(tuple((i, bytes(32)) for i in range(3)))]
+)
+def test_a_greeting_that_does_not_keep_its_count_is_refused(then: p.Frame) -> None:
+    ours, theirs = socket.socketpair()
+    with contextlib.closing(ParentConnection(ours, "parent", PATIENT)) as connection, theirs:
+        ours.settimeout(10.0)
+        theirs.sendall(p.encode(then))
+        with pytest.raises(ProtocolError, match="owes 2 digests"):
+            connection._take_digests(2)
 
 
 def greeted(bench: Bench, host: str) -> socket.socket:
