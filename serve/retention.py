@@ -32,6 +32,7 @@ from dragonfly_ray.serve.database.tables import (
 )
 from dragonfly_ray.serve.database.upsert import insert
 from dragonfly_ray.serve.events.feed import FORGOTTEN
+from dragonfly_ray.serve.jobs import idempotency
 from dragonfly_ray.serve.leadership import Leadership
 from dragonfly_ray.serve.records import audit
 from dragonfly_ray.serve.settings import Retention
@@ -44,8 +45,6 @@ EVERY = 600.0
 BATCH = 500
 PAUSE = 0.05
 """Seconds between two batches: whoever waits to write comes in between."""
-KEYS_KEPT = timedelta(days=2)
-"""Of idempotency: far longer than anybody tries again."""
 ATTEMPTS_KEPT = timedelta(days=1)
 
 
@@ -133,7 +132,7 @@ class Housekeeping:
             _Rule(
                 IdempotencyKey,
                 (IdempotencyKey.user_id, IdempotencyKey.key),
-                IdempotencyKey.created_at < at - KEYS_KEPT,
+                IdempotencyKey.created_at < at - idempotency.KEPT,
             ),
             _Rule(Attempt, (Attempt.id,), Attempt.at < at - ATTEMPTS_KEPT),
             _Rule(SignIn, (SignIn.hash,), SignIn.expires_at < at),

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dragonfly_ray.policy import UrlPolicy
@@ -25,8 +25,26 @@ class Retention(BaseModel):
     audit: float = Field(365.0, ge=0)
     events: float = Field(7.0, ge=0)
     stats: float = Field(90.0, ge=0)
-    jobs: float = Field(0.0, ge=0)
+    jobs: float = Field(90.0, ge=0)
+    """Of jobs that have ended, with their outcomes."""
     deliveries: float = Field(7.0, ge=0)
+
+
+class Tokens(BaseModel):
+    """Days that access tokens are good for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    default: float = Field(90.0, gt=0, le=36500)
+    """Where the request does not say."""
+    longest: float = Field(365.0, gt=0, le=36500)
+    """Whatever the request says. Tokens that were made under another limit keep their end."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Tokens:
+        if self.default > self.longest:
+            raise ValueError(f"tokens: default {self.default:g} is beyond longest {self.longest:g}")
+        return self
 
 
 class Limits(BaseModel):
@@ -88,6 +106,7 @@ class ManagerSettings(BaseSettings):
     dest_roots: tuple[str, ...] = ()
     """Folders on the nodes below which a `dest` may lie; none: no `dest` at all."""
     retention: Retention = Retention()
+    tokens: Tokens = Tokens()
     limits: Limits = Limits()
 
     @field_validator("urls", "webhook_urls", mode="before")

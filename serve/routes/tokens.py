@@ -18,6 +18,7 @@ from dragonfly_ray.serve.pagination import Page, Paged, page
 from dragonfly_ray.serve.problems import forbidden, invalid, not_found
 from dragonfly_ray.serve.records import audit
 from dragonfly_ray.serve.schemas import accounts as wire
+from dragonfly_ray.serve.settings import Tokens
 
 router = APIRouter(prefix="/tokens", tags=["tokens"])
 SORTED = {"created_at": Token.created_at, "name": Token.name}
@@ -84,7 +85,9 @@ def create_token(
             prefix=token[: tokens.SHOWN],
             hash=tokens.hashed(token),
             permissions=sorted(wanted),
-            expires_at=_end(session, caller, body.expires_in),
+            expires_at=_end(
+                session, caller, _lifetime(manager.settings.tokens, body.expires_in), body.expires_in
+            ),
         )
         session.add(row)
         session.flush()
@@ -143,13 +146,25 @@ def _found(session: Session, caller: Principal, token_id: str, permission: Permi
     return row
 
 
-def _end(session: Session, caller: Principal, seconds: float | None) -> datetime | None:
+def _lifetime(limits: Tokens, asked: float | None) -> timedelta:
+    """Every token ends. Raises `Problem` 422 for a longer life than the manager allows."""
+    longest = timedelta(days=limits.longest)
+    if asked is None:
+        return timedelta(days=limits.default)
+    if asked > longest.total_seconds():
+        raise invalid(
+            f"expires_in: a token is good for at most {limits.longest:g} days", "token-lives-too-long"
+        )
+    return timedelta(seconds=asked)
+
+
+def _end(session: Session, caller: Principal, lifetime: timedelta, asked: float | None) -> datetime:
     """A token that was made with another one does not outlive it."""
-    end = now() + timedelta(seconds=seconds) if seconds is not None else None
+    end = now() + lifetime
     latest = session.get_one(Token, caller.token_id).expires_at if caller.token_id else None
-    if latest is None or (end is not None and end <= latest):
+    if latest is None or end <= latest:
         return end
-    if end is not None:
+    if asked is not None:
         raise forbidden("a token made with a token cannot outlive it", "beyond-own-rights")
     return latest
 

@@ -100,7 +100,10 @@ class Role(Out):
 class TokenCreate(In):
     name: Name
     permissions: list[Permission] | None = Field(None, description="None: all that its owner has.")
-    expires_in: Annotated[float, Field(gt=0, le=5 * 365 * 86400)] | None = Field(None, description="Seconds.")
+    expires_in: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="Seconds; none: as the manager is set (90 days). More than it allows (a year) is refused.",
+    )
 
 
 class Token(Out):
@@ -111,7 +114,9 @@ class Token(Out):
     user: str
     permissions: list[Permission]
     created_at: datetime
-    expires_at: datetime | None
+    expires_at: datetime | None = Field(
+        description="null: never. Only of tokens from before every token had an end; replace them."
+    )
     revoked_at: datetime | None
     last_used_at: datetime | None
     last_used_from: str

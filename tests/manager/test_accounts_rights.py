@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from pydantic import ValidationError
 from sqlalchemy import select, update
 
 from dragonfly_ray.serve.accounts import rights
 from dragonfly_ray.serve.accounts.permissions import BUILTIN_ROLES, EVERYTHING, Permission
 from dragonfly_ray.serve.database.tables import Audit, Role, SignIn, Token, User, now
-from dragonfly_ray.serve.settings import ManagerSettings
+from dragonfly_ray.serve.settings import ManagerSettings, Tokens
 from tests.manager import people
 from tests.manager.people import API, PASSWORD, bearer, browser, database_of, problem, signed_in, sqlite_only
 
@@ -371,6 +372,45 @@ def test_a_token_expires(admin: TestClient, app: FastAPI) -> None:
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"].startswith("Bearer")
     assert made(admin.get(f"{API}/tokens", params={"active": True}))["items"] == []
+
+
+def days(token: dict[str, Any]) -> float:
+    """For which it is good."""
+    end, start = (datetime.fromisoformat(token[name]) for name in ("expires_at", "created_at"))
+    return (end - start) / timedelta(days=1)
+
+
+def test_every_token_ends(admin: TestClient) -> None:
+    assert days(made(admin.post(f"{API}/tokens", json={"name": "t"}))) == pytest.approx(90, abs=0.01)
+    year = made(admin.post(f"{API}/tokens", json={"name": "t", "expires_in": 365 * 86400}))
+    assert days(year) == pytest.approx(365, abs=0.01)
+    answer = admin.post(f"{API}/tokens", json={"name": "t", "expires_in": 366 * 86400})
+    assert (answer.status_code, problem(answer)) == (422, "token-lives-too-long")
+    assert "365 days" in answer.json()["detail"]
+    assert admin.post(f"{API}/tokens", json={"name": "t", "expires_in": 1e308}).status_code == 422
+
+
+@sqlite_only
+def test_how_long_tokens_are_good_for_is_a_setting(settings: ManagerSettings) -> None:
+    limited = settings.model_copy(update={"tokens": Tokens(default=1, longest=2)})
+    with people.replica(limited) as app:
+        admin = signed_in(app, "admin", "correct horse battery")
+        assert days(made(admin.post(f"{API}/tokens", json={"name": "t"}))) == pytest.approx(1, abs=0.01)
+        asked = {"name": "t", "expires_in": 3 * 86400}
+        assert problem(admin.post(f"{API}/tokens", json=asked)) == "token-lives-too-long"
+    with pytest.raises(ValidationError, match="beyond longest"):
+        Tokens(default=3, longest=2)
+
+
+def test_a_token_from_before_every_token_had_an_end_goes_on(admin: TestClient, app: FastAPI) -> None:
+    """Programs do not stop on the day of an upgrade; the list says which ones never end."""
+    found = made(admin.post(f"{API}/tokens", json={"name": "t"}))
+    with database_of(app).write() as session:
+        session.execute(update(Token).values(expires_at=None))
+    robot = bearer(app, found["token"])
+    assert made(robot.get(f"{API}/tokens"))["items"][0]["expires_at"] is None
+    child = made(robot.post(f"{API}/tokens", json={"name": "child"}))
+    assert days(child) == pytest.approx(90, abs=0.01)
 
 
 @sqlite_only

@@ -32,6 +32,7 @@ from dragonfly_ray.serve.database.tables import (
 )
 from dragonfly_ray.serve.events.feed import FORGOTTEN, EventFeed
 from dragonfly_ray.serve.events.wanted import Wanted
+from dragonfly_ray.serve.jobs.idempotency import Key, held
 from dragonfly_ray.serve.leadership import Leadership
 from dragonfly_ray.serve.records import emit
 from dragonfly_ray.serve.retention import Housekeeping
@@ -105,6 +106,31 @@ def test_old_rows_of_each_kind_go_and_younger_ones_stay(database: Database, clea
     assert told.actor == "system"
     assert told.detail["removed"]["jobs"] == 1
     assert clean(at, jobs=30.0) == {}
+
+
+def test_a_key_is_kept_as_long_as_it_is_promised(database: Database, clean: Clean) -> None:
+    at = now()
+    with database.write() as session:
+        session.add(Role(name="r"))
+        session.flush()
+        session.add(User(id="u", name="u", role="r"))
+    for age in (6.9, 7.1):
+        add(database, IdempotencyKey(user_id="u", key=f"k{age}", operation="o", fingerprint="f",
+                                     resource_id=f"r{age}", created_at=at - age * DAY))  # fmt: skip
+    assert clean(at) == {"idempotency_keys": 1}
+    with database.read() as session:
+        assert session.scalars(select(IdempotencyKey.key)).all() == ["k6.9"]
+        assert held(session, Key("u", "k6.9", "o", "f"), at) == "r6.9"
+        assert held(session, Key("u", "k7.1", "o", "f"), at) is None
+
+
+def test_jobs_that_ended_long_ago_go_by_default(database: Database, clean: Clean) -> None:
+    at = now()
+    for age in (89, 91):
+        add(database, Job(id=f"j{age}", kind="preheat", state="failed", ended_at=at - age * DAY))
+    assert clean(at) == {"jobs": 1}
+    with database.read() as session:
+        assert session.scalars(select(Job.id)).all() == ["j89"]
 
 
 def test_zero_means_for_ever(database: Database, clean: Clean) -> None:

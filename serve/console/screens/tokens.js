@@ -11,7 +11,7 @@ import { PermissionPicker, usePermissions } from "../parts/permissions.js";
 import { PagedTable, SelectFilter, useFilters, usePages } from "../parts/table.js";
 import { say } from "../parts/toasts.js";
 
-const LIVES = [["86400", "a day"], ["604800", "a week"], ["2592000", "30 days"], ["7776000", "90 days"], ["31536000", "a year"], ["", "for good"]];
+const LIVES = [["86400", "a day"], ["604800", "a week"], ["2592000", "30 days"], ["7776000", "90 days"], ["31536000", "a year"]];
 
 function Create({ close, made, owner }) {
   const [name, setName] = useState("");
@@ -21,7 +21,7 @@ function Create({ close, made, owner }) {
   const { groups } = usePermissions();
   const mine = groups.map(([resource, verbs]) => [resource, verbs.filter(({ name: one }) => may(one))]).filter(([, verbs]) => verbs.length);
   const submit = async () => {
-    const body = { name, expires_in: life ? Number(life) : null, permissions: all ? null : chosen };
+    const body = { name, expires_in: Number(life), permissions: all ? null : chosen };
     made(await post(`/tokens${owner ? `?user_id=${owner}` : ""}`, body));
   };
   return html`<${FormDialog} title="New token" action="Create" onClose=${close} submit=${submit} wide=${!all}>
