@@ -99,6 +99,11 @@ class ControllerActor:
         self._start()
         return self._follower.directives.encode()
 
+    async def signing_key(self) -> bytes:
+        """The private key of grants. Schedulers ask for it: the arguments of an actor's creation are kept in
+        Ray's control store, the answers of its calls are not."""
+        return self._private
+
     async def configured(self) -> tuple[int, Settings]:
         """The version of the changes that hold, and the settings with them."""
         await self._ready_to_change()
@@ -290,7 +295,7 @@ class ControllerActor:
                 # minute to notice, and its scheduler would be away for as long.
                 resources={"node:__internal_head__": 0.001} if index == 0 else {},
                 scheduling_strategy="DEFAULT" if index == 0 else "SPREAD",
-            ).remote(index, self._base, self._private)
+            ).remote(index, self._base)
 
     def _act(self, action: Action) -> None:
         match action:

@@ -43,17 +43,21 @@ LISTED_AT_ONCE = 8
 LOOK_TIMEOUT = 15.0
 """Less than the time that the resolver waits for the answer."""
 GRANT_TTL = 24 * 3600.0
+KEY_TIMEOUT, KEY_RETRY = 5.0, 0.2
+"""Seconds for one request for the signing key, and until the next."""
 
 
 class SchedulerActor:
     """Soft state: whatever it knows, peers announce and submitters submit again after a restart."""
 
-    def __init__(self, index: int, settings: Settings, signing_key: bytes) -> None:
+    def __init__(self, index: int, settings: Settings) -> None:
         logs.setup(scheduler_name(index), form=settings.log_format)
         self._index = index
         self._follower = Follower(settings)
         self._settings = self._follower.settings
-        self._issuer = GrantIssuer(SigningKey.from_private_bytes(signing_key))
+        self._issuer: GrantIssuer | None = None
+        self._keyed = asyncio.Event()
+        """Set once grants can be signed. Nothing that needs one is looked at before."""
         self._core = SchedulerCore(self._settings, self._sign)
         self._peers: dict[str, Any] = {}
         self._objects: dict[str, list[Any]] = {}
@@ -74,6 +78,7 @@ class SchedulerActor:
         return f"Scheduler({self._index})"
 
     def _sign(self, task: Task, host: Host) -> bytes:
+        assert self._issuer is not None, "messages wait for the key"
         return self._issuer.issue(task.id, host.id, task.tenant, GRANT_TTL)
 
     async def ready(self) -> bool:
@@ -83,11 +88,26 @@ class SchedulerActor:
     def _start(self) -> None:
         if not self._started:
             self._started = True
+            self._spawn(self._fetch_key())
             self._spawn(self._tick_loop())
             self._spawn(self._membership_loop())
             self._spawn(self._telemetry_loop())
             self._spawn(self._learn())
             self._spawn(self._gather())
+
+    async def _fetch_key(self) -> None:
+        """From the controller, which may be restarting, too."""
+        while self._issuer is None:
+            try:
+                controller = await asyncio.to_thread(find, CONTROLLER, self._settings.namespace)
+                if controller is not None:
+                    key = await asyncio.wait_for(_result(controller.signing_key.remote()), KEY_TIMEOUT)
+                    self._issuer = GrantIssuer(SigningKey.from_private_bytes(key))
+                    self._keyed.set()
+                    return
+            except (RayError, TimeoutError) as error:
+                log.info("signing key not received from the controller: %s", type(error).__name__)
+            await asyncio.sleep(KEY_RETRY)
 
     async def _learn(self) -> None:
         """Directives that came after this actor was made: it may have been restarted since.
@@ -121,6 +141,7 @@ class SchedulerActor:
     async def call(self, payload: bytes) -> bytes:
         """A peer's message and its answer, both encoded; empty where there is none."""
         self._start()
+        await self._keyed.wait()
         message, now = m.decode(payload), time.monotonic()
         answer: m.Message | None = None
         match message:
@@ -148,6 +169,7 @@ class SchedulerActor:
 
     async def submit(self, payload: bytes, credentials: Credentials) -> None:
         self._start()
+        await self._keyed.wait()
         spec = m.decode(payload)
         if isinstance(spec, m.Spec):
             self._act(self._core.submit(spec, credentials, time.monotonic()))
