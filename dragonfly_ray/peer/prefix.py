@@ -15,23 +15,38 @@ if TYPE_CHECKING:
 
 
 class _Hash(Protocol):
+    @property
+    def digest_size(self) -> int: ...
+
     def update(self, data: bytes | memoryview, /) -> object: ...
 
     def hexdigest(self) -> str: ...
 
 
 def parse(text: str) -> tuple[str, str]:
-    """(algorithm, hex) of `sha256:…`, `blake3:…` or any algorithm of hashlib; a bare 64-digit hex is sha256."""
+    """(algorithm, hex) of `sha256:…`, `blake3:…` or any algorithm of hashlib that has a fixed length; a bare
+    64-digit hex is sha256. Raises `InvalidRequestError`."""
     algorithm, found, value = text.partition(":")
     if not found:
         algorithm, value = "sha256", text
     algorithm, value = algorithm.lower(), value.lower()
-    if algorithm != "blake3" and algorithm not in hashlib.algorithms_available:
-        raise InvalidRequestError(f"digest {text!r}: unknown algorithm {algorithm!r}; use sha256 or blake3")
-    size = 32 if algorithm == "blake3" else hashlib.new(algorithm).digest_size
+    shown = text[:80]
+    try:
+        size = new_hash(algorithm).digest_size
+    except (ValueError, TypeError):
+        size = 0
+    if not size:  # unknown, switched off in this OpenSSL, or of whatever length one asks for (shake_128)
+        raise InvalidRequestError(
+            f"digest {shown!r}: unknown algorithm {algorithm[:40]!r}; use sha256 or blake3"
+        )
     if len(value) != 2 * size or any(c not in "0123456789abcdef" for c in value):
-        raise InvalidRequestError(f"digest {text!r}: {algorithm} has {2 * size} hexadecimal digits")
+        raise InvalidRequestError(f"digest {shown!r}: {algorithm} has {2 * size} hexadecimal digits")
     return algorithm, value
+
+
+def new_hash(algorithm: str) -> _Hash:
+    """Raises `ValueError` for one that is not known here."""
+    return blake3() if algorithm == "blake3" else hashlib.new(algorithm, usedforsecurity=False)
 
 
 class PrefixHash:
@@ -40,7 +55,7 @@ class PrefixHash:
     def __init__(self, run: TaskRun, wanted: str) -> None:
         self._run = run
         self._algorithm, _ = parse(wanted)
-        self._hash: _Hash = blake3() if self._algorithm == "blake3" else hashlib.new(self._algorithm)
+        self._hash = new_hash(self._algorithm)
         self._next = 0
         self._more = threading.Event()
         self._done = threading.Event()
@@ -94,7 +109,7 @@ class PrefixHash:
     def _whole(self, algorithm: str) -> str:
         store = self._run.store
         assert store is not None
-        hasher: _Hash = blake3() if algorithm == "blake3" else hashlib.new(algorithm)
+        hasher = new_hash(algorithm)
         for index in range(self._run.task.pieces):
             hasher.update(store.read(index))
         return hasher.hexdigest()

@@ -5,13 +5,16 @@ from __future__ import annotations
 import posixpath
 import re
 import unicodedata
+from collections.abc import Mapping
 from urllib.parse import unquote
 
 from dragonfly_ray.errors import UnsafePathError
-from dragonfly_ray.model import Manifest
+from dragonfly_ray.model import Entry, Manifest
 
 LONGEST_NAME = 255
 LONGEST_PATH = 4000
+MOST_HOPS = 41
+"""Symlinks that the kernel follows on one way (40), and the first."""
 _UNWANTED = re.compile(r"[\x00-\x1f\x7f\\]")
 """Control characters and backslashes."""
 
@@ -43,10 +46,12 @@ def check_manifest(manifest: Manifest) -> None:
             parent = parent.rpartition("/")[0]
         if entry.kind == "symlink":
             _check_target(path, entry.target)
-    links = [e.path for e in manifest.entries if e.kind == "symlink"]
-    for link in links:
-        if any(e.path.startswith(link + "/") for e in manifest.entries):
-            _refuse(link, "is a symlink with entries below it")
+    links = {_key(e.path): e for e in manifest.entries if e.kind == "symlink"}
+    for link in links.values():
+        if _key(link.path) in folders:
+            _refuse(link.path, "is a symlink with entries below it")
+        if _leads_out(link, links):
+            _refuse(link.path, f"points outside its folder by way of other links, to {link.target!r}")
 
 
 def _key(path: str) -> str:
@@ -80,6 +85,32 @@ def _check_target(path: str, target: str) -> None:
     found = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
     if found == ".." or found.startswith("../"):
         _refuse(path, f"points outside its folder, to {target!r}")
+
+
+def _leads_out(link: Entry, links: Mapping[str, Entry]) -> bool:
+    """Whether the kernel would leave the folder on the way through it and the links that it meets.
+
+    `a/..` is the folder above what `a` points to, which the text alone does not tell.
+    """
+    at = link.path.split("/")[:-1]
+    ahead = link.target.split("/")[::-1]
+    for _ in range(MOST_HOPS):
+        while ahead:
+            name = ahead.pop()
+            if name == "..":
+                if not at:
+                    return True
+                at.pop()
+            elif name not in ("", "."):
+                at.append(name)
+                found = links.get(_key("/".join(at)))
+                if found is not None:
+                    at.pop()
+                    ahead += found.target.split("/")[::-1]
+                    break
+        else:
+            return False
+    return False  # the kernel follows no more, either
 
 
 def _refuse(path: str, why: str) -> None:

@@ -586,6 +586,47 @@ def test_symlinks_that_lead_out_are_refused(target: str) -> None:
         check_manifest(Manifest((Entry("l", kind="symlink", target=target),), directory=True))
 
 
+def links(**targets: str) -> Manifest:
+    """`a__b` stands for `a/b`."""
+    found = (Entry(p.replace("__", "/"), kind="symlink", target=t) for p, t in targets.items())
+    return Manifest(tuple(found), directory=True)
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        {"deep__er__up": "../..", "out": "deep/er/up/../x"},
+        {"a": ".", "out": "a/../x"},
+        {"a": ".", "b": "a/.", "c": "b/.", "out": "c/../x"},
+        {"d__here": "..", "out": "d/here/../x"},
+        {"d__here": "..", "e__out": "../D/HERE/../x"},
+        {"a": ".", "d__out": "../a/../x"},
+    ],
+)
+def test_links_that_lead_out_by_way_of_others_are_refused(tmp_path: Path, targets: dict[str, str]) -> None:
+    with pytest.raises(UnsafePathError):
+        check_manifest(links(**targets))
+    for path, target in targets.items():
+        link = tmp_path / path.replace("__", "/")
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(target)
+    if all(t == t.lower() for t in targets.values()):
+        out = next(tmp_path / p.replace("__", "/") for p in targets if p.endswith("out"))
+        assert not out.resolve().is_relative_to(tmp_path), "the kernel would go there"
+
+
+def test_links_that_stay_inside_pass() -> None:
+    check_manifest(links(a="b", b="c/d", c__d="../e/f", g__h="../a", i="."))
+    check_manifest(links(round="about", about="round", self="self/x", deep="a/../b/../c"))
+
+
+def test_a_link_with_entries_below_it_is_refused_however_it_is_spelled() -> None:
+    entries = (Entry("a", kind="symlink", target="b"), Entry("A/x", 1))
+    for order in (entries, entries[::-1]):
+        with pytest.raises(UnsafePathError):
+            check_manifest(Manifest(order, directory=True))
+
+
 def test_honest_names_pass() -> None:
     paths = ["a", "b/c", "b/d e", "..x", "x..", "ümlaut", "100%", "a:b", "b/.hidden"]
     folders = tuple(Entry(p, kind="dir") for p in ("b", "b", "empty", "empty/too"))
