@@ -199,8 +199,10 @@ class SchedulerActor:
                 urgent = urgent or state is None or state.phase == "ended"
         return urgent, found
 
-    async def cancel(self, spec_id: str, kind: str = "cancelled", message: str = "cancelled") -> None:
-        self._act(self._core.cancel(spec_id, time.monotonic(), kind, message))
+    async def cancel(
+        self, spec_id: str, kind: str = "cancelled", message: str = "cancelled", run: str = ""
+    ) -> None:
+        self._act(self._core.cancel(spec_id, time.monotonic(), kind, message, run))
 
     async def find(self, prefix: str) -> list[str]:
         """The ids of the specs that start so."""

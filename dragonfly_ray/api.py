@@ -93,7 +93,8 @@ def distribute(
         link: Whether outputs may share their blocks with the store; then they are read-only.
         shared: A `file` source that every node sees at the same path (NFS).
         detached: Go on when this process has gone; find it again with `attach(id)`.
-        id: Of the distribution; the same id again attaches to it.
+        id: Of the distribution; the same id again attaches to it while it is open. Once it has ended it runs
+            anew (`attach` finds what has ended, for ten minutes).
         timeout: Seconds for the whole; then it is cancelled and `DeadlineError` raised.
         on_failure: `"raise"` `DistributionFailedError` after all nodes have ended, or `"return"`.
         progress: Called about five times a second.
@@ -158,7 +159,7 @@ def submit(
     credentials = Credentials(dict(storage_options or {}), dict(headers or {}))
     settings, known = _cluster()
     chosen = select(nodes, known)
-    number = id or uuid.uuid4().hex
+    number, run = id or uuid.uuid4().hex, uuid.uuid4().hex
     specs = [
         m.Spec(
             id=f"{number}.{position}",
@@ -176,6 +177,7 @@ def submit(
             digest=digest or "",
             link=link,
             detached=detached,
+            run=run,
         )
         for position, each in enumerate(urls)
     ]

@@ -45,6 +45,8 @@ class Spec(_Message, frozen=True):
     """What may be fetched for it; None: anything."""
     dest_roots: tuple[str, ...] | None = None
     """`dest` must lie below one of them, with no link on the way; None: below the peer's own."""
+    run: str = ""
+    """Tells one run of this id from the next: random, made by whoever submits. See `SchedulerCore.submit`."""
 
 
 # --- peer to scheduler ----------------------------------------------------------------------
@@ -158,6 +160,8 @@ class Ended(_Message, frozen=True):
     """Of the output that this host wrote there."""
     written_by: str = ""
     """Node id of another host that wrote the output for this one, too."""
+    run: str = ""
+    """Of the spec that was delivered."""
 
 
 class Evicted(_Message, frozen=True):

@@ -10,6 +10,7 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import ray
 from ray.exceptions import RayError
 
@@ -108,7 +109,10 @@ class Submission:
 
     def cancel(self, kind: str = "cancelled", message: str = "cancelled by its submitter") -> None:
         """Stops it everywhere; outputs that are there already stay."""
-        calls = [self._scheduler(self._shard[s]).cancel.remote(s, kind, message) for s in self._specs]
+        calls = [
+            self._scheduler(self._shard[s]).cancel.remote(s, kind, message, spec.run)
+            for s, spec in self._specs.items()
+        ]
         with contextlib.suppress(RayError):
             ray.get(calls, timeout=CALL_TIMEOUT)
 
@@ -197,6 +201,9 @@ class Submission:
     def _take(self, views: dict[str, dict[str, Any]]) -> None:
         with self._changed:
             self._views |= views
+            for spec_id, view in views.items():
+                # Whoever attached asks for the run that it found, should the scheduler forget it.
+                self._specs[spec_id] = msgspec.structs.replace(self._specs[spec_id], run=view["run"])
             now = time.monotonic()
             total = sum(
                 n["bytes_origin"] + n["bytes_peers"] + n["bytes_cache"] + n["bytes_small"]

@@ -77,6 +77,7 @@ class RayCluster:
                 detached=True,
                 policy=order.policy,
                 dest_roots=order.dest_roots,
+                run=order.id,  # a job has one run: whoever leads next attaches to it, ended or not
             )
             name = scheduler_name(self.shard_of(source))
             self._again(name, "submit", m.encode(spec), credentials)

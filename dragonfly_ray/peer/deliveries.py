@@ -48,9 +48,12 @@ class Deliveries:
         return next((d.spec.digest for d in list(self._all.values()) if d.spec.digest), "")
 
     def add(self, deliver: m.Deliver) -> None:
-        """Another one, or one that is known."""
-        if deliver.spec.id not in self._all:
+        """Another one, or one that is known: told again, or another run of an id that is over here."""
+        known = self._all.get(deliver.spec.id)
+        if known is None or known.over:
             self._all[deliver.spec.id] = Delivery(deliver)
+        else:
+            known.message = deliver
 
     def cancel(self, spec_id: str) -> None:
         if delivery := self._all.get(spec_id):
@@ -169,5 +172,6 @@ class Deliveries:
                 place=delivery.place,
                 stamp=delivery.stamp,
                 written_by=delivery.written_by,
+                run=delivery.message.spec.run,
             )
         )

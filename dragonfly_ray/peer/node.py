@@ -149,7 +149,7 @@ class PeerNode:
     def _deliver(self, deliver: m.Deliver, small: bytes | None) -> None:
         with self._lock:
             ended = self._ended.get(deliver.spec.id)
-            if ended and ended.task_id == deliver.task.id:
+            if ended and (ended.task_id, ended.run) == (deliver.task.id, deliver.spec.run):
                 self._work.submit(self._say, deliver.task.source_id, ended)
                 return
             self._ended.pop(deliver.spec.id, None)

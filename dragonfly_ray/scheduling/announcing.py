@@ -41,9 +41,8 @@ def announce(cluster: ClusterState, message: m.Announce, now: float) -> list[Act
         task.manifest_holders.add(host.id)
         actions += trust.learnt(cluster, task, *task.learn_all(host.id, held.digests, bits), now)
     for delivery in message.deliveries:
-        if delivery.spec.id in cluster.cancelled:
-            kind, text, _ = cluster.cancelled[delivery.spec.id]
-            actions.append(Send(host.id, m.Cancel(delivery.spec.id, kind, text)))
+        if cancelled := cluster.cancel_of(delivery.spec):
+            actions.append(Send(host.id, m.Cancel(delivery.spec.id, cancelled.kind, cancelled.message)))
         else:
             actions += _adopt(cluster, delivery, host, now)
     fresh = old is None or restarted or not old.alive
@@ -74,6 +73,9 @@ def _adopt(cluster: ClusterState, delivery: m.Deliver, host: Host, now: float) -
     new = state is None
     if state is None:
         state = cluster.specs[delivery.spec.id] = SpecState.new(delivery.spec, delivery.credentials, now)
+    if state.phase == "ended":
+        return [Send(host.id, m.Cancel(delivery.spec.id, "done", ""))]
+    state.runs.add(delivery.spec.run)
     if state.phase == "resolving":
         cluster.running(state, task)
     if not state.credentials.storage_options and not state.credentials.headers:

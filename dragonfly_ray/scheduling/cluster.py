@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from dragonfly_ray.config import Settings
 from dragonfly_ray.logs import about_spec
+from dragonfly_ray.messages import Spec
 from dragonfly_ray.model import Host, Task
 from dragonfly_ray.scheduling.budget import OriginBudget
 from dragonfly_ray.scheduling.decisions import DecisionLog
@@ -28,6 +29,20 @@ class HostState(Facts):
     alive: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """A cancel that is remembered for what is not known yet."""
+
+    kind: str
+    message: str
+    since: float
+    runs: frozenset[str] = frozenset()
+    """The runs of the id that it was for; empty: any."""
+
+    def applies(self, spec: Spec) -> bool:
+        return not self.runs or spec.run in self.runs
+
+
 @dataclass(slots=True)
 class ClusterState:
     """`sign(task, host)` makes the grant of a holder."""
@@ -44,8 +59,8 @@ class ClusterState:
     decisions: DecisionLog = field(default_factory=DecisionLog)
     spread: Iterator[int] = field(default_factory=itertools.count)
     """Who resolves next: one after the other."""
-    cancelled: dict[str, tuple[str, str, float]] = field(default_factory=dict)
-    """Spec id -> kind, message, when: of late. A peer may still be at what this scheduler does not know."""
+    cancelled: dict[str, Cancelled] = field(default_factory=dict)
+    """By spec id: of late. A peer may still be at what this scheduler does not know."""
     busy: int = 0
     """Participants of all tasks."""
     active: dict[str, dict[str, TaskState]] = field(default_factory=dict)
@@ -89,6 +104,11 @@ class ClusterState:
         elif url and not found.origin:
             found.origin = origin(url)
         return found
+
+    def cancel_of(self, spec: Spec) -> Cancelled | None:
+        """The cancel that was for this run, if there was one."""
+        found = self.cancelled.get(spec.id)
+        return found if found and found.applies(spec) else None
 
     def alive(self, host: str) -> bool:
         return host in self.hosts and self.hosts[host].alive

@@ -17,7 +17,7 @@ from dragonfly_ray.model import Credentials, Host, Task
 from dragonfly_ray.scheduling import announcing, ends, leaving, loss, origins, resolving, trust, views
 from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling.actions import Action, Ask, Probe, Send, Tell, Verdict
-from dragonfly_ray.scheduling.cluster import ClusterState
+from dragonfly_ray.scheduling.cluster import Cancelled, ClusterState
 from dragonfly_ray.scheduling.decisions import MOST
 from dragonfly_ray.scheduling.evaluator import BalancedEvaluator, Evaluator
 from dragonfly_ray.scheduling.spec import SpecState
@@ -71,18 +71,23 @@ class SchedulerCore:
     # --- submitters -------------------------------------------------------------------------
 
     def submit(self, spec: m.Spec, credentials: Credentials, now: float) -> list[Action]:
-        """Opens a distribution; the same id again attaches to it."""
+        """Opens a distribution. The same id again attaches to it while it is open; once it has ended, only
+        the submissions that it served (by their `run`) attach, and any other begins a new run of the id.
+        """
         known = self.specs.get(spec.id)
-        if known:
+        if known and (known.phase != "ended" or spec.run in known.runs):
             known.heartbeat = now
+            known.runs.add(spec.run)
             if not known.credentials.storage_options and not known.credentials.headers:
                 known.credentials = credentials
             return []
+        if known:
+            ends.retire(self.cluster, known)
         loss.expect(self.cluster, spec.targets, now)
         state = self.specs[spec.id] = SpecState.new(spec, credentials, now)
-        if spec.id in self.cluster.cancelled:
-            kind, message, _ = self.cluster.cancelled[spec.id]
-            return ends.fail(self.cluster, state, kind, message, now)
+        state.version = known.version + 1 if known else 0  # whoever watches the id sees that it is another
+        if cancelled := self.cluster.cancel_of(spec):
+            return ends.fail(self.cluster, state, cancelled.kind, cancelled.message, now)
         return resolving.resolve(self.cluster, state, now)
 
     def beat(self, spec_id: str, now: float) -> bool:
@@ -93,11 +98,14 @@ class SchedulerCore:
         return state is not None
 
     def cancel(
-        self, spec_id: str, now: float, kind: str = "cancelled", message: str = "cancelled"
+        self, spec_id: str, now: float, kind: str = "cancelled", message: str = "cancelled", run: str = ""
     ) -> list[Action]:
-        """Stops it everywhere. What is not known (yet, after a restart) is stopped when it comes."""
-        self.cluster.cancelled[spec_id] = kind, message, now
+        """Stops it everywhere. What is not known (yet, after a restart) is stopped when it comes; `run`: only
+        that run of the id, where none is known here.
+        """
         state = self.specs.get(spec_id)
+        runs = state.runs if state else {run} - {""}
+        self.cluster.cancelled[spec_id] = Cancelled(kind, message, now, frozenset(runs))
         return ends.fail(self.cluster, state, kind, message, now) if state else []
 
     def view(self, spec_id: str) -> dict[str, Any] | None:
@@ -264,7 +272,7 @@ class SchedulerCore:
                     actions.append(Send(host, m.News(task.task.id, revoked=revoked)))
         actions += leaving.move_away(self.cluster, now)
         cancelled = self.cluster.cancelled
-        for spec_id in [s for s, (_, _, since) in cancelled.items() if now - since > KEEP_ENDED]:
+        for spec_id in [s for s, c in cancelled.items() if now - c.since > KEEP_ENDED]:
             del cancelled[spec_id]
         busy: set[str] = set()
         for state in list(self.specs.values()):

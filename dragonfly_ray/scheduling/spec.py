@@ -43,6 +43,8 @@ class NodeRecord:
 
 @dataclass(slots=True)
 class SpecState:
+    """One run of a spec's id."""
+
     spec: Spec
     credentials: Credentials
     nodes: dict[str, NodeRecord]
@@ -66,11 +68,15 @@ class SpecState:
     tried: set[str] = field(default_factory=set)
     unfinished: int = 0
     """Nodes whose outcome is open."""
+    runs: set[str] = field(default_factory=set)
+    """Run tokens of the submissions that this run of the id serves."""
 
     @classmethod
     def new(cls, spec: Spec, credentials: Credentials, now: float) -> SpecState:
         nodes = {n: NodeRecord() for n in spec.targets}
-        return cls(spec, credentials, nodes, heartbeat=now, submitted=now, unfinished=len(nodes))
+        return cls(
+            spec, credentials, nodes, heartbeat=now, submitted=now, unfinished=len(nodes), runs={spec.run}
+        )
 
     @property
     def small(self) -> bool:

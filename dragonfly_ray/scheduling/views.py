@@ -34,6 +34,7 @@ def view(cluster: ClusterState, spec_id: str) -> dict[str, Any] | None:
         nodes[node] = entry
     return {
         "id": spec_id,
+        "run": state.spec.run,
         "url": redacted(state.spec.source.url),
         "phase": state.phase,
         "version": state.version,
