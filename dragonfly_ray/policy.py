@@ -61,6 +61,8 @@ class UrlPolicy:
     deny_hosts: tuple[str, ...] = ()
     allow_private: bool = False
     networks: tuple[str, ...] = ()
+    ambient_credentials: tuple[str, ...] = ()
+    """Schemes that may be opened with the node's own credentials where none are given; see `ambient`."""
 
 
 class Rules:
@@ -125,7 +127,7 @@ class Rules:
 
     def options(self, options: Mapping[str, object]) -> None:
         """Storage options that name hosts, at whatever depth. Raises `SourceForbiddenError`."""
-        for name, value in _walk(options):
+        for name, value in walk(options):
             if name in CHAINING:
                 raise SourceForbiddenError(f"storage option {name!r}: may not be used here")
             if not isinstance(value, str):
@@ -236,13 +238,14 @@ def _without_port(netloc: str) -> str:
     return host if colon and port.isdigit() and ":" not in host else netloc
 
 
-def _walk(options: object, name: str = "") -> Iterator[tuple[str, object]]:
+def walk(options: object, name: str = "") -> Iterator[tuple[str, object]]:
+    """Every option at every depth, in small letters; a name that holds others comes with None."""
     if isinstance(options, Mapping):
         for key, value in options.items():
-            yield from _walk(value, str(key).lower())
+            yield from walk(value, str(key).lower())
             yield str(key).lower(), None
     elif isinstance(options, (list, tuple, set)):
         for value in options:
-            yield from _walk(value, name)
+            yield from walk(value, name)
     else:
         yield name, options

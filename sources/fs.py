@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import os
 import posixpath
 import socket
 import stat
@@ -18,6 +19,7 @@ import fsspec
 import msgspec
 from fsspec.asyn import AsyncFileSystem
 
+from dragonfly_ray.ambient import own_options
 from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.errors import (
     SourceAuthError,
@@ -50,11 +52,11 @@ class FsspecAdapter(Adapter):
 
     Under a policy of URLs, storage options that name hosts are checked by their text. Filesystems that
     fsspec runs on asyncio (S3, Google and Azure storage among them) then connect on a loop that asks for
-    every address, after every look-up; what these libraries do beside it, such as a synchronous look for
-    the node's own cloud credentials, is not seen. Others (HDFS by way of Java, and whatever brings sockets
-    of its own) cannot be made to ask: what their host's name stands for is looked up and checked once,
-    here, and may be another when they connect. Names of hosts behind a redirect are not compared with
-    the patterns of the policy, only their addresses are.
+    every address, after every look-up; what these libraries do beside it, such as a synchronous renewal
+    of a token, is not seen. The node's own credentials are not looked for, see `ambient`. Others (HDFS by
+    way of Java, and whatever brings sockets of its own) cannot be made to ask: what their host's name
+    stands for is looked up and checked once, here, and may be another when they connect. Names of hosts
+    behind a redirect are not compared with the patterns of the policy, only their addresses are.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class FsspecAdapter(Adapter):
         protocol = scheme(source.url)
         try:
             if policy is not None:
+                options |= own_options(source.url, credentials.storage_options, policy, os.environ)
                 options |= _guard(source.url, credentials.storage_options, policy, self._name)
             self._fs, self._path = fsspec.core.url_to_fs(source.url, **options)
         except (ImportError, ValueError) as error:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import select
 
+from dragonfly_ray.ambient import check_scheme
 from dragonfly_ray.errors import InvalidRequestError, SourceForbiddenError
 from dragonfly_ray.peer.prefix import parse as parse_digest
 from dragonfly_ray.policy import UrlPolicy, check_url
@@ -156,6 +157,7 @@ def check_source(url: str, policy: UrlPolicy) -> None:
             f"url {redacted(url)}: no user or password in a URL; make a secret of them, and give its name"
         )
     check_url(url, policy)
+    check_scheme(url, policy)
 
 
 def check_placed(dest: str, urls: Sequence[str], roots: Sequence[str]) -> None:
