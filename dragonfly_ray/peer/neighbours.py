@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from dragonfly_ray import messages as m
+from dragonfly_ray.errors import ProtocolError
 from dragonfly_ray.peer.parents import Parent
 from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling.announcer import Announcer
@@ -115,6 +116,15 @@ class Neighbours:
         run.reporter.kick()
         if give_up:
             self.ban(host)
+
+    def broke_protocol(self, host: str, error: ProtocolError) -> None:
+        """It said what nobody who keeps to the protocol says: it is not asked any more."""
+        run = self._run
+        log.warning("task %.12s: parent %s is given up: %s", run.task.id, host, error)
+        with run.lock:
+            run.reporter.news.bad.append(host)
+        run.reporter.kick()
+        self.ban(host)
 
     def ban(self, host: str) -> None:
         with self._run.lock:

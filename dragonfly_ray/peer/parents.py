@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from dragonfly_ray import messages as m
-from dragonfly_ray.errors import DragonflyError, StorageError, TransportError
+from dragonfly_ray.errors import DragonflyError, ProtocolError, StorageError, TransportError
 from dragonfly_ray.peer.buffers import Lender
 from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.transport.connection import Busy, Data, Missing, ParentConnection
@@ -128,6 +128,9 @@ class Parent:
         while not self._over():
             try:
                 connection = self._run.connect(self.neighbour)
+            except ProtocolError as error:
+                self._run.neighbours.broke_protocol(self.id, error)
+                return
             except DragonflyError as error:
                 self._failures += 1
                 log.debug("task %.12s: %s", self._run.task.id, error)
@@ -143,6 +146,8 @@ class Parent:
                 pass
             except StorageError:
                 return  # the task has failed here, and knows
+            except ProtocolError as error:
+                self._run.neighbours.broke_protocol(self.id, error)
             except TransportError as error:
                 if not self._over():
                     log.info("task %.12s: parent %s: %s", self._run.task.id, self.neighbour.host.name, error)
@@ -158,6 +163,11 @@ class Parent:
 
     def _converse(self, connection: ParentConnection) -> None:
         run = self._run
+        table = run.table()
+
+        def length_of(piece: int) -> int:
+            return table[piece].length
+
         with run.lock:
             held = 0 if self.neighbour.silent else int.from_bytes(connection.bitmap, "little")
             run.picker.joined(self.id, held)
@@ -176,7 +186,7 @@ class Parent:
                     continue
                 if waited:
                     since = time.monotonic()
-                answer = connection.receive(lender.take, self._progress)
+                answer = connection.receive(lender.take, length_of, self._progress)
                 if isinstance(answer, Data):
                     self._due -= 1
                     now = time.monotonic()

@@ -264,7 +264,12 @@ class TaskRun:
 
     def connect(self, neighbour: m.Neighbour) -> ParentConnection:
         return ParentConnection.open(
-            neighbour.host.endpoints, self.task.id, self.context.host_id, self.grant, self.settings.transport
+            neighbour.host.endpoints,
+            self.task.id,
+            self.context.host_id,
+            self.grant,
+            self.settings.transport,
+            self.task.pieces,
         )
 
     # --- pieces in --------------------------------------------------------------------------

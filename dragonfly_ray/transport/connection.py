@@ -47,9 +47,10 @@ class ParentConnection:
     `bitmap`, `digests`: what the parent said that it has, when the connection was opened.
     """
 
-    def __init__(self, sock: socket.socket, name: str, settings: TransportSettings) -> None:
+    def __init__(self, sock: socket.socket, name: str, settings: TransportSettings, pieces: int) -> None:
         self._sock = sock
         self._name = name
+        self._pieces = pieces
         self._settings = settings
         self._sending = threading.Lock()
         self._closed = False
@@ -59,6 +60,7 @@ class ParentConnection:
         """What was read beyond what was asked for."""
         self._asked: Counter[int] = Counter()
         """Pieces asked for and not answered: nothing else is accepted."""
+        self._pinged = 0
         self._asking = threading.Lock()
         self.bitmap = b""
         self.digests: dict[int, bytes] = {}
@@ -74,8 +76,11 @@ class ParentConnection:
         host_id: str,
         grant: bytes,
         settings: TransportSettings,
+        pieces: int,
     ) -> ParentConnection:
         """Connects to the first endpoint that answers, and waits until the parent says what it has.
+
+        `pieces`: of the task; a parent that speaks of others is not heard.
 
         Raises `GrantError` if it refuses the grant, else `TransportError`.
         """
@@ -87,7 +92,7 @@ class ParentConnection:
             except OSError as error:
                 failure = TransportError(f"{name}: {error.strerror or type(error).__name__}")
                 continue
-            connection = cls(sock, name, settings)
+            connection = cls(sock, name, settings, pieces)
             try:
                 connection._greet(p.Hello(task_id, host_id, grant))
             except BaseException:
@@ -110,8 +115,23 @@ class ParentConnection:
             raise kind(f"{self._name}: {answer.reason}")
         if not isinstance(answer, p.Welcome):
             raise ProtocolError(f"{self._name}: greeted with {type(answer).__name__}")
-        self.bitmap, self.digests = answer.bitmap, dict(answer.digests)
+        if len(answer.bitmap) != -(-self._pieces // 8) or self._beyond(answer.bitmap):
+            raise ProtocolError(f"{self._name}: its bitmap is not one of {self._pieces} pieces")
+        if len(answer.digests) + answer.following > self._pieces:
+            raise ProtocolError(f"{self._name}: greets with more digests than {self._pieces}")
+        self.bitmap, self.digests = answer.bitmap, self._described(answer.digests)
         self._take_digests(answer.following)
+
+    def _beyond(self, bitmap: bytes) -> bool:
+        """Whether the last byte of a bitmap names pieces that the task does not have."""
+        spare = -self._pieces % 8
+        return bool(spare) and bool(bitmap[-1] >> (8 - spare))
+
+    def _described(self, items: Sequence[tuple[int, bytes]]) -> dict[int, bytes]:
+        found = dict(items)
+        if any(index >= self._pieces for index in found):
+            raise ProtocolError(f"{self._name}: digests of pieces beyond {self._pieces}")
+        return found
 
     def _take_digests(self, left: int) -> None:
         """Those of a greeting that is longer than a frame."""
@@ -119,7 +139,7 @@ class ParentConnection:
             frame = self._frame()
             if not isinstance(frame, p.Digests) or not 0 < len(frame.items) <= left:
                 raise ProtocolError(f"{self._name}: owes {left} digests of its greeting")
-            self.digests.update(frame.items)
+            self.digests.update(self._described(frame.items))
             left -= len(frame.items)
 
     # --- sending ----------------------------------------------------------------------------
@@ -143,6 +163,8 @@ class ParentConnection:
         self._send(p.Corrupt(index))
 
     def ping(self) -> None:
+        with self._asking:
+            self._pinged += 1
         self._send(p.Ping())
 
     def _send(self, frame: p.Frame) -> None:
@@ -158,34 +180,49 @@ class ParentConnection:
     # --- receiving --------------------------------------------------------------------------
 
     def receive(
-        self, take: Callable[[int, int], memoryview], progress: Callable[[int], None] = lambda count: None
+        self,
+        take: Callable[[int, int], memoryview],
+        length_of: Callable[[int], int],
+        progress: Callable[[int], None] = lambda count: None,
     ) -> Answer:
         """The next answer. `take(index, length)` lends the buffer for a piece.
 
-        Raises `StalledError` after `stall_timeout` seconds without a byte.
+        `length_of(index)`: how long the piece is. The parent's own word of it must be the same, or nothing
+        is taken. Raises `ProtocolError`, and `StalledError` after `stall_timeout` seconds without a byte.
         """
-        while True:
-            frame = self._frame()
-            if isinstance(frame, p.DataHeader):
-                self._answered(frame.index, 1)
-                view = take(frame.index, frame.length)
-                self._fill(view, progress)
-                return Data(frame.index, frame.digest, view)
-            if isinstance(frame, Missing):
-                self._answered(frame.index, 1)
-                return frame
-            if isinstance(frame, Busy):
-                self._answered(frame.first, frame.count)
-                return frame
-            if isinstance(frame, Pong):
-                return frame
-            if frame is not None:
-                raise ProtocolError(f"{self._name}: a parent does not send {type(frame).__name__}")
+        frame = self._frame()
+        if isinstance(frame, p.DataHeader):
+            self._answered(frame.index, 1)
+            expected = length_of(frame.index)
+            if frame.length != expected:
+                text = f"{self._name}: piece {frame.index} of {frame.length} bytes, it has {expected}"
+                raise ProtocolError(text)
+            view = take(frame.index, expected)
+            self._fill(view, progress)
+            return Data(frame.index, frame.digest, view)
+        if isinstance(frame, Missing):
+            self._answered(frame.index, 1)
+            return frame
+        if isinstance(frame, Busy):
+            self._answered(frame.first, frame.count)
+            return frame
+        if isinstance(frame, Pong):
+            self._ponged()
+            return frame
+        raise ProtocolError(f"{self._name}: a parent does not send {type(frame).__name__}")
+
+    def _ponged(self) -> None:
+        with self._asking:
+            if not self._pinged:
+                raise ProtocolError(f"{self._name}: a PONG, unasked")
+            self._pinged -= 1
 
     def _answered(self, first: int, count: int) -> None:
         """Before a buffer is lent, or a caller walks through the numbers of a parent that lies."""
         with self._asking:
-            if count > len(self._asked) or any(i not in self._asked for i in range(first, first + count)):
+            if not 0 < count <= len(self._asked) or any(
+                i not in self._asked for i in range(first, first + count)
+            ):
                 raise ProtocolError(f"{self._name}: answers for {count} pieces from {first}, unasked")
             for index in range(first, first + count):
                 self._asked[index] -= 1
@@ -196,14 +233,17 @@ class ParentConnection:
         """The manifest's `size` bytes. Before the first request only."""
         found = bytearray()
         while len(found) < size:
-            self._send(p.ManifestRequest(len(found), min(p.MANIFEST_CHUNK, size - len(found))))
+            most = min(p.MANIFEST_CHUNK, size - len(found))
+            self._send(p.ManifestRequest(len(found), most))
             answer = self._frame()
-            if not isinstance(answer, p.ManifestData) or answer.offset != len(found) or not answer.data:
+            if not isinstance(answer, p.ManifestData) or answer.offset != len(found):
+                raise ProtocolError(f"{self._name}: sent no manifest")
+            if not 0 < len(answer.data) <= most:
                 raise ProtocolError(f"{self._name}: sent no manifest")
             found += answer.data
         return bytes(found)
 
-    def _frame(self) -> p.Frame | None:
+    def _frame(self) -> p.Frame:
         header = bytearray(p.HEADER.size)
         self._fill(memoryview(header))
         kind, length = p.decode_header(header)

@@ -2,8 +2,8 @@
 
 A child opens one connection to each parent. Every frame is an 8-byte header (type, flags, two
 bytes of zero, length of the body; big-endian) and its body. A `Data` frame is followed by the
-piece itself, whose length is in the body: it never passes through here. Frames of a type that is
-not known are skipped, so that a newer peer may say more than an older one understands.
+piece itself, whose length is in the body: it never passes through here. A frame of a type that is not
+known, or of a length that its type cannot have, is refused by its header alone.
 """
 
 from __future__ import annotations
@@ -154,6 +154,25 @@ _TYPES: dict[type, int] = {
     ManifestData: 9, DataHeader: 10, Busy: 11, Missing: 12, Ping: 13, Pong: 14, Digests: 15,
 }  # fmt: skip
 _CLASSES = {number: cls for cls, number in _TYPES.items()}
+MAX_REASON = 512
+_LENGTHS: dict[type, tuple[int, int]] = {
+    Hello: (_HELLO.size, MAX_HELLO),
+    Welcome: (_PAIR.size, MAX_FRAME),
+    Refused: (0, MAX_REASON),
+    Request: (_PAIR.size, _PAIR.size),
+    Cancel: (_PAIR.size, _PAIR.size),
+    Have: (0, MAX_FRAME),
+    Corrupt: (_INDEX.size, _INDEX.size),
+    ManifestRequest: (_RANGE.size, _RANGE.size),
+    ManifestData: (_OFFSET.size, _OFFSET.size + MANIFEST_CHUNK),
+    DataHeader: (_DATA.size, _DATA.size),
+    Busy: (_PAIR.size, _PAIR.size),
+    Missing: (_INDEX.size, _INDEX.size),
+    Ping: (0, 0),
+    Pong: (0, 0),
+    Digests: (0, ITEMS * _ITEM.size),
+}
+"""The least and the most bytes of each body."""
 
 
 def encode(frame: Frame) -> bytes:
@@ -173,7 +192,7 @@ def _body(frame: Frame) -> bytes:
             head = _PAIR.pack(len(frame.bitmap), frame.following)
             return head + frame.bitmap + _items(frame.digests)
         case Refused():
-            return frame.reason.encode()[:512]
+            return frame.reason.encode()[:MAX_REASON]
         case Request() | Cancel() | Busy():
             return _PAIR.pack(frame.first, frame.count)
         case Have() | Digests():
@@ -204,17 +223,21 @@ def welcome(bitmap: bytes, digests: Sequence[tuple[int, bytes]]) -> Iterator[Wel
 
 def decode_header(header: bytes | bytearray | memoryview, most: int = MAX_FRAME) -> tuple[int, int]:
     """(type, length of the body). Raises `ProtocolError` before anybody makes room for nonsense."""
-    kind, _, _, length = HEADER.unpack(header)
+    kind, flags, zero, length = HEADER.unpack(header)
+    cls = _CLASSES.get(kind)
+    if cls is None or flags or zero:
+        raise ProtocolError(f"a frame of unknown type {kind} (flags {flags}, {zero})")
     if length > most:
         raise ProtocolError(f"a frame of {length} bytes is longer than the {most} allowed")
+    least, longest = _LENGTHS[cls]
+    if not least <= length <= longest:
+        raise ProtocolError(f"a {cls.__name__} of {length} bytes")
     return kind, length
 
 
-def decode(kind: int, body: bytes) -> Frame | None:
-    """The frame, or None for a type that is not known here."""
-    cls = _CLASSES.get(kind)
-    if cls is None:
-        return None
+def decode(kind: int, body: bytes) -> Frame:
+    """The frame of a header that `decode_header` has passed. Raises `ProtocolError`."""
+    cls = _CLASSES[kind]
     try:
         return _decode(cls, body)
     except (struct.error, UnicodeDecodeError, ValueError) as error:
@@ -277,6 +300,5 @@ class Parser:
                 break
             frame = decode(kind, bytes(self._buffer[HEADER.size : end]))
             del self._buffer[:end]
-            if frame is not None:
-                found.append(frame)
+            found.append(frame)
         return found

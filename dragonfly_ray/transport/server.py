@@ -111,6 +111,14 @@ class _Child:
         self.host_id = ""
         self.task_id = ""
         self.shared: Shared | None = None
+        self.pieces = 0
+        """Of its task."""
+
+    def inside(self, *pieces: int) -> None:
+        """Raises `ProtocolError` unless the task has all of these."""
+        for index in pieces:
+            if not 0 <= index < self.pieces:
+                raise ProtocolError(f"speaks of piece {index} of {self.pieces}")
 
 
 class UploadServer:
@@ -270,12 +278,19 @@ class UploadServer:
             case p.Request():
                 self._queue_pieces(child, frame)
             case p.Have():
+                if len(frame.items) > child.pieces:
+                    raise ProtocolError(f"has {len(frame.items)} pieces of {child.pieces}")
+                child.inside(*(index for index, _ in frame.items))
                 shared.on_have(child.host_id, list(frame.items))
             case p.Corrupt():
+                child.inside(frame.index)
                 shared.on_corrupt(child.host_id, frame.index)
             case p.Cancel():
+                child.inside(frame.first, frame.first + frame.count - 1)
                 self._cancel(child, frame)
             case p.ManifestRequest():
+                if not 0 < frame.length <= p.MANIFEST_CHUNK:
+                    raise ProtocolError(f"{frame.length} bytes of the manifest are asked for at once")
                 self._queue(child, frame)
             case p.Ping():
                 self._queue(child, p.encode(p.Pong()))
@@ -299,7 +314,9 @@ class UploadServer:
         self._known[hello.task_id, hello.host_id] = child
         if previous is not None:
             self._close(previous)
-        digests = tuple((i, d) for i, d in enumerate(shared.digests()) if d is not None)
+        known = shared.digests()
+        child.pieces = len(known)
+        digests = tuple((i, d) for i, d in enumerate(known) if d is not None)
         for word in p.welcome(shared.bitmap(child.host_id), digests):
             self._queue(child, word)
         shared.on_joined(child.host_id)
@@ -311,10 +328,9 @@ class UploadServer:
         self._close(child)
 
     def _queue_pieces(self, child: _Child, request: p.Request) -> None:
-        shared = child.shared
-        count = len(shared.digests()) if shared else 0
-        if request.count <= 0 or request.first + request.count > count:
-            raise ProtocolError(f"a request for {request.count} pieces from {request.first} of {count}")
+        child.inside(request.first, request.first + request.count - 1)
+        if not request.count:
+            raise ProtocolError(f"a request for no piece, from {request.first} on")
         room = max(0, MAX_QUEUE - len(child.jobs))
         with child.lock:
             child.jobs.extend(range(request.first, request.first + min(room, request.count)))

@@ -95,3 +95,28 @@ def test_a_wrong_word_of_one_neighbour_is_no_proof_against_another(
     task = built.scheduler.core.tasks[stored.task.id]
     assert built.peers["n0"].host.id not in task.banned
     assert built.peers["n2"].host.id not in task.banned
+
+
+def test_a_parent_that_lies_about_lengths_is_dropped_alone(
+    origin: Nginx, swarm: Callable[..., Swarm], content: bytes, tmp_path: Path
+) -> None:
+    """Each of its pieces has the digest that it says, and another length than the table's."""
+    origin.restart("limit_rate 2m;")
+    built = swarm(5, seeds=1, settings=Settings(origin=OriginSettings(policy="seeds")))
+    liar = built.peers["n1"]
+    shared = liar.shared
+
+    def lies(task_id: str) -> Any:
+        found = shared(task_id)
+        return found and Liar(found, 1000, tmp_path)
+
+    liar.shared = lies  # type: ignore[method-assign]
+    view = built.distribute(f"{origin.url}/big")
+    for node in ("n0", "n2", "n3", "n4"):
+        assert Path(view["nodes"][node]["path"]).read_bytes() == content
+    (task,) = built.scheduler.core.tasks.values()
+    assert task.banned <= {liar.host.id}, "nobody else"
+    false = digest(b"\x07" * 1000)
+    for node in ("n0", "n2", "n3", "n4"):
+        (stored,) = built.peers[node].store.tasks()
+        assert false not in stored.digests
