@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +17,8 @@ CHUNK = 64 * 1024
 """So many bytes at a time: a slow stream is seen to move long before a piece is full."""
 TOGETHER = 4
 """Pieces of small files that are fetched at once: at the end of each batch connections have nothing to do."""
+BATCH_BYTES = 16 * 1024 * 1024
+"""So many bytes of such pieces at once, where that is more than one: each has to have its buffer for so long."""
 
 
 class Reader:
@@ -38,22 +41,38 @@ class Reader:
         `take(index)` lends a buffer of the piece's length. `progress(count)` is told of bytes as they
         arrive; what it raises ends the read and closes the connection. Raises `SourceError`.
         """
+        for batch, together in self._batches(first, last):
+            if together:
+                views = [take(number) for number in batch]
+                self._gather(batch.start, views, progress)
+                yield from zip(batch, views, strict=True)
+            else:
+                start = self._table.segments(batch.start)[0]
+                yield from self._run(start, batch.start, batch.stop, take, progress)
+
+    def buffers(self, first: int, last: int) -> list[int]:
+        """The lengths of the buffers that `read` of these pieces takes at a time, if each goes back when the
+        next piece is asked for."""
+        table, most = self._table, [0]
+        for batch, together in self._batches(first, last):
+            lengths = sorted((table[number].length for number in batch), reverse=True)
+            lengths = lengths if together else lengths[:1]
+            most = [max(pair) for pair in itertools.zip_longest(most, lengths, fillvalue=0)]
+        return most
+
+    def _batches(self, first: int, last: int) -> Iterator[tuple[range, bool]]:
+        """Pieces that are read together, with many requests; or one after the other, with one request."""
         index = first
         while index < last:
             segments = self._table.segments(index)
-            if len(segments) > 1:
-                stop = index + 1
-                while stop < min(last, index + TOGETHER) and len(self._table.segments(stop)) > 1:
-                    stop += 1
-                views = [take(number) for number in range(index, stop)]
-                self._gather(index, views, progress)
-                yield from zip(range(index, stop), views, strict=True)
-                index = stop
-                continue
             stop = index + 1
-            while stop < last and self._continues(segments[0].entry, stop):
-                stop += 1
-            yield from self._run(segments[0], index, stop, take, progress)
+            if len(segments) > 1:
+                while stop < min(last, index + TOGETHER) and self._joins(index, stop):
+                    stop += 1
+            else:
+                while stop < last and self._continues(segments[0].entry, stop):
+                    stop += 1
+            yield range(index, stop), len(segments) > 1
             index = stop
 
     def limit(self, connections: int) -> None:
@@ -73,6 +92,10 @@ class Reader:
         if self._pool:
             self._pool.shutdown(wait=False, cancel_futures=True)
         self._adapter.close()
+
+    def _joins(self, index: int, stop: int) -> bool:
+        cuts = self._table.cuts
+        return len(self._table.segments(stop)) > 1 and cuts[stop + 1] - cuts[index] <= BATCH_BYTES
 
     def _continues(self, entry: int, index: int) -> bool:
         segments = self._table.segments(index)

@@ -21,7 +21,7 @@ from dragonfly_ray.errors import (
     SourceUnsupportedError,
     StorageError,
 )
-from dragonfly_ray.peer.buffers import Lender
+from dragonfly_ray.peer.buffers import Lender, NotLentError
 from dragonfly_ray.sources import Reader, open_reader
 from dragonfly_ray.sources.reader import TOGETHER
 
@@ -249,10 +249,13 @@ class OriginWorkers:
         return range(first, last)
 
     def _work(self, number: int) -> None:
-        with Lender(self._run.context.pool) as lender:
+        with Lender(self._run.context.pool, (self._run.task.id, "origin"), self._over) as lender:
             while (pieces := self._take(number)) is not None:
                 self._fetch(number, pieces, lender)
         self._run.reporter.kick()
+
+    def _over(self) -> bool:
+        return self._stopped or self._run.stopping.is_set() or self._run.error is not None
 
     def _fetch(self, number: int, pieces: range, lender: Lender) -> None:
         run = self._run
@@ -267,12 +270,16 @@ class OriginWorkers:
             nonlocal taken
             taken += count
             self._partial[number] = self._partial.get(number, 0) + count
-            if self._stopped or run.stopping.is_set():
+            if self._over():
                 raise _Stopped
             run.context.received("origin", count)
 
         try:
-            for index, view in self._open().read(pieces.start, pieces.stop, take, progress):
+            reader = self._open()
+            # All of them before anything is asked for: a read never waits for a buffer.
+            lender.reserve(reader.buffers(pieces.start, pieces.stop))
+            started = time.monotonic()
+            for index, view in reader.read(pieces.start, pieces.stop, take, progress):
                 run.from_origin(index, view)
                 lender.give(index)
                 rest.discard(index)
@@ -283,7 +290,7 @@ class OriginWorkers:
             seconds = max(1e-6, time.monotonic() - started)
             seen = taken / seconds
             self.rate = seen if not self.rate else (1 - SMOOTHING) * self.rate + SMOOTHING * seen
-        except _Stopped:
+        except (_Stopped, NotLentError):
             pass
         except StorageError:
             pass  # the task has failed here, and knows
@@ -294,8 +301,7 @@ class OriginWorkers:
             log.exception("task %.12s: reading the origin failed", run.task.id)
             self._failed(rest, DragonflyError(f"{run.task.url}: {type(error).__name__}"), final=True)
         finally:
-            for index in pieces:
-                lender.give(index)
+            lender.release()
             self._partial[number] = 0
             with run.lock:
                 run.picker.unclaimed(rest)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.errors import DragonflyError, ProtocolError, StorageError, TransportError
-from dragonfly_ray.peer.buffers import Lender
+from dragonfly_ray.peer.buffers import Lender, NotLentError
 from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.transport.connection import Busy, Data, Missing, ParentConnection
 
@@ -144,6 +144,8 @@ class Parent:
                 self._converse(connection)
             except _Quiet:
                 pass
+            except NotLentError:  # it is over: what is here they may still want
+                self.tell(self._run.holdings())
             except StorageError:
                 return  # the task has failed here, and knows
             except ProtocolError as error:
@@ -175,7 +177,7 @@ class Parent:
             self._connection = connection
             self._due = self._told = 0
         run.neighbours.introduced(self.id)
-        with Lender(run.context.pool) as lender:
+        with Lender(run.context.pool, (run.task.id, "parents"), self._over) as lender:
             since = 0.0
             while True:
                 waited = not self._due

@@ -245,6 +245,7 @@ class TaskRun:
     def stop(self) -> None:
         """Ends it without an outcome: the peer is shutting down."""
         self.stopping.set()
+        self.context.pool.wake()
         with self.lock:
             self.changed.notify_all()
 
@@ -258,6 +259,7 @@ class TaskRun:
             self.changed.notify_all()
         if over:
             self.stopping.set()
+            self.context.pool.wake()
             if self.origin:
                 self.origin.stop()
             self.neighbours.stop()
