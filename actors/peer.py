@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -25,8 +26,13 @@ from dragonfly_ray.scheduling.ring import shard_of
 from dragonfly_ray.statuses import encode
 from dragonfly_ray.telemetry import RaySink, Telemetry
 
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
 
+WORK_THREADS = 32
+READER_THREADS = 512
+"""Each reader that waits for bytes to arrive has one of them; none is started before it is needed."""
 CALL_TIMEOUT = 5.0
 LOOK_TIMEOUT = 20.0
 """Seconds for another peer to look at a chunk of files."""
@@ -66,6 +72,22 @@ class _Links:
         return self._links
 
 
+class _Threads:
+    """What the actor's methods wait for happens in threads; each kind has its own, so that none waits for another.
+
+    `control`: the schedulers' messages, in the order in which they come. `readers`: those that wait for bytes.
+    """
+
+    def __init__(self) -> None:
+        self.control = ThreadPoolExecutor(1, thread_name_prefix="control")
+        self.work = ThreadPoolExecutor(WORK_THREADS, thread_name_prefix="work")
+        self.readers = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="reader")
+
+
+async def _run(threads: ThreadPoolExecutor, do: Callable[..., T], *args: Any) -> T:
+    return await asyncio.get_running_loop().run_in_executor(threads, do, *args)
+
+
 class PeerActor:
     """One a node."""
 
@@ -82,6 +104,7 @@ class PeerActor:
         self._node = PeerNode(
             identity, settings, GrantVerifier(public_keys), _Links(settings), telemetry=telemetry
         )
+        self._threads = _Threads()
         self._flusher: asyncio.Task[None] | None = None
         self._objects: dict[str, Any] = {}
         self._announced = False
@@ -89,6 +112,12 @@ class PeerActor:
 
     def __repr__(self) -> str:
         return f"Peer({self._node.host.name})"
+
+    async def _control(self, do: Callable[..., T], *args: Any) -> T:
+        return await _run(self._threads.control, do, *args)
+
+    async def _work(self, do: Callable[..., T], *args: Any) -> T:
+        return await _run(self._threads.work, do, *args)
 
     async def ready(self) -> dict[str, Any]:
         """Serving; announcing goes on by itself until every scheduler has heard."""
@@ -101,7 +130,7 @@ class PeerActor:
     async def _announce(self) -> None:
         while not self._announced:
             try:
-                await asyncio.to_thread(self._node.announce)
+                await self._work(self._node.announce)
                 self._announced = True
             except ClusterError as error:
                 log.info("not announced yet: %s", error)
@@ -111,13 +140,13 @@ class PeerActor:
         """A scheduler has restarted, and asks who is there."""
         if self._announced:
             with contextlib.suppress(ClusterError):
-                await asyncio.to_thread(self._node.announce_at, index)
+                await self._work(self._node.announce_at, index)
 
     async def _flush(self) -> None:
         while True:
             await asyncio.sleep(FLUSH_INTERVAL)
             self._node.telemetry.flush(FLUSH_INTERVAL)
-            await asyncio.to_thread(self._node.measure)
+            await self._work(self._node.measure)
 
     @ray.method(concurrency_group="health")
     async def ping(self) -> bool:
@@ -134,12 +163,12 @@ class PeerActor:
     async def direct(self, payload: bytes) -> bytes:
         """The controller's `Directives`; the answer is what is known here now."""
         if self._follower.take(Directives.decode(payload)):
-            await asyncio.to_thread(self._node.configured)
+            await self._work(self._node.configured)
         return self._follower.directives.encode()
 
     async def call(self, payload: bytes) -> bytes:
         """A scheduler's message."""
-        await asyncio.to_thread(self._node.handle, m.decode(payload))
+        await self._control(self._node.handle, m.decode(payload))
         return b""
 
     async def deliver(self, payload: bytes, objects: list[Any]) -> None:
@@ -150,14 +179,14 @@ class PeerActor:
             with contextlib.suppress(RayError, TimeoutError):
                 found = await asyncio.wait_for(_result(objects[0]), CALL_TIMEOUT)
                 small = memoryview(found).cast("B")  # type: ignore[assignment]
-        await asyncio.to_thread(self._node.handle, message, small)
+        await self._control(self._node.handle, message, small)
 
     async def resolve(self, payload: bytes) -> tuple[bytes, list[Any]]:
         """The answer, and the content as an object where it is too long for a message."""
         ask = m.decode(payload)
         if not isinstance(ask, m.Resolve):
             raise TypeError(f"not a Resolve: {type(ask).__name__}")
-        answer = await asyncio.to_thread(self._node.resolve, ask)
+        answer = await self._work(self._node.resolve, ask)
         transport = self._settings.transport
         beside = len(answer.content) > transport.small_inline and transport.carrier != "inline"
         if answer.content and (beside or transport.carrier == "object"):
@@ -171,7 +200,7 @@ class PeerActor:
         ask = m.decode(payload)
         if not isinstance(ask, m.Look):
             raise TypeError(f"not a Look: {type(ask).__name__}")
-        return m.encode(await asyncio.to_thread(self._node.look, ask))
+        return m.encode(await self._work(self._node.look, ask))
 
     async def status(self) -> dict[str, Any]:
         return self._node.status()
@@ -180,17 +209,17 @@ class PeerActor:
 
     async def await_range(self, task_id: str, offset: int, length: int, timeout: float) -> bool:
         """Whether these bytes of the content are here, fetched first, within `timeout` seconds."""
-        return await asyncio.to_thread(self._node.await_range, task_id, offset, length, timeout)
+        return await _run(self._threads.readers, self._node.await_range, task_id, offset, length, timeout)
 
     async def layout(self, task_id: str) -> dict[str, Any] | None:
         """Where a reader on this node finds the bytes of a single file; None until it is known."""
-        return await asyncio.to_thread(self._node.layout, task_id)
+        return await self._work(self._node.layout, task_id)
 
     async def load(self, task_id: str) -> list[Any]:
         """The content as one object in Ray's store, put there once for all workers of the node."""
         held = self._objects.get(task_id)
         if held is None:
-            held = self._objects[task_id] = await asyncio.to_thread(self._load, task_id)
+            held = self._objects[task_id] = await self._work(self._load, task_id)
         return [held]
 
     def _load(self, task_id: str) -> Any:
@@ -198,10 +227,10 @@ class PeerActor:
             return ray.put(np.frombuffer(view, np.uint8))
 
     async def pin(self, task_id: str, owner: str, expires: float | None) -> None:
-        await asyncio.to_thread(self._node.store.pin, task_id, owner, expires)
+        await self._work(self._node.store.pin, task_id, owner, expires)
 
     async def unpin(self, task_id: str, owner: str) -> None:
-        await asyncio.to_thread(self._node.store.unpin, task_id, owner)
+        await self._work(self._node.store.unpin, task_id, owner)
 
     async def pins(self, task_id: str) -> dict[str, float | None]:
         """Owner -> expiry."""
@@ -209,15 +238,15 @@ class PeerActor:
 
     async def manifest(self, task_id: str, offset: int, limit: int) -> tuple[int, list[dict[str, Any]]]:
         """How many entries there are, and a page of them."""
-        return await asyncio.to_thread(self._node.manifest, task_id, offset, limit)
+        return await self._work(self._node.manifest, task_id, offset, limit)
 
     async def evict(self, task_id: str) -> int:
         """Bytes freed."""
         self._objects.pop(task_id, None)
-        return await asyncio.to_thread(self._node.evict, task_id)
+        return await self._work(self._node.evict, task_id)
 
     async def stop(self) -> None:
-        await asyncio.to_thread(self._node.stop)
+        await self._work(self._node.stop)
 
 
 async def _result(reference: Any) -> Any:

@@ -1,0 +1,101 @@
+"""The peer's actor without Ray: what its calls wait for, and what they do not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+
+from dragonfly_ray import messages as m
+from dragonfly_ray.actors import peer as peer_module
+from dragonfly_ray.actors.peer import PeerActor
+from dragonfly_ray.config import Settings, StorageSettings
+from dragonfly_ray.grants import SigningKey
+from dragonfly_ray.model import Source
+from dragonfly_ray.peer.node import Identity, PeerNode
+from tests.origins import Behaviour, ScriptedOrigin
+from tests.waiting import HANG, until
+
+READERS = 64
+
+
+class _Silent:
+    """Schedulers that hear everything and say nothing."""
+
+    def of(self, source_id: str) -> _Silent:
+        return self
+
+    def every(self) -> list[_Silent]:
+        return [self]
+
+    def call(self, message: m.Message) -> m.Message | None:
+        return m.ReportReply() if isinstance(message, m.Report) else None
+
+
+@pytest.fixture
+def actor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PeerActor]:
+    monkeypatch.setattr(peer_module, "_Links", lambda settings: _Silent())
+    monkeypatch.setattr(peer_module, "RaySink", lambda *args: None)
+    monkeypatch.setattr(peer_module, "logs", SimpleNamespace(setup=lambda *args, **named: None))
+    settings = Settings(storage=StorageSettings(root=tmp_path))
+    key = SigningKey.generate()
+    made = PeerActor(Identity("n", "127.0.0.1", "n"), settings, [key.public_bytes()])
+    yield made
+    asyncio.run(made.stop())
+
+
+def node_of(actor: PeerActor) -> PeerNode:
+    return actor._node
+
+
+def deliver(actor: PeerActor, url: str, spec_id: str = "s.0") -> m.Deliver:
+    found = node_of(actor).resolve(m.Resolve(Source(url)))
+    assert found.task, found
+    return m.Deliver(m.Spec(spec_id, Source(url), ("n",)), found.task, manifest=found.manifest)
+
+
+def test_messages_never_wait_for_readers(actor: PeerActor) -> None:
+    content = b"content" * 300_000
+    with ScriptedOrigin(Behaviour(content)) as origin:
+        first, second = deliver(actor, origin.url), deliver(actor, origin.url, "t.0")
+
+        async def go() -> None:
+            await actor.call(m.encode(first))
+            run = node_of(actor)._runs[first.task.id]
+            assert not run.picker.done, "nothing is leased, so nothing comes"
+            calls = [actor.await_range(first.task.id, 0, len(content), 120.0) for _ in range(READERS)]
+            readers = [asyncio.ensure_future(call) for call in calls]
+            await asyncio.to_thread(until, lambda: run._readers == READERS)
+
+            heard = await asyncio.wait_for(actor.call(m.encode(m.News(first.task.id, may_claim=False))), HANG)
+            assert heard == b""
+            await asyncio.wait_for(actor.deliver(m.encode(second), []), HANG)
+            assert {d.spec.id for d in run.deliveries.open()} == {"s.0", "t.0"}
+            for spec_id in ("s.0", "t.0"):
+                await asyncio.wait_for(actor.call(m.encode(m.Cancel(spec_id))), HANG)
+                assert run.stopping.is_set() == (spec_id == "t.0")
+                assert spec_id == "t.0" or not any(reader.done() for reader in readers)
+            assert not any(await asyncio.gather(*readers))
+
+        asyncio.run(go())
+
+
+def test_messages_are_heard_in_order(actor: PeerActor) -> None:
+    """A cancel never overtakes its delivery."""
+    with ScriptedOrigin(Behaviour(b"content" * 300_000)) as origin:
+        order = deliver(actor, origin.url)
+
+        async def go() -> None:
+            calls = []
+            for number in range(50):
+                spec = m.Spec(f"s.{number}", order.spec.source, ("n",))
+                calls.append(actor.call(m.encode(msgspec.structs.replace(order, spec=spec))))
+                calls.append(actor.call(m.encode(m.Cancel(spec.id))))
+            await asyncio.gather(*calls)
+            await asyncio.to_thread(until, lambda: not node_of(actor)._runs)
+
+        asyncio.run(go())
