@@ -36,6 +36,7 @@ from dragonfly_ray.peer.shared import SharedTask
 from dragonfly_ray.peer.task import THREADS, TaskRun
 from dragonfly_ray.sources import Stop, look, resolve
 from dragonfly_ray.statuses import PeerStatus
+from dragonfly_ray.storage.files import raise_limit
 from dragonfly_ray.storage.store import PieceStore
 from dragonfly_ray.storage.task_store import TaskStore
 from dragonfly_ray.telemetry import Telemetry
@@ -84,6 +85,7 @@ class PeerNode:
     ) -> None:
         self.identity = identity
         self.settings = settings
+        raise_limit()
         self.store = PieceStore(settings.storage)
         self.store.on_evicted = self._evicted
         self.links = links
@@ -292,16 +294,17 @@ class PeerNode:
             directory=manifest.directory,
             ranges=manifest.ranges,
         )
-        store = self.store.open(task, manifest)
         content, digests = b"", b""
         if found.spooled is not None:
-            with found.spooled.open("rb") as spooled:
+            with found.spooled.open("rb") as spooled, self.store.hold(task, manifest) as store:
                 for piece in table:
                     data = spooled.read(piece.length)
                     store.put(piece.index, memoryview(data), digest(data))
             found.spooled.unlink()
             self.announce_to(source.id)
-        elif ask.small and table.size <= limit and found.content is not None:
+        else:
+            self.store.open(task, manifest)
+        if found.spooled is None and ask.small and table.size <= limit and found.content is not None:
             content = found.content
             digests = b"".join(digest(content[p.offset : p.offset + p.length]) for p in table)
         return m.Resolved(

@@ -131,7 +131,7 @@ class TaskRun:
     def _main(self) -> None:
         failure: DragonflyError | None = None
         try:
-            with self.context.store.open(self.task, manifest_of(self, self._first)).using():
+            with self.context.store.hold(self.task, manifest_of(self, self._first)):
                 self._run()
         except DragonflyError as error:
             failure = error
@@ -186,6 +186,12 @@ class TaskRun:
     def _complete(self, store: TaskStore) -> bool:
         """All is here and vouched for: by the delivery itself, or by the scheduler's record."""
         if not self.picker.done:
+            return False
+        store.survey()
+        if not store.complete:  # what the disk has lost meanwhile
+            with self.lock:
+                lost = self.picker.have & ~bitset.from_bytes(store.have(), self.task.pieces)
+            self.discarded(bitset.members(lost))
             return False
         if self._as_delivered(store):
             return True

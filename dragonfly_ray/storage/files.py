@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
 import os
+import resource
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from dragonfly_ray.storage.failures import NO_DESCRIPTOR
+
 FICLONE = 0x40049409
 MOST_OPEN = 512
+LEAST_OPEN = 16
+WANTED_OPEN = 65_536
 SMALL = 16 * 1024
 """Bytes that are copied faster through this process than by the kernel alone."""
 _UNSUPPORTED = (
@@ -81,11 +87,27 @@ def _read(source: int, offset: int, length: int) -> bytes:
     return found
 
 
-def _open(path: str, create: bool) -> int:
+def _open(path: str, flags: int) -> int:
     try:
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
     except PermissionError:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # finished: it is only read
+
+
+def raise_limit() -> int:
+    """Lets this process open as many files as it may, within reason; how many that are."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = WANTED_OPEN if hard == resource.RLIM_INFINITY else min(hard, WANTED_OPEN)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def most_open() -> int:
+    """How many files a store keeps open: a part of what the process may, the rest is for sockets."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return MOST_OPEN if soft == resource.RLIM_INFINITY else max(LEAST_OPEN, min(MOST_OPEN, soft // 4))
 
 
 class _Open:
@@ -97,21 +119,21 @@ class _Open:
 
 
 class OpenFiles:
-    """Keeps files open while they are used, and the latest ones afterwards."""
+    """Keeps files open while they are used, and the latest ones afterwards: data files and journals."""
 
-    def __init__(self, most: int = MOST_OPEN) -> None:
-        self._most = most
+    def __init__(self, most: int | None = None) -> None:
+        self._most = most_open() if most is None else most
         self._files: OrderedDict[str, _Open] = OrderedDict()
         self._lock = threading.Lock()
 
     @contextmanager
-    def use(self, path: str, *, create: bool = False) -> Iterator[int]:
-        """A descriptor, good until the end of the block. Raises `OSError`."""
+    def use(self, path: str, flags: int = 0) -> Iterator[int]:
+        """A descriptor, good until the end of the block. `flags`: for opening it. Raises `OSError`."""
         with self._lock:
             found = self._files.get(path)
             if found is None:
-                found = self._files[path] = _Open(_open(path, create))
-                self._shrink()
+                found = self._files[path] = _Open(self._opened(path, flags))
+                self._shrink(self._most)
             self._files.move_to_end(path)
             found.users += 1
         try:
@@ -133,10 +155,19 @@ class OpenFiles:
         for path in list(self._files):
             self.forget(path)
 
-    def _shrink(self) -> None:
+    def _opened(self, path: str, flags: int) -> int:
+        try:
+            return _open(path, flags)
+        except OSError as error:
+            if error.errno not in NO_DESCRIPTOR:
+                raise
+            self._shrink(0)  # others need them now; what is idle here can be opened again
+            return _open(path, flags)
+
+    def _shrink(self, most: int) -> None:
         """Closes the oldest that nobody uses, but not the one that was opened just now."""
         for _ in range(len(self._files) - 1):
-            if len(self._files) <= self._most:
+            if len(self._files) <= most:
                 return
             path, oldest = next(iter(self._files.items()))
             if oldest.users:

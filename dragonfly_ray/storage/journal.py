@@ -7,14 +7,17 @@ next start. The file begins with the digest of the manifest that it belongs to.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
 from dragonfly_ray.model import DIGEST_SIZE
+from dragonfly_ray.storage.files import OpenFiles
 
 MAGIC = b"DRJ1"
 _HEADER = struct.Struct(f"!4s{DIGEST_SIZE}s")
@@ -34,32 +37,19 @@ class Record(NamedTuple):
 
 
 class Journal:
-    """Open for appending. Records of kinds that are not known are kept and skipped."""
+    """For appending. Records of kinds that are not known are kept and skipped.
 
-    def __init__(self, path: Path, manifest_digest: bytes) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self.records = list(self._load(_HEADER.pack(MAGIC, manifest_digest)))
-        """What was in it when it was opened."""
+    `files`: those of the store, which decide how many stay open.
+    """
 
-    def _load(self, header: bytes) -> Iterator[Record]:
-        size = os.fstat(self._fd).st_size
-        data = os.pread(self._fd, size, 0)
-        if data[: len(header)] != header:
-            os.ftruncate(self._fd, 0)
-            os.write(self._fd, header)
-            return
-        at = len(header)
-        while at + RECORD_SIZE <= size:
-            body = data[at : at + _RECORD.size]
-            (check,) = _CHECK.unpack_from(data, at + _RECORD.size)
-            if zlib.crc32(body) != check:
-                break
-            kind, index, payload = _RECORD.unpack(body)
-            if kind in (HAVE, DISCARDED, FINISHED):
-                yield Record(kind, index, payload)
-            at += RECORD_SIZE
-        if at != size:
-            os.ftruncate(self._fd, at)
+    def __init__(self, path: Path, manifest_digest: bytes, files: OpenFiles | None = None) -> None:
+        self._path = str(path)
+        self._files = OpenFiles(1) if files is None else files
+        self._closed = False
+        header = _HEADER.pack(MAGIC, manifest_digest)
+        with self._files.use(self._path, os.O_CREAT | os.O_APPEND) as fd:
+            self.records = list(_load(fd, header))
+            """What was in it when it was opened."""
 
     def append(self, *records: Record) -> None:
         """One write; all of them or, where the disk is full, none. Raises `OSError`."""
@@ -67,19 +57,47 @@ class Journal:
         for record in records:
             body = _RECORD.pack(record.kind, record.piece, record.data.ljust(DIGEST_SIZE, b"\0"))
             data += body + _CHECK.pack(zlib.crc32(body))
-        written = os.write(self._fd, data)
-        try:
-            while written < len(data):  # the disk is all but full: the rest says why, or goes in
-                written += os.write(self._fd, data[written:])
-        except OSError:
-            # A torn record here would hide all that is appended after it.
-            os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
-            raise
+        with self._open() as fd:
+            written = os.write(fd, data)
+            try:
+                while written < len(data):  # the disk is all but full: the rest says why, or goes in
+                    written += os.write(fd, data[written:])
+            except OSError:
+                # A torn record here would hide all that is appended after it.
+                os.ftruncate(fd, os.fstat(fd).st_size - written)
+                raise
+
+    def _open(self) -> AbstractContextManager[int]:
+        if self._closed:
+            raise OSError(errno.EBADF, "the journal is closed")
+        return self._files.use(self._path, os.O_APPEND)
 
     def sync(self) -> None:
-        os.fdatasync(self._fd)
+        with self._open() as fd:
+            os.fdatasync(fd)
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._closed = True
+        self._files.forget(self._path)
+
+
+def _load(fd: int, header: bytes) -> Iterator[Record]:
+    """What is in it; what is torn at its end is cut off."""
+    size = os.fstat(fd).st_size
+    data = os.pread(fd, size, 0)
+    if data[: len(header)] != header:
+        os.ftruncate(fd, 0)
+        os.write(fd, header)
+        return
+    at = len(header)
+    while at + RECORD_SIZE <= size:
+        body = data[at : at + _RECORD.size]
+        (check,) = _CHECK.unpack_from(data, at + _RECORD.size)
+        if zlib.crc32(body) != check:
+            break
+        kind, index, payload = _RECORD.unpack(body)
+        if kind in (HAVE, DISCARDED, FINISHED):
+            yield Record(kind, index, payload)
+        at += RECORD_SIZE
+    if at != size:
+        os.ftruncate(fd, at)

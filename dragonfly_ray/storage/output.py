@@ -78,11 +78,14 @@ class Output:
         link: bool,
         durable: bool,
         mark: str = "",
+        linked: Callable[[int], None] = lambda number: None,
     ) -> None:
         self._manifest = manifest
         self._stored = stored
         self._link = link
         self._durable = durable
+        self._linked = linked
+        """Told of every entry whose stored file was linked, when it lies in its place."""
         self._opened: tuple[Path, int] | None = None
         """The stored file that was copied from last: small entries share one."""
         self._mark = f"{mark}-" if mark else ""
@@ -181,6 +184,7 @@ class Output:
                     os.symlink(entry.target, name, dir_fd=at)
                 elif self._make(entry, self._stored(number), name, at):
                     done.linked += 1
+                    self._linked(number)
                 else:
                     done.copied += 1
         finally:
@@ -242,14 +246,16 @@ class Output:
             return
         draft = self._beside(target)
         try:
-            if self._make(entry, stored, draft):
-                done.linked += 1
-            else:
-                done.copied += 1
+            linked = self._make(entry, stored, draft)
             os.replace(draft, target)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 draft.unlink()
+        if linked:
+            done.linked += 1
+            self._linked(number)
+        else:
+            done.copied += 1
 
     def _symlink(self, entry: Entry, target: Path) -> None:
         if target.is_symlink() and os.readlink(target) == entry.target:

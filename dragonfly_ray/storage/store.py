@@ -10,7 +10,8 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from dragonfly_ray.config import StorageSettings
 from dragonfly_ray.errors import InvalidRequestError, StorageError, StorageFullError
 from dragonfly_ray.model import Manifest, Task, digest
 from dragonfly_ray.storage import eviction
+from dragonfly_ray.storage.data_files import inode
+from dragonfly_ray.storage.failures import EXHAUSTED, storage_error, storage_errors
 from dragonfly_ray.storage.files import OpenFiles
 from dragonfly_ray.storage.media import medium
 from dragonfly_ray.storage.names import check_manifest
@@ -57,14 +60,25 @@ class PieceStore:
         """Told of every task that made room for another."""
         self._tasks: dict[str, TaskStore] = {}
         self._used: dict[str, float] = {}
+        self._index = threading.Lock()
+        """Of the three that follow; see `task_store` for the order of locks."""
         self._by_digest: dict[bytes, tuple[TaskStore, int]] = {}
-        self._twins: dict[bytes, str] = {}
+        self._twins: dict[bytes, tuple[TaskStore, int]] = {}
+        self._own: dict[bytes, bytes] = {}
+        """File's number in the file system -> its mark, as our own last link left it."""
+        self._gone: list[Task] = []
+        """Evicted for others, and not told of yet."""
         self._unwanted: set[str] = set()
         """Tasks that go as soon as nobody uses them."""
         self._lock = threading.RLock()
-        self.host_id = self._identity()
-        self._pins: dict[str, dict[str, float | None]] = self._load_pins()
-        self._load(self._rebooted(boot_id))
+        try:
+            with storage_errors(str(self.path)):
+                self.host_id = self._identity()
+                self._pins: dict[str, dict[str, float | None]] = self._load_pins()
+                self._load(self._rebooted(boot_id))
+        except BaseException:
+            self.close()  # or nobody else could have the folder while this process lives
+            raise
 
     def __repr__(self) -> str:
         return f"PieceStore({self.path}: {len(self._tasks)} tasks)"
@@ -100,6 +114,8 @@ class PieceStore:
                     raise ValueError("not the task that it says, or stored by another version")
                 found = TaskStore(self, folder, task, manifest)
             except (OSError, ValueError, msgspec.DecodeError) as error:
+                if isinstance(error, OSError) and error.errno in EXHAUSTED:
+                    raise storage_error(str(self.path), error) from None  # nothing is known of what is there
                 log.warning("%s dropped: %s", folder, error)
                 shutil.rmtree(folder, ignore_errors=True)
                 continue
@@ -123,27 +139,38 @@ class PieceStore:
         return self._tasks.get(task_id)
 
     def open(self, task: Task, manifest: Manifest) -> TaskStore:
-        """Resumes the task, or makes room for it. Raises `UnsafePathError`, `StorageFullError`."""
-        with self._lock:
-            self._unwanted.discard(task.id)
-            found = self._tasks.get(task.id)
-            if found is not None:
-                return found
-            check_manifest(manifest)
-            self.make_room(task.size)
-            final = self.path / "tasks" / task.id
-            draft = self.path / "spool" / secrets.token_hex(8)
-            try:
-                draft.mkdir(parents=True)
-                (draft / MANIFEST).write_bytes(manifest.encode())
-                (draft / TASK).write_bytes(msgspec.msgpack.encode(task))
-                os.rename(draft, final)
-            except OSError as error:
-                shutil.rmtree(draft, ignore_errors=True)
-                raise StorageFullError(f"{self.path}: {error.strerror}") from None
-            found = self._tasks[task.id] = TaskStore(self, final, task, manifest)
-            self._used[task.id] = time.time()
+        """Resumes the task, or makes room for it. Raises `UnsafePathError`, `StorageFullError`, `StorageError`."""
+        with self._telling(), self._lock:
+            return self._open(task, manifest)
+
+    @contextmanager
+    def hold(self, task: Task, manifest: Manifest) -> Iterator[TaskStore]:
+        """As `open`, and in use from the first moment on: nothing can evict what is about to be written."""
+        with contextlib.ExitStack() as stack:
+            with self._telling(), self._lock:
+                found = stack.enter_context(self._open(task, manifest).using())
+            yield found
+
+    def _open(self, task: Task, manifest: Manifest) -> TaskStore:
+        self._unwanted.discard(task.id)
+        found = self._tasks.get(task.id)
+        if found is not None:
             return found
+        check_manifest(manifest)
+        self._make_room(task.size)
+        final = self.path / "tasks" / task.id
+        draft = self.path / "spool" / secrets.token_hex(8)
+        try:
+            draft.mkdir(parents=True)
+            (draft / MANIFEST).write_bytes(manifest.encode())
+            (draft / TASK).write_bytes(msgspec.msgpack.encode(task))
+            os.rename(draft, final)
+            found = self._tasks[task.id] = TaskStore(self, final, task, manifest)
+        except OSError as error:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise storage_error(str(self.path), error) from None
+        self._used[task.id] = time.time()
+        return found
 
     def released(self, task: TaskStore) -> None:
         """It was used until just now."""
@@ -158,20 +185,39 @@ class PieceStore:
         return self._by_digest.get(wanted)
 
     def learnt(self, found: bytes, task: TaskStore, index: int) -> None:
-        self._by_digest.setdefault(found, (task, index))
+        with self._index:
+            self._by_digest.setdefault(found, (task, index))
 
     def unlearnt(self, found: bytes | None, task: TaskStore, index: int) -> None:
-        if found is not None and self._by_digest.get(found) == (task, index):
-            del self._by_digest[found]
+        with self._index:
+            if found is not None and self._by_digest.get(found) == (task, index):
+                del self._by_digest[found]
 
-    def twin(self, key: bytes, path: str) -> str | None:
-        """A finished file with the same content; `path` is one from now on if there is none."""
-        with self._lock:
+    def twin(self, key: bytes, task: TaskStore, number: int) -> str | None:
+        """A finished file with the same content; where there is none, that of `task` is one from now on."""
+        with self._index:
             found = self._twins.get(key)
-            if found is None or not os.path.exists(found):
-                self._twins[key] = path
-                return None
-            return found
+        path = found[0].twin_path(found[1]) if found and found[0] is not task else None
+        if path is None:
+            with self._index:
+                self._twins[key] = task, number
+        return path
+
+    def forget_files(self, task: TaskStore, marks: Iterable[bytes]) -> None:
+        """It is gone, with files of these marks."""
+        with self._index:
+            self._twins = {key: found for key, found in self._twins.items() if found[0] is not task}
+            for mark in marks:
+                self._own.pop(inode(mark), None)
+
+    def note_link(self, mark: bytes) -> None:
+        """We ourselves have just linked a file that was good; this is how it is now."""
+        with self._index:
+            self._own[inode(mark)] = mark
+
+    def linked_by_us(self, mark: bytes) -> bool:
+        """Whether a file is as our own last link left it."""
+        return self._own.get(inode(mark)) == mark
 
     # --- pins -------------------------------------------------------------------------------
 
@@ -214,11 +260,11 @@ class PieceStore:
             found = self._tasks.get(task_id)
             if found is None:
                 return 0
-            if found.users:
-                raise InvalidRequestError(f"{found.task.url}: is in use and cannot be evicted now")
             if self.pins(task_id):
                 owners = ", ".join(sorted(self.pins(task_id)))
                 raise InvalidRequestError(f"{found.task.url}: is pinned by {owners}; unpin it first")
+            if not found.retire():
+                raise InvalidRequestError(f"{found.task.url}: is in use and cannot be evicted now")
             del self._tasks[task_id]
             self._used.pop(task_id, None)
             self._pins.pop(task_id, None)
@@ -233,27 +279,30 @@ class PieceStore:
             self._unwanted.discard(task_id)
             if found is None or self.pins(task_id):
                 return False
-            if found.users:
-                self._unwanted.add(task_id)
-            else:
+            try:
                 self.evict(task_id)
+            except InvalidRequestError:
+                self._unwanted.add(task_id)
             return True
 
     def make_room(self, need: int) -> None:
         """Evicts until `need` more bytes fit. Raises `StorageFullError` if they cannot."""
-        with self._lock:
-            free, total = self._medium.space(self.path)
-            held = sum(t.task.size for t in self._tasks.values())
-            # What tasks under way have still to write is spoken for.
-            owed = sum(t.table.size - _written(t) for t in self._tasks.values() if not t.complete)
-            spare = int(total * self.settings.keep_free)
-            over = max(0, need + owed - (free - spare))
-            if self.settings.quota is not None:
-                s = self.settings
-                over = max(over, eviction.excess(held, need, self.settings.quota, s.high_water, s.low_water))
-            for task_id in eviction.choose(self._candidates(), over) if over else []:
-                self._drop(task_id)
-            self._check_room(need, owed, spare)
+        with self._telling(), self._lock:
+            self._make_room(need)
+
+    def _make_room(self, need: int) -> None:
+        free, total = self._medium.space(self.path)
+        held = sum(t.task.size for t in self._tasks.values())
+        # What tasks under way have still to write is spoken for.
+        owed = sum(t.table.size - _written(t) for t in self._tasks.values() if not t.complete)
+        spare = int(total * self.settings.keep_free)
+        over = max(0, need + owed - (free - spare))
+        if self.settings.quota is not None:
+            s = self.settings
+            over = max(over, eviction.excess(held, need, self.settings.quota, s.high_water, s.low_water))
+        for task_id in eviction.choose(self._candidates(), over) if over else []:
+            self._drop(task_id)
+        self._check_room(need, owed, spare)
 
     def _check_room(self, need: int, owed: int, spare: int) -> None:
         free, _ = self._medium.space(self.path)
@@ -283,7 +332,17 @@ class PieceStore:
             self.evict(task_id)
             if found:
                 log.info("%s evicted", found.task.url)
-                self.on_evicted(found.task)
+                self._gone.append(found.task)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Tells of what is evicted inside, when the lock is free again: whoever hears of it may wait for others."""
+        try:
+            yield
+        finally:
+            while self._gone:
+                with contextlib.suppress(IndexError):  # another thread was faster
+                    self.on_evicted(self._gone.pop())
 
     def usage(self) -> Usage:
         free, total = self._medium.space(self.path)

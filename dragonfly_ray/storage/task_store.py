@@ -1,37 +1,44 @@
-"""One task's pieces on this node: data files, a journal of what is verified, outputs made from them."""
+"""One task's pieces on this node: data files, a journal of what is verified, outputs made from them.
+
+Locks, in the order in which they are taken, over the whole store:
+
+1. `PieceStore._lock`: which tasks there are, pins, room.
+2. `DataFiles.lock`: a data file is being made, copied, finished or removed. May be held for long.
+3. `TaskStore._lock`: bits, digests, marks, the journal. Never held while content is read or copied.
+4. `TaskStore._life`, `PieceStore._index`, `OpenFiles._lock`: nothing is taken below them.
+
+A thread that serves others (`has`, `reading`, `discard`) takes 3 and 4 only.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import secrets
 import shutil
 import stat
-import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from dragonfly_ray.errors import StorageError, StorageFullError
-from dragonfly_ray.model import DIGEST_SIZE, PACK_LIMIT, Manifest, PieceTable, Task, digest
+from dragonfly_ray.errors import DragonflyError, IntegrityError, StorageError
+from dragonfly_ray.model import Manifest, PieceTable, Task, digest
 from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.storage import files
+from dragonfly_ray.storage.data_files import PACK, VIEW, DataFiles, without_ctime
+from dragonfly_ray.storage.failures import EXHAUSTED, storage_error
 from dragonfly_ray.storage.journal import DISCARDED, FINISHED, HAVE, Journal, Record
-from dragonfly_ray.storage.output import Output, Published, Stored
+from dragonfly_ray.storage.output import Output, Published
 from dragonfly_ray.storage.place import stamp_of
 
 if TYPE_CHECKING:
     from dragonfly_ray.storage.store import PieceStore
 
-PACK = 0xFFFFFFFF
-"""The number of the pack file, where entries have their own."""
-_MARK = struct.Struct("!QQ")
 NOTE = "output-"
 """Names of links begin so that lead to an output under way."""
-JOURNAL, MANIFEST, PACK_NAME, VIEW = "journal", "manifest", "pack", "view"
+JOURNAL, MANIFEST = "journal", "manifest"
 
 
 class Extent(NamedTuple):
@@ -54,26 +61,18 @@ class TaskStore:
         self.manifest = manifest
         self.table = PieceTable.of(manifest)
         self.folder = folder
-        self._base = str(folder)
-        self._pack = folder / PACK_NAME
         self.manifest_file = folder / MANIFEST
         self._store = store
-        self._lock = threading.RLock()
+        self._data = DataFiles(folder, manifest, self.table, store.files)
+        self._lock = threading.Lock()
+        self._life = threading.Lock()
         self._bits = 0
         self.digests: list[bytes | None] = [None] * len(self.table)
         self.users = 0
         self.evicted = False
-        self._ready: set[int] = set()
-        """Data files that exist."""
         self._marks: dict[int, bytes] = {}
-        self._pack_at: dict[int, int] = {}
-        at = 0
-        for number, entry in enumerate(manifest.entries):
-            if entry.kind == "file" and entry.size < PACK_LIMIT:
-                self._pack_at[number] = at
-                at += entry.size
-        self._pack_size = at
-        self._journal = Journal(folder / JOURNAL, task.manifest_digest)
+        """Data file -> its state when its pieces were last known to be good."""
+        self._journal = Journal(folder / JOURNAL, task.manifest_digest, store.files)
         self._resume()
 
     def __repr__(self) -> str:
@@ -91,14 +90,9 @@ class TaskStore:
                     self._bits &= ~(1 << record.piece)
                     self.digests[record.piece] = None
         self._journal.records.clear()
-        present = {path.name for path in self.folder.iterdir()}
-        self._sweep(present)
-        lost = [
-            i
-            for i in bitset.members(self._bits)
-            if not all(self._name(f) in present for f in self._files_of(i))
-        ]
-        self._forget(lost)
+        with os.scandir(self.folder) as found:
+            self._sweep({each.name for each in found})
+        self.survey()
 
     # --- what is here -----------------------------------------------------------------------
 
@@ -120,16 +114,22 @@ class TaskStore:
     @contextmanager
     def using(self) -> Iterator[TaskStore]:
         """Inside, the task is not evicted. Raises `StorageError` if it has been."""
-        with self._lock:
+        with self._life:
             if self.evicted:
                 raise StorageError(f"{self.task.url}: was evicted")
             self.users += 1
         try:
             yield self
         finally:
-            with self._lock:
+            with self._life:
                 self.users -= 1
             self._store.released(self)
+
+    def retire(self) -> bool:
+        """Whether it may be evicted now: nobody uses it, and from now on nobody can."""
+        with self._life:
+            self.evicted = not self.users
+            return self.evicted
 
     # --- pieces in --------------------------------------------------------------------------
 
@@ -138,12 +138,15 @@ class TaskStore:
         self.commit(index, found)
 
     def write(self, index: int, data: memoryview) -> None:
-        """The whole piece; not visible yet. Raises `StorageFullError`, `StorageError`."""
+        """The whole piece; not visible yet. Raises `IntegrityError` for another length, `StorageFullError`, `StorageError`."""
+        self._check_length(index, len(data))
+        if self.has(index):
+            return  # its file may be somebody's output by now
         at = 0
         with self._errors():
-            for file, offset, length in self._places(index):
-                self._make(file)
-                with self._store.files.use(self._path(file)) as fd:
+            for file, offset, length in self._data.places(index):
+                self._data.make(file, self.has, self._forget)
+                with self._store.files.use(self._data.path(file)) as fd:
                     files.write_all(fd, data[at : at + length], offset)
                 at += length
 
@@ -158,13 +161,14 @@ class TaskStore:
         self._store.learnt(found, self, index)
 
     def copy_from(self, other: TaskStore, other_index: int, index: int) -> None:
-        """The same bytes, from another task of this store; checked, then committed."""
+        """The same bytes, from another task of this store; checked, then committed. Raises as `write` does."""
         wanted = other.digests[other_index]
+        self._check_length(index, other.table[other_index].length)
         with self._errors(), other.reading(other_index) as extents:
             spans = [(e.fd, e.offset, e.length) for e in extents]
-            for file, offset, length in self._places(index):
-                self._make(file)
-                with self._store.files.use(self._path(file)) as fd:
+            for file, offset, length in self._data.places(index):
+                self._data.make(file, self.has, self._forget)
+                with self._store.files.use(self._data.path(file)) as fd:
                     while length:
                         source, start, there = spans[0]
                         part = min(length, there)
@@ -177,11 +181,17 @@ class TaskStore:
             raise StorageError(f"{self.task.url}: piece {index} is not what the other task had")
         self.commit(index, wanted)
 
+    def _check_length(self, index: int, length: int) -> None:
+        wanted = self.table[index].length
+        if length != wanted:
+            raise IntegrityError(f"{self.task.url}: piece {index} has {length:,} bytes instead of {wanted:,}")
+
     def discard(self, index: int) -> None:
         """The piece is not (or no longer) what it should be."""
         self._forget([index])
 
-    def _forget(self, pieces: list[int]) -> None:
+    def _forget(self, pieces: Iterable[int]) -> None:
+        """Their files are looked at again before they are written to."""
         with self._errors(), self._lock:
             gone = [i for i in pieces if self.has(i)]
             if not gone:
@@ -191,16 +201,28 @@ class TaskStore:
                 self._bits &= ~(1 << index)
                 self._store.unlearnt(self.digests[index], self, index)
                 self.digests[index] = None
-            for file in {f for i in gone for f in self._files_of(i)}:
-                self._unshare(file)
+                for file in self._data.files_of(index):
+                    self._marks.pop(file, None)
+                    self._data.unready(file)
 
-    def recheck(self, index: int) -> bool:
-        """Whether the piece is still what it was; discards it if not."""
+    def verify(self, index: int) -> bool:
+        """Whether the piece is still what it was. Raises `OSError` if it cannot be read: that is no verdict."""
         wanted = self.digests[index]
         try:
-            good = wanted is not None and digest(self.read(index)) == wanted
-        except (OSError, StorageError):
-            good = False
+            with self.reading(index) as extents:
+                return wanted is not None and digest(_read(extents)) == wanted
+        except FileNotFoundError:
+            return False
+
+    def recheck(self, index: int) -> bool:
+        """Whether the piece is still what it was; discards it if not, or if it cannot be read.
+
+        Where this process is short of descriptors or memory nothing can be told, and it stays.
+        """
+        try:
+            good = self.verify(index)
+        except OSError as error:
+            good = error.errno in EXHAUSTED
         if not good:
             self.discard(index)
         return good
@@ -209,14 +231,34 @@ class TaskStore:
         """The pieces that were not what they should be; they are discarded."""
         return [i for i in list(bitset.members(self._bits)) if not self.recheck(i)]
 
+    def survey(self) -> None:
+        """Discards pieces whose files are gone or cut short. Reads no content."""
+        for file in self._data.numbers():
+            path = self._data.path(file)
+            try:
+                size = os.stat(path).st_size
+            except OSError:
+                size = -1
+                self._store.files.forget(path)  # what is still open is nobody's any more
+            if size < self._data.size(file):
+                self._forget(self._data.beyond(file, size))
+
     def refresh(self) -> list[int]:
         """Looks for edits through an output that shares its blocks; the pieces that suffered."""
         bad: list[int] = []
-        for file, mark in list(self._marks.items()):
-            if self._mark(file) != mark:
-                bad += [i for i in self._pieces_of(file) if self.has(i) and not self.recheck(i)]
-                self._marks.pop(file, None)
+        for file in [f for f in list(self._marks) if not self.unedited(f)]:
+            self._store.files.forget(self._data.path(file))  # its name may mean another file now
+            mark = self._data.mark(file)
+            lost = [i for i in self._data.pieces_of(file) if self.has(i) and not self.recheck(i)]
+            bad += lost
+            if not lost:
+                self._note({file: mark})
         return bad
+
+    def unedited(self, file: int) -> bool:
+        """Whether nothing has touched a finished data file since it was known to be good, but we ourselves."""
+        mark = self._data.mark(file)
+        return bool(mark) and (mark == self._marks.get(file) or self._store.linked_by_us(mark))
 
     # --- pieces out -------------------------------------------------------------------------
 
@@ -225,16 +267,16 @@ class TaskStore:
         """Where the piece lies in open files; they stay open, and the task stays, inside the block."""
         with self.using(), contextlib.ExitStack() as stack:
             fds: dict[int, int] = {}
-            places = self._places(index)
+            places = self._data.places(index)
             for file, _, _ in places:
                 if file not in fds:
-                    fds[file] = stack.enter_context(self._store.files.use(self._path(file)))
+                    fds[file] = stack.enter_context(self._store.files.use(self._data.path(file)))
             yield [Extent(fds[file], offset, length) for file, offset, length in places]
 
     def read(self, index: int) -> bytes:
         """Raises `OSError`, `StorageError`."""
         with self.reading(index) as extents:
-            data = b"".join(os.pread(e.fd, e.length, e.offset) for e in extents)
+            data = _read(extents)
         if len(data) != self.table[index].length:
             raise StorageError(f"{self.task.url}: piece {index} is cut short in the store")
         return data
@@ -243,30 +285,31 @@ class TaskStore:
 
     def finish(self) -> None:
         """All pieces are here: files become read-only, and the same content is stored once."""
-        with self._errors(), self._lock:
-            finished = []
-            for number, entry in enumerate(self.manifest.entries):
-                if entry.kind == "file" and entry.size >= PACK_LIMIT:
-                    self._finish_file(number, 0o444 | ((entry.mode or 0) & 0o111))
-                    finished.append(number)
-            if self._pack_size:
-                os.chmod(self._path(PACK), 0o444)
-                finished.append(PACK)
-            self._note(finished)
+        with self._errors(), self._data.lock:
+            finished = self._data.numbers()
+            for number in finished:
+                if number == PACK:
+                    os.chmod(self._data.path(PACK), 0o444)
+                else:
+                    mode = self.manifest.entries[number].mode or 0
+                    self._finish_file(number, 0o444 | (mode & 0o111))
+                self._data.unready(number)
+            self._note({file: self._data.mark(file) for file in finished})
             if self._store.settings.durable:
-                self._sync()
+                self._sync(finished)
 
     def _finish_file(self, number: int, mode: int) -> None:
-        path = self._path(number)
+        path = self._data.path(number)
         key = self._content_key(number)
-        twin = self._store.twin(key, path) if key else None
-        if twin is not None and os.stat(twin).st_ino != os.stat(path).st_ino:
-            draft = f"{path}.twin"
-            with contextlib.suppress(OSError):
+        twin = self._store.twin(key, self, number) if key else None
+        with contextlib.suppress(OSError):
+            if twin is not None and not os.path.samefile(twin, path):
+                draft = f"{path}.twin"
                 Path(draft).unlink(missing_ok=True)
                 os.link(twin, draft)
                 os.replace(draft, path)
                 self._store.files.forget(path)
+                self._store.note_link(self._data.mark(number))
         found = os.stat(path)
         if found.st_nlink == 1:  # else it is somebody's output already, as its first task made it
             if stat.S_IMODE(found.st_mode) != mode:
@@ -274,6 +317,10 @@ class TaskStore:
             mtime = self.manifest.entries[number].mtime_ns
             if mtime is not None and found.st_mtime_ns != mtime:
                 os.utime(path, ns=(mtime, mtime))
+
+    def twin_path(self, number: int) -> str | None:
+        """The finished file of an entry, for others to link to; None if it is not what it was."""
+        return self._data.path(number) if not self.evicted and self.unedited(number) else None
 
     def _content_key(self, number: int) -> bytes | None:
         """Equal for equal files; None where the file shares a piece with its neighbours."""
@@ -285,33 +332,27 @@ class TaskStore:
         mode = (self.manifest.entries[number].mode or 0) & 0o111
         return digest(b"".join([*found, (end - start).to_bytes(8, "big"), bytes([mode])]))
 
-    def _note(self, finished: list[int]) -> None:
-        marks = {file: mark for file in finished if self._marks.get(file) != (mark := self._mark(file))}
-        self._marks |= marks
-        if marks:
-            self._journal.append(*(Record(FINISHED, file, mark) for file, mark in marks.items()))
+    def _note(self, marks: dict[int, bytes]) -> None:
+        """The state of data files whose pieces are all good."""
+        with self._lock:
+            news = {file: mark for file, mark in marks.items() if mark and self._marks.get(file) != mark}
+            if news and not self.evicted:
+                self._marks |= news
+                self._journal.append(*(Record(FINISHED, file, mark) for file, mark in news.items()))
 
-    def _mark(self, file: int) -> bytes:
-        try:
-            found = os.stat(self._path(file))
-        except OSError:
-            return b""
-        return _MARK.pack(found.st_mtime_ns, found.st_size).ljust(DIGEST_SIZE, b"\0")
-
-    def _sync(self) -> None:
-        for file in [n for n in range(len(self.manifest.entries)) if n in self._ready] + [PACK]:
-            if os.path.exists(self._path(file)):
-                with self._store.files.use(self._path(file)) as fd:
-                    os.fdatasync(fd)
+    def _sync(self, finished: list[int]) -> None:
+        for file in finished:
+            with self._store.files.use(self._data.path(file)) as fd:
+                os.fdatasync(fd)
         self._journal.sync()
 
     def path(self) -> Path:
         """A read-only file or folder inside the store, for those who gave no destination."""
         name = self.manifest.entries[0].path if not self.task.directory else "content"
         view = self.folder / VIEW / name
-        view.parent.mkdir(exist_ok=True)
         with self._errors():
-            self._output(link=True).publish(view)
+            view.parent.mkdir(exist_ok=True)
+            self._publish(view, link=True)
         return view
 
     def publish(self, dest: Path, *, link: bool = True, by: Path | None = None) -> Published:
@@ -323,10 +364,29 @@ class TaskStore:
         with self._errors():
             note.symlink_to(dest)  # never torn, and written at once
         try:
-            return self._output(link=link).publish(by or dest)
+            with self._errors():
+                return self._publish(by or dest, link=link)
         finally:
             with contextlib.suppress(FileNotFoundError):  # evicted meanwhile
                 note.unlink()
+
+    def _publish(self, dest: Path, *, link: bool) -> Published:
+        if self.refresh():
+            raise StorageError(f"{self.task.url}: was edited through an earlier output; distribute it again")
+        marks: dict[int, bytes] = {}
+
+        def linked(number: int) -> None:
+            """Our own link has moved the file's ctime, and nothing else of it."""
+            mark = self._data.mark(number)
+            if mark and without_ctime(mark) == without_ctime(self._marks.get(number, b"")):
+                marks[number] = mark
+                self._store.note_link(mark)
+
+        try:
+            return self._output(link=link, linked=linked).publish(dest)
+        finally:
+            with contextlib.suppress(OSError):  # what is not noted is hashed again
+                self._note(marks)
 
     def _sweep(self, names: set[str]) -> None:
         """After a kill: the drafts of outputs that were under way."""
@@ -338,108 +398,26 @@ class TaskStore:
         """Whether what another node has written there, and stamped so, is the output, visible from here."""
         return stamp_of(dest) == stamp and self._output(link=True).visible(dest)
 
-    def _output(self, *, link: bool) -> Output:
+    def _output(self, *, link: bool, linked: Callable[[int], None] = lambda number: None) -> Output:
         durable, mark = self._store.settings.durable, self._store.host_id[:12]
-        return Output(self.manifest, self._stored, link=link, durable=durable, mark=mark)
-
-    def _stored(self, number: int) -> Stored:
-        packed = self._pack_at.get(number)
-        if packed is not None:
-            return Stored(self._pack, packed, whole=False)
-        return Stored(self.folder / self._name(number), 0, whole=True)
-
-    # --- files ------------------------------------------------------------------------------
-
-    def _name(self, file: int) -> str:
-        return PACK_NAME if file == PACK else f"{file}"
-
-    def _path(self, file: int) -> str:
-        return f"{self._base}/{self._name(file)}"
-
-    def _places(self, index: int) -> list[tuple[int, int, int]]:
-        """(file, offset in it, length) of each stretch of a piece: neighbours in the pack are one."""
-        found: list[tuple[int, int, int]] = []
-        for entry, offset, length in self.table.segments(index):
-            at = self._pack_at.get(entry)
-            if at is None:
-                found.append((entry, offset, length))
-            elif found and found[-1][0] == PACK and found[-1][1] + found[-1][2] == at + offset:
-                found[-1] = PACK, found[-1][1], found[-1][2] + length
-            else:
-                found.append((PACK, at + offset, length))
-        return found
-
-    def _files_of(self, index: int) -> set[int]:
-        return {file for file, _, _ in self._places(index)}
-
-    def _pieces_of(self, file: int) -> list[int]:
-        if file != PACK:
-            return list(self.table.of_entry(file))
-        return sorted({i for number in self._pack_at for i in self.table.of_entry(number)})
-
-    def _make(self, file: int) -> None:
-        """The file exists, reserved in full length."""
-        if file in self._ready:
-            return
-        with self._lock:
-            if file in self._ready:
-                return
-            path = self._path(file)
-            size = self._pack_size if file == PACK else self.manifest.entries[file].size
-            with self._store.files.use(path, create=True) as fd:
-                found = os.fstat(fd)
-                if found.st_size < size:
-                    files.allocate(fd, size)
-            if found.st_nlink > 1 or not found.st_mode & stat.S_IWUSR:
-                self._unshare(file)
-            self._ready.add(file)
-
-    def _unshare(self, file: int) -> None:
-        """Gives the file blocks of its own again: somebody's output must not change under them."""
-        path = self._path(file)
-        self._marks.pop(file, None)
-        try:
-            found = os.stat(path)
-        except FileNotFoundError:
-            self._store.files.forget(path)
-            self._ready.discard(file)
-            return
-        if found.st_nlink == 1 and found.st_mode & stat.S_IWUSR:
-            return
-        size = self._pack_size if file == PACK else self.manifest.entries[file].size
-        draft = f"{path}.own"
-        source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        target = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            files.copy(source, target, 0, min(size, found.st_size))
-            os.ftruncate(target, size)
-        finally:
-            os.close(source)
-            os.close(target)
-        os.replace(draft, path)
-        self._store.files.forget(path)
-        shutil.rmtree(self.folder / VIEW, ignore_errors=True)
+        return Output(self.manifest, self._data.stored, link=link, durable=durable, mark=mark, linked=linked)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except StorageError:
+        except DragonflyError:
             raise
         except OSError as error:
-            where = f"{self._store.path}: {self.task.url}"
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                text = f"{where}: the disk is full; free some space, or set storage.root or storage.quota"
-                raise StorageFullError(text) from None
-            raise StorageError(f"{where}: {error.strerror or error}") from None
+            raise storage_error(f"{self._store.path}: {self.task.url}", error) from None
 
     def remove(self) -> None:
-        """Of the store's eviction: everything of the task goes."""
-        with self._lock:
-            self.evicted = True
+        """Of the store's eviction, after `retire`: everything of the task goes."""
+        with self._data.lock, self._lock:
             for index in bitset.members(self._bits):
                 self._store.unlearnt(self.digests[index], self, index)
             self._bits = 0
+            self._store.forget_files(self, self._marks.values())
             self._journal.close()
             for path in self.folder.iterdir():
                 self._store.files.forget(str(path))
@@ -448,3 +426,7 @@ class TaskStore:
     def close(self) -> None:
         with self._lock:
             self._journal.close()
+
+
+def _read(extents: list[Extent]) -> bytes:
+    return b"".join(os.pread(e.fd, e.length, e.offset) for e in extents)
