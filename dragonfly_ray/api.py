@@ -36,6 +36,7 @@ from dragonfly_ray.errors import (
     InvalidRequestError,
     NotRunningError,
 )
+from dragonfly_ray.identity import source_of
 from dragonfly_ray.model import Credentials, Source
 from dragonfly_ray.peer.prefix import parse as parse_digest
 from dragonfly_ray.reading import PieceFile
@@ -157,21 +158,27 @@ def submit(
     if id is not None and (not id or not id.replace("-", "").replace("_", "").isalnum() or len(id) > 128):
         raise InvalidRequestError(f"id {id!r}: letters, digits, '-' and '_' only, at most 128 of them")
     credentials = Credentials(dict(storage_options or {}), dict(headers or {}))
+    sources = [
+        _source(
+            each,
+            storage_options=storage_options,
+            headers=headers,
+            tag=tag,
+            application=application,
+            filtered_query_params=filtered_query_params,
+            include=include,
+            exclude=exclude,
+            shared=shared,
+        )
+        for each in urls
+    ]
     settings, known = _cluster()
     chosen = select(nodes, known)
     number, run = id or uuid.uuid4().hex, uuid.uuid4().hex
     specs = [
         m.Spec(
             id=f"{number}.{position}",
-            source=_source(
-                each,
-                tag=tag,
-                application=application,
-                filtered_query_params=filtered_query_params,
-                include=include,
-                exclude=exclude,
-                shared=shared,
-            ),
+            source=source,
             targets=tuple(member.node_id for member in chosen),
             dest=target,
             digest=digest or "",
@@ -179,7 +186,7 @@ def submit(
             detached=detached,
             run=run,
         )
-        for position, each in enumerate(urls)
+        for position, source in enumerate(sources)
     ]
     submission = Submission(number, specs, credentials, settings, _names(known))
     submission.start()
@@ -254,7 +261,8 @@ def load(url: str | os.PathLike[str], **options: Any) -> memoryview:
 def where(url: str | os.PathLike[str], *, partial: bool = True, **identity: Any) -> list[str]:
     """The ids of the nodes that hold `url`, those with the most of it first.
 
-    `identity`: whatever else made it a task of its own (`tag`, `application`, …). With
+    `identity`: whatever else made it a task of its own (`tag`, `application`, `filtered_query_params`, and of
+    `storage_options` and `headers` what chooses the server or the representation: give the same again). With
     `partial=False` only those that hold all of it.
     """
     source = _source(_url(url), **identity)
@@ -274,7 +282,7 @@ def pin(
 ) -> int:
     """Keeps `url` from being evicted where it is held, for `ttl` seconds or until `unpin`.
 
-    Returns the number of nodes.
+    `identity`: as for `where`. Returns the number of nodes.
     """
     expires = None if ttl is None else time.time() + ttl
     held = _held(url, nodes, identity)
@@ -544,6 +552,8 @@ def _patterns(value: Sequence[str] | str | None) -> tuple[str, ...]:
 def _source(
     url: str,
     *,
+    storage_options: Mapping[str, object] | None = None,
+    headers: Mapping[str, str] | None = None,
     tag: str | None = None,
     application: str | None = None,
     filtered_query_params: Sequence[str] | None = None,
@@ -554,8 +564,9 @@ def _source(
     local = scheme(url) == "file" and not shared
     if local:
         connect()
-    return Source(
-        url=url,
+    return source_of(
+        url,
+        Credentials(dict(storage_options or {}), dict(headers or {})),
         tag=tag or "",
         application=application or "",
         filtered_query_params=_patterns(filtered_query_params),

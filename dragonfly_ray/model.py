@@ -73,13 +73,18 @@ class Source(msgspec.Struct, frozen=True):
     exclude: tuple[str, ...] = ()
     node: str = ""
     """For `file://`: the Ray node whose disk is meant. Empty where every node sees the same."""
+    server: str = ""
+    """What chooses the server or the representation besides the URL, as `identity.server_of` has it."""
 
     @property
     def id(self) -> str:
         from dragonfly_ray.urls import canonical
 
         url = canonical(self.url, self.filtered_query_params)
-        parts = (self.tenant, url, self.tag, self.application, self.node)
+        parts = [self.tenant, url, self.tag, self.application, self.node]
+        if self.server or self.filtered_query_params:
+            # A parameter that is left out may choose the content, so nobody else's source is without it.
+            parts += [self.server, *sorted(set(self.filtered_query_params))]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dragonfly_ray.config import OriginSettings
+from dragonfly_ray.identity import check_headers
 from dragonfly_ray.model import Credentials, Manifest, PieceTable, Source
 from dragonfly_ray.policy import UrlPolicy, check_url
 from dragonfly_ray.sources.base import Adapter, Look, Progress, Resolution, Seen, Share, Stop, Take, alone
@@ -35,6 +36,7 @@ __all__ = [
 def _adapter(
     source: Source, credentials: Credentials, settings: OriginSettings, policy: UrlPolicy | None
 ) -> Adapter:
+    check_headers(credentials.headers)
     if policy is not None:
         check_url(source.url, policy, credentials.storage_options)
     match scheme(source.url):

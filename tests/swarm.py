@@ -12,7 +12,8 @@ from typing import Any
 from dragonfly_ray import messages as m
 from dragonfly_ray.config import Settings
 from dragonfly_ray.grants import GrantIssuer, GrantVerifier, SigningKey
-from dragonfly_ray.model import Credentials, Host, Source, Task
+from dragonfly_ray.identity import source_of
+from dragonfly_ray.model import Credentials, Host, Task
 from dragonfly_ray.peer.node import Identity, PeerNode
 from dragonfly_ray.peer.reporter import SchedulerLink
 from dragonfly_ray.scheduling.core import Action, Ask, Probe, SchedulerCore, Send
@@ -146,7 +147,7 @@ class Swarm:
         self, url: str, spec_id: str = "s.0", nodes: Iterable[str] | None = None, **options: Any
     ) -> None:
         credentials = options.pop("credentials", Credentials())
-        source = Source(url, node=options.pop("node", ""))
+        source = source_of(url, credentials, node=options.pop("node", ""))
         spec = m.Spec(spec_id, source, tuple(nodes or self.peers), **options)
         with self.scheduler.changed:
             self.scheduler.act(self.scheduler.core.submit(spec, credentials, time.monotonic()))

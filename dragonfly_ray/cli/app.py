@@ -17,6 +17,7 @@ from dragonfly_ray.cli.common import (
     EPILOG,
     FAILED,
     INTERRUPTED,
+    FilterQueryParam,
     Headers,
     Json,
     Node,
@@ -193,10 +194,7 @@ def distribute(
     secret: Secret = None,
     tag: Tag = None,
     application: Tag = None,
-    filter_query_param: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help="A query parameter that does not name the content. Repeatable."),
-    ] = None,
+    filter_query_param: FilterQueryParam = None,
     link: Annotated[bool, typer.Option(help="Outputs may share blocks with the store.")] = True,
     shared: Annotated[bool, typer.Option(help="Every node sees this path (NFS).")] = False,
     detach: Annotated[bool, typer.Option(help="Print the id and leave; it goes on.")] = False,
@@ -325,10 +323,27 @@ def ls(json_: Json = False) -> None:
 
 
 @app.command(epilog=EPILOG)
-def rm(url: Url, nodes: Nodes = None, tag: Tag = None, application: Tag = None, json_: Json = False) -> None:
-    """Drop a URL from the stores of nodes; outputs stay."""
-    identity = {k: v for k, v in (("tag", tag), ("application", application)) if v}
-    freed = backend.cluster().evict(url, selector(nodes), **identity)
+def rm(
+    url: Url,
+    nodes: Nodes = None,
+    header: Headers = None,
+    storage_option: Options = None,
+    secret: Secret = None,
+    tag: Tag = None,
+    application: Tag = None,
+    filter_query_param: FilterQueryParam = None,
+    json_: Json = False,
+) -> None:
+    """Drop a URL from the stores of nodes; outputs stay. Options as it was distributed with."""
+    identity = {
+        "headers": pairs(header, ":", "--header"),
+        "storage_options": storage_options(storage_option),
+        "secret": secret,
+        "tag": tag,
+        "application": application,
+        "filtered_query_params": filter_query_param,
+    }
+    freed = backend.evict(url, selector(nodes), **{k: v for k, v in identity.items() if v})
     emit({"freed": freed}, json_, lambda: f"{show.size(freed)} freed")
 
 

@@ -65,6 +65,14 @@ def submit(urls: list[str], nodes: Any, **options: Any) -> Running:
     return found
 
 
+def evict(url: str, nodes: Any, **identity: Any) -> int:
+    """`identity`: what made it a source of its own; `secret` only where a manager keeps it."""
+    if identity.get("secret") and not _chosen["url"]:
+        raise InvalidRequestError("--secret: only a manager keeps credentials; give them with -H or -o")
+    freed: int = cluster().evict(url, nodes, **identity)
+    return freed
+
+
 def cached() -> list[dict[str, Any]]:
     """A row for each task on each host."""
     return _client().cached() if _chosen["url"] else show.cached(cluster().status())

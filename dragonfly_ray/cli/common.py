@@ -47,6 +47,10 @@ Options = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--storage-option", "-o", help="`key=value` for fsspec; the value may be JSON. Repeatable."),
 ]
+FilterQueryParam = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(help="A query parameter that does not name the content. Repeatable."),
+]
 Secret = Annotated[Optional[str], typer.Option(help="The name of credentials that the manager keeps.")]  # noqa: UP045
 Timeout = Annotated[Optional[float], typer.Option(help="Seconds for the whole.", min=0.001)]  # noqa: UP045
 Tag = Annotated[Optional[str], typer.Option(help="Part of the task's identity.")]  # noqa: UP045

@@ -12,11 +12,13 @@ from typing import Any, Literal, Self
 from urllib.parse import quote, urlsplit
 
 import httpx
+import msgspec
 
 from dragonfly_ray.awaiting import follow
 from dragonfly_ray.distribution import Distribution, Progress
 from dragonfly_ray.errors import DeadlineError, DragonflyError, InvalidRequestError
-from dragonfly_ray.model import Source
+from dragonfly_ray.identity import source_of
+from dragonfly_ray.model import Credentials
 from dragonfly_ray.remote.credentials import CA_VARIABLE, find_token
 from dragonfly_ray.remote.http import TIMEOUT, Http
 from dragonfly_ray.remote.submission import RemoteSubmission, path_of
@@ -268,7 +270,10 @@ class Client:
         ]  # fmt: skip
 
     def where(self, url: str, *, partial: bool = True, **identity: Any) -> list[str]:
-        """The ids of the nodes that hold `url`, those with the most of it first; as `dragonfly_ray.where`."""
+        """The ids of the nodes that hold `url`, those with the most of it first; as `dragonfly_ray.where`.
+
+        `identity`: `tag`, `application`, `filtered_query_params`, and the `secret` that it was fetched with.
+        """
         shares: dict[str, float] = {}
         for task in self._details(self._tasks(url, identity)):
             for holder in task["holders"]:
@@ -298,8 +303,15 @@ class Client:
 
     def _tasks(self, url: str, identity: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Of all its versions."""
+        found: Any
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in identity.items() if v}
-        source = Source(url=_remote_url(url), **fields)
+        options = fields.pop("storage_options", {}), fields.pop("headers", {})
+        secret = fields.pop("secret", None)
+        source = source_of(_remote_url(url), Credentials(*map(dict, options)), **fields)
+        if secret:
+            path = f"/secrets/{quote(secret, safe='')}/server"
+            server = self.http.get(path, scheme=scheme(source.url))["server"]
+            source = msgspec.structs.replace(source, server=server)
         # By its host alone: the same task may be spelled otherwise there.
         found = self.http.pages("/tasks", url=urlsplit(source.url).hostname)
         return (task for task in found if task["source_id"] == source.id)

@@ -13,6 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from dragonfly_ray.errors import InvalidRequestError, VaultError
+from dragonfly_ray.identity import server_of
 from dragonfly_ray.model import Credentials
 from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.database.tables import Secret, Webhook, now
@@ -30,6 +31,7 @@ def fill(
     hosts: Sequence[str],
 ) -> None:
     """Seals all of it into the row, in place of what was there."""
+    check_secret(headers, storage_options)
     plain = json.dumps({"headers": dict(headers), "storage_options": dict(storage_options)})
     row.sealed = vault.seal(plain.encode(), _context(row.name))
     row.key_id = vault.key_id
@@ -46,9 +48,23 @@ def credentials_for(session: Session, vault: Vault, name: str, url: str) -> Cred
         raise InvalidRequestError(f"secret {name!r}: there is none")
     if not allowed(row.hosts, url):
         raise InvalidRequestError(f"secret {name!r}: it is not for {redacted(url)}")
-    found = json.loads(vault.open(row.sealed, _context(name)))
     row.last_used_at = now()
+    return sealed_credentials(session, vault, name)
+
+
+def sealed_credentials(session: Session, vault: Vault, name: str) -> Credentials:
+    """What is in it, for whoever must know which server it chooses. Raises `InvalidRequestError`, `VaultError`."""
+    row = session.get(Secret, name)
+    if row is None:
+        raise InvalidRequestError(f"secret {name!r}: there is none")
+    found = json.loads(vault.open(row.sealed, _context(name)))
     return Credentials(storage_options=found["storage_options"], headers=found["headers"])
+
+
+def check_secret(headers: Mapping[str, str], storage_options: Mapping[str, Any]) -> None:
+    """Raises `InvalidRequestError` for what no source may be opened with."""
+    server_of("https://", Credentials(headers=dict(headers)))
+    server_of("any://", Credentials(storage_options=dict(storage_options)))
 
 
 def allowed(hosts: Sequence[str], url: str) -> bool:

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from dragonfly_ray.model import Source
+from dragonfly_ray.errors import InvalidRequestError
+from dragonfly_ray.identity import servers_of
+from dragonfly_ray.model import Credentials, Source
 from dragonfly_ray.serve.cluster import Order
 from dragonfly_ray.serve.database.tables import Job
 from dragonfly_ray.serve.jobs.links import opened
 from dragonfly_ray.serve.settings import ManagerSettings
 from dragonfly_ray.serve.vault import Vault
 
+SERVERS = "servers"
+"""Of a job's options: `Source.server` of each URL, as the secret had it when the job was made."""
+
+
+def check_servers(order: Order, credentials: Credentials, secret: str) -> None:
+    """Raises `InvalidRequestError` where the secret has come to choose another server since."""
+    urls = [source.url for source in order.sources]
+    if servers_of(urls, credentials) != [source.server for source in order.sources]:
+        raise InvalidRequestError(
+            f"secret {secret!r}: its server or headers have changed since the job was made; start the job again"
+        )
+
 
 def order_of(row: Job, vault: Vault, settings: ManagerSettings) -> Order:
     """The policy is that of now: what was allowed when the job was made may not be any more."""
     options = row.options
+    urls = opened(row.urls, row.sealed_urls, vault, row.id)
     return Order(
         id=row.id,
         sources=tuple(
@@ -23,8 +38,9 @@ def order_of(row: Job, vault: Vault, settings: ManagerSettings) -> Order:
                 filtered_query_params=tuple(options.get("filtered_query_params", ())),
                 include=tuple(options.get("include", ())),
                 exclude=tuple(options.get("exclude", ())),
+                server=server,
             )
-            for url in opened(row.urls, row.sealed_urls, vault, row.id)
+            for url, server in zip(urls, options.get(SERVERS) or [""] * len(urls), strict=True)
         ),
         targets=tuple(row.targets or ()),
         dest=row.dest,

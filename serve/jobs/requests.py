@@ -10,12 +10,15 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 from starlette.requests import HTTPConnection
 
+from dragonfly_ray.identity import servers_of
 from dragonfly_ray.serve.accounts.principal import Principal
+from dragonfly_ray.serve.accounts.secrets import sealed_credentials
 from dragonfly_ray.serve.database.tables import Job, JobNode, JobUrl, new_id, now
 from dragonfly_ray.serve.jobs import creation, idempotency
 from dragonfly_ray.serve.jobs.creation import Plan
 from dragonfly_ray.serve.jobs.idempotency import REUSED, Key
 from dragonfly_ray.serve.jobs.links import opened, sealed, shown
+from dragonfly_ray.serve.jobs.orders import SERVERS
 from dragonfly_ray.serve.problems import conflict, not_found
 from dragonfly_ray.serve.records import audit, emit
 from dragonfly_ray.serve.schemas.jobs import ENDED, DistributionCreate, Kind, PreheatCreate, Retry
@@ -133,6 +136,9 @@ def insert_job(
 ) -> Job:
     """The rows of a new job: itself, its URLs, and an outcome for each URL on each node."""
     urls = shown(plan.urls)
+    options = dict(plan.options)
+    if plan.secret:
+        options[SERVERS] = servers_of(plan.urls, sealed_credentials(session, vault, plan.secret))
     row = Job(
         id=job_id,
         kind=plan.kind,
@@ -142,7 +148,7 @@ def insert_job(
         nodes=plan.nodes,
         targets=list(plan.targets),
         dest=plan.dest,
-        options=dict(plan.options),
+        options=options,
         secret=plan.secret,
         created_by=principal.user_id,
         created_by_name=principal.name,
@@ -234,7 +240,7 @@ def _request(row: Job, urls: list[str], nodes: list[str]) -> DistributionCreate 
         "nodes": nodes,
         "name": row.name,
         "secret": row.secret or None,
-        **{name: value for name, value in row.options.items() if name != "link"},
+        **{name: value for name, value in row.options.items() if name not in ("link", SERVERS)},
     }
     if row.kind == "preheat":
         return PreheatCreate.model_construct(**common)

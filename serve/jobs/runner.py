@@ -26,6 +26,7 @@ from dragonfly_ray.serve.database.away import AWAY, first_line
 from dragonfly_ray.serve.database.tables import Job, now
 from dragonfly_ray.serve.jobs import idempotency, outcomes
 from dragonfly_ray.serve.jobs.board import Board, Key
+from dragonfly_ray.serve.jobs.orders import check_servers
 from dragonfly_ray.serve.jobs.verdict import CANCELLED
 from dragonfly_ray.serve.jobs.watch import Watch
 from dragonfly_ray.serve.leadership import Leadership
@@ -289,6 +290,7 @@ class _Leader:
         credentials = Credentials()
         if job.secret:
             credentials = self._credentials(job.secret, [source.url for source in job.order.sources])
+            check_servers(job.order, credentials, job.secret)
         if not self._leadership.leading:
             return
         self._cluster.submit(job.order, credentials)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from dragonfly_ray.identity import server_of
 from dragonfly_ray.serve.accounts import secrets
 from dragonfly_ray.serve.accounts.permissions import Permission, requires
 from dragonfly_ray.serve.accounts.principal import Caller
@@ -55,6 +58,20 @@ def create_secret(
 def get_secret(name: str, response: Response, manager: Here) -> wire.Secret:
     with manager.database.read() as session:
         return _shown(_found(session, name), response)
+
+
+@router.get("/{name}/server")
+@requires(Permission.SECRETS_READ)
+def get_server(
+    name: str,
+    manager: Here,
+    scheme: Annotated[str, Query(max_length=64, pattern=r"^[A-Za-z0-9+.:-]+$")],
+) -> wire.SecretServer:
+    """What the secret adds to the identity of sources of this scheme: by it, tasks are found again."""
+    with manager.database.read() as session:
+        _found(session, name)
+        opened = secrets.sealed_credentials(session, manager.vault, name)
+    return wire.SecretServer(server=server_of(f"{scheme}://", opened))
 
 
 @router.put("/{name}")

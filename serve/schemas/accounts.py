@@ -163,6 +163,12 @@ class Secret(Out):
     last_used_at: datetime | None
 
 
+class SecretServer(Out):
+    server: str = Field(
+        description="Of the identity of sources that are opened with it: one-way, empty where only the URL chooses."
+    )
+
+
 class AuditEntry(Out):
     id: int
     at: datetime

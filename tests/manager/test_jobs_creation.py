@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from sqlalchemy import select
 
 from dragonfly_ray.errors import InvalidRequestError, SourceForbiddenError
+from dragonfly_ray.model import Source
 from dragonfly_ray.policy import UrlPolicy
 from dragonfly_ray.serve.accounts.permissions import Permission
 from dragonfly_ray.serve.accounts.secrets import fill
@@ -237,6 +238,26 @@ def test_a_secret_that_is_gone_when_the_job_begins(
         session.delete(session.get_one(Secret, "hub"))
     cluster.forget()
     assert job_in(client, made, "failed")["error"]["kind"] == "invalid-request"
+
+
+def test_a_secret_that_chooses_another_server_by_now_opens_no_older_job(
+    client: httpx.Client, app: FastAPI, cluster: FakeCluster
+) -> None:
+    """Others share what the job's source is filed under: it must come from there."""
+    manager = app.state.manager
+    with manager.database.write() as session:
+        row = Secret(name="store")
+        fill(row, manager.vault, {"Accept": "text/plain"}, {}, ["example.com"])
+        session.add(row)
+    made = submit(client, secret="store")
+    until(lambda: made["id"] in cluster.orders)
+    assert cluster.orders[made["id"]].sources[0].id != Source(URL).id
+    with manager.database.write() as session:
+        fill(session.get_one(Secret, "store"), manager.vault, {"Accept": "text/html"}, {}, ["example.com"])
+    cluster.forget()
+    error = job_in(client, made, "failed")["error"]
+    assert error["kind"] == "invalid-request"
+    assert "changed since" in error["message"]
 
 
 # --- the same request twice ---------------------------------------------------------------------

@@ -248,6 +248,34 @@ def test_what_is_where(client: Client, cluster: FakeCluster) -> None:
     assert found["distributions"] == []
 
 
+def test_what_was_fetched_with_a_secret_is_found_again_by_its_name(
+    client: Client, cluster: FakeCluster, line: Line, app: FastAPI
+) -> None:
+    """Its endpoint is part of the source: without it, another is meant."""
+    cluster.at_once = True
+    url = "s3://models/weights.bin"
+    secret = {
+        "storage_options": {"key": "k", "secret": "hunter2", "endpoint_url": "https://store.example.org"}
+    }
+    client.http.post("/secrets", {"name": "store", "hosts": ["models"], **secret})
+    client.distribute(url, 2, secret="store")
+    until(lambda: len(client.where(url, secret="store")) == 2)
+    assert client.where(url) == []
+    assert client.where(url, **secret) == client.where(url, secret="store")
+    assert client.pin(url, secret="store") == 2
+    client.unpin(url, secret="store")
+    assert client.evict(url) == 0
+    assert "freed" in line.run("rm", url, "--secret", "store")
+    until(lambda: client.where(url, secret="store") == [])
+    assert "hunter2" not in str(client.http.get("/secrets/store/server", scheme="s3"))
+
+
+@pytest.mark.parametrize("name", ["Host", "X-Forwarded-Host", "Transfer-Encoding", "Proxy-Authorization"])
+def test_a_secret_routes_no_request_elsewhere(client: Client, name: str) -> None:
+    with pytest.raises(InvalidRequestError, match=name):
+        client.http.post("/secrets", {"name": "x", "hosts": ["h"], "headers": {name: "evil.example.org"}})
+
+
 def test_what_a_manager_refuses_comes_as_this_packages_error(client: Client) -> None:
     with pytest.raises(UnknownNodesError, match="nobody"):
         client.submit(URL, "nobody")
