@@ -166,20 +166,25 @@ class PeerActor:
             await self._work(self._node.configured)
         return self._follower.directives.encode()
 
-    async def call(self, payload: bytes) -> bytes:
-        """A scheduler's message."""
-        await self._control(self._node.handle, m.decode(payload))
+    @ray.method(concurrency_group="health")
+    async def carrying(self) -> bytes:
+        """A `Carrying`: the deliveries under way."""
+        return m.encode(self._node.carrying())
+
+    async def call(self, payload: bytes, sender: str, number: int) -> bytes:
+        """A scheduler's message; it comes again, with its number, until it is acknowledged by the answer."""
+        await self._control(self._node.take, sender, number, m.decode(payload))
         return b""
 
-    async def deliver(self, payload: bytes, objects: list[Any]) -> None:
-        """A delivery, and small content beside it."""
+    async def deliver(self, payload: bytes, objects: list[Any], sender: str, number: int) -> None:
+        """A delivery, and small content beside it; as `call`."""
         message = m.decode(payload)
         small: bytes | None = None
         if objects:
             with contextlib.suppress(RayError, TimeoutError):
                 found = await asyncio.wait_for(_result(objects[0]), CALL_TIMEOUT)
                 small = memoryview(found).cast("B")  # type: ignore[assignment]
-        await self._control(self._node.handle, message, small)
+        await self._control(self._node.take, sender, number, message, small)
 
     async def resolve(self, payload: bytes) -> tuple[bytes, list[Any]]:
         """The answer, and the content as an object where it is too long for a message."""

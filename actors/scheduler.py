@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, RayActorError, RayError
+from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 
 from dragonfly_ray import logs
 from dragonfly_ray import messages as m
@@ -23,7 +24,8 @@ from dragonfly_ray.grants import GrantIssuer, SigningKey
 from dragonfly_ray.model import Credentials, Host, Task
 from dragonfly_ray.scheduling import views
 from dragonfly_ray.scheduling.ages import Ages
-from dragonfly_ray.scheduling.core import Action, Ask, Probe, SchedulerCore, Send, Tell, Verdict
+from dragonfly_ray.scheduling.core import Action, Ask, Compare, Probe, SchedulerCore, Send, Tell, Verdict
+from dragonfly_ray.scheduling.outbox import Outbox, Queued
 from dragonfly_ray.statuses import TaskList, encode
 from dragonfly_ray.telemetry import RaySink, Telemetry
 
@@ -33,6 +35,10 @@ TICK = 0.25
 MEMBERSHIP = 1.0
 """Seconds between looks at Ray's list of nodes, while somebody waits for one."""
 PING_TIMEOUT = 2.0
+SEND_TIMEOUT = 10.0
+FIRST_RETRY = 0.1
+LONGEST_RETRY = 2.0
+"""Seconds until a message that was not acknowledged is sent again."""
 GATHER = 0.1
 """Seconds in which a watcher's news are gathered into one answer; an end is told at once."""
 SHOWN_EDGES = 256
@@ -72,7 +78,13 @@ class SchedulerActor:
         self._ages = Ages()
         self._listing: asyncio.Task[bytes] | None = None
         self._listed = 0.0
-        self._queues: dict[str, asyncio.Queue[m.Message]] = {}
+        self._outbox = Outbox()
+        self._session = f"{index}:{secrets.token_hex(8)}"
+        """With it, a peer tells a message that comes again from one of this actor's predecessor."""
+        self._pumps: dict[str, asyncio.Event] = {}
+        """Hosts that are being told something, and what ends the pause before it is tried again."""
+        self._comparing: dict[str, bool] = {}
+        """Hosts that are asked what they carry, and whether something has been sent to them since."""
 
     def __repr__(self) -> str:
         return f"Scheduler({self._index})"
@@ -150,6 +162,8 @@ class SchedulerActor:
                 self._act(actions)
             case m.Announce():
                 self._peers.pop(message.host.id, None)
+                if pump := self._pumps.get(message.host.id):
+                    pump.set()
                 self._act(self._core.announce(message, now))
             case m.Verify():
                 answer = self._core.verify(message)
@@ -294,6 +308,9 @@ class SchedulerActor:
                     if host not in self._probing:
                         self._probing.add(host)
                         self._spawn(self._probe(host))
+                case Compare(host):
+                    if host not in self._comparing:
+                        self._spawn(self._compare(host))
                 case Tell(origin, seconds):
                     self._spawn(self._tell(origin, seconds))
         self._dirty = True
@@ -312,26 +329,65 @@ class SchedulerActor:
 
     def _push(self, host: str, message: m.Message) -> None:
         """In order for each host, and without waiting for any."""
-        queue = self._queues.get(host)
-        if queue is None:
-            queue = self._queues[host] = asyncio.Queue()
-            self._spawn(self._pump(host, queue))
-        queue.put_nowait(message)
+        known = self._core.hosts.get(host)
+        if known is None:
+            return
+        if host in self._comparing:
+            self._comparing[host] = True
+        if not self._outbox.push(host, known.host.incarnation, message):
+            log.warning("host %s takes no messages; all that it must be at is delivered again", host)
+            self._act(self._core.deliver_again(host, time.monotonic()))
+        if host not in self._pumps:
+            self._pumps[host] = asyncio.Event()
+            self._spawn(self._pump(host, self._pumps[host]))
 
-    async def _pump(self, host: str, queue: asyncio.Queue[m.Message]) -> None:
-        while True:
-            message = await queue.get()
+    async def _pump(self, host: str, back: asyncio.Event) -> None:
+        """Until the host has acknowledged everything, or is given up."""
+        pause = FIRST_RETRY
+        while queued := self._outbox.head(host):
+            if not self._core.cluster.alive(host):
+                self._outbox.drop(host)
+                break
             try:
-                peer = self._peer(host)
-                if isinstance(message, m.Deliver):
-                    objects = self._objects.get(message.spec.id, []) if message.beside else []
-                    call = peer.deliver.remote(m.encode(message), objects)
-                else:
-                    call = peer.call.remote(m.encode(message))
-                await asyncio.wait_for(_result(call), 10.0)
+                await asyncio.wait_for(self._say(host, queued), SEND_TIMEOUT)
+            except RayTaskError as error:
+                # It came, and would fail again: the next comparison finds out what the host lacks.
+                log.error("host %s could not take a %s: %s", host, type(queued.message).__name__, error.cause)
             except (RayError, ValueError, TimeoutError) as error:
                 log.info("host %s not reached: %s", host, type(error).__name__)
                 self._act([Probe(host)])
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(back.wait(), pause)
+                back.clear()
+                pause = min(LONGEST_RETRY, 2 * pause)
+                continue
+            pause = FIRST_RETRY
+            self._outbox.acknowledged(host, queued.number)
+        del self._pumps[host]
+
+    async def _say(self, host: str, queued: Queued) -> None:
+        peer, message = self._peer(host), queued.message
+        if isinstance(message, m.Deliver):
+            objects = self._objects.get(message.spec.id, []) if message.beside else []
+            await _result(peer.deliver.remote(m.encode(message), objects, self._session, queued.number))
+        else:
+            await _result(peer.call.remote(m.encode(message), self._session, queued.number))
+
+    async def _compare(self, host: str) -> None:
+        if self._outbox.pending(host):
+            return
+        self._comparing[host] = False
+        try:
+            answer = m.decode(
+                await asyncio.wait_for(_result(self._peer(host).carrying.remote()), PING_TIMEOUT)
+            )
+            if isinstance(answer, m.Carrying) and not self._comparing[host]:
+                self._act(self._core.compare(answer, time.monotonic()))
+        except (RayError, ValueError, TimeoutError) as error:
+            log.info("host %s does not say what it carries: %s", host, type(error).__name__)
+            self._act([Probe(host)])
+        finally:
+            del self._comparing[host]
 
     def _peer(self, host: str) -> Any:
         """Raises ValueError while the node has no peer."""

@@ -106,6 +106,8 @@ class Report(_Message, frozen=True):
     """Children that this peer is sending to now, of whatever task."""
     slots: int = 0
     """How many it can send to at a time; 0: unknown."""
+    carried: tuple[tuple[str, str], ...] = ()
+    """(spec id, run) of the deliveries of the task that have no outcome here yet."""
 
 
 class Throttled(_Message, frozen=True):
@@ -162,6 +164,15 @@ class Ended(_Message, frozen=True):
     """Node id of another host that wrote the output for this one, too."""
     run: str = ""
     """Of the spec that was delivered."""
+
+
+class Carrying(_Message, frozen=True):
+    """A peer's answer to its scheduler: all that it carries. What it does not name is delivered again."""
+
+    host_id: str
+    incarnation: str
+    carried: tuple[tuple[str, str], ...] = ()
+    """(spec id, run) of deliveries without an outcome, or whose outcome has not been heard yet."""
 
 
 class Evicted(_Message, frozen=True):
@@ -346,7 +357,7 @@ class Cancel(_Message, frozen=True):
 
 Message = (
     Spec | Announce | Report | Throttled | OriginFailed | Verify | Ended | Evicted | Resolve | Resolved | Deliver
-    | ReportReply | News | Verified | Cancel | Look | Looked
+    | ReportReply | News | Verified | Cancel | Look | Looked | Carrying
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from dragonfly_ray.identity import source_of
 from dragonfly_ray.model import Credentials, Host, Task
 from dragonfly_ray.peer.node import Identity, PeerNode
 from dragonfly_ray.peer.reporter import SchedulerLink
-from dragonfly_ray.scheduling.core import Action, Ask, Probe, SchedulerCore, Send
+from dragonfly_ray.scheduling.core import Action, Ask, Compare, Probe, SchedulerCore, Send
+from dragonfly_ray.scheduling.outbox import Outbox
 from dragonfly_ray.storage.task_store import TaskStore
 
 
@@ -29,6 +30,9 @@ class LocalScheduler:
         self.verdicts: dict[str, str] = {}
         """What a probe finds out of a host whose peer is not there; else it is `gone`."""
         self.changed = threading.Condition()
+        self.outbox = Outbox()
+        self.loses: Callable[[str, m.Message], bool] = lambda host, message: False
+        """Whether a message for a host is lost on its way: asked before it is handled, and of its acknowledgement."""
         self.heard: Counter[str] = Counter()
         """How many messages of each kind came from peers."""
         self._stopped = False
@@ -80,15 +84,33 @@ class LocalScheduler:
         for action in actions:
             match action:
                 case Send(host, message):
+                    if not self.outbox.push(host, self.core.hosts[host].host.incarnation, message):
+                        self.act(self.core.deliver_again(host, time.monotonic()))
+                    self._pump(host)
+                case Compare(host):
                     peer = self.peers.get(host)
-                    if peer:
-                        peer.handle(m.decode(m.encode(message)))
+                    if peer and not self.outbox.pending(host):
+                        self.act(self.core.compare(peer.carrying(), time.monotonic()))
                 case Ask(host, message, spec_id):
                     threading.Thread(target=self._ask, args=(host, message, spec_id), daemon=True).start()
                 case Probe(host):
                     verdict = "alive" if host in self.peers else self.verdicts.get(host, "gone")
                     self.act(self.core.probed(host, verdict, time.monotonic()))  # type: ignore[arg-type]
         self.changed.notify_all()
+
+    def _pump(self, host: str) -> None:
+        """Until the queue is empty or something is lost; the next tick goes on then."""
+        while queued := self.outbox.head(host):
+            peer = self.peers.get(host)
+            if peer is None:
+                self.outbox.drop(host)
+                return
+            if self.loses(host, queued.message):
+                return
+            peer.take("scheduler", queued.number, m.decode(m.encode(queued.message)))
+            if self.loses(host, queued.message):
+                return
+            self.outbox.acknowledged(host, queued.number)
 
     def _ask(self, host: str, message: m.Resolve, spec_id: str) -> None:
         answer = self.peers[host].resolve(message)
@@ -100,6 +122,8 @@ class LocalScheduler:
             time.sleep(0.25)
             with self.changed:
                 self.act(self.core.tick(time.monotonic()))
+                for host in list(self.peers):
+                    self._pump(host)
                 for state in self.core.specs.values():
                     state.heartbeat = time.monotonic()
 

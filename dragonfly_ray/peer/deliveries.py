@@ -43,6 +43,10 @@ class Deliveries:
         """Those without an outcome."""
         return [d for d in list(self._all.values()) if not d.over]
 
+    def carried(self) -> tuple[tuple[str, str], ...]:
+        """(spec id, run) of those."""
+        return tuple((d.spec.id, d.message.spec.run) for d in self.open())
+
     def wanted_digest(self) -> str:
         """What a caller says that the content is, if any does."""
         return next((d.spec.digest for d in list(self._all.values()) if d.spec.digest), "")

@@ -30,6 +30,7 @@ from dragonfly_ray.grants import GrantVerifier
 from dragonfly_ray.model import DIGEST_SIZE, Endpoint, Entry, Host, Manifest, PieceTable, Task, digest
 from dragonfly_ray.peer.buffers import BufferPool
 from dragonfly_ray.peer.context import Context
+from dragonfly_ray.peer.inbox import Inbox
 from dragonfly_ray.peer.looking import SharedLook
 from dragonfly_ray.peer.reporter import SchedulerLink
 from dragonfly_ray.peer.shared import SharedTask
@@ -97,6 +98,9 @@ class PeerNode:
         """Spec id -> what ends the looks at the origin for it."""
         self._looking: Counter[str] = Counter()
         self._ended: OrderedDict[str, m.Ended] = OrderedDict()
+        self._unheard: dict[tuple[str, str], None] = {}
+        """(spec id, run) of outcomes that the scheduler has not heard yet."""
+        self._inbox = Inbox()
         self._lock = threading.Lock()
         self._begun = threading.Condition(self._lock)
         """A delivery has begun."""
@@ -128,6 +132,18 @@ class PeerNode:
             self.store.make_room(0)
 
     # --- the scheduler's messages -----------------------------------------------------------
+
+    def take(self, sender: str, number: int, message: m.Message, small: bytes | None = None) -> None:
+        """A message of a scheduler's queue, which comes again, with its number, until it is acknowledged."""
+        self._inbox.take(sender, number, partial(self.handle, message, small))
+
+    def carrying(self) -> m.Carrying:
+        """The deliveries without an outcome, or whose outcome has not been heard."""
+        with self._lock:
+            runs = list(self._runs.values())
+            carried = dict(self._unheard)
+        carried |= dict.fromkeys(pair for run in runs for pair in run.deliveries.carried())
+        return m.Carrying(self.host.id, self.host.incarnation, tuple(carried))
 
     def handle(self, message: m.Message, small: bytes | None = None) -> None:
         """A message that wants no answer. `small`: content that came beside it."""
@@ -187,6 +203,7 @@ class PeerNode:
             self.telemetry.count("dragonfly_failures", kind=ended.kind)
         with self._lock:
             self._ended[ended.spec_id] = ended
+            self._unheard[ended.spec_id, ended.run] = None
             while len(self._ended) > REMEMBERED:
                 self._ended.popitem(last=False)
             run = self._runs.get(ended.task_id)
@@ -199,6 +216,8 @@ class PeerNode:
         while not self._stopping.is_set():
             try:
                 self.links.of(source_id).call(ended)
+                with self._lock:
+                    self._unheard.pop((ended.spec_id, ended.run), None)
                 return
             except ClusterError as error:
                 log.info("outcome of %s not delivered yet: %s", ended.spec_id, error)

@@ -135,6 +135,7 @@ class Reporter:
                 parents=tuple(parents.items()),
                 uploads=run.context.uploads(),
                 slots=run.settings.transport.upload_threads,
+                carried=run.deliveries.carried(),
             )
             try:
                 reply = self._link.call(message)

@@ -78,6 +78,8 @@ class TaskRun:
         self._reporting = self._fetching = False
         """What has been started."""
         self.origin: OriginWorkers | None = None
+        self._early: list[tuple[float, m.Deliver | m.News]] = []
+        """What came while the task opens, and when."""
         self.prefix: PrefixHash | None = None
         self.reporter = Reporter(self, context.link(self.task.source_id), deliver.interval)
 
@@ -114,13 +116,49 @@ class TaskRun:
             self.grant = deliver.grant
             if deliver.may_claim and not self.access.may_claim:
                 self._read_for(deliver)
+            if self.origin is None:
+                self._early.append((time.monotonic(), deliver))
+            else:
+                self._allowed(deliver, 0.0)
             self.changed.notify_all()
         for neighbour in deliver.neighbours:
             self.neighbours.meet(neighbour)
-        if self.origin:
-            self.origin.allow(deliver.may_claim, deliver.not_before, deliver.connections)
-            self.origin.leased(deliver.lease)
         return True
+
+    def _allowed(self, message: m.Deliver | m.News, age: float) -> None:
+        """What the scheduler said `age` seconds ago of the origin. Under the lock."""
+        assert self.origin is not None
+        self.origin.allow(message.may_claim, max(0.0, message.not_before - age), message.connections)
+        if isinstance(message, m.Deliver):
+            self.origin.leased(message.lease)
+        elif message.revoked:
+            self.origin.revoked(message.revoked)
+
+    def _corrected(self, news: m.News) -> None:
+        """What the scheduler says of the digests of pieces."""
+        if news.discard:
+            assert self.store is not None
+            for index in news.discard:
+                if self.store.has(index):
+                    self.store.discard(index)
+                with self.lock:
+                    self.words.forget(index)
+            self.discarded(news.discard)
+        if news.record:
+            self.settle(news.record)
+
+    def _open_origin(self) -> None:
+        """From here on messages take effect at once; what came before them does so now."""
+        first = self._first
+        with self.lock:
+            self.origin = OriginWorkers(self, first.may_claim, first.not_before, first.connections)
+            early, self._early = self._early, []
+            self.origin.leased(first.lease)
+            for at, message in early:
+                self._allowed(message, time.monotonic() - at)
+        for _, message in early:
+            if isinstance(message, m.News):
+                self._corrected(message)
 
     def _read_for(self, deliver: m.Deliver) -> None:
         """Under the lock."""
@@ -163,9 +201,7 @@ class TaskRun:
             self.reporter.news.got = list(bitset.members(self.picker.have))
             self.words = Words({i: d for i, d in enumerate(store.digests) if d is not None})
         self._take_small()
-        self.origin = OriginWorkers(
-            self, self._first.may_claim, self._first.not_before, self._first.connections
-        )
+        self._open_origin()
         if wanted := self.deliveries.wanted_digest():
             self.prefix = PrefixHash(self, wanted)
             self.spawn("prefix", self.prefix.run)
@@ -204,7 +240,6 @@ class TaskRun:
         self._fetching = True
         assert self.origin is not None
         self.begin_reporting()
-        self.origin.leased(self._first.lease)
         self.origin.start(self.spawn)
         self.neighbours.begin()
 
@@ -478,19 +513,14 @@ class TaskRun:
             self.neighbours.ban(host)
         for neighbour in news.joined:
             self.neighbours.meet(neighbour)
-        if self.origin:
-            self.origin.allow(news.may_claim, news.not_before, news.connections)
-            if news.revoked:
-                self.origin.revoked(news.revoked)
-        if news.discard and self.store:
-            for index in news.discard:
-                if self.store.has(index):
-                    self.store.discard(index)
-                with self.lock:
-                    self.words.forget(index)
-            self.discarded(news.discard)
-        if news.record:
-            self.settle(news.record)
+        with self.lock:
+            opens = self.origin is None
+            if opens:
+                self._early.append((time.monotonic(), news))
+            else:
+                self._allowed(news, 0.0)
+        if not opens:
+            self._corrected(news)
         if news.left or news.banned:
             self.neighbours.wake_all()
         if news.settled:

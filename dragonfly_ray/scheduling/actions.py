@@ -10,7 +10,7 @@ from dragonfly_ray import messages as m
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Push `message` to a peer."""
+    """Push `message` to a peer: in order for each, until it has acknowledged it or is gone."""
 
     host: str
     message: m.Message
@@ -33,6 +33,13 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
+class Compare:
+    """Ask a host what it carries, and tell `compare`; not while messages for it are unacknowledged."""
+
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tell:
     """Other schedulers must know that an origin wants patience."""
 
@@ -40,5 +47,5 @@ class Tell:
     seconds: float
 
 
-Action = Send | Ask | Probe | Tell
+Action = Send | Ask | Probe | Compare | Tell
 Verdict = Literal["alive", "died", "silent", "gone"]

@@ -140,6 +140,7 @@ class ClusterState:
     def discharge(self, task: TaskState, hosts: Iterable[str]) -> None:
         for host in hosts:
             self.busy -= task.participants.pop(host, None) is not None
+            task.confirmed.pop(host, None)
             self.recount(task, host)
 
     def recount(self, task: TaskState, host: str) -> None:

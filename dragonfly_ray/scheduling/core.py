@@ -14,21 +14,33 @@ from typing import Any
 from dragonfly_ray import messages as m
 from dragonfly_ray.config import Settings
 from dragonfly_ray.model import Credentials, Host, Task
-from dragonfly_ray.scheduling import announcing, ends, leaving, loss, origins, resolving, trust, views
+from dragonfly_ray.scheduling import (
+    announcing,
+    ends,
+    leaving,
+    loss,
+    origins,
+    redelivery,
+    resolving,
+    trust,
+    views,
+)
 from dragonfly_ray.scheduling import bits as bitset
-from dragonfly_ray.scheduling.actions import Action, Ask, Probe, Send, Tell, Verdict
+from dragonfly_ray.scheduling.actions import Action, Ask, Compare, Probe, Send, Tell, Verdict
 from dragonfly_ray.scheduling.cluster import Cancelled, ClusterState
 from dragonfly_ray.scheduling.decisions import MOST
 from dragonfly_ray.scheduling.evaluator import BalancedEvaluator, Evaluator
 from dragonfly_ray.scheduling.spec import SpecState
 from dragonfly_ray.scheduling.task import TaskState, Traffic
 
-__all__ = ["Action", "Ask", "Probe", "SchedulerCore", "Send", "Tell", "Verdict"]
+__all__ = ["Action", "Ask", "Compare", "Probe", "SchedulerCore", "Send", "Tell", "Verdict"]
 
 log = logging.getLogger(__name__)
 
 KEEP_ENDED = 600.0
 """Seconds for which an ended spec can still be asked about."""
+COMPARE = 1.0
+"""Seconds between looks for hosts that have not named what they carry."""
 
 
 class SchedulerCore:
@@ -54,6 +66,7 @@ class SchedulerCore:
         self.specs = self.cluster.specs
         self.budgets = self.cluster.budgets
         self.decisions = self.cluster.decisions
+        self._compared = 0.0
 
     # --- what holds for the cluster ---------------------------------------------------------
 
@@ -163,6 +176,7 @@ class SchedulerCore:
         if host is None or task is None or not host.alive or r.host_id not in task.participants:
             return m.ReportReply(known=False), []
         host.last_seen = now
+        redelivery.confirm(self.cluster, task, r.host_id, r.carried, now)
         actions: list[Action] = []
         traffic = task.traffic.setdefault(r.host_id, Traffic())
         if r.bytes_origin > traffic.origin:
@@ -236,6 +250,14 @@ class SchedulerCore:
     def ended(self, message: m.Ended, now: float) -> list[Action]:
         return ends.ended(self.cluster, message, now)
 
+    def compare(self, message: m.Carrying, now: float) -> list[Action]:
+        """What a host carries, asked while nothing was on its way to it: what it should carry is sent again."""
+        return redelivery.compare(self.cluster, message, now)
+
+    def deliver_again(self, host_id: str, now: float) -> list[Action]:
+        """Messages for this host were dropped: everything that it must be at."""
+        return redelivery.again(self.cluster, host_id, now)
+
     def evicted(self, host_id: str, task_id: str) -> None:
         """A peer has dropped a task from its store."""
         loss.evicted(self.cluster, host_id, task_id)
@@ -271,6 +293,9 @@ class SchedulerCore:
                     revoked = tuple(bitset.members(pieces))
                     actions.append(Send(host, m.News(task.task.id, revoked=revoked)))
         actions += leaving.move_away(self.cluster, now)
+        if now - self._compared > COMPARE:
+            self._compared = now
+            actions += redelivery.overdue(self.cluster, now)
         cancelled = self.cluster.cancelled
         for spec_id in [s for s, c in cancelled.items() if now - c.since > KEEP_ENDED]:
             del cancelled[spec_id]

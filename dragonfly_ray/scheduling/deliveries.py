@@ -59,6 +59,7 @@ def join(cluster: ClusterState, task: TaskState, hosts: Mapping[str, bool], now:
         task.flows = Flows()
     for host, helper in hosts.items():
         cluster.enlist(task, host, helper=helper)
+        task.confirmed[host] = now
         task.traffic.setdefault(host, Traffic()).moved = now
     _shun(cluster, task, hosts, now)
     aside = [h for h in task.aside if cluster.usable(task, h)]

@@ -59,6 +59,8 @@ class TaskState:
     record: dict[int, bytes] = field(default_factory=dict)
     participants: dict[str, bool] = field(default_factory=dict)
     """host -> whether it only helps (it is no target)."""
+    confirmed: dict[str, float] = field(default_factory=dict)
+    """Participant -> when it last named all the distributions that it must be at, or was asked, or told."""
     traffic: dict[str, Traffic] = field(default_factory=dict)
     banned: set[str] = field(default_factory=set)
     complaints: dict[str, set[str]] = field(default_factory=dict)

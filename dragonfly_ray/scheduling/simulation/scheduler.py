@@ -15,7 +15,7 @@ import msgspec
 from dragonfly_ray import messages as m
 from dragonfly_ray.config import OriginSettings, SchedulerSettings, Settings
 from dragonfly_ray.model import Credentials, Host, Source, Task
-from dragonfly_ray.scheduling.core import Action, Ask, Probe, SchedulerCore, Send
+from dragonfly_ray.scheduling.core import Action, Ask, Compare, Probe, SchedulerCore, Send
 from dragonfly_ray.scheduling.simulation.scenario import Scenario
 
 T = TypeVar("T")
@@ -117,6 +117,8 @@ class Scheduler:
                 case Probe():
                     verdict = "alive" if self._recipients.alive(action.host) else "gone"
                     waiting.extend(self._timed(self.core.probed, action.host, verdict, now))
+                case Compare():
+                    pass  # nothing is lost on the way here
                 case _:
                     raise AssertionError(action)
 

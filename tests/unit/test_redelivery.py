@@ -1,0 +1,204 @@
+"""Messages that are lost, doubled or too early change nothing in the end."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from dragonfly_ray import messages as m
+from dragonfly_ray.peer.task import TaskRun
+from dragonfly_ray.scheduling.core import Compare
+from dragonfly_ray.scheduling.redelivery import CONFIRM_AFTER
+from tests.origins import Behaviour, ScriptedOrigin
+from tests.swarm import Swarm
+from tests.unit.one_scheduler import Cluster, host, started
+from tests.waiting import until
+
+CONTENT = os.urandom(8 << 20)
+
+
+@pytest.fixture
+def origin() -> Iterator[ScriptedOrigin]:
+    with ScriptedOrigin(Behaviour(CONTENT)) as made:
+        yield made
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Iterator[Callable[..., Swarm]]:
+    made: list[Swarm] = []
+
+    def build(count: int) -> Swarm:
+        made.append(Swarm(tmp_path / f"swarm{len(made)}", count))
+        return made[-1]
+
+    yield build
+    for each in made:
+        each.close()
+
+
+def assert_all_right(view: dict[str, Any], nodes: int) -> None:
+    assert [record["state"] for record in view["nodes"].values()] == ["done"] * nodes, view
+    assert all(Path(record["path"]).read_bytes() == CONTENT for record in view["nodes"].values())
+
+
+def test_a_swarm_whose_messages_are_lost_and_doubled_ends_well(
+    build: Callable[..., Swarm], origin: ScriptedOrigin
+) -> None:
+    swarm = build(4)
+    chance, lost = random.Random(7), []
+
+    def loses(host_id: str, message: m.Message) -> bool:
+        if chance.random() < 0.5:
+            lost.append(message)
+            return True
+        return False
+
+    swarm.scheduler.loses = loses
+    for number in range(3):
+        assert_all_right(swarm.distribute(origin.url, f"s{number}.0"), 4)
+    assert any(isinstance(message, m.Deliver) for message in lost)
+
+
+def test_every_delivery_may_come_twice(build: Callable[..., Swarm], origin: ScriptedOrigin) -> None:
+    swarm = build(3)
+    seen: set[tuple[str, bytes]] = set()
+
+    def loses(host_id: str, message: m.Message) -> bool:
+        """The first acknowledgement of each, never the message itself."""
+        key = (host_id, m.encode(message))
+        first = key not in seen
+        seen.add(key)
+        if first:
+            swarm.scheduler.peers[host_id].handle(m.decode(key[1]))
+        return False
+
+    swarm.scheduler.loses = loses
+    assert_all_right(swarm.distribute(origin.url), 3)
+
+
+def test_a_delivery_that_a_peer_has_forgotten_comes_again(
+    build: Callable[..., Swarm], origin: ScriptedOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dragonfly_ray.scheduling.redelivery.CONFIRM_AFTER", 0.5)
+    swarm = build(3)
+    victim = swarm.peers["n1"]
+    forgotten: list[m.Message] = []
+    handle = victim.handle
+
+    def forgets(message: m.Message, small: bytes | None = None) -> None:
+        if isinstance(message, m.Deliver) and not forgotten:
+            forgotten.append(message)
+            return
+        handle(message, small)
+
+    monkeypatch.setattr(victim, "handle", forgets)
+    assert_all_right(swarm.distribute(origin.url), 3)
+    assert forgotten
+
+
+def opening(
+    monkeypatch: pytest.MonkeyPatch, swarm: Swarm, origin: ScriptedOrigin, early: Callable[[TaskRun], None]
+) -> dict[str, Any]:
+    """A distribution to n0, whose task is told something while it opens."""
+    run_task, told = TaskRun._run, threading.Event()
+
+    def opens(run: TaskRun) -> None:
+        if run.context.host_id == swarm.peers["n0"].host.id and not told.is_set():
+            told.set()
+            early(run)
+        run_task(run)
+
+    monkeypatch.setattr(TaskRun, "_run", opens)
+    view = swarm.distribute(origin.url, nodes=["n0"])
+    assert told.is_set()
+    return view
+
+
+def test_what_comes_while_a_task_opens_is_not_lost(
+    build: Callable[..., Swarm], origin: ScriptedOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swarm = build(1)
+    runs: list[TaskRun] = []
+    before: list[float] = []
+
+    def early(run: TaskRun) -> None:
+        runs.append(run)
+        first = run._first
+
+        run._first = msgspec.structs.replace(first, may_claim=False, lease=())
+        before.append(time.monotonic())
+        run.on_news(m.News(run.task.id, not_before=0.7, may_claim=True))
+        assert run.add(msgspec.structs.replace(first, lease=first.lease))
+
+    assert_all_right(opening(monkeypatch, swarm, origin, early), 1)
+    assert runs[0].origin is not None
+    assert runs[0].origin._may_claim, "the permission"
+    assert runs[0].origin._not_before >= before[0] + 0.7, "the pause that the origin asked for"
+
+
+def test_a_host_that_names_too_little_is_asked_what_it_carries() -> None:
+    cluster = started(2)
+    cluster.do(cluster.core.tick(cluster.now))
+    for _ in range(8):
+        cluster.now += 1.0
+        cluster.report(0, carried=(("s.0", ""),))
+        cluster.report(1)
+        cluster.do(cluster.core.tick(cluster.now))
+    assert {a.host for a in cluster.said if isinstance(a, Compare)} == {"h1"}
+    assert len([a for a in cluster.said if isinstance(a, Compare)]) == int(8 / CONFIRM_AFTER)
+
+
+def test_what_a_host_should_carry_is_delivered_again_and_what_it_should_not_is_cancelled() -> None:
+    cluster = started(2)
+    cluster.submit([0], "other.0")
+    cluster.resolved("other.0")
+    cluster.end(0, "other.0")
+    cluster.said.clear()
+    carried = (("other.0", ""), ("unknown.0", ""))
+    cluster.do(cluster.core.compare(m.Carrying("h0", "1", carried), cluster.now))
+    assert [d.spec.id for d in cluster.sent(m.Deliver, 0)] == ["s.0"]
+    assert [c.spec_id for c in cluster.sent(m.Cancel, 0)] == ["other.0"]
+    cluster.said.clear()
+    cluster.do(cluster.core.compare(m.Carrying("h0", "1", (("s.0", ""),)), cluster.now))
+    cluster.do(cluster.core.compare(m.Carrying("h0", "an earlier one", ()), cluster.now))
+    cluster.end(1)
+    cluster.do(cluster.core.compare(m.Carrying("h1", "1", ()), cluster.now))
+    assert cluster.said == []
+
+
+def test_a_seed_that_lost_its_delivery_gets_it_again() -> None:
+    cluster = Cluster([host(0, seed=True), host(1)], policy="seeds")
+    cluster.submit([1])
+    cluster.resolved()
+    cluster.said.clear()
+    cluster.do(cluster.core.compare(m.Carrying("h0", "1"), cluster.now))
+    assert [d.helper for d in cluster.sent(m.Deliver, 0)] == [True]
+
+
+def test_a_peer_names_what_it_carries_until_its_outcome_is_heard(
+    build: Callable[..., Swarm], origin: ScriptedOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swarm = build(1)
+    peer = swarm.peers["n0"]
+    open_, call = threading.Event(), swarm.scheduler.call
+
+    def hears(message: m.Message) -> m.Message | None:
+        if isinstance(message, m.Ended):
+            assert open_.wait(30)
+        return call(message)
+
+    monkeypatch.setattr(swarm.scheduler, "call", hears)
+    swarm.submit(origin.url, run="r")
+    until(lambda: peer._ended)
+    assert peer.carrying().carried == (("s.0", "r"),)
+    open_.set()
+    swarm.wait()
+    until(lambda: not peer.carrying().carried)
