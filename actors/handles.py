@@ -7,10 +7,10 @@ import time
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from dragonfly_ray.config import Settings
-from dragonfly_ray.errors import ClusterError, NotRunningError
+from dragonfly_ray.errors import ClusterError, DragonflyError, NotRunningError
 
 CONTROLLER = "controller"
 START_TIMEOUT = 60.0
@@ -48,13 +48,14 @@ def reach(name: str, namespace: str) -> Any:
 
 
 def get(reference: Any, timeout: float, what: str) -> Any:
-    """`ray.get` whose failures are of this package."""
+    """`ray.get` whose failures are of this package: what the actor itself refused is raised as it is."""
     try:
         return ray.get(reference, timeout=timeout)
+    except RayTaskError as error:
+        if isinstance(error.cause, DragonflyError):
+            raise error.cause from None
+        raise ClusterError(f"{what} failed: {type(error.cause or error).__name__}; see its log") from None
     except RayError as error:
-        cause = getattr(error, "cause", None)
-        if isinstance(cause, ClusterError):
-            raise cause from None
         raise NotRunningError(f"{what} does not answer: {type(error).__name__}") from None
 
 

@@ -11,9 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import ray
-from ray.exceptions import RayError, RayTaskError
-
 from dragonfly_ray import messages as m
 from dragonfly_ray.actors.connect import Actors, connect
 from dragonfly_ray.actors.handles import (
@@ -309,7 +306,7 @@ def evict(url: str | os.PathLike[str], nodes: Selector = "all", **identity: Any)
     freed = 0
     for node, peer, tasks in _held(url, nodes, identity):
         for task in tasks:
-            freed += int(_call(peer.evict.remote(task), f"the peer of node {node[:12]}"))
+            freed += int(get(peer.evict.remote(task), CALL_TIMEOUT, f"the peer of node {node[:12]}"))
     return freed
 
 
@@ -327,18 +324,6 @@ def _held(
         if peer is not None:
             found.append((node, peer, tasks))
     return found
-
-
-def _call(reference: Any, what: str) -> Any:
-    """A peer's answer; its own refusals come through as they are."""
-    try:
-        return ray.get(reference, timeout=CALL_TIMEOUT)
-    except RayTaskError as error:
-        if isinstance(error.cause, DragonflyError):
-            raise error.cause from None
-        raise NotRunningError(f"{what} failed: {type(error.cause).__name__}") from None
-    except RayError as error:
-        raise NotRunningError(f"{what} does not answer: {type(error).__name__}") from None
 
 
 # --- the cluster --------------------------------------------------------------------------------

@@ -13,7 +13,13 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from dragonfly_ray.errors import DistributionFailedError, DragonflyError, from_report
+from dragonfly_ray.errors import (
+    CancelledByUserError,
+    DeadlineError,
+    DistributionFailedError,
+    DragonflyError,
+    from_report,
+)
 
 MOST_NAMED = 3
 _STYLES = {"done": "green", "failed": "red", "running": "cyan", "waiting": "dim"}
@@ -138,6 +144,14 @@ class Distribution:
             f"{len(nodes)} of {total} nodes failed ({which}): {'; '.join(messages[:MOST_NAMED])}",
             distribution=self,
         )
+
+    def raise_if_cancelled(self) -> None:
+        """Raises `CancelledByUserError` (or `DeadlineError`, where a timeout ended it), which carries this, if
+        somebody stopped it before every node had everything."""
+        for outcome in self.failures:
+            if isinstance(outcome.error, CancelledByUserError | DeadlineError):
+                text = f"distribution {self.id}: {outcome.error}"
+                raise type(outcome.error)(text, distribution=self)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

@@ -57,7 +57,13 @@ class DragonflyError(Exception):
 
     def to_dict(self) -> dict[str, Any]:
         """`{"kind", "message", "details"}`, ready for JSON."""
-        return {"kind": self.kind, "message": self.message, "details": self.details}
+        details = {name: _plain(value) for name, value in self.details.items()}
+        return {"kind": self.kind, "message": self.message, "details": details}
+
+
+def _plain(value: Any) -> Any:
+    to_dict = getattr(value, "to_dict", None)
+    return to_dict() if callable(to_dict) else value
 
 
 def _rebuild(cls: type[DragonflyError], message: str, details: dict[str, Any]) -> DragonflyError:
@@ -169,19 +175,19 @@ class NodeLostError(ClusterError):
     kind = "node-lost"
 
 
-class DistributionFailedError(DragonflyError):
-    """Some node did not get its copy. `distribution` holds every node's outcome."""
-
-    kind = "distribution-failed"
+class _OfDistribution:
+    details: dict[str, Any]
 
     @property
     def distribution(self) -> Any:
+        """The `Distribution` with every node's outcome, where one is known."""
         return self.details.get("distribution")
 
-    def to_dict(self) -> dict[str, Any]:
-        found = self.distribution
-        details = {} if found is None else {"distribution": found.to_dict()}
-        return {"kind": self.kind, "message": self.message, "details": details}
+
+class DistributionFailedError(_OfDistribution, DragonflyError):
+    """Some node did not get its copy. `distribution` holds every node's outcome."""
+
+    kind = "distribution-failed"
 
 
 class VaultError(DragonflyError, RuntimeError):
@@ -190,11 +196,13 @@ class VaultError(DragonflyError, RuntimeError):
     kind = "vault"
 
 
-class CancelledByUserError(DragonflyError):
+class CancelledByUserError(_OfDistribution, DragonflyError):
+    """Somebody stopped it. What nodes had by then is in `distribution`."""
+
     kind = "cancelled"
 
 
-class DeadlineError(DragonflyError, TimeoutError):
+class DeadlineError(_OfDistribution, DragonflyError, TimeoutError):
     kind = "deadline"
 
 

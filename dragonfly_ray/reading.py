@@ -35,7 +35,7 @@ class PieceFile(io.RawIOBase):
         self._base: int = layout["base"]
         self._complete = layout["complete"]
         if self._size:
-            self._fd = os.open(layout["path"], os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = self._open(layout["path"])
 
     def _layout(self) -> dict[str, Any]:
         try:
@@ -50,9 +50,23 @@ class PieceFile(io.RawIOBase):
                 if self._submission.wait(0.02):
                     self._submission.result(0).raise_for_failures()
         except BaseException:
-            self._submission.cancel()
-            self._submission.close()
+            self._leave()
             raise
+
+    def _open(self, path: str) -> int:
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            self._leave()
+            raise StorageError(
+                f"{path}: {error.strerror}; the content was evicted, or is another user's"
+            ) from None
+
+    def _leave(self) -> None:
+        """A download that is not over is cancelled."""
+        if not self._submission.done:
+            self._submission.cancel()
+        self._submission.close()
 
     def readable(self) -> bool:
         return True
@@ -77,6 +91,8 @@ class PieceFile(io.RawIOBase):
             return 0
         self._await(self._at, length)
         count = os.preadv(self._fd, [view[:length]], self._base + self._at)
+        if not count:
+            raise StorageError(f"the content is cut short in the store, at byte {self._at} of {self._size}")
         self._at += count
         return count
 
@@ -114,6 +130,4 @@ class PieceFile(io.RawIOBase):
         super().close()
         if self._fd >= 0:
             os.close(self._fd)
-        if not self._submission.done:
-            self._submission.cancel()
-        self._submission.close()
+        self._leave()

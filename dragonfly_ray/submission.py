@@ -18,7 +18,7 @@ from dragonfly_ray import messages as m
 from dragonfly_ray.actors.handles import find, scheduler_name
 from dragonfly_ray.config import Settings
 from dragonfly_ray.distribution import Distribution, Progress
-from dragonfly_ray.errors import DeadlineError, NotRunningError
+from dragonfly_ray.errors import ClusterError, DeadlineError, DragonflyError, NotRunningError
 from dragonfly_ray.model import Credentials
 from dragonfly_ray.scheduling.ring import shard_of
 
@@ -87,14 +87,21 @@ class Submission:
             return Progress.from_views(self._ordered(), self._names, self._rate())
 
     def result(self, timeout: float | None = None) -> Distribution:
-        """Waits for the end on every node. Raises `DeadlineError` after `timeout` seconds; it goes on then."""
+        """Waits for the end on every node.
+
+        Raises `DeadlineError` after `timeout` seconds; it goes on then. `CancelledByUserError` if it was
+        cancelled, by whomever, before every node had everything; its `distribution` has the outcomes. Nodes
+        that failed by themselves raise nothing here: see `Distribution.raise_for_failures`.
+        """
         self.wait(timeout)
         with self._changed:
             if not self._over():
                 raise DeadlineError(f"distribution {self.id} has not ended after {timeout:g} s; it goes on")
             if self._error is not None:
                 raise self._error
-            return Distribution.from_views(self.id, self._ordered(), self._names)
+            done = Distribution.from_views(self.id, self._ordered(), self._names)
+        done.raise_if_cancelled()
+        return done
 
     def wait(self, timeout: float | None = None) -> bool:
         """Whether it ended within `timeout` seconds."""
@@ -175,6 +182,10 @@ class Submission:
                 self._silent_since = None
             except (RayError, NotRunningError) as error:
                 handle = None
+                refused = getattr(error, "cause", None)
+                if isinstance(refused, DragonflyError) and not isinstance(refused, ClusterError):
+                    self._end_with(refused)
+                    return
                 if not self._patient(error):
                     return
                 time.sleep(PAUSE)
@@ -193,9 +204,11 @@ class Submission:
         return False
 
     def _give_up(self, why: str) -> None:
+        self._end_with(NotRunningError(f"distribution {self.id}: {why}"))
+
+    def _end_with(self, error: DragonflyError) -> None:
         with self._changed:
-            if self._error is None:
-                self._error = NotRunningError(f"distribution {self.id}: {why}")
+            self._error = self._error or error
             self._changed.notify_all()
 
     def _take(self, views: dict[str, dict[str, Any]]) -> None:

@@ -38,6 +38,7 @@ from dragonfly_ray.cli.common import (
     pairs,
     selector,
     storage_options,
+    telling_of_cancelled,
 )
 from dragonfly_ray.cli.simulate import simulate
 from dragonfly_ray.config import CONFIG_VARIABLE
@@ -280,7 +281,8 @@ def attach(id: str, timeout: Timeout = None, json_: Json = False) -> None:
                 live.update(submission.progress())
                 if deadline is not None and time.monotonic() > deadline:
                     raise errors.DeadlineError(f"distribution {id} has not ended; it goes on")
-        done = submission.result(0)
+        with telling_of_cancelled(json_=json_):
+            done = submission.result(0)
     finally:
         submission.close()
     emit(done.to_dict(), json_, lambda: done)

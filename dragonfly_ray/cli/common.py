@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Optional
 
 import typer
@@ -116,7 +117,8 @@ def finish(submission: Running, timeout: float | None, *, detach: bool, json_: b
         submission.wait(1.0)
         emit({"id": submission.id}, json_, lambda: submission.id)
         return
-    done = follow(submission, timeout, quiet=json_)
+    with telling_of_cancelled(json_=json_):
+        done = follow(submission, timeout, quiet=json_)
     emit(done.to_dict(), json_, lambda: done)
     if not done.ok:
         try:
@@ -124,6 +126,18 @@ def finish(submission: Running, timeout: float | None, *, detach: bool, json_: b
         except errors.DistributionFailedError as error:
             err.print(f"dragonfly: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(exit_code(error)) from None
+
+
+@contextlib.contextmanager
+def telling_of_cancelled(*, json_: bool) -> Iterator[None]:
+    """What nodes had when it was cancelled is shown before the error."""
+    try:
+        yield
+    except (errors.CancelledByUserError, errors.DeadlineError) as error:
+        found = error.distribution
+        if found is not None:
+            emit(found.to_dict(), json_, lambda: found)
+        raise
 
 
 def heed_interrupts() -> None:

@@ -383,7 +383,7 @@ class PeerNode:
         """Where a reader finds the bytes of a single file; None while its manifest is not here.
 
         `{"path", "base", "size", "complete"}`: the content starts `base` bytes into the file `path`,
-        and what has not arrived yet reads as zeros.
+        and what has not arrived yet reads as zeros. Raises `StorageError`, also if it is evicted meanwhile.
         """
         found = self.store.get(task_id)
         if found is None:
@@ -391,7 +391,9 @@ class PeerNode:
         shown: dict[str, Any] = {"path": "", "base": 0, "size": found.table.size}
         shown |= {"complete": found.complete, "directory": found.task.directory}
         if found.table.size:
-            with found.reading(0) as (extent, *_):
+            if not found.has(0):
+                found.make(0)
+            with _of_store(found), found.reading(0) as (extent, *_):
                 shown |= {"path": os.readlink(f"/proc/self/fd/{extent.fd}"), "base": extent.offset}
         return shown
 
@@ -412,7 +414,10 @@ class PeerNode:
 
     @contextlib.contextmanager
     def mapped(self, task_id: str) -> Iterator[memoryview]:
-        """The content of a complete task of one file, mapped: its pages are the page cache's."""
+        """The content of a complete task of one file, mapped: its pages are the page cache's.
+
+        Raises `NotRunningError` where it is not in the store, else `StorageError`.
+        """
         found = self.stored(task_id)
         if not found.complete:
             raise StorageError(f"{self.host.name}: {found.task.url} is not complete here")
@@ -421,15 +426,18 @@ class PeerNode:
         if not found.table.size:
             yield memoryview(b"")
             return
-        with found.reading(0) as (extent, *_):
-            start = extent.offset - extent.offset % mmap.ALLOCATIONGRANULARITY
-            end = extent.offset + found.table.size
-            with mmap.mmap(extent.fd, end - start, offset=start, access=mmap.ACCESS_READ) as pages:
-                view = memoryview(pages)[extent.offset - start :]
-                try:
-                    yield view
-                finally:
-                    view.release()
+        with contextlib.ExitStack() as stack:
+            with _of_store(found):
+                (extent, *_) = stack.enter_context(found.reading(0))
+                start = extent.offset - extent.offset % mmap.ALLOCATIONGRANULARITY
+                end = extent.offset + found.table.size
+                whole = mmap.mmap(extent.fd, end - start, offset=start, access=mmap.ACCESS_READ)
+            pages = stack.enter_context(whole)
+            view = memoryview(pages)[extent.offset - start :]
+            try:
+                yield view
+            finally:
+                view.release()
 
     def evict(self, task_id: str) -> int:
         """Bytes freed. Raises for what is in use or pinned."""
@@ -533,6 +541,20 @@ class PeerNode:
         self.server.stop()
         self._work.shutdown(wait=False, cancel_futures=True)
         self.store.close()
+
+
+@contextlib.contextmanager
+def _of_store(stored: TaskStore) -> Iterator[None]:
+    """What the system says of the store's files becomes a `StorageError`."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except (OSError, ValueError) as error:  # a file that is gone, cut short, or cannot be mapped
+        why = getattr(error, "strerror", None) or error
+        raise StorageError(
+            f"{stored.task.url}: cannot be read from the store ({why}); evict it, and fetch it again"
+        ) from None
 
 
 def _held(stored: TaskStore) -> m.Held:

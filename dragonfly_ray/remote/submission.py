@@ -77,7 +77,11 @@ class RemoteSubmission:
             return self._changed.wait_for(self._over, timeout)
 
     def result(self, timeout: float | None = None) -> Distribution:
-        """Waits for the end on every node. Raises `DeadlineError` after `timeout` seconds; it goes on then."""
+        """Waits for the end on every node.
+
+        Raises `DeadlineError` after `timeout` seconds; it goes on then. `CancelledByUserError` if it was
+        cancelled, by whomever; its `distribution` has the outcomes.
+        """
         self.wait(timeout)
         with self._changed:
             if not self._over():
@@ -218,13 +222,14 @@ def distribution_of(job: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) 
         seconds=job["seconds"] or 0.0,
         size=job["size"] or 0,
     )
+    found.raise_if_cancelled()
+    if job["state"] == "cancelled":
+        raise CancelledByUserError(f"distribution {job['id']} was cancelled", distribution=found)
     if job["state"] == "succeeded" or not found.ok:
         return found
     error = job["error"]
     if error:
         raise from_report(error["kind"], error["message"])
-    if job["state"] == "cancelled":
-        raise CancelledByUserError(f"distribution {job['id']} was cancelled")
     raise ClusterError(f"distribution {job['id']} ended as {job['state']}, and does not say why")
 
 

@@ -150,6 +150,13 @@ class TaskStore:
                     files.write_all(fd, data[at : at + length], offset)
                 at += length
 
+    def make(self, index: int) -> None:
+        """The files that the piece lies in exist, whether any of it is here or not. Raises `StorageError`."""
+        with self.using(), self._errors():
+            for file in self._files_of(index):
+                if not os.path.exists(self._path(file)):
+                    self._make(file)
+
     def commit(self, index: int, found: bytes) -> None:
         """It is verified: `found` is its digest. From now on it may be served."""
         with self._errors(), self._lock:

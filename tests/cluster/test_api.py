@@ -20,6 +20,7 @@ import ray
 
 import dragonfly_ray as d
 from dragonfly_ray.errors import (
+    CancelledByUserError,
     DeadlineError,
     DistributionFailedError,
     InvalidRequestError,
@@ -29,7 +30,7 @@ from dragonfly_ray.errors import (
 from dragonfly_ray.telemetry import GAUGES
 from tests.cluster.conftest import METRICS_PORT, LocalCluster, until
 from tests.nginx import Nginx
-from tests.origins import FolderOrigin
+from tests.origins import Behaviour, FolderOrigin, ScriptedOrigin
 
 MIB = 1 << 20
 pytestmark = pytest.mark.cluster
@@ -216,8 +217,16 @@ def test_cancel_and_timeout_stop_everything(cluster: LocalCluster, origin: Nginx
     until(lambda: submission.progress().bytes_done > 4 * MIB)
     assert submission.progress().bytes_done < 0.9 * submission.progress().bytes_total
     submission.cancel()
-    done = submission.result(60)
-    assert {o.error.kind for o in done.outcomes if o.error} == {"cancelled"}
+    with pytest.raises(CancelledByUserError) as stopped:
+        submission.result(60)
+    assert {o.error.kind for o in stopped.value.distribution.outcomes if o.error} == {"cancelled"}
+
+    async def wait() -> None:
+        await submission
+
+    for result in (lambda: asyncio.run(wait()), lambda: d.attach(submission.id).result(60)):
+        with pytest.raises(CancelledByUserError):
+            result()
     with pytest.raises(DeadlineError):
         d.distribute(f"{origin.url}/c", timeout=1.5)
     until(lambda: all(h["tasks"] == 0 for h in d.status()["hosts"]))
@@ -260,6 +269,12 @@ def test_open_reads_before_all_of_it_is_here(cluster: LocalCluster, origin: Ngin
         file.seek(20 * MIB)
         assert file.read(100_000) == data[20 * MIB : 20 * MIB + 100_000]
         assert sum(hit.sent for hit in origin.hits()) < len(data) * 0.9
+
+
+def test_open_before_the_first_byte_is_there(cluster: LocalCluster) -> None:
+    data = os.urandom(3 * MIB)
+    with ScriptedOrigin(Behaviour(data, hold=0.7, pace=3e6)) as slow, d.open(slow.url) as file:
+        assert file.read() == data
 
 
 def test_load_is_one_object_for_all_workers_of_a_node(cluster: LocalCluster, origin: Nginx) -> None:

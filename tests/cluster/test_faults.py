@@ -16,7 +16,7 @@ import pytest
 
 import dragonfly_ray as d
 from dragonfly_ray.config import OriginSettings, PeerSettings
-from dragonfly_ray.errors import NotRunningError
+from dragonfly_ray.errors import CancelledByUserError, NotRunningError
 from dragonfly_ray.logs import logs_folder
 from dragonfly_ray.model import SHORT_LEAF
 from tests.cluster.conftest import NODES, LocalCluster, until
@@ -302,8 +302,9 @@ def test_cancelled_in_the_middle_everything_stands_still(
     transfer.half_way(*cluster.node_ids)
     transfer.submission.cancel()
     cancelled = time.monotonic()
-    done = transfer.end()
-    assert set(kinds(done).values()) == {"cancelled"}
+    with pytest.raises(CancelledByUserError) as stopped:
+        transfer.end()
+    assert set(kinds(stopped.value.distribution).values()) == {"cancelled"}
 
     def moved() -> tuple[int, int, list[int]]:
         hits = origin.hits()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -159,10 +160,18 @@ def test_cancel_is_told_as_such(client: Client, cluster: FakeCluster) -> None:
     submission = client.submit(URL)
     until(lambda: submission.id in cluster.orders)
     submission.cancel()
-    done = submission.result(60)
-    assert {o.error.kind for o in done.failures if o.error} == {"cancelled"}
-    assert all(isinstance(o.error, CancelledByUserError) for o in done.failures)
+    with pytest.raises(CancelledByUserError, match=submission.id) as caught:
+        submission.result(60)
+    done: d.Distribution = caught.value.distribution
+    assert all(isinstance(o.error, CancelledByUserError) for o in done.outcomes)
     submission.cancel()  # it has ended: nothing happens
+
+    async def wait() -> None:
+        await submission
+
+    for result in (lambda: asyncio.run(wait()), lambda: client.attach(submission.id).result(60)):
+        with pytest.raises(CancelledByUserError):
+            result()
 
 
 def test_the_same_key_starts_nothing_twice(client: Client, cluster: FakeCluster) -> None:
