@@ -153,9 +153,9 @@ class TaskStore:
     def make(self, index: int) -> None:
         """The files that the piece lies in exist, whether any of it is here or not. Raises `StorageError`."""
         with self.using(), self._errors():
-            for file in self._files_of(index):
-                if not os.path.exists(self._path(file)):
-                    self._make(file)
+            for file in self._data.files_of(index):
+                if not os.path.exists(self._data.path(file)):
+                    self._data.make(file, self.has, self._forget)
 
     def commit(self, index: int, found: bytes) -> None:
         """It is verified: `found` is its digest. From now on it may be served."""

@@ -21,6 +21,7 @@ from tests.origins import Behaviour, ScriptedOrigin
 from tests.waiting import HANG, until
 
 READERS = 64
+SENDER = "scheduler"
 
 
 class _Silent:
@@ -64,19 +65,21 @@ def test_messages_never_wait_for_readers(actor: PeerActor) -> None:
         first, second = deliver(actor, origin.url), deliver(actor, origin.url, "t.0")
 
         async def go() -> None:
-            await actor.call(m.encode(first))
+            await actor.call(m.encode(first), SENDER, 1)
             run = node_of(actor)._runs[first.task.id]
             assert not run.picker.done, "nothing is leased, so nothing comes"
             calls = [actor.await_range(first.task.id, 0, len(content), 120.0) for _ in range(READERS)]
             readers = [asyncio.ensure_future(call) for call in calls]
             await asyncio.to_thread(until, lambda: run._readers == READERS)
 
-            heard = await asyncio.wait_for(actor.call(m.encode(m.News(first.task.id, may_claim=False))), HANG)
+            heard = await asyncio.wait_for(
+                actor.call(m.encode(m.News(first.task.id, may_claim=False)), SENDER, 2), HANG
+            )
             assert heard == b""
-            await asyncio.wait_for(actor.deliver(m.encode(second), []), HANG)
+            await asyncio.wait_for(actor.deliver(m.encode(second), [], SENDER, 3), HANG)
             assert {d.spec.id for d in run.deliveries.open()} == {"s.0", "t.0"}
-            for spec_id in ("s.0", "t.0"):
-                await asyncio.wait_for(actor.call(m.encode(m.Cancel(spec_id))), HANG)
+            for number, spec_id in enumerate(("s.0", "t.0"), 4):
+                await asyncio.wait_for(actor.call(m.encode(m.Cancel(spec_id)), SENDER, number), HANG)
                 assert run.stopping.is_set() == (spec_id == "t.0")
                 assert spec_id == "t.0" or not any(reader.done() for reader in readers)
             assert not any(await asyncio.gather(*readers))
@@ -93,8 +96,10 @@ def test_messages_are_heard_in_order(actor: PeerActor) -> None:
             calls = []
             for number in range(50):
                 spec = m.Spec(f"s.{number}", order.spec.source, ("n",))
-                calls.append(actor.call(m.encode(msgspec.structs.replace(order, spec=spec))))
-                calls.append(actor.call(m.encode(m.Cancel(spec.id))))
+                calls.append(
+                    actor.call(m.encode(msgspec.structs.replace(order, spec=spec)), SENDER, 2 * number + 1)
+                )
+                calls.append(actor.call(m.encode(m.Cancel(spec.id)), SENDER, 2 * number + 2))
             await asyncio.gather(*calls)
             await asyncio.to_thread(until, lambda: not node_of(actor)._runs)
 

@@ -70,7 +70,8 @@ def test_what_was_cancelled_raises(swarm: Swarm, kind: str, raised: type[Dragonf
         for result in waits:
             with pytest.raises(raised, match="somebody said so") as caught:
                 result()
-            assert {o.error.kind for o in caught.value.distribution.outcomes} == {kind}
+            found = caught.value.details["distribution"]
+            assert {o.error.kind for o in found.outcomes} == {kind}
             again = pickle.loads(pickle.dumps(caught.value))
             assert (type(again), str(again)) == (raised, str(caught.value))
             assert json.dumps(caught.value.to_dict(), default=str)
