@@ -32,6 +32,7 @@ from dragonfly_ray.peer.buffers import BufferPool
 from dragonfly_ray.peer.context import Context
 from dragonfly_ray.peer.inbox import Inbox
 from dragonfly_ray.peer.looking import SharedLook
+from dragonfly_ray.peer.recheck import Rechecker
 from dragonfly_ray.peer.reporter import SchedulerLink
 from dragonfly_ray.peer.shared import SharedTask
 from dragonfly_ray.peer.task import THREADS, TaskRun
@@ -89,6 +90,7 @@ class PeerNode:
         raise_limit()
         self.store = PieceStore(settings.storage)
         self.store.on_evicted = self._evicted
+        self._rechecker = Rechecker(self.store.get, self._lost)
         self.links = links
         self.pool = BufferPool()
         self._limiter = RateLimiter(settings.transport.download_rate)
@@ -101,6 +103,8 @@ class PeerNode:
         self._unheard: dict[tuple[str, str], None] = {}
         """(spec id, run) of outcomes that the scheduler has not heard yet."""
         self._inbox = Inbox()
+        self._reannouncing: set[str] = set()
+        """Sources whose scheduler is about to be told again what is here."""
         self._lock = threading.Lock()
         self._begun = threading.Condition(self._lock)
         """A delivery has begun."""
@@ -358,16 +362,26 @@ class PeerNode:
         store = self.store.get(task_id)
         if store is None:
             return None
-        return SharedTask(store, partial(self._runs.get, task_id), self._lost, self._sent)
+        return SharedTask(store, partial(self._runs.get, task_id), self._rechecker, self._sent)
 
     def _sent(self, nbytes: int) -> None:
         self.telemetry.count("dragonfly_bytes_sent", nbytes)
 
-    def _lost(self, task: Task) -> None:
-        """Something of a task that nobody is fetching turned out bad: its scheduler must not count on it."""
-        self._work.submit(self._reannounce, task.source_id)
+    def _lost(self, store: TaskStore, pieces: list[int]) -> None:
+        """Pieces turned out bad and were discarded: whoever counts on them here must know."""
+        run = self._runs.get(store.task.id)
+        if run and run.store is store:
+            run.discarded(pieces)
+            return
+        source_id = store.task.source_id
+        with self._lock:
+            if source_id not in self._reannouncing:
+                self._reannouncing.add(source_id)
+                self._work.submit(self._reannounce, source_id)
 
     def _reannounce(self, source_id: str) -> None:
+        with self._lock:
+            self._reannouncing.discard(source_id)
         with contextlib.suppress(ClusterError):  # a scheduler that is away will ask
             self.announce_to(source_id)
 
@@ -539,6 +553,7 @@ class PeerNode:
         for run in runs:
             run.stop()
         self.server.stop()
+        self._rechecker.stop()
         self._work.shutdown(wait=False, cancel_futures=True)
         self.store.close()
 

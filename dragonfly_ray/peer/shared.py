@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dragonfly_ray.model import Task
+from dragonfly_ray.peer.recheck import Rechecker
 from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.storage.task_store import Extent, TaskStore
 
@@ -22,12 +22,12 @@ class SharedTask:
         self,
         store: TaskStore,
         run: Callable[[], TaskRun | None],
-        lost: Callable[[Task], None],
+        rechecker: Rechecker,
         sent: Callable[[int], None],
     ) -> None:
         self._store = store
         self._find = run
-        self._lost = lost
+        self._rechecker = rechecker
         self._sent = sent
 
     @property
@@ -41,16 +41,18 @@ class SharedTask:
 
     def bitmap(self, host_id: str) -> bytes:
         """What this child may ask for."""
-        run = self._run
+        run, task = self._run, self._store.task
         if run is None or run.store is not self._store:
-            return self._store.have()
-        return bitset.to_bytes(run.neighbours.shown(host_id), self._store.task.pieces)
+            shown = bitset.from_bytes(self._store.have(), task.pieces)
+        else:
+            shown = run.neighbours.shown(host_id)
+        return bitset.to_bytes(shown & ~bitset.of(self._rechecker.pieces_withdrawn(task.id)), task.pieces)
 
     def digests(self) -> list[bytes | None]:
         return list(self._store.digests)
 
     def has(self, index: int) -> bool:
-        return self._store.has(index)
+        return self._store.has(index) and not self._rechecker.withdrawn(self._store.task.id, index)
 
     def digest(self, index: int) -> bytes:
         found = self._store.digests[index]
@@ -66,11 +68,11 @@ class SharedTask:
             run.neighbours.heard(host_id, items)
 
     def on_corrupt(self, host_id: str, index: int) -> None:
-        """A child says that our bytes are bad: look again, and drop them if it is right."""
-        if run := self._run:
-            run.accused(index)
-        elif self._store.has(index) and not self._store.recheck(index):
-            self._lost(self._store.task)
+        """A child says that our bytes are bad. It may be right."""
+        self._rechecker.complained(self._store.task.id, index, host_id)
+
+    def on_unreadable(self, index: int) -> None:
+        self._rechecker.unreadable(self._store.task.id, index)
 
     def on_sent(self, host_id: str, nbytes: int) -> None:
         self._sent(nbytes)

@@ -429,15 +429,6 @@ class TaskRun:
         if self.prefix:
             self.prefix.advance()
 
-    def accused(self, index: int) -> None:
-        """A child says that piece `index` is bad here. It may be right."""
-        name = self._thread_name(f"recheck{index}")
-        threading.Thread(target=self._look_again, args=(index,), name=name, daemon=True).start()
-
-    def _look_again(self, index: int) -> None:
-        if self.store and self.store.has(index) and not self.store.recheck(index):
-            self.discarded([index])
-
     def discarded(self, pieces: Iterable[int]) -> None:
         """Pieces that are not what they should be: fetch them again."""
         pieces = list(pieces)

@@ -378,8 +378,10 @@ class TaskStore:
                 note.unlink()
 
     def _publish(self, dest: Path, *, link: bool) -> Published:
-        if self.refresh():
-            raise StorageError(f"{self.task.url}: was edited through an earlier output; distribute it again")
+        if self.refresh() or not self.complete:
+            raise StorageError(
+                f"{self.task.url}: changed in the store, maybe through an earlier output; distribute it again"
+            )
         marks: dict[int, bytes] = {}
 
         def linked(number: int) -> None:

@@ -26,6 +26,7 @@ from typing import Protocol
 from dragonfly_ray.config import TransportSettings
 from dragonfly_ray.errors import DragonflyError, GrantError, ProtocolError
 from dragonfly_ray.grants import GrantVerifier
+from dragonfly_ray.storage.failures import EXHAUSTED
 from dragonfly_ray.storage.task_store import Extent
 from dragonfly_ray.transport import protocol as p
 from dragonfly_ray.transport.limiter import RateLimiter
@@ -46,6 +47,12 @@ LEAST_CHUNK = 4 * 1024
 TICKS = 50
 """Under a rate limit, chunks of this fraction of a second: all children get some before any stalls."""
 FULL = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+SOCKET_ERRORS = frozenset(
+    (errno.EAGAIN, errno.EINTR, errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN,
+     errno.ESHUTDOWN, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN,
+     errno.ENOBUFS, errno.ENOMEM, errno.EBADF)
+)  # fmt: skip
+"""Of `sendfile`, for reasons of the connection; all others are the file's."""
 
 
 class Shared(Protocol):
@@ -67,6 +74,8 @@ class Shared(Protocol):
     def on_have(self, host_id: str, items: list[tuple[int, bytes]]) -> None: ...
 
     def on_corrupt(self, host_id: str, index: int) -> None: ...
+
+    def on_unreadable(self, index: int) -> None: ...
 
     def on_sent(self, host_id: str, nbytes: int) -> None: ...
 
@@ -102,6 +111,10 @@ class _Child:
         """What to send, in order."""
         self.rest: list[Extent] = []
         """What is left of the piece under way."""
+        self.piece = 0
+        """Its number."""
+        self.sent = bytearray()
+        """A bitmap of the pieces that it was sent: only of these it may complain."""
         self.head = b""
         """What is left of the frame under way."""
         self.uses: contextlib.ExitStack | None = None
@@ -119,6 +132,13 @@ class _Child:
         for index in pieces:
             if not 0 <= index < self.pieces:
                 raise ProtocolError(f"speaks of piece {index} of {self.pieces}")
+
+    def sends(self, index: int) -> None:
+        self.piece = index
+        self.sent[index >> 3] |= 1 << (index & 7)
+
+    def was_sent(self, index: int) -> bool:
+        return bool(self.sent[index >> 3] >> (index & 7) & 1)
 
 
 class UploadServer:
@@ -284,7 +304,8 @@ class UploadServer:
                 shared.on_have(child.host_id, list(frame.items))
             case p.Corrupt():
                 child.inside(frame.index)
-                shared.on_corrupt(child.host_id, frame.index)
+                if child.was_sent(frame.index):
+                    shared.on_corrupt(child.host_id, frame.index)
             case p.Cancel():
                 child.inside(frame.first, frame.first + frame.count - 1)
                 self._cancel(child, frame)
@@ -316,6 +337,7 @@ class UploadServer:
             self._close(previous)
         known = shared.digests()
         child.pieces = len(known)
+        child.sent = bytearray(-(-len(known) // 8))
         digests = tuple((i, d) for i, d in enumerate(known) if d is not None)
         for word in p.welcome(shared.bitmap(child.host_id), digests):
             self._queue(child, word)
@@ -451,9 +473,7 @@ class UploadServer:
                 child.moved = time.monotonic()
             while child.rest:
                 fd, offset, length = child.rest[0]
-                count = os.sendfile(child.fd, fd, offset, min(length, self._chunk))
-                if not count:
-                    raise OSError("the piece is shorter than it should be")
+                count = self._send_some(child, fd, offset, min(length, self._chunk))
                 child.seen = child.moved = time.monotonic()
                 if child.shared:
                     child.shared.on_sent(child.host_id, count)
@@ -474,6 +494,21 @@ class UploadServer:
             child.uses = None
         return bool(child.jobs)
 
+    def _send_some(self, child: _Child, fd: int, offset: int, length: int) -> int:
+        """How many bytes the socket took. Raises `OSError`: within a piece there is no way to say that it ends here."""
+        try:
+            count = os.sendfile(child.fd, fd, offset, length)
+        except OSError as error:
+            if error.errno in SOCKET_ERRORS:
+                raise
+            log.warning("task %.12s: piece %d: %s", child.task_id, child.piece, error.strerror)
+            count = 0
+        if not count:
+            if child.shared:
+                child.shared.on_unreadable(child.piece)
+            raise OSError(errno.EIO, "the piece cannot be read")
+        return count
+
     def _prepare(self, child: _Child, job: Job) -> None:
         child.moved = time.monotonic()
         if isinstance(job, bytes):
@@ -492,16 +527,37 @@ class UploadServer:
         try:
             if not shared.has(job):
                 raise KeyError(job)
-            extents = uses.enter_context(shared.reading(job))
             digest = shared.digest(job)
-        except (KeyError, DragonflyError, OSError):
+            extents = uses.enter_context(shared.reading(job))
+            _probe(extents)
+        except (KeyError, DragonflyError):
             uses.close()
             child.head = p.encode(p.Missing(job))
             return
+        except OSError as error:
+            uses.close()
+            child.head = self._instead(shared, job, error)
+            return
         length = sum(extent.length for extent in extents)
         child.uses = uses
+        child.sends(job)
         child.head = p.encode(p.DataHeader(job, length, digest))
         child.rest = list(extents)
+
+    def _instead(self, shared: Shared, index: int, error: OSError) -> bytes:
+        """The answer to a request for a piece that cannot be opened or read."""
+        if error.errno in EXHAUSTED:
+            return p.encode(p.Busy(index, 1))
+        log.warning("piece %d cannot be read: %s", index, error.strerror)
+        shared.on_unreadable(index)
+        return p.encode(p.Missing(index))
+
+
+def _probe(extents: list[Extent]) -> None:
+    """Before a piece is promised. Raises `OSError` where its file is cut short, or cannot be read at all."""
+    for fd, offset, length in extents:
+        if os.fstat(fd).st_size < offset + length or not os.pread(fd, 1, offset):
+            raise OSError(errno.EIO, "the file is cut short")
 
 
 def _chunk(rate: int | None) -> int:

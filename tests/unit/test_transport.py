@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import threading
@@ -49,6 +50,7 @@ class FakeTask:
         self.fd = os.open(self.file, os.O_RDONLY)
         self.heard: list[tuple[str, list[tuple[int, bytes]]]] = []
         self.accused: list[int] = []
+        self.unreadable: list[int] = []
         self.event = threading.Event()
         self.sent = 0
 
@@ -76,6 +78,9 @@ class FakeTask:
     def on_corrupt(self, host_id: str, index: int) -> None:
         self.accused.append(index)
         self.event.set()
+
+    def on_unreadable(self, index: int) -> None:
+        self.unreadable.append(index)
 
     def on_sent(self, host_id: str, nbytes: int) -> None:
         self.sent += nbytes
@@ -249,6 +254,7 @@ def test_news_and_accusations_reach_the_parent(bench: Bench) -> None:
         assert bench.task.event.wait(10)
         assert bench.task.heard == [("child", [(1, digest(b"1")), (2, digest(b"2"))])]
         bench.task.event.clear()
+        fetch(connection, bench.task, range(5, 6))
         connection.corrupt(5)
         assert bench.task.event.wait(10)
         assert bench.task.accused == [5]
@@ -284,6 +290,81 @@ def test_a_greeting_that_does_not_keep_its_count_is_refused(then: p.Frame) -> No
         theirs.sendall(p.encode(then))
         with pytest.raises(ProtocolError, match="owes 2 digests"):
             connection._take_digests(2)
+
+
+def test_only_of_what_it_was_sent_may_a_child_complain(bench: Bench) -> None:
+    with contextlib.closing(bench.connect()) as connection:
+        for index in (4, 6, 63):
+            connection.corrupt(index)
+        fetch(connection, bench.task, range(5, 6))
+        connection.corrupt(5)
+        assert bench.task.event.wait(SOON)
+    assert bench.task.accused == [5]
+
+
+def test_what_a_file_cut_short_has_lost_is_said_to_be_missing(bench: Bench) -> None:
+    os.truncate(bench.task.file, 10 * PIECE + 1)
+    with contextlib.closing(bench.connect()) as connection:
+        connection.request(8, 4)
+        answers = [connection.receive(take, length_of) for _ in range(4)]
+        assert [a.index for a in answers if isinstance(a, Data)] == [8, 9]
+        assert [a.index for a in answers if isinstance(a, Missing)] == [10, 11]
+        fetch(connection, bench.task, range(4, 6))  # the connection goes on
+    assert bench.task.unreadable == [10, 11]
+
+
+@pytest.mark.parametrize(
+    ("code", "answer"), [(errno.EIO, Missing(7)), (errno.ENOENT, Missing(7)), (errno.EMFILE, Busy(7, 1))]
+)
+def test_a_file_that_cannot_be_opened_costs_no_connection(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, code: int, answer: p.Frame
+) -> None:
+    reading = bench.task.reading
+
+    @contextlib.contextmanager
+    def broken(index: int) -> Iterator[list[Extent]]:
+        if index == 7:
+            raise OSError(code, os.strerror(code))
+        with reading(index) as extents:
+            yield extents
+
+    monkeypatch.setattr(bench.task, "reading", broken)
+    with contextlib.closing(bench.connect()) as connection:
+        connection.request(7, 1)
+        assert connection.receive(take, length_of) == answer
+        fetch(connection, bench.task, range(8, 9))
+    assert bench.task.unreadable == ([7] if isinstance(answer, Missing) else []), (
+        "short of descriptors: not lost"
+    )
+
+
+def test_an_error_within_a_piece_withdraws_it_and_ends_that_connection_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sendfile = os.sendfile
+
+    def bad_sector(out: int, source: int, offset: int, count: int) -> int:
+        if offset == 7 * PIECE + PIECE // 2:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return sendfile(out, source, offset, count)
+
+    monkeypatch.setattr(os, "sendfile", bad_sector)
+    with contextlib.closing(bench.connect("other")) as other:
+        with contextlib.closing(bench.connect()) as connection:
+            connection.request(7, 1)
+            with pytest.raises(TransportError):
+                connection.receive(take, length_of)
+        fetch(other, bench.task, range(8, 9))
+    assert bench.task.unreadable == [7]
+
+
+def test_a_connection_that_breaks_says_nothing_of_the_file(bench: Bench) -> None:
+    for _ in range(20):
+        with greeted(bench, "child") as sock:
+            sock.sendall(p.encode(p.Request(4, 40)))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    until(lambda: bench.server.connections == 0, SOON)
+    assert bench.task.unreadable == []
 
 
 def greeted(bench: Bench, host: str) -> socket.socket:
