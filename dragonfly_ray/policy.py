@@ -127,19 +127,17 @@ class Rules:
 
     def options(self, options: Mapping[str, object]) -> None:
         """Storage options that name hosts, at whatever depth. Raises `SourceForbiddenError`."""
-        for name, value in walk(options):
+        for name, _ in walk(options):
             if name in CHAINING:
                 raise SourceForbiddenError(f"storage option {name!r}: may not be used here")
-            if not isinstance(value, str):
-                continue
-            if "://" in value:
-                shown = f"storage option {name!r}"
-                if scheme(value) not in WEB:
-                    raise SourceForbiddenError(f"{shown}: only http and https endpoints may be asked")
-                self.host(_host_of(value, shown), shown)
-            elif name in HOST_OPTIONS and value:
-                host = value.rpartition("@")[2].partition("/")[0]
-                self.host(_without_port(host), f"storage option {name!r}")
+        for name, place in endpoints(options):
+            shown = f"storage option {name!r}"
+            if "://" not in place:
+                self.host(_without_port(place.rpartition("@")[2].partition("/")[0]), shown)
+            elif scheme(place) in WEB:
+                self.host(_host_of(place, shown), shown)
+            else:
+                raise SourceForbiddenError(f"{shown}: only http and https endpoints may be asked")
 
 
 @lru_cache(maxsize=64)
@@ -236,6 +234,27 @@ def _without_port(netloc: str) -> str:
         return netloc[1:].partition("]")[0]
     host, colon, port = netloc.rpartition(":")
     return host if colon and port.isdigit() and ":" not in host else netloc
+
+
+def endpoints(options: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """The storage options that lead somewhere: their names, and URLs or hosts."""
+    for name, value in walk(options):
+        if not isinstance(value, str) or not value:
+            continue
+        if name == "connection_string":
+            yield from ((name, place) for place in _azure_endpoints(value))
+        elif "://" in value or name in HOST_OPTIONS:
+            yield name, value
+
+
+def _azure_endpoints(text: str) -> Iterator[str]:
+    """Of a connection string."""
+    parts = dict(part.partition("=")[::2] for part in text.split(";"))
+    named = {key.strip().lower(): value.strip() for key, value in parts.items()}
+    yield from (value for key, value in named.items() if key.endswith("endpoint") and value)
+    if "endpointsuffix" in named:
+        protocol = named.get("defaultendpointsprotocol", "https")
+        yield f"{protocol}://{named.get('accountname', '')}.blob.{named['endpointsuffix']}"
 
 
 def walk(options: object, name: str = "") -> Iterator[tuple[str, object]]:

@@ -25,6 +25,7 @@ class Permission(enum.StrEnum):
     SCHEDULES_WRITE = "schedules:write"
     SECRETS_READ = "secrets:read"
     SECRETS_WRITE = "secrets:write"
+    SECRETS_ADMIN = "secrets:admin"
     USERS_READ = "users:read"
     USERS_WRITE = "users:write"
     ROLES_READ = "roles:read"
@@ -49,7 +50,8 @@ DESCRIPTIONS: dict[Permission, str] = {
     Permission.SCHEDULES_READ: "See schedules",
     Permission.SCHEDULES_WRITE: "Make, change, run and delete schedules",
     Permission.SECRETS_READ: "See the names of secrets; their values are shown to nobody",
-    Permission.SECRETS_WRITE: "Make, replace and delete secrets",
+    Permission.SECRETS_WRITE: "Make secrets; replace, grant and delete one's own",
+    Permission.SECRETS_ADMIN: "Use, replace, grant and delete everybody's secrets",
     Permission.USERS_READ: "See users and their tokens",
     Permission.USERS_WRITE: "Make, change and delete users, and tokens for them",
     Permission.ROLES_READ: "See roles",

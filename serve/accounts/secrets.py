@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -15,12 +13,21 @@ from sqlalchemy.orm import Session
 from dragonfly_ray.errors import InvalidRequestError, VaultError
 from dragonfly_ray.identity import server_of
 from dragonfly_ray.model import Credentials
+from dragonfly_ray.serve.accounts.hosts import allowed, insecure, named
 from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.database.tables import Secret, Webhook, now
 from dragonfly_ray.serve.vault import Vault
 from dragonfly_ray.urls import redacted
 
-_ODD = re.compile(r"[\\\s\x00-\x1f\x7f]")
+REASONS = {"no-hosts": "it names no hosts; replace it with those that it may be sent to"}
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why a secret does not open a URL."""
+
+    kind: str
+    message: str
 
 
 def fill(
@@ -29,6 +36,8 @@ def fill(
     headers: Mapping[str, str],
     storage_options: Mapping[str, Any],
     hosts: Sequence[str],
+    *,
+    allow_http: bool = False,
 ) -> None:
     """Seals all of it into the row, in place of what was there."""
     check_secret(headers, storage_options)
@@ -39,6 +48,26 @@ def fill(
         [f"headers.{name}" for name in headers] + [f"storage_options.{name}" for name in storage_options]
     )
     row.hosts = sorted({host.lower() for host in hosts})
+    row.allow_http = allow_http
+    row.disabled = "" if any(map(named, row.hosts)) else "no-hosts"
+
+
+def refused(row: Secret, url: str) -> Refused | None:
+    """Whether it may be sent to `url`; None: it may."""
+    if row.disabled:
+        why = REASONS.get(row.disabled, row.disabled)
+        return Refused("secret-disabled", f"secret {row.name!r} is disabled: {why}")
+    if not allowed(row.hosts, url):
+        return Refused(
+            "secret-host",
+            f"secret {row.name!r} may not be sent to {redacted(url)}; it is for {', '.join(row.hosts)}",
+        )
+    if insecure(url) and not row.allow_http and any(f.startswith("headers.") for f in row.fields):
+        return Refused(
+            "secret-insecure",
+            f"secret {row.name!r}: its headers go over https only; set allow_http to change that",
+        )
+    return None
 
 
 def credentials_for(session: Session, vault: Vault, name: str, url: str) -> Credentials:
@@ -46,8 +75,9 @@ def credentials_for(session: Session, vault: Vault, name: str, url: str) -> Cred
     row = session.get(Secret, name)
     if row is None:
         raise InvalidRequestError(f"secret {name!r}: there is none")
-    if not allowed(row.hosts, url):
-        raise InvalidRequestError(f"secret {name!r}: it is not for {redacted(url)}")
+    why = refused(row, url)
+    if why is not None:
+        raise InvalidRequestError(why.message)
     row.last_used_at = now()
     return sealed_credentials(session, vault, name)
 
@@ -65,21 +95,6 @@ def check_secret(headers: Mapping[str, str], storage_options: Mapping[str, Any])
     """Raises `InvalidRequestError` for what no source may be opened with."""
     server_of("https://", Credentials(headers=dict(headers)))
     server_of("any://", Credentials(storage_options=dict(storage_options)))
-
-
-def allowed(hosts: Sequence[str], url: str) -> bool:
-    """Whether one of the patterns is of the URL's host, host and port, or bucket; none: any."""
-    if not hosts:
-        return True
-    if _ODD.search(url) or "://" not in url:
-        return False
-    try:
-        parts = urlsplit(url)
-        netloc = parts.netloc.rpartition("@")[2].lower()
-        host = (parts.hostname or "").lower()
-    except ValueError:
-        return False
-    return bool(host) and any(fnmatchcase(host, p) or fnmatchcase(netloc, p) for p in hosts)
 
 
 def check_key(database: Database, vault: Vault) -> None:

@@ -168,12 +168,31 @@ class Secret(Base):
     fields: Mapped[list[Any]] = mapped_column(default=list)
     """The names of what is in it, without values."""
     hosts: Mapped[list[Any]] = mapped_column(default=list)
-    """Patterns of the hosts or buckets that it may be sent to; none: any that the policy allows."""
+    """Patterns of the hosts or buckets that it may be sent to."""
+    allow_http: Mapped[bool] = mapped_column(default=False)
+    """Whether its headers may be sent without TLS."""
+    disabled: Mapped[str] = mapped_column(String(64), default="")
+    """Why it opens nothing, as a kind; empty: it does."""
+    owner_id: Mapped[str] = mapped_column(Id, default="", index=True)
+    """Of the user who made it; empty: that user is not known any more."""
     created_by: Mapped[str] = mapped_column(String(128), default="")
     version: Mapped[int] = mapped_column(default=1)
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now)
     last_used_at: Mapped[datetime | None]
+
+
+class SecretGrant(Base):
+    """One user, or all of one role, may name a secret in jobs."""
+
+    __tablename__ = "secret_grants"
+    __table_args__ = (UniqueConstraint("secret", "user_id"), UniqueConstraint("secret", "role"))
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
+    secret: Mapped[str] = mapped_column(ForeignKey("secrets.name", ondelete="CASCADE"))
+    user_id: Mapped[str | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    role: Mapped[str | None] = mapped_column(ForeignKey("roles.name", ondelete="CASCADE"), index=True)
+    created_at: Mapped[datetime] = mapped_column(default=now)
 
 
 # --- work ---------------------------------------------------------------------------------------

@@ -14,9 +14,9 @@ from dragonfly_ray.ambient import check_scheme
 from dragonfly_ray.errors import InvalidRequestError, SourceForbiddenError
 from dragonfly_ray.peer.prefix import parse as parse_digest
 from dragonfly_ray.policy import UrlPolicy, check_url
+from dragonfly_ray.serve.accounts import grants, secrets
 from dragonfly_ray.serve.accounts.permissions import Permission
 from dragonfly_ray.serve.accounts.principal import Principal
-from dragonfly_ray.serve.accounts.secrets import allowed
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.database.tables import Node, Secret
@@ -207,12 +207,17 @@ def _secret(
         return
     with database.read() as session:
         row = session.get(Secret, body.secret)
+        granted = row is not None and grants.may_use(session, row.name, principal)
     if row is None:
         yield Failure(kind="unknown-secret", message=f"there is no secret {body.secret!r}")
         return
+    if not granted:
+        yield Failure(
+            kind="secret-forbidden",
+            message=f"{principal.name} may not name secret {row.name!r}: its owner ({row.created_by}) or an admin grants it",
+        )
+        return
     for url in body.urls:
-        if not allowed(row.hosts, url):
-            yield Failure(
-                kind="secret-host",
-                message=f"secret {row.name!r} may not be sent there; it is for {', '.join(row.hosts)}",
-            )
+        why = secrets.refused(row, url)
+        if why is not None:
+            yield Failure(kind=why.kind, message=why.message)

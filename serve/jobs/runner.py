@@ -49,8 +49,8 @@ HOUSEKEEPING = 3600.0
 ALL = -1
 """In place of a shard: the cluster itself."""
 WAITING = "waiting-for-cluster"
-CredentialsOf = Callable[[str, Sequence[str]], Credentials]
-"""What a named secret holds, for these URLs."""
+CredentialsOf = Callable[[str, str, Sequence[str]], Credentials]
+"""What a named secret holds, for the job of this user (their id) and these URLs."""
 OrderOf = Callable[[Job], Order]
 
 
@@ -62,6 +62,7 @@ class Active:
     state: str
     cancel_requested: bool
     secret: str
+    created_by: str
     order: Order | None
     """None: it cannot be opened, see `broken`."""
     broken: str
@@ -157,7 +158,7 @@ class Runner:
         except (DragonflyError, ValueError) as error:
             # This job cannot go on, the others can.
             broken = f"its URLs cannot be decrypted ({type(error).__name__}); has the manager's key changed?"
-        return Active(row.id, row.state, row.cancel_requested, row.secret, order, broken, {})
+        return Active(row.id, row.state, row.cancel_requested, row.secret, row.created_by, order, broken, {})
 
     def _shards(self) -> dict[int, tuple[Key, ...]]:
         """What to watch at each shard: jobs of which the cluster may have been told."""
@@ -289,7 +290,7 @@ class _Leader:
         assert job.order is not None
         credentials = Credentials()
         if job.secret:
-            credentials = self._credentials(job.secret, [source.url for source in job.order.sources])
+            credentials = self._credentials(job.secret, job.created_by, [s.url for s in job.order.sources])
             check_servers(job.order, credentials, job.secret)
         if not self._leadership.leading:
             return

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from dragonfly_ray.errors import InvalidRequestError
 from dragonfly_ray.model import Credentials
+from dragonfly_ray.serve.accounts import grants, rights
 from dragonfly_ray.serve.accounts.secrets import credentials_for
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database import Database
@@ -67,8 +69,13 @@ class _Around:
     vault: Vault
 
 
-def _credentials(database: Database, vault: Vault, name: str, urls: Sequence[str]) -> Credentials:
-    """Raises `InvalidRequestError` where it is gone, or not for one of these."""
+def _credentials(
+    database: Database, vault: Vault, name: str, user_id: str, urls: Sequence[str]
+) -> Credentials:
+    """Raises `InvalidRequestError` where it is gone, not for one of these, or not for that user any more."""
     with database.write() as session:
         found = [credentials_for(session, vault, name, url) for url in urls]
+        principal = rights.of_user(session, user_id, "job")
+        if principal is None or not grants.may_use(session, name, principal):
+            raise InvalidRequestError(f"secret {name!r}: its use is not granted any more")
     return found[0]

@@ -7,6 +7,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
 
+from dragonfly_ray.ambient import check_options
+from dragonfly_ray.errors import SourceForbiddenError
+from dragonfly_ray.serve.accounts import hosts
 from dragonfly_ray.serve.accounts.permissions import Permission
 from dragonfly_ray.serve.schemas.base import In, Name, Out, Slug, Text
 
@@ -134,16 +137,37 @@ class SecretIn(In):
     storage_options: Annotated[
         dict[Annotated[str, StringConstraints(min_length=1, max_length=256)], Any], Field(max_length=50)
     ] = Field({}, description="What fsspec takes for the protocol, such as `key` and `secret`.")
-    hosts: Annotated[list[HostPattern], Field(max_length=100)] = Field(
-        [],
-        description="Hosts (`host`, `host:port`, `*.domain`) or buckets that it may be sent to; none: any that the "
-        "policy allows.",
+    hosts: Annotated[list[HostPattern], Field(min_length=1, max_length=100)] = Field(
+        description="Hosts (`host`, `host:port`, `*.domain`) or buckets (`models`, `team-*`) that it may be sent to. "
+        "Hosts that its storage options lead to, such as `endpoint_url`, must be among them.",
+    )
+    allow_http: bool = Field(
+        False, description="Whether it may be sent without TLS, so that everybody on the way can read it."
     )
 
     @model_validator(mode="after")
     def _something(self) -> SecretIn:
         if not self.headers and not self.storage_options:
             raise ValueError("neither headers nor storage_options")
+        return self
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> SecretIn:
+        for host in self.hosts:
+            if not hosts.named(host):
+                raise ValueError(f"hosts: {host!r} means every host; name those that it may be sent to")
+        if outside := hosts.beyond(self.hosts, self.storage_options):
+            raise ValueError(f"storage_options: the host of {outside[0]!r} is not among hosts")
+        if not self.allow_http and (clear := hosts.in_clear(self.storage_options)):
+            raise ValueError(f"storage_options: {clear[0]!r} is not https; set allow_http if that is meant")
+        return self
+
+    @model_validator(mode="after")
+    def _of_no_node(self) -> SecretIn:
+        try:
+            check_options(self.storage_options)
+        except SourceForbiddenError as error:
+            raise ValueError(str(error)) from None
         return self
 
 
@@ -156,7 +180,11 @@ class Secret(Out):
     description: str
     fields: list[str] = Field(description="What is in it: names without values.")
     hosts: list[str]
-    created_by: str
+    allow_http: bool
+    disabled: str | None = Field(description="Why it opens nothing until it is replaced; null: it does.")
+    may_use: bool = Field(description="Whether whoever asks may name it in a job.")
+    may_keep: bool = Field(description="Whether whoever asks may replace, grant and delete it.")
+    created_by: str = Field(description="The name of its owner.")
     version: int
     created_at: datetime
     updated_at: datetime
@@ -167,6 +195,14 @@ class SecretServer(Out):
     server: str = Field(
         description="Of the identity of sources that are opened with it: one-way, empty where only the URL chooses."
     )
+
+
+class SecretGrants(In):
+    """Who may name a secret in jobs, besides its owner and whoever has `secrets:admin`. All of them: what is
+    left out is taken away."""
+
+    users: Annotated[list[Name], Field(max_length=1000)] = Field([], description="Names.")
+    roles: Annotated[list[Slug], Field(max_length=100)] = []
 
 
 class AuditEntry(Out):

@@ -6,11 +6,13 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Literal
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from dragonfly_ray.policy import UrlPolicy
+from dragonfly_ray.serve.database.tables import Secret
 from dragonfly_ray.serve.webhooks.backoff import Backoff
 from tests.console.conftest import Console, Open, Watched, running
 from tests.console.swarm import Swarm
@@ -93,6 +95,18 @@ class TestSecrets:
         expect(row).to_contain_text("cdn.example.com, models.example.com")
         self._hidden(page, watched)
 
+        expect(row).to_contain_text("may use it")
+        row.get_by_role("button", name="Grant models").click()
+        expect(dialog.get_by_label("Users")).to_be_enabled(timeout=HANG)
+        _axe(page)
+        dialog.get_by_label("Users").fill("vera")
+        dialog.get_by_label("Roles").fill("operator\nviewer")
+        _press(page, "Save")
+        row.get_by_role("button", name="Grant models").click()
+        expect(dialog.get_by_label("Users")).to_have_value("vera", timeout=HANG)
+        expect(dialog.get_by_label("Roles")).to_have_value("operator\nviewer")
+        _press(page, "Back")
+
         row.get_by_role("button", name="Replace models").click()
         expect(dialog).to_contain_text("All its values are replaced")
         expect(dialog.get_by_label("Only for")).to_have_value("cdn.example.com\nmodels.example.com")
@@ -130,6 +144,7 @@ class TestSecrets:
             dialog.get_by_label("Name", exact=True).fill("taken")
             dialog.get_by_label("Storage options: name 1").fill("key")
             dialog.get_by_label("Storage options: value 1").fill(self.VALUES[1])
+            dialog.get_by_label("Only for").fill("bucket")
             dialog.get_by_role("button", name="Save").click()
             expect(_row(page, "Secrets", "taken")).to_be_visible(timeout=HANG)
         expect(dialog.get_by_role("alert")).to_contain_text("there is a secret 'taken' already", timeout=HANG)
@@ -137,6 +152,30 @@ class TestSecrets:
         _axe(page)
         page.keyboard.press("Escape")
         expect(dialog).to_have_count(0)
+
+    def test_one_without_hosts_says_why_it_opens_nothing(
+        self, open_page: Open, watched: Watched, console: Console
+    ) -> None:
+        page = open_page("/secrets")
+        page.get_by_role("button", name="New secret").first.click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_label("Name", exact=True).fill("relic")
+        dialog.get_by_label("HTTP headers: name 1").fill("Authorization")
+        dialog.get_by_label("HTTP headers: value 1").fill("Bearer x")
+        dialog.get_by_role("button", name="Save").click()
+        expect(dialog.get_by_label("Only for")).to_be_focused()  # the browser asks for what is required
+        dialog.get_by_label("Only for").fill("cdn.example.com")
+        _press(page, "Save")
+        expect(_row(page, "Secrets", "relic")).not_to_contain_text("Disabled", timeout=HANG)
+        with people.database_of(console.app).write() as session:
+            secret = session.get_one(Secret, "relic")
+            secret.hosts, secret.disabled = [], "no-hosts"
+        page.reload()
+        expect(_row(page, "Secrets", "relic")).to_contain_text("Disabled", timeout=HANG)
+        expect(_row(page, "Secrets", "relic")).to_contain_text("it names no hosts")
+        page.goto("/console/distributions/new")
+        expect(page.get_by_label("Secret")).to_be_visible(timeout=HANG)
+        expect(page.get_by_label("Secret").get_by_role("option", name="relic")).to_have_count(0)
 
 
 class TestSchedules:
@@ -223,6 +262,7 @@ class TestSchedules:
         page.get_by_label("Name", exact=True).fill("short-lived")
         page.get_by_label("HTTP headers: name 1").fill("Authorization")
         page.get_by_label("HTTP headers: value 1").fill("Bearer x")
+        page.get_by_label("Only for").fill(urlsplit(URL).netloc)
         _press(page, "Save")
         page.goto("/console/schedules/new")
         self._fill(page, "with a secret")

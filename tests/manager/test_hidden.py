@@ -47,6 +47,7 @@ def plant(app: FastAPI, admin: TestClient) -> dict[str, str]:
             "name": "models",
             "headers": {"Authorization": HEADER},
             "storage_options": {"key": "k", "client_kwargs": {"deep": OPTION}},
+            "hosts": ["models.example"],
         },
     )
     token = made("/tokens", {"name": "robot"})["token"]

@@ -198,11 +198,7 @@ def test_a_signed_url_is_shown_to_nobody_and_asked_for_whole(
 
 
 def test_a_secret_goes_where_it_may(client: httpx.Client, app: FastAPI, cluster: FakeCluster) -> None:
-    manager = app.state.manager
-    with manager.database.write() as session:
-        row = Secret(name="hub")
-        fill(row, manager.vault, {"Authorization": "Bearer topsecret"}, {}, ["hub.example.com"])
-        session.add(row)
+    create_secret(client, "topsecret", "hub.example.com")
     problem = refused(client, secret="hub")
     assert problem["type"] == "urn:dragonfly:problem:secret-host"
     made = submit(client, secret="hub", urls=["https://hub.example.com/x"])
@@ -214,10 +210,7 @@ def test_a_secret_goes_where_it_may(client: httpx.Client, app: FastAPI, cluster:
 def test_a_secret_is_for_those_who_may_see_that_it_is_there(app: FastAPI, client: httpx.Client) -> None:
     database = app.state.manager.database
     writer = people.role(database, "writer", {Permission.JOBS_WRITE, Permission.JOBS_READ})
-    with database.write() as session:
-        row = Secret(name="hub")
-        fill(row, app.state.manager.vault, {"Authorization": "Bearer x"}, {}, [])
-        session.add(row)
+    create_secret(client, "x", "example.com")
     without = people.bearer(app, token_of(database, writer))
     assert refused(without, secret="hub")["type"] == "urn:dragonfly:problem:secret-forbidden"
     assert refused(without, secret="none")["type"] == "urn:dragonfly:problem:secret-forbidden"
@@ -227,15 +220,10 @@ def test_a_secret_is_for_those_who_may_see_that_it_is_there(app: FastAPI, client
 def test_a_secret_that_is_gone_when_the_job_begins(
     client: httpx.Client, app: FastAPI, cluster: FakeCluster
 ) -> None:
-    manager = app.state.manager
-    with manager.database.write() as session:
-        row = Secret(name="hub")
-        fill(row, manager.vault, {"Authorization": "Bearer x"}, {}, [])
-        session.add(row)
+    create_secret(client, "x", "example.com")
     made = submit(client, secret="hub")
     until(lambda: made["id"] in cluster.orders)
-    with manager.database.write() as session:
-        session.delete(session.get_one(Secret, "hub"))
+    assert client.delete("/api/v1/secrets/hub").status_code == 204
     cluster.forget()
     assert job_in(client, made, "failed")["error"]["kind"] == "invalid-request"
 
@@ -245,10 +233,8 @@ def test_a_secret_that_chooses_another_server_by_now_opens_no_older_job(
 ) -> None:
     """Others share what the job's source is filed under: it must come from there."""
     manager = app.state.manager
-    with manager.database.write() as session:
-        row = Secret(name="store")
-        fill(row, manager.vault, {"Accept": "text/plain"}, {}, ["example.com"])
-        session.add(row)
+    body = {"name": "store", "headers": {"Accept": "text/plain"}, "hosts": ["example.com"]}
+    assert client.post("/api/v1/secrets", json=body).status_code == 201
     made = submit(client, secret="store")
     until(lambda: made["id"] in cluster.orders)
     assert cluster.orders[made["id"]].sources[0].id != Source(URL).id
@@ -258,6 +244,33 @@ def test_a_secret_that_chooses_another_server_by_now_opens_no_older_job(
     error = job_in(client, made, "failed")["error"]
     assert error["kind"] == "invalid-request"
     assert "changed since" in error["message"]
+
+
+def test_a_secret_that_was_taken_away_when_the_job_begins(
+    client: httpx.Client, sign_in: SignIn, app: FastAPI, cluster: FakeCluster
+) -> None:
+    create_secret(client, "x", "example.com")
+    other = sign_in("operator")
+    grant(client, other)
+    made = submit(other, secret="hub")
+    until(lambda: made["id"] in cluster.orders)
+    grant(client)
+    cluster.forget()
+    error = job_in(client, made, "failed")["error"]
+    assert (error["kind"], "not granted any more" in error["message"]) == ("invalid-request", True)
+
+
+def grant(owner: httpx.Client, *to: httpx.Client) -> None:
+    names = [client.get("/api/v1/session").json()["name"] for client in to]
+    answer = owner.put("/api/v1/secrets/hub/grants", json={"users": names}, headers={"If-Match": "*"})
+    assert answer.status_code == 200, answer.text
+
+
+def create_secret(client: httpx.Client, value: str, host: str) -> None:
+    """`hub`, of whoever asks."""
+    body = {"name": "hub", "headers": {"Authorization": f"Bearer {value}"}, "hosts": [host]}
+    answer = client.post("/api/v1/secrets", json=body)
+    assert answer.status_code == 201, answer.text
 
 
 # --- the same request twice ---------------------------------------------------------------------

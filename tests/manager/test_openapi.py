@@ -175,7 +175,7 @@ def known(served: Served) -> dict[str, list[str]]:
     user = made("/users", {"name": "somebody", "role": "viewer"})
     token = made("/tokens", {"name": "t", "expires_in": 3600})
     made("/roles", {"name": "custom", "permissions": ["jobs:read"]})
-    made("/secrets", {"name": "models", "headers": {"X": "planted"}})
+    made("/secrets", {"name": "models", "headers": {"X": "planted"}, "hosts": ["models.example"]})
     each = {"urls": ["https://models.example/m.bin"]}
     jobs = [made(f"/{kind}", each)["id"] for kind in ("distributions", "preheats")]
     return {

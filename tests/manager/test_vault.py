@@ -18,6 +18,7 @@ from sqlalchemy import select
 from dragonfly_ray.errors import InvalidRequestError, VaultError
 from dragonfly_ray.serve import vault as vaults
 from dragonfly_ray.serve.accounts import secrets
+from dragonfly_ray.serve.accounts.hosts import allowed
 from dragonfly_ray.serve.app import create_app
 from dragonfly_ray.serve.database.tables import Audit, Secret
 from dragonfly_ray.serve.settings import ManagerSettings
@@ -159,9 +160,9 @@ def test_a_secret_from_its_start_to_its_end(admin: TestClient, app: FastAPI) -> 
     assert admin.get(f"{API}/secrets/models").json() == found
     assert admin.get(f"{API}/secrets").json()["items"] == [found]
     assert problem(create(admin)) == "exists"
-    body = {"headers": {"X-Key": "planted-again"}}
+    body = {"headers": {"X-Key": "planted-again"}, "hosts": ["new.example"]}
     changed = admin.put(f"{API}/secrets/models", json=body, headers={"If-Match": answer.headers["etag"]})
-    assert (changed.json()["fields"], changed.json()["hosts"]) == (["headers.X-Key"], [])
+    assert (changed.json()["fields"], changed.json()["hosts"]) == (["headers.X-Key"], ["new.example"])
     assert changed.headers["etag"] == '"2"'
     assert admin.put(f"{API}/secrets/models", json=body, headers={"If-Match": '"1"'}).status_code == 412
     assert admin.put(f"{API}/secrets/models", json=body).status_code == 428
@@ -189,7 +190,7 @@ def test_credentials_go_to_their_hosts_only(admin: TestClient, app: FastAPI) -> 
     manager = app.state.manager
     with manager.database.write() as session:
         for url in ("https://evil.example/?a=planted-query", "file:///etc/passwd", "/etc/passwd"):
-            with pytest.raises(InvalidRequestError, match="it is not for") as refused:
+            with pytest.raises(InvalidRequestError, match="may not be sent to") as refused:
                 secrets.credentials_for(session, manager.vault, "models", url)
             assert "planted" not in str(refused.value)
         with pytest.raises(InvalidRequestError, match="there is none"):
@@ -200,7 +201,7 @@ def test_credentials_go_to_their_hosts_only(admin: TestClient, app: FastAPI) -> 
 @pytest.mark.parametrize(
     ("hosts", "url", "may"),
     [
-        ([], "https://anything.example/", True),
+        ([], "https://anything.example/", False),
         (["a.example"], "https://a.example/x", True),
         (["a.example"], "https://A.EXAMPLE:8443/x", True),
         (["a.example:443"], "https://a.example/x", False),
@@ -216,12 +217,21 @@ def test_credentials_go_to_their_hosts_only(admin: TestClient, app: FastAPI) -> 
         (["a.example"], "https://[a.example/x", False),
         (["models"], "s3://models/x", True),
         (["models"], "s3://other/models", False),
+        (["*"], "https://anything.example/", False),
+        (["*.*"], "https://anything.example/", False),
+        (["team-*"], "s3://team-models/x", True),
+        (["team-*"], "https://team-models.evil.example/x", False),
+        (["team-*.example"], "https://team-1.example/x", True),
+        (["a.example:*"], "https://a.example:8443/x", True),
+        (["a?example"], "https://a.example/x", False),
+        (["[ab].example"], "https://a.example/x", False),
+        (["[::1]"], "https://[::1]/x", True),
         (["*"], "/etc/passwd", False),
         (["*"], "file:///etc/passwd", False),
     ],
 )
 def test_which_host_a_url_is_of(hosts: list[str], url: str, may: bool) -> None:
-    assert secrets.allowed(hosts, url) is may
+    assert allowed(hosts, url) is may
 
 
 @sqlite_only
@@ -233,6 +243,21 @@ def test_which_host_a_url_is_of(hosts: list[str], url: str, may: bool) -> None:
         {"headers": {"A: b": "planted"}},
         {"headers": {"A": {"planted": 1}}},
         {"hosts": ["https://planted.example/"]},
+        {"hosts": []},
+        {"hosts": ["*"]},
+        {"hosts": ["*.*:*"]},
+        {"storage_options": {"key": "planted", "endpoint_url": "https://minio.example"}},
+        {"storage_options": {"client_kwargs": {"endpoint_url": "https://planted.example"}}},
+        {
+            "storage_options": {
+                "connection_string": "AccountName=a;AccountKey=planted;EndpointSuffix=evil.example"
+            }
+        },
+        {"storage_options": {"connection_string": "BlobEndpoint=https://evil.example/a;AccountKey=planted"}},
+        {"storage_options": {"key": "planted", "endpoint_url": "http://models.example"}},
+        {"storage_options": {"key": "planted", "use_ssl": False}},
+        {"storage_options": {"profile": "planted"}},
+        {"storage_options": {"token": {"credential_source": {"file": "planted"}}}},
         {"value": "planted"},
         {"name": "planted/../x"},
     ],

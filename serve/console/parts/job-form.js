@@ -140,7 +140,7 @@ export function CheckResult({ check }) {
 }
 
 export function JobFields({ kind, fields, change, wrong, shown = true }) {
-  const secrets = useResource(may("secrets:read") ? "/secrets?limit=200" : null);
+  const secrets = useResource(may("secrets:read") ? "/secrets?usable=true&limit=200" : null);
   const nodes = useResource(may("nodes:read") ? "/nodes?limit=500" : null);
   const put = (key) => (value) => change({ [key]: value });
   const error = (key) => (shown ? wrong[key] : undefined);

@@ -1,10 +1,10 @@
 // Credentials of sources, by name. Their values are shown to nobody.
 
-import { html, useState } from "../vendor/ui.js";
-import { ask, may, post } from "../lib/api.js";
-import { Button, Empty, Panel, Tag, Time } from "../parts/basics.js";
+import { html, useEffect, useState } from "../vendor/ui.js";
+import { ask, get, may, post } from "../lib/api.js";
+import { Button, Empty, Panel, ProblemBox, State, Tag, Time } from "../parts/basics.js";
 import { confirm, FormDialog } from "../parts/dialog.js";
-import { TextField } from "../parts/form.js";
+import { Check, TextField } from "../parts/form.js";
 import { PageHead } from "../parts/frame.js";
 import { PagedTable, usePages } from "../parts/table.js";
 import { say } from "../parts/toasts.js";
@@ -27,6 +27,7 @@ function Pairs({ legend, hint, pairs, onChange, placeholder }) {
   </fieldset>`;
 }
 
+const lines = (text) => text.split("\n").map((line) => line.trim()).filter(Boolean);
 const object = (pairs) => Object.fromEntries(pairs.filter((pair) => pair.name.trim()).map((pair) => [pair.name.trim(), pair.value]));
 
 function Edit({ secret, close, reload }) {
@@ -35,8 +36,9 @@ function Edit({ secret, close, reload }) {
   const [hosts, setHosts] = useState((secret?.hosts || []).join("\n"));
   const [headers, setHeaders] = useState(NOTHING);
   const [options, setOptions] = useState(NOTHING);
+  const [clear, setClear] = useState(secret?.allow_http || false);
   const submit = async () => {
-    const body = { description, headers: object(headers), storage_options: object(options), hosts: hosts.split("\n").map((line) => line.trim()).filter(Boolean) };
+    const body = { description, headers: object(headers), storage_options: object(options), hosts: lines(hosts), allow_http: clear };
     if (secret) await ask("PUT", `/secrets/${encodeURIComponent(secret.name)}`, { body, version: secret.version });
     else await post("/secrets", { ...body, name });
     say(`Saved ${name}`);
@@ -47,7 +49,36 @@ function Edit({ secret, close, reload }) {
     <${TextField} label="Description" optional value=${description} onChange=${setDescription} maxlength="2000" />
     <${Pairs} legend="HTTP headers" placeholder="Authorization" pairs=${headers} onChange=${setHeaders} hint="Sent to HTTP sources." />
     <${Pairs} legend="Storage options" placeholder="key" pairs=${options} onChange=${setOptions} hint="What fsspec takes for the protocol, such as key and secret for s3." />
-    <${TextField} label="Only for" optional lines=${2} value=${hosts} onChange=${setHosts} spellcheck="false" hint="Hosts or buckets that it may be sent to, one a line. Without any: all that the policy allows." />
+    <${TextField} label="Only for" required lines=${2} value=${hosts} onChange=${setHosts} spellcheck="false" hint="Hosts or buckets that it may be sent to, one a line: host, host:port, *.domain, bucket. An endpoint among the storage options counts, too." />
+    <${Check} label="Also without TLS" checked=${clear} onChange=${setClear} hint="Sent over http, too, where everybody on the way can read it." />
+  <//>`;
+}
+
+/** Who may name it in jobs, besides its owner and admins. */
+function Grants({ secret, close, reload }) {
+  const [known, setKnown] = useState(null);
+  const [error, setError] = useState(null);
+  const [users, setUsers] = useState("");
+  const [roles, setRoles] = useState("");
+  const path = `/secrets/${encodeURIComponent(secret.name)}/grants`;
+  useEffect(() => {
+    get(path).then((found) => {
+      setUsers(found.users.join("\n"));
+      setRoles(found.roles.join("\n"));
+      setKnown(found);
+    }, setError);
+  }, [path]);
+  const submit = async () => {
+    if (!known) return;
+    await ask("PUT", path, { body: { users: lines(users), roles: lines(roles) }, version: secret.version });
+    say(`Granted ${secret.name}`);
+    reload();
+  };
+  return html`<${FormDialog} title=${`Who may use ${secret.name}`} action="Save" onClose=${close} submit=${submit}>
+    <p>Its owner, ${secret.created_by || "nobody any more"}, and admins always may. It stays with its hosts, and shows its values to nobody.</p>
+    <${ProblemBox} error=${error} />
+    <${TextField} label="Users" optional lines=${3} value=${users} onChange=${setUsers} spellcheck="false" disabled=${!known} hint="Names, one a line." />
+    <${TextField} label="Roles" optional lines=${2} value=${roles} onChange=${setRoles} spellcheck="false" disabled=${!known} hint="Everybody who has one of these, one a line." />
   <//>`;
 }
 
@@ -66,14 +97,16 @@ export function Secrets() {
       },
     });
   const columns = [
-    { key: "name", label: "Name", lead: true, cell: (secret) => html`<strong>${secret.name}</strong>${secret.description ? html`<small>${secret.description}</small>` : null}` },
+    { key: "name", label: "Name", lead: true, cell: (secret) => html`<strong>${secret.name}</strong>${secret.disabled ? html` <${State} state="disabled" /><small>${secret.disabled}</small>` : null}${secret.description ? html`<small>${secret.description}</small>` : null}` },
     { key: "fields", label: "Holds", cell: (secret) => html`<span class="tags">${secret.fields.map((field) => html`<${Tag}>${field}<//>`)}</span>` },
-    { key: "hosts", label: "Only for", cell: (secret) => secret.hosts.join(", ") || html`<span class="faint">all allowed</span>` },
+    { key: "hosts", label: "Only for", cell: (secret) => html`${secret.hosts.join(", ") || html`<span class="faint">none</span>`}${secret.allow_http ? html`<small>also without TLS</small>` : null}` },
+    { key: "use", label: "You", cell: (secret) => (secret.may_use ? "may use it" : html`<span class="faint">may not use it</span>`) },
     { key: "by", label: "By", narrow: false, cell: (secret) => secret.created_by },
     { key: "used", label: "Last used", num: true, cell: (secret) => html`<${Time} at=${secret.last_used_at} />` },
     { key: "updated", label: "Changed", num: true, cell: (secret) => html`<${Time} at=${secret.updated_at} />` },
     ...(writes
-      ? [{ key: "act", label: "Actions", act: true, cell: (secret) => html`<span class="row-actions">
+      ? [{ key: "act", label: "Actions", act: true, cell: (secret) => secret.may_keep && html`<span class="row-actions">
+          <${Button} onClick=${() => setOpen({ grants: secret })} aria-label=${`Grant ${secret.name}`}>Grant<//>
           <${Button} onClick=${() => setOpen({ secret })} aria-label=${`Replace ${secret.name}`}>Replace<//>
           <${Button} icon="trash" label=${`Delete ${secret.name}`} onClick=${() => remove(secret)} />
         </span>` }]
@@ -82,5 +115,5 @@ export function Secrets() {
   const create = writes ? html`<${Button} icon="plus" kind="primary" onClick=${() => setOpen("create")}>New secret<//>` : null;
   return html`<${PageHead} title="Secrets" below="Credentials of sources, named in requests. Encrypted, and shown to nobody." actions=${create} />
     <${Panel} flush><${PagedTable} pages=${pages} label="Secrets" columns=${columns} id=${(secret) => secret.name} empty=${html`<${Empty} title="No secrets" action=${create}>Sources that need no credentials need none.<//>`} /><//>
-    ${open ? html`<${Edit} secret=${open.secret} close=${() => setOpen(null)} reload=${pages.reload} />` : null}`;
+    ${open?.grants ? html`<${Grants} secret=${open.grants} close=${() => setOpen(null)} reload=${pages.reload} />` : open ? html`<${Edit} secret=${open.secret} close=${() => setOpen(null)} reload=${pages.reload} />` : null}`;
 }
