@@ -15,6 +15,7 @@ from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.database.upkeep import Upkeep
 from dragonfly_ray.serve.events.feed import EventFeed
+from dragonfly_ray.serve.events.quota import StreamQuota
 from dragonfly_ray.serve.events.streams import Streams
 from dragonfly_ray.serve.fleet import Fleet
 from dragonfly_ray.serve.jobs import Jobs
@@ -69,7 +70,8 @@ class Manager:
         jobs = Jobs(settings, database, cluster, leadership, vault)
         fleet = Fleet(database, cluster, leadership)
         feed = EventFeed(database)
-        streams = Streams(settings.limits.streams)
+        quota = StreamQuota(database, settings.limits.user_streams)
+        streams = Streams(settings.limits.streams, quota)
         stats = Stats(database, cluster, leadership)
         webhooks = Webhooks(database, leadership, vault, settings.webhook_urls)
         return cls(
@@ -98,6 +100,7 @@ class Manager:
                 stats,
                 webhooks,
                 Housekeeping(database, leadership, settings.retention),
+                quota,
                 streams,
             ),
         )

@@ -62,6 +62,8 @@ class Limits(BaseModel):
     """Bytes of one request."""
     streams: int = Field(200, gt=0)
     """Open event streams of one replica."""
+    user_streams: int = Field(50, gt=0)
+    """Open event streams of one user, over all replicas."""
 
 
 class ManagerSettings(BaseSettings):

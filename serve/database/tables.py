@@ -380,6 +380,17 @@ class Lease(Base):
     expires_at: Mapped[datetime]
 
 
+class OpenStream(Base):
+    """One event stream, while its replica says that it is open."""
+
+    __tablename__ = "open_streams"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    replica: Mapped[str] = mapped_column(Id)
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
 # --- what happened ------------------------------------------------------------------------------
 
 

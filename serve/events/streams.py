@@ -19,6 +19,8 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from dragonfly_ray.serve.accounts.gate import gate
+from dragonfly_ray.serve.accounts.principal import principal_of
+from dragonfly_ray.serve.events.quota import StreamQuota
 from dragonfly_ray.serve.problems import Problem
 
 log = logging.getLogger(__name__)
@@ -37,8 +39,11 @@ POLICY_VIOLATION = 1008
 class Streams:
     """A service: the open streams of this replica."""
 
-    def __init__(self, most: int, *, recheck: float = RECHECK, heartbeat: float = HEARTBEAT) -> None:
+    def __init__(
+        self, most: int, quota: StreamQuota, *, recheck: float = RECHECK, heartbeat: float = HEARTBEAT
+    ) -> None:
         self._most = most
+        self._quota = quota
         self.recheck = recheck
         self.heartbeat = heartbeat
         self._lock = threading.Lock()
@@ -63,14 +68,20 @@ class Streams:
     def open(self) -> int:
         return len(self._open)
 
-    def sse(self, request: Request, events: AsyncGenerator[ServerSentEvent]) -> EventSourceResponse:
+    async def sse(self, request: Request, events: AsyncGenerator[ServerSentEvent]) -> EventSourceResponse:
         """`events` as server-sent events; closed in every case. Raises `Problem` where there are too many."""
-        self._admit()
-        return _Response(self, request, events)
+        return _Response(self, request, events, await self._admit(request))
 
     async def websocket(self, socket: WebSocket, texts: AsyncGenerator[str]) -> None:
         """`texts` as messages, until the other side closes; what it says is not listened to."""
-        self._admit()
+        counted = await self._admit(socket)
+        self._quota.keep(counted)
+        try:
+            await self._tell(socket, texts)
+        finally:
+            await self._release(counted)
+
+    async def _tell(self, socket: WebSocket, texts: AsyncGenerator[str]) -> None:
         await socket.accept()
         with self.entered() as over:
             gone = asyncio.ensure_future(_gone(socket))
@@ -84,7 +95,8 @@ class Streams:
         if gone.cancelled():
             await socket.close(GOING_AWAY if self._stopped else POLICY_VIOLATION)
 
-    def _admit(self) -> None:
+    async def _admit(self, connection: HTTPConnection) -> str:
+        """The stream's id among those of its user. Raises `Problem` where there are too many."""
         if self._stopped or self.open >= self._most:
             raise Problem(
                 503,
@@ -93,6 +105,15 @@ class Streams:
                 f"this replica has {self._most} streams open, or ends",
                 headers={"Retry-After": "5"},
             )
+        return await run_in_threadpool(self._quota.open, principal_of(connection).user_id)
+
+    async def _release(self, counted: str) -> None:
+        with anyio.CancelScope(shield=True):
+            try:
+                await run_in_threadpool(self._quota.close, counted)
+            except SQLAlchemyError as error:
+                # It counts until its row expires.
+                log.warning("the end of a stream was not written: %s", type(error).__name__)
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[_Over]:
@@ -142,20 +163,27 @@ class _Over:
 
 class _Response(EventSourceResponse):
     def __init__(
-        self, streams: Streams, connection: HTTPConnection, events: AsyncGenerator[ServerSentEvent]
+        self,
+        streams: Streams,
+        connection: HTTPConnection,
+        events: AsyncGenerator[ServerSentEvent],
+        counted: str,
     ) -> None:
         super().__init__(
             self._ended_in_time(connection, events), ping=streams.heartbeat, send_timeout=SEND_TIMEOUT
         )
         self._streams = streams
         self._events = events
+        self._counted = counted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._streams._quota.keep(self._counted)
         try:
             await super().__call__(scope, receive, send)
         finally:
             with anyio.CancelScope(shield=True):
                 await self._events.aclose()
+            await self._streams._release(self._counted)
 
     async def _ended_in_time(
         self, connection: HTTPConnection, events: AsyncGenerator[ServerSentEvent]

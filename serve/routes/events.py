@@ -75,7 +75,7 @@ async def stream_events(
     `gap` that events between the ids `after` and `until` are not kept any more.
     """
     begin = after if last_event_id is None else last_event_id
-    return manager.streams.sse(request, telling.as_sse(telling.items(manager.feed, wanted, begin)))
+    return await manager.streams.sse(request, telling.as_sse(telling.items(manager.feed, wanted, begin)))
 
 
 @router.websocket("/ws")

@@ -112,7 +112,7 @@ def add(router: APIRouter, kind: Kind) -> None:
         jobs = manager.jobs
         await jobs.looks.thread(lambda: _known(manager, kind, job_id))
         stream = Live(manager.database, jobs.board, jobs.looks, job_id, cells)
-        return manager.streams.sse(request, stream.events())
+        return await manager.streams.sse(request, stream.events())
 
     @router.post("/{job_id}/cancel", status_code=202, summary=f"Stop a {kind}")
     @requires(Permission.JOBS_WRITE)

@@ -30,7 +30,7 @@ def get_overview(manager: Here) -> Overview:
 @requires(Permission.STATS_READ)
 async def stream_overviews(request: Request, manager: Here) -> EventSourceResponse:
     """An event `overview` each second, with an `Overview` as its data."""
-    return manager.streams.sse(request, manager.stats.overviews())
+    return await manager.streams.sse(request, manager.stats.overviews())
 
 
 @router.get("/traffic")

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import func, select
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from dragonfly_ray.serve.accounts import tokens
 from dragonfly_ray.serve.app import create_app
 from dragonfly_ray.serve.database import Database
-from dragonfly_ray.serve.database.tables import Token, User, now
+from dragonfly_ray.serve.database.tables import OpenStream, Token, User, now
+from dragonfly_ray.serve.events.quota import StreamQuota
+from dragonfly_ray.serve.problems import Problem
 from dragonfly_ray.serve.records import emit
 from dragonfly_ray.serve.settings import ManagerSettings
 from dragonfly_ray.serve.testing import FakeCluster
@@ -23,6 +28,7 @@ from tests import postgres
 from tests.manager import people
 from tests.manager.conftest import token_of
 from tests.manager.serving import HANG, Reader, serving, stream
+from tests.waiting import until
 
 BARE = "/api/v1/events/stream"
 STREAM = f"{BARE}?types=job.*"
@@ -212,6 +218,90 @@ def test_no_more_streams_than_allowed(settings: ManagerSettings) -> None:
             assert answer.status_code == 503
             assert answer.json()["type"] == "urn:dragonfly:problem:too-many-streams"
             assert int(answer.headers["Retry-After"]) > 0
+
+
+def test_a_user_has_so_many_streams_over_all_replicas(settings: ManagerSettings) -> None:
+    limits = settings.limits.model_copy(update={"user_streams": 2})
+    limited = settings.model_copy(update={"limits": limits})
+    one, two = (create_app(limited, FakeCluster(1)) for _ in range(2))
+    with serving(one) as first, serving(two) as second:
+        database = one.state.manager.database
+        token, other = token_of(database, "viewer"), token_of(database, "viewer")
+        headers = {"Authorization": f"Bearer {token}"}
+        with stream(first + STREAM, token):
+            with stream(second + STREAM, token):
+                for url in (first, second):
+                    answer = httpx.get(url + STREAM, headers=headers)
+                    assert (answer.status_code, answer.json()["status"]) == (429, 429)
+                    assert answer.json()["type"] == "urn:dragonfly:problem:too-many-streams"
+                    assert int(answer.headers["Retry-After"]) > 0
+                with stream(second + STREAM, other):
+                    pass
+            until(lambda: opened(database) == 1)
+            with stream(second + STREAM, token):
+                assert opened(database) == 2
+        until(lambda: opened(database) == 0)
+
+
+def test_sockets_count_as_streams(settings: ManagerSettings) -> None:
+    limits = settings.limits.model_copy(update={"user_streams": 1})
+    app = create_app(settings.model_copy(update={"limits": limits}), FakeCluster(1))
+    with serving(app) as url:
+        database = app.state.manager.database
+        token = token_of(database, "viewer")
+        headers = {"Authorization": f"Bearer {token}"}
+        socket = url.replace("http", "ws") + "/api/v1/events/ws"
+        with connect(socket, additional_headers=headers) as opened_socket:
+            assert "open" in json.loads(opened_socket.recv(HANG))
+            assert httpx.get(url + STREAM, headers=headers).status_code == 429
+            with pytest.raises(InvalidStatus) as refused, connect(socket, additional_headers=headers):
+                pass
+            assert refused.value.response.status_code == 429
+        until(lambda: opened(database) == 0)
+        with stream(url + STREAM, token):
+            pass
+
+
+def test_streams_of_a_replica_that_died_count_no_more(database: Database) -> None:
+    user = people.user(database, "vera", "viewer")
+    dead = StreamQuota(database, 1, ttl=0.3)
+    living = StreamQuota(database, 1, ttl=0.3, renew=0.05)
+    dead.keep(dead.open(user))  # and nobody renews it
+    with pytest.raises(Problem, match="at most 1"):
+        living.open(user)
+
+    def opens_again() -> bool:
+        try:
+            living.keep(living.open(user))
+        except Problem:
+            return False
+        return True
+
+    until(opens_again)
+    living.start()
+    try:
+        for _ in range(3):
+            before = _expiry(database)
+            until(partial(_later, database, before))
+            with pytest.raises(Problem):
+                living.open(user)
+    finally:
+        living.stop()
+    assert opened(database) == 0
+
+
+def opened(database: Database) -> int:
+    with database.read() as session:
+        return session.scalar(select(func.count()).select_from(OpenStream)) or 0
+
+
+def _later(database: Database, before: datetime) -> bool:
+    return _expiry(database) > before
+
+
+def _expiry(database: Database) -> datetime:
+    with database.read() as session:
+        return session.scalars(select(OpenStream.expires_at)).one()
 
 
 def test_heartbeats_while_nothing_happens(app: FastAPI) -> None:
