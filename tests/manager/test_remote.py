@@ -266,7 +266,7 @@ def test_what_was_fetched_with_a_secret_is_found_again_by_its_name(
     secret = {
         "storage_options": {"key": "k", "secret": "hunter2", "endpoint_url": "https://store.example.org"}
     }
-    client.http.post("/secrets", {"name": "store", "hosts": ["models"], **secret})
+    client.http.post("/secrets", {"name": "store", "hosts": ["models", "store.example.org"], **secret})
     client.distribute(url, 2, secret="store")
     until(lambda: len(client.where(url, secret="store")) == 2)
     assert client.where(url) == []
