@@ -200,6 +200,10 @@ class PeerActor:
             return m.encode(answer), [reference]
         return m.encode(answer), []
 
+    async def ask(self, payload: bytes) -> tuple[bytes, list[Any]]:
+        """What a scheduler wants to know of the origin or of the store."""
+        return m.encode(await asyncio.to_thread(self._node.ask, m.decode(payload))), []
+
     async def look(self, payload: bytes) -> bytes:
         """At files of a folder, for the peer that resolves it."""
         ask = m.decode(payload)

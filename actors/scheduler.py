@@ -399,21 +399,21 @@ class SchedulerActor:
         return found
 
     async def _ask(self, ask: Ask) -> None:
-        spec_id = ask.spec_id
+        question = type(ask.message).__name__
         try:
+            peer = self._peer(ask.host)
+            method = peer.resolve if isinstance(ask.message, m.Resolve) else peer.ask
             payload, objects = await asyncio.wait_for(
-                _result(self._peer(ask.host).resolve.remote(m.encode(ask.message))),
-                self._settings.scheduler.resolve_timeout,
+                _result(method.remote(m.encode(ask.message))), self._settings.scheduler.resolve_timeout
             )
             answer = m.decode(payload)
-            assert isinstance(answer, m.Resolved)
             if objects:
-                self._objects[spec_id] = objects
-            self._act(self._core.resolved(spec_id, answer, time.monotonic()))
+                self._objects[ask.spec_id] = objects
+            self._act(self._core.answered(ask, answer, time.monotonic()))
         except (RayError, ValueError, TimeoutError) as error:
-            log.warning("host %s did not resolve: %s", ask.host, type(error).__name__)
+            log.warning("host %s did not answer %s: %s", ask.host, question, type(error).__name__)
             self._peers.pop(ask.host, None)
-            self._act([Probe(ask.host), *self._core.resolve_failed(spec_id, time.monotonic())])
+            self._act([Probe(ask.host), *self._core.unanswered(ask, time.monotonic())])
 
     async def _look(self, message: m.Look) -> m.Message:
         """Passes it on to the peer that is meant."""

@@ -113,6 +113,11 @@ class OriginSettings(_Section):
     unversioned_ttl: float = Field(60.0, ge=0, json_schema_extra=LIVE)
     """Seconds for which content without ETag, version id or mtime counts as unchanged."""
 
+    proof_ttl: float = Field(300.0, ge=0, json_schema_extra=LIVE)
+    """Seconds for which whoever has shown that the origin lets them read content may have it from the cluster."""
+    proof_sample: int = Field(0, ge=0, json_schema_extra=LIVE)
+    """Files of a folder, chosen at random, that are read for such a proof; 0: a little of every one."""
+
     def sparing(self, connections: int, rate: float) -> OriginSettings:
         """One peer's part: so many connections at most (0: as they are), and requests a second (0: no limit)."""
         most = min(connections or self.small_connections, self.small_connections)

@@ -10,10 +10,13 @@ from typing import Literal
 
 import msgspec
 
-from dragonfly_ray.model import Credentials, Host, Source, Task
+from dragonfly_ray.model import Credentials, Host, Manifest, Source, Task
 from dragonfly_ray.policy import UrlPolicy
 
 VERSION = 1
+
+UNPROVED = "unproved"
+"""Kind of an `Ended`: the peer holds something of the task, and was told of no proof that its caller may read it."""
 
 DeliveryState = Literal["waiting", "running", "done", "failed", "cancelled"]
 
@@ -127,6 +130,8 @@ class OriginFailed(_Message, frozen=True):
     message: str
     pieces: tuple[int, ...]
     final: bool
+    spec_id: str = ""
+    """The distribution with whose credentials it was read; empty: unknown."""
 
 
 class Verify(_Message, frozen=True):
@@ -198,6 +203,10 @@ class Look(_Message, frozen=True):
     """Requests a second; 0: no limit."""
     policy: UrlPolicy | None = None
     spec_id: str = ""
+    part: Manifest | None = None
+    """Files to read `spans` of instead."""
+    spans: tuple[tuple[int, int, int], ...] = ()
+    """(entry of `part`, offset, length)"""
 
 
 class Looked(_Message, frozen=True):
@@ -209,6 +218,21 @@ class Looked(_Message, frozen=True):
     """Whether it can be read from the middle."""
     kind: str = ""
     message: str = ""
+    digests: tuple[bytes, ...] = ()
+    """Of the spans."""
+    retry_after: float = 0.0
+    """Seconds for which the origin asked for patience."""
+
+
+class Sample(msgspec.Struct, frozen=True, array_like=True):
+    """A few bytes of one entry as the origin gives them."""
+
+    entry: int
+    piece: int
+    offset: int
+    """In the piece."""
+    length: int
+    digest: bytes
 
 
 # --- scheduler to peer ----------------------------------------------------------------------
@@ -245,6 +269,55 @@ class Resolve(_Message, frozen=True):
     """A `Cancel` of it ends the look."""
 
 
+class Prove(_Message, frozen=True):
+    """Read a little of each file of a task that is held already, with the credentials of one distribution.
+
+    The answer is a `Proved`.
+    """
+
+    source: Source
+    credentials: Credentials
+    task: Task
+    manifest: bytes = b""
+    """Where it is short; otherwise whoever resolved it has it."""
+    held: bytes = b""
+    """A bitmap of the pieces that anybody holds; empty: all."""
+    helpers: tuple[str, ...] = ()
+    """Host ids that may read some of it, too, with `Look`."""
+    connections: int = 0
+    rate: float = 0.0
+    policy: UrlPolicy | None = None
+    spec_id: str = ""
+    """A `Cancel` of it ends the proof."""
+
+
+class Proved(_Message, frozen=True):
+    """The origin gave all that was asked for, and what the prover holds itself is the same; or an error."""
+
+    task_id: str
+    samples: tuple[Sample, ...] = ()
+    """What the prover does not hold, for somebody else to compare."""
+    kind: str = ""
+    message: str = ""
+
+
+class CompareSamples(_Message, frozen=True):
+    """Are these bytes those that the peer `host` holds? The answer is a `SamplesCompared`."""
+
+    host: str
+    task_id: str
+    samples: tuple[Sample, ...] = ()
+
+
+class SamplesCompared(_Message, frozen=True):
+    """Entries whose bytes are others here, and those that are not here."""
+
+    host: str
+    task_id: str
+    wrong: tuple[int, ...] = ()
+    missing: tuple[int, ...] = ()
+
+
 class Resolved(_Message, frozen=True):
     task: Task | None = None
     units: tuple[int, ...] = ()
@@ -260,6 +333,8 @@ class Resolved(_Message, frozen=True):
     message: str = ""
     requests: tuple[int, ...] = ()
     """How many requests each piece costs at the origin; empty: one each."""
+    whole: bool = False
+    """All of the content was read with these credentials, and is here or in the resolver's store."""
 
 
 class Deliver(_Message, frozen=True):
@@ -288,6 +363,8 @@ class Deliver(_Message, frozen=True):
     not_before: float = 0.0
     connections: int = 0
     """To the origin, at most; 0: as before, or as configured."""
+    proved: bool = True
+    """False: whoever wants it reads it at the origin, and may not have what is here from others."""
 
 
 class ReportReply(_Message, frozen=True):
@@ -357,7 +434,8 @@ class Cancel(_Message, frozen=True):
 
 Message = (
     Spec | Announce | Report | Throttled | OriginFailed | Verify | Ended | Evicted | Resolve | Resolved | Deliver
-    | ReportReply | News | Verified | Cancel | Look | Looked | Carrying
+    | ReportReply | News | Verified | Cancel | Look | Looked | Carrying | Prove | Proved
+    | CompareSamples | SamplesCompared
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

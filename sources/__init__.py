@@ -5,12 +5,13 @@ from __future__ import annotations
 if __name__ != "dragonfly_ray.sources":
     raise ImportError("import dragonfly_ray.sources: a second copy under another name would break pickling")
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.identity import check_headers
-from dragonfly_ray.model import Credentials, Manifest, PieceTable, Source
+from dragonfly_ray.model import Credentials, Manifest, PieceTable, Segment, Source
 from dragonfly_ray.policy import UrlPolicy, check_url
 from dragonfly_ray.sources.base import Adapter, Look, Progress, Resolution, Seen, Share, Stop, Take, alone
 from dragonfly_ray.sources.http import HttpAdapter  # now, or the first distribution of a peer waits for it
@@ -29,6 +30,7 @@ __all__ = [
     "Take",
     "look",
     "open_reader",
+    "range_reader",
     "resolve",
 ]
 
@@ -91,6 +93,27 @@ def look(
     try:
         with (stop or Stop()).over(adapter):
             return adapter.look(paths)
+    finally:
+        adapter.close()
+
+
+@contextmanager
+def range_reader(
+    source: Source,
+    credentials: Credentials,
+    settings: OriginSettings,
+    manifest: Manifest,
+    policy: UrlPolicy | None = None,
+    stop: Stop | None = None,
+) -> Iterator[Callable[[Sequence[Segment]], list[bytes]]]:
+    """Reads a few bytes of each of several entries, of the versions in the manifest: in order.
+
+    The first refusal ends it: its error names the entry. `stop` as for `resolve`. Raises `SourceError`.
+    """
+    adapter = _adapter(source, credentials, settings, policy)
+    try:
+        with (stop or Stop()).over(adapter):
+            yield lambda spans: adapter.ranges(manifest, spans, settings.small_connections)
     finally:
         adapter.close()
 

@@ -6,17 +6,26 @@ import fnmatch
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from dragonfly_ray.errors import SourceNotFoundError, SourceUnsupportedError
-from dragonfly_ray.model import UNTOLD, Entry, Manifest, Source
+from dragonfly_ray.errors import (
+    SourceError,
+    SourceNotFoundError,
+    SourceTruncatedError,
+    SourceUnsupportedError,
+)
+from dragonfly_ray.model import UNTOLD, Entry, Manifest, Segment, Source
 from dragonfly_ray.sources.pace import Slots
 from dragonfly_ray.urls import redacted
 
 LISTED = "listed:"
 """Versions that come from a listing begin so: the file's own answer spells them in another way."""
+W = TypeVar("W")
+R = TypeVar("R")
 Take = Callable[[int], memoryview]
 Progress = Callable[[int], None]
 
@@ -88,6 +97,26 @@ class Adapter(ABC):
         """
         return [number for number, _ in wanted]
 
+    def ranges(self, manifest: Manifest, spans: Sequence[Segment], connections: int) -> list[bytes]:
+        """A few bytes of each of several entries, of the versions in the manifest: in order of `spans`.
+
+        The first refusal ends it, and its error names the entry. Raises `SourceError`.
+        """
+        return together(connections, spans, lambda span: self.range_of(manifest, span))
+
+    def range_of(self, manifest: Manifest, span: Segment) -> bytes:
+        """One of `ranges`."""
+        try:
+            stream = self.stream(manifest, span.entry, span.offset, span.length)
+            try:
+                return read_all(stream, span.length)
+            finally:
+                stream.close()
+        except SourceError as error:
+            if manifest.directory:
+                raise type(error)(f"{error} ({manifest.entries[span.entry].path})", **error.details) from None
+            raise
+
     def abort(self) -> None:  # noqa: B027, what only reads local files ends by itself
         """From any thread: what is under way ends with an error as soon as can be, and nothing more is asked."""
 
@@ -98,20 +127,60 @@ class Adapter(ABC):
         """Lets go of connections."""
 
 
+def read_all(stream: Stream, size: int) -> bytes:
+    """The next `size` bytes. Raises `SourceTruncatedError`."""
+    data = bytearray(size)
+    view, at = memoryview(data), 0
+    while at < size:
+        count = stream.readinto(view[at:])
+        if not count:
+            raise SourceTruncatedError("the origin ended too early")
+        at += count
+    return bytes(data)
+
+
+def together(connections: int, work: Sequence[W], do: Callable[[W], R]) -> list[R]:
+    """`do` for all of `work` in up to `connections` threads: the results in order, or the first error."""
+    if len(work) == 1:
+        return [do(work[0])]
+    refused = threading.Event()
+
+    def one(each: W) -> R:
+        if refused.is_set():
+            raise SourceError("not asked for, another was refused")
+        try:
+            return do(each)
+        except BaseException:
+            refused.set()
+            raise
+
+    pool = ThreadPoolExecutor(max(1, min(connections, len(work))), thread_name_prefix="look")
+    parts = [pool.submit(one, each) for each in work]
+    try:
+        wait(parts, return_when=FIRST_EXCEPTION)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    failed = [e for part in parts if not part.cancelled() and (e := part.exception())]
+    # The refusal itself, not what was left out for its sake.
+    for error in sorted(failed, key=lambda e: type(e) is SourceError):
+        raise error
+    return [part.result() for part in parts]
+
+
 class Stop:
     """Ends the work of adapters from another thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._adapters: set[Adapter] = set()
-        self._stopped = False
+        self._stopped = threading.Event()
 
     @contextmanager
     def over(self, adapter: Adapter) -> Iterator[None]:
         """While `adapter` is at work."""
         with self._lock:
             self._adapters.add(adapter)
-            stopped = self._stopped
+            stopped = self._stopped.is_set()
         if stopped:
             adapter.abort()
         try:
@@ -122,10 +191,14 @@ class Stop:
 
     def stop(self) -> None:
         with self._lock:
-            self._stopped = True
+            self._stopped.set()
             adapters = list(self._adapters)
         for adapter in adapters:
             adapter.abort()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it was stopped within so many seconds."""
+        return self._stopped.wait(seconds)
 
 
 def comparable(entry: Entry) -> str:

@@ -10,11 +10,9 @@ import contextlib
 import email.utils
 import re
 import tempfile
-import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -35,10 +33,20 @@ from dragonfly_ray.errors import (
     SourceUnreachableError,
     SourceUnsupportedError,
 )
-from dragonfly_ray.model import Credentials, Entry, Manifest, Source
+from dragonfly_ray.model import Credentials, Entry, Manifest, Segment, Source
 from dragonfly_ray.policy import UrlPolicy, rules
 from dragonfly_ray.sources.autoindex import list_folder, looks_like_index
-from dragonfly_ray.sources.base import Adapter, Progress, Resolution, Seen, Share, Stream, comparable
+from dragonfly_ray.sources.base import (
+    Adapter,
+    Progress,
+    Resolution,
+    Seen,
+    Share,
+    Stream,
+    comparable,
+    read_all,
+    together,
+)
 from dragonfly_ray.sources.guard import Forbidden, GuardedManager
 from dragonfly_ray.sources.many import BUSY, ManyFiles, Wanted
 from dragonfly_ray.sources.pace import Pace, Slots
@@ -178,7 +186,7 @@ class HttpAdapter(Adapter):
             response.drain_conn()
             stream = self.stream(manifest, 0, 0, size)
             try:
-                return Resolution(manifest, _read(stream, size))
+                return Resolution(manifest, read_all(stream, size))
             finally:
                 stream.close()
         length = _length(response)
@@ -187,7 +195,7 @@ class HttpAdapter(Adapter):
         manifest = self._single(length, version, ranges=False)
         if length > small_limit:
             return Resolution(manifest)
-        return Resolution(manifest, _read(_Body(self, response, length), length))
+        return Resolution(manifest, read_all(_Body(self, response, length), length))
 
     def _spool(self, response: urllib3.BaseHTTPResponse, version: str, spool: Path | None) -> Resolution:
         """One stream, whose end tells how long it is."""
@@ -248,28 +256,7 @@ class HttpAdapter(Adapter):
 
     def look(self, paths: Sequence[str]) -> list[Seen]:
         """Without their bytes. The first refusal ends it: nothing more is asked."""
-        refused = threading.Event()
-
-        def one(path: str) -> Seen:
-            if refused.is_set():
-                raise SourceError(f"{self._name}{path}: not looked at, another was refused")
-            try:
-                return self._look(path)
-            except BaseException:
-                refused.set()
-                raise
-
-        pool = ThreadPoolExecutor(self._settings.small_connections, thread_name_prefix="look")
-        looks = [pool.submit(one, path) for path in paths]
-        try:
-            wait(looks, return_when=FIRST_EXCEPTION)
-        finally:
-            pool.shutdown(cancel_futures=True)
-        failed = [e for look in looks if not look.cancelled() and (e := look.exception())]
-        # The refusal itself, not what was left out for its sake.
-        for error in sorted(failed, key=lambda e: type(e) is SourceError):
-            raise error
-        return [look.result() for look in looks]
+        return together(self._settings.small_connections, paths, self._look)
 
     def _look(self, path: str) -> Seen:
         self._pace.wait()
@@ -337,29 +324,64 @@ class HttpAdapter(Adapter):
     ) -> list[int]:
         asked = [self._wanted(manifest.entries[number], number, view) for number, view in wanted]
         with slots.several(self._parallel) as connections:
-            try:
-                many = self._many.pop()
-            except IndexError:
-                many = ManyFiles(self._headers, self._settings, self._rules)
-            try:
-                bad = many.fetch(asked, connections, progress)
-            except BaseException:
-                many.close()
-                raise
-            self._many.append(many)
+            bad = self._fetch_many(asked, connections, progress)
+        return [each.number for each in bad]
+
+    def _fetch_many(self, asked: Sequence[Wanted], connections: int, progress: Progress) -> list[Wanted]:
+        """Those that did not go well."""
+        try:
+            many = self._many.pop()
+        except IndexError:
+            many = ManyFiles(self._headers, self._settings, self._rules)
+        try:
+            bad = many.fetch(asked, connections, progress)
+        except BaseException:
+            many.close()
+            raise
+        self._many.append(many)
         for each in bad:
             if each.status in BUSY:
                 raise self._refused(each.status, each.retry_after)
-        return [each.number for each in bad]
+        return bad
 
-    def _wanted(self, entry: Entry, number: int, view: memoryview) -> Wanted:
+    def ranges(self, manifest: Manifest, spans: Sequence[Segment], connections: int) -> list[bytes]:
+        found: dict[int, bytes] = {}
+        if len(spans) > 1 and manifest.directory and self._settings.max_requests is None:
+            found = self._quick_ranges(manifest, spans, connections)
+        rest = [at for at in range(len(spans)) if at not in found]
+        if rest:
+            found |= zip(
+                rest, together(connections, rest, lambda at: self._paced(manifest, spans[at])), strict=True
+            )
+        return [found[at] for at in range(len(spans))]
+
+    def _quick_ranges(
+        self, manifest: Manifest, spans: Sequence[Segment], connections: int
+    ) -> dict[int, bytes]:
+        """What goes well at the first try, by its place in `spans`."""
+        asked = []
+        for at, span in enumerate(spans):
+            entry = manifest.entries[span.entry]
+            whole = span.length == entry.size
+            # Where the origin has no ranges, a longer file is left to a stream that ends early.
+            if whole or manifest.ranges:
+                view = memoryview(bytearray(span.length))
+                asked.append(self._wanted(entry, at, view, None if whole else span.offset))
+        bad = {each.number for each in self._fetch_many(asked, connections, lambda _: self._go_on())}
+        return {each.number: bytes(each.view) for each in asked if each.number not in bad}
+
+    def _paced(self, manifest: Manifest, span: Segment) -> bytes:
+        self._pace.wait()
+        return self.range_of(manifest, span)
+
+    def _wanted(self, entry: Entry, number: int, view: memoryview, start: int | None = None) -> Wanted:
         version = comparable(entry)
 
         def fits(etag: str, last_modified: str) -> bool:
             found = etag or last_modified
             return not version or not found or found == version
 
-        return Wanted(number, self._entry_url(entry.path), view, fits)
+        return Wanted(number, self._entry_url(entry.path), view, fits, start)
 
     def _check(self, response: urllib3.BaseHTTPResponse, entry: Entry, offset: int) -> int:
         """Where the body starts in the entry. Raises `SourceChangedError` for another version."""
@@ -433,6 +455,8 @@ class HttpAdapter(Adapter):
     def _refused(self, status: int, retry_after: str | None) -> SourceError:
         if status in (401, 403, 407):
             return SourceAuthError(f"{self._name}: {status}, not allowed; check the credentials or headers")
+        if status == 412:
+            return SourceChangedError(f"{self._name}: has changed since it was looked at; start again")
         if status in (404, 410):
             return SourceNotFoundError(f"{self._name}: {status}, not found")
         if status in (429, 503):
@@ -526,17 +550,6 @@ class _Body(Stream):
             self._response.release_conn()
         else:
             self._response.close()
-
-
-def _read(stream: Stream, size: int) -> bytes:
-    data = bytearray(size)
-    view, at = memoryview(data), 0
-    while at < size:
-        count = stream.readinto(view[at:])
-        if not count:
-            raise SourceTruncatedError("the origin ended too early")
-        at += count
-    return bytes(data)
 
 
 def version_of(response: urllib3.BaseHTTPResponse) -> str:

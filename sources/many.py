@@ -1,7 +1,7 @@
 """Many small files at once over a few kept connections: libcurl, whole bodies, straight into their buffers.
 
-Only for what goes well at the first try. A request that does not end in a plain 200 of the right
-length and version is handed back, and asked for again with all the care that a single file gets.
+Only for what goes well at the first try. A request that does not end in a plain 200 (206 for a stretch of a
+file) of the right length and version is handed back, and asked for again with all the care that a single file gets.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from dragonfly_ray.sources.guard import guard_handle
 BUSY = (429, 503)
 TELLING = (b"e", b"E", b"l", b"L", b"r", b"R")
 """How the headers begin that are read: ETag, Last-Modified, Retry-After."""
+RANGE_TELLING = (b"c", b"C")
+"""And of a stretch: Content-Range."""
 BUFFER = 256 * 1024
 """Bytes that one read from a connection takes."""
 WAIT = 1.0
@@ -28,12 +30,14 @@ WAIT = 1.0
 
 @dataclass
 class Wanted:
-    """One whole file. `fits(etag, last_modified)`: whether these tell of the version that is meant."""
+    """One whole file, or a stretch of one. `fits(etag, last_modified)`: whether these tell of the version that is meant."""
 
     number: int
     url: str
     view: memoryview
     fits: Callable[[str, str], bool]
+    start: int | None = None
+    """Where the stretch begins that is wanted, as long as the view; None: the whole file."""
     status: int = 0
     retry_after: str = ""
     _at: int = 0
@@ -47,8 +51,8 @@ class Wanted:
     def header(self, line: bytes) -> None:
         if line.startswith(b"HTTP/"):
             self._headers.clear()
-            self._good = line.split()[1:2] == [b"200"]
-        if line[:1] not in TELLING:
+            self._good = line.split()[1:2] == ([b"200"] if self.start is None else [b"206"])
+        if line[:1] not in TELLING and (self.start is None or line[:1] not in RANGE_TELLING):
             return
         name, colon, value = line.partition(b":")
         if colon:
@@ -57,12 +61,22 @@ class Wanted:
     def body(self, data: bytes) -> int:
         end = self._at + len(data)
         if not self._good:
-            return len(data)  # an error page
+            # An error page; or all of a file of which a little was asked for, which is not waited for.
+            return len(data) if self.start is None or self._seen(len(data)) <= BUFFER else -1
         if end > len(self.view):
             return -1  # longer than it should be: libcurl gives the request up
         self.view[self._at : end] = data
         self._at = end
         return len(data)
+
+    @property
+    def range(self) -> str:
+        """As libcurl wants it; empty for the whole file."""
+        return "" if self.start is None else f"{self.start}-{self.start + len(self.view) - 1}"
+
+    def _seen(self, count: int) -> int:
+        self._at += count
+        return self._at
 
     def end(self, status: int) -> bool:
         """Whether all is as it should be."""
@@ -71,6 +85,10 @@ class Wanted:
         return (
             self._good
             and self._at == len(self.view)
+            and (
+                self.start is None
+                or self._headers.get("content-range", "").startswith(f"bytes {self.range}/")
+            )
             and self.fits(self._headers.get("etag", ""), self._headers.get("last-modified", ""))
         )
 
@@ -135,6 +153,10 @@ class ManyFiles:
         handle = self._idle.pop() if self._idle else self._handle()
         wanted.begin()
         handle.setopt(pycurl.URL, wanted.url)
+        if wanted.range:
+            handle.setopt(pycurl.RANGE, wanted.range)
+        else:
+            handle.unsetopt(pycurl.RANGE)
         handle.setopt(pycurl.WRITEFUNCTION, wanted.body)
         handle.setopt(pycurl.HEADERFUNCTION, wanted.header)
         self._multi.add_handle(handle)

@@ -208,7 +208,11 @@ class FolderOrigin:
         self.ranges = True
         self.before: Callable[[str, str], int] | None = None
         """Called with method and path; a status to answer with, or 0."""
+        self.allowed: Callable[[str, str], bool] | None = None
+        """Called with a path and the request's X-Key: whether it may be read. Listings and HEAD always may."""
         self.asked: list[tuple[str, str, str]] = []
+        self.keys: list[tuple[str, str]] = []
+        """(path, X-Key) of each file that was sent, whole or in part."""
         self.times: list[float] = []
         self.open = 0
         self.most_open = 0
@@ -273,6 +277,13 @@ class FolderOrigin:
             status = status or self.head_status
         if not status and path and path not in self.files:
             status = 404
+        if not status and path and handler.command == "GET":
+            key = handler.headers.get("X-Key", "")
+            if self.allowed and not self.allowed(path, key):
+                status = 403
+            else:
+                with self.lock:
+                    self.keys.append((path, key))
         if status:
             self._send(handler, status, b"", {})
         elif not path:

@@ -35,6 +35,8 @@ class LocalScheduler:
         """Whether a message for a host is lost on its way: asked before it is handled, and of its acknowledgement."""
         self.heard: Counter[str] = Counter()
         """How many messages of each kind came from peers."""
+        self.asked: list[Ask] = []
+        """What peers were asked."""
         self._stopped = False
         self._ticker = threading.Thread(target=self._tick, daemon=True)
         self._ticker.start()
@@ -91,8 +93,8 @@ class LocalScheduler:
                     peer = self.peers.get(host)
                     if peer and not self.outbox.pending(host):
                         self.act(self.core.compare(peer.carrying(), time.monotonic()))
-                case Ask(host, message, spec_id):
-                    threading.Thread(target=self._ask, args=(host, message, spec_id), daemon=True).start()
+                case Ask():
+                    threading.Thread(target=self._ask, args=(action,), daemon=True).start()
                 case Probe(host):
                     verdict = "alive" if host in self.peers else self.verdicts.get(host, "gone")
                     self.act(self.core.probed(host, verdict, time.monotonic()))  # type: ignore[arg-type]
@@ -112,10 +114,17 @@ class LocalScheduler:
                 return
             self.outbox.acknowledged(host, queued.number)
 
-    def _ask(self, host: str, message: m.Resolve, spec_id: str) -> None:
-        answer = self.peers[host].resolve(message)
+    def _ask(self, ask: Ask) -> None:
+        message = m.decode(m.encode(ask.message))
+        peer = self.peers.get(ask.host)
         with self.changed:
-            self.act(self.core.resolved(spec_id, answer, time.monotonic()))
+            self.asked.append(ask)
+            if peer is None:
+                self.act(self.core.unanswered(ask, time.monotonic()))
+                return
+        answer = peer.resolve(message) if isinstance(message, m.Resolve) else peer.ask(message)
+        with self.changed:
+            self.act(self.core.answered(ask, m.decode(m.encode(answer)), time.monotonic()))
 
     def _tick(self) -> None:
         while not self._stopped:

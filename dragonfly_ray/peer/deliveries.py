@@ -59,6 +59,9 @@ class Deliveries:
         else:
             known.message = deliver
 
+    def knows(self, spec_id: str) -> bool:
+        return spec_id in self._all
+
     def cancel(self, spec_id: str) -> None:
         if delivery := self._all.get(spec_id):
             delivery.over = True

@@ -1,11 +1,12 @@
-"""Files that a listing tells too little of: looked at by several peers, each file by one of them."""
+"""Work on many files of a source, spread over several peers: each file is asked for by one of them."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.errors import ClusterError, DragonflyError, from_report
@@ -30,85 +31,74 @@ ORIGIN_SAID = frozenset(
 )
 """What a helper passes on from the origin. Anything else is the helper's own trouble."""
 
+W = TypeVar("W")
+R = TypeVar("R")
 
-class SharedLook:
-    """A `Share` that hands out chunks of paths to the helpers of `ask`, and looks itself, too.
+
+class SharedWork(Generic[W, R]):
+    """Hands out chunks of work to helpers by `ask(helper, chunk)`, and does some by `do(chunk)`, too.
 
     A helper that fails gives its chunk back, and is not used again. The first refusal of the origin
     ends it, whoever met it.
     """
 
-    def __init__(self, ask: m.Resolve, link: SchedulerLink) -> None:
+    def __init__(
+        self,
+        helpers: Sequence[str],
+        do: Callable[[Sequence[W]], list[R]],
+        ask: Callable[[str, Sequence[W]], list[R]],
+        *,
+        largest: int = MOST_CHUNK,
+    ) -> None:
+        self._largest = largest
+        self._helpers = helpers
+        self._do = do
         self._ask = ask
-        self._link = link
         self._state = threading.Condition()
-        self._todo: deque[tuple[int, Sequence[str]]] = deque()
+        self._todo: deque[tuple[int, Sequence[W]]] = deque()
         self._out = 0
         self._error: BaseException | None = None
-        self._found: list[Seen | None] = []
+        self._found: list[R | None] = []
 
-    def __call__(self, look: Look, paths: Sequence[str]) -> list[Seen]:
-        helpers = self._ask.helpers
-        if len(paths) <= FEW or not helpers:
-            return look(paths)
-        size = max(LEAST_CHUNK, min(MOST_CHUNK, len(paths) // (2 * (len(helpers) + 1))))
-        self._todo.extend((at, paths[at : at + size]) for at in range(0, len(paths), size))
-        self._found = [None] * len(paths)
-        for helper in helpers[: len(self._todo)]:
+    def __call__(self, work: Sequence[W]) -> list[R]:
+        """One result each, in order. For one call only."""
+        if len(work) <= FEW or not self._helpers:
+            return self._do(work)
+        size = max(LEAST_CHUNK, min(self._largest, len(work) // (2 * (len(self._helpers) + 1))))
+        self._todo.extend((at, work[at : at + size]) for at in range(0, len(work), size))
+        self._found = [None] * len(work)
+        for helper in self._helpers[: len(self._todo)]:
             threading.Thread(target=self._have, args=(helper,), name="looking", daemon=True).start()
         while chunk := self._take():
             try:
-                self._put(chunk, look(chunk[1]))
+                self._put(chunk, self._do(chunk[1]))
             except BaseException as error:
                 self._fail(error)
                 raise
         if self._error:
             raise self._error
-        return [seen for seen in self._found if seen is not None]
+        return [each for each in self._found if each is not None]
 
     def _have(self, helper: str) -> None:
         """One helper's chunks, one after the other."""
         while chunk := self._take():
             try:
-                self._put(chunk, self._asked(helper, chunk[1]))
+                self._put(chunk, self._ask(helper, chunk[1]))
             except DragonflyError as error:
                 if error.kind in ORIGIN_SAID:
                     self._fail(error)
                 else:
-                    log.info("host %s does not look for us any more: %s", helper, error)
+                    log.info("helper %s failed; not retrying on it: %s", helper, error)
                     self._put_back(chunk)
                 return
             except Exception:
-                log.exception("host %s does not look for us any more", helper)
+                log.exception("helper %s failed; not retrying on it", helper)
                 self._put_back(chunk)
                 return
 
-    def _asked(self, helper: str, paths: Sequence[str]) -> list[Seen]:
-        ask = self._ask
-        answer = self._link.call(
-            m.Look(
-                helper,
-                ask.source,
-                ask.credentials,
-                tuple(paths),
-                ask.connections,
-                ask.rate,
-                ask.policy,
-                ask.spec_id,
-            )
-        )
-        if not isinstance(answer, m.Looked):
-            raise ClusterError(f"host {helper}: no answer to a look")
-        if answer.kind:
-            raise from_report(answer.kind, answer.message)
-        columns = (answer.sizes, answer.versions, answer.ranges)
-        if any(len(column) != len(paths) for column in columns):
-            raise ClusterError(f"host {helper}: {len(answer.sizes)} answers to {len(paths)} looks")
-        return [Seen(*each) for each in zip(*columns, strict=True)]
-
     # --- the chunks -------------------------------------------------------------------------
 
-    def _take(self) -> tuple[int, Sequence[str]] | None:
+    def _take(self) -> tuple[int, Sequence[W]] | None:
         """The next chunk. Waits while others are under way: they may come back."""
         with self._state:
             while not self._todo and self._out and not self._error:
@@ -118,12 +108,12 @@ class SharedLook:
             self._out += 1
             return self._todo.popleft()
 
-    def _put(self, chunk: tuple[int, Sequence[str]], found: Sequence[Seen]) -> None:
+    def _put(self, chunk: tuple[int, Sequence[W]], found: Sequence[R]) -> None:
         with self._state:
             self._found[chunk[0] : chunk[0] + len(found)] = found
             self._over()
 
-    def _put_back(self, chunk: tuple[int, Sequence[str]]) -> None:
+    def _put_back(self, chunk: tuple[int, Sequence[W]]) -> None:
         with self._state:
             self._todo.append(chunk)
             self._over()
@@ -136,3 +126,47 @@ class SharedLook:
     def _over(self) -> None:
         self._out -= 1
         self._state.notify_all()
+
+
+class SharedLook:
+    """A `Share`: the helpers of `ask` look at files, too."""
+
+    def __init__(self, ask: m.Resolve, link: SchedulerLink) -> None:
+        self._ask = ask
+        self._link = link
+
+    def __call__(self, look: Look, paths: Sequence[str]) -> list[Seen]:
+        return SharedWork(self._ask.helpers, look, self._asked)(paths)
+
+    def _asked(self, helper: str, paths: Sequence[str]) -> list[Seen]:
+        ask = self._ask
+        answer = answer_of(
+            self._link,
+            m.Look(
+                helper,
+                ask.source,
+                ask.credentials,
+                tuple(paths),
+                ask.connections,
+                ask.rate,
+                ask.policy,
+                ask.spec_id,
+            ),
+        )
+        columns = (answer.sizes, answer.versions, answer.ranges)
+        if any(len(column) != len(paths) for column in columns):
+            raise ClusterError(f"host {helper}: {len(answer.sizes)} answers to {len(paths)} looks")
+        return [Seen(*each) for each in zip(*columns, strict=True)]
+
+
+def answer_of(link: SchedulerLink, look: m.Look) -> m.Looked:
+    """Of a helper, through the scheduler. Raises what it met, `ClusterError` where it gave none."""
+    answer = link.call(look)
+    if not isinstance(answer, m.Looked):
+        raise ClusterError(f"host {look.host}: no answer to a look")
+    if answer.kind:
+        details = {"retry_after": answer.retry_after} if answer.retry_after else {}
+        error = from_report(answer.kind, answer.message)
+        error.details |= details
+        raise error
+    return answer

@@ -23,20 +23,32 @@ from dragonfly_ray.errors import (
     DragonflyError,
     InvalidRequestError,
     NotRunningError,
+    SourceBusyError,
     StorageError,
     StorageFullError,
 )
 from dragonfly_ray.grants import GrantVerifier
-from dragonfly_ray.model import DIGEST_SIZE, Endpoint, Entry, Host, Manifest, PieceTable, Task, digest
+from dragonfly_ray.model import (
+    DIGEST_SIZE,
+    Endpoint,
+    Entry,
+    Host,
+    Manifest,
+    PieceTable,
+    Segment,
+    Task,
+    digest,
+)
 from dragonfly_ray.peer.buffers import BufferPool
 from dragonfly_ray.peer.context import Context
 from dragonfly_ray.peer.inbox import Inbox
 from dragonfly_ray.peer.looking import SharedLook
+from dragonfly_ray.peer.proving import AccessProver, compare
 from dragonfly_ray.peer.recheck import Rechecker
 from dragonfly_ray.peer.reporter import SchedulerLink
 from dragonfly_ray.peer.shared import SharedTask
 from dragonfly_ray.peer.task import THREADS, TaskRun
-from dragonfly_ray.sources import Stop, look, resolve
+from dragonfly_ray.sources import Stop, look, range_reader, resolve
 from dragonfly_ray.statuses import PeerStatus
 from dragonfly_ray.storage.files import raise_limit
 from dragonfly_ray.storage.store import PieceStore
@@ -176,6 +188,9 @@ class PeerNode:
                 return
             self._ended.pop(deliver.spec.id, None)
             run = self._runs.get(deliver.task.id)
+            if not deliver.proved and self._holds(deliver, run):
+                self._work.submit(self._unproved, deliver)
+                return
             if run and run.add(deliver):
                 return
             run = TaskRun(self._context(), deliver, small)
@@ -183,6 +198,28 @@ class PeerNode:
             self._begun.notify_all()
             self.telemetry.gauge("dragonfly_active_tasks", len(self._runs))
         run.start()
+
+    def _holds(self, deliver: m.Deliver, run: TaskRun | None) -> bool:
+        """Whether something of it is here that its distribution has not read itself."""
+        if run and run.deliveries.knows(deliver.spec.id):
+            return False
+        store = self.store.get(deliver.task.id)
+        return store is not None and store.count > 0
+
+    def _unproved(self, deliver: m.Deliver) -> None:
+        """The scheduler did not know that something of it is here, and has its caller prove first."""
+        self._reannounce(deliver.task.source_id)
+        text = "held here already; the caller has not shown that the origin lets them read it"
+        ended = m.Ended(
+            self.host.id,
+            deliver.spec.id,
+            deliver.task.id,
+            False,
+            kind=m.UNPROVED,
+            message=text,
+            run=deliver.spec.run,
+        )
+        self._say(deliver.task.source_id, ended)
 
     def _context(self) -> Context:
         return Context(
@@ -337,14 +374,23 @@ class PeerNode:
             content=content,
             digests=digests,
             requests=_requests(manifest, table),
+            whole=found.spooled is not None,
         )
 
     def look(self, ask: m.Look) -> m.Looked:
-        """At files of a folder that another peer resolves; an error as in `resolve`."""
+        """At files of a folder that another peer resolves, or samples; an error as in `resolve`."""
         try:
             settings = self.settings.origin.sparing(ask.connections, ask.rate)
             with self._stoppable(ask.spec_id) as stop:
+                if ask.part is not None:
+                    spans = [Segment(*span) for span in ask.spans]
+                    reader = range_reader(ask.source, ask.credentials, settings, ask.part, ask.policy, stop)
+                    with reader as read:
+                        return m.Looked(digests=tuple(digest(data) for data in read(spans)))
                 found = look(ask.source, ask.credentials, settings, ask.paths, ask.policy, stop)
+        except SourceBusyError as error:
+            after = error.retry_after
+            return m.Looked(kind=error.kind, message=str(error), retry_after=after or 0.0)
         except DragonflyError as error:
             return m.Looked(kind=error.kind, message=str(error))
         except Exception as error:
@@ -354,6 +400,36 @@ class PeerNode:
         return m.Looked(
             tuple(s.size for s in found), tuple(s.version for s in found), tuple(s.ranges for s in found)
         )
+
+    def ask(self, ask: m.Message) -> m.Message:
+        """What a scheduler wants to know of the origin or of the store, beside `resolve`."""
+        match ask:
+            case m.Prove():
+                return self._prove(ask)
+            case m.CompareSamples():
+                store = self.store.get(ask.task_id)
+                if store is None:
+                    return m.SamplesCompared(
+                        ask.host, ask.task_id, missing=tuple(s.entry for s in ask.samples)
+                    )
+                return compare(store, ask)
+            case _:
+                raise TypeError(f"not a question to a peer: {type(ask).__name__}")
+
+    def _prove(self, ask: m.Prove) -> m.Proved:
+        """Reads samples at the origin for whoever may not have what is held otherwise; an error as in `resolve`."""
+        try:
+            manifest = Manifest.decode(ask.manifest) if ask.manifest else None
+            store = self.store.open(ask.task, manifest) if manifest else self.stored(ask.task.id)
+            link, settings = self.links.of(ask.source.id), self.settings.origin
+            with self._stoppable(ask.spec_id) as stop, store.using():
+                return AccessProver(ask, store, link, settings, stop, self.host.id)()
+        except DragonflyError as error:
+            return m.Proved(ask.task.id, kind=error.kind, message=str(error))
+        except Exception as error:
+            shown = redacted(ask.source.url)
+            log.exception("sampling %s failed", shown)
+            return m.Proved(ask.task.id, kind="source", message=f"{shown}: {type(error).__name__}")
 
     # --- what others ask --------------------------------------------------------------------
 

@@ -260,6 +260,7 @@ class OriginWorkers:
     def _fetch(self, number: int, pieces: range, lender: Lender) -> None:
         run = self._run
         rest = set(pieces)
+        spec_id = run.access.spec.id
         started = time.monotonic()
         taken = 0
 
@@ -296,10 +297,11 @@ class OriginWorkers:
             pass  # the task has failed here, and knows
         except DragonflyError as error:
             if not self._stopped:
-                self._failed(rest, error)
+                self._failed(rest, error, spec_id)
         except Exception as error:
             log.exception("task %.12s: reading the origin failed", run.task.id)
-            self._failed(rest, DragonflyError(f"{run.task.url}: {type(error).__name__}"), final=True)
+            failure = DragonflyError(f"{run.task.url}: {type(error).__name__}")
+            self._failed(rest, failure, spec_id, final=True)
         finally:
             lender.release()
             self._partial[number] = 0
@@ -324,7 +326,8 @@ class OriginWorkers:
                 self._reader.limit(self._connections)
             return self._reader
 
-    def _failed(self, rest: set[int], error: DragonflyError, *, final: bool = False) -> None:
+    def _failed(self, rest: set[int], error: DragonflyError, spec_id: str, *, final: bool = False) -> None:
+        """`spec_id`: of the distribution whose credentials it was read with."""
         run = self._run
         if isinstance(error, SourceBusyError):
             patience = error.retry_after if error.retry_after is not None else DEFAULT_PATIENCE
@@ -342,6 +345,7 @@ class OriginWorkers:
                 str(error),
                 tuple(sorted(rest)),
                 final=final or isinstance(error, FINAL),
+                spec_id=spec_id,
             )
         )
 

@@ -18,10 +18,10 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Have a peer resolve a source, and bring the answer to `resolved` (or `resolve_failed`)."""
+    """Ask a peer, and bring its answer to `answered` (or the question to `unanswered`)."""
 
     host: str
-    message: m.Resolve
+    message: m.Resolve | m.Prove | m.CompareSamples
     spec_id: str
 
 

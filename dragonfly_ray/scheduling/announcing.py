@@ -5,7 +5,7 @@ from __future__ import annotations
 from dragonfly_ray import messages as m
 from dragonfly_ray.model import Host
 from dragonfly_ray.scheduling import bits as bitset
-from dragonfly_ray.scheduling import deliveries, loss, resolving, trust
+from dragonfly_ray.scheduling import deliveries, loss, proving, resolving, trust
 from dragonfly_ray.scheduling.actions import Action, Send
 from dragonfly_ray.scheduling.cluster import ClusterState, HostState
 from dragonfly_ray.scheduling.spec import SpecState
@@ -52,6 +52,9 @@ def announce(cluster: ClusterState, message: m.Announce, now: float) -> list[Act
         elif not task.participants or host.id not in task.holders:
             continue
         if fresh:
+            actions += proving.found_held(cluster, task, host.id, now)
+            if task.closed and host.id not in task.participants:
+                continue
             # Whoever only holds something, too: it may be the only one that has it.
             task.aside.discard(host.id)
             task.graph.join(host.id, host.idc, now)
@@ -73,11 +76,17 @@ def _adopt(cluster: ClusterState, delivery: m.Deliver, host: Host, now: float) -
     new = state is None
     if state is None:
         state = cluster.specs[delivery.spec.id] = SpecState.new(delivery.spec, delivery.credentials, now)
+        # Whoever may not go to the origin was not told with what the others do.
+        state.fingerprint = f"of {delivery.spec.id}"
+        if delivery.may_claim:
+            state.fingerprint = cluster.access.fingerprint(delivery.spec, delivery.credentials)
     if state.phase == "ended":
         return [Send(host.id, m.Cancel(delivery.spec.id, "done", ""))]
     state.runs.add(delivery.spec.run)
     if state.phase == "resolving":
+        state.pending, state.proved = "", delivery.proved
         cluster.running(state, task)
+    state.fed.add(host.id)
     if not state.credentials.storage_options and not state.credentials.headers:
         state.credentials = delivery.credentials
     deliveries.join(cluster, task, {host.id: delivery.helper}, now)

@@ -11,6 +11,7 @@ from dragonfly_ray.config import Settings
 from dragonfly_ray.logs import about_spec
 from dragonfly_ray.messages import Spec
 from dragonfly_ray.model import Host, Task
+from dragonfly_ray.scheduling.access import AccessProofs
 from dragonfly_ray.scheduling.budget import OriginBudget
 from dragonfly_ray.scheduling.decisions import DecisionLog
 from dragonfly_ray.scheduling.drawing import Drawing
@@ -72,6 +73,7 @@ class ClusterState:
     """Nodes that are chosen for nothing unless they are named."""
     draining: frozenset[str] = frozenset()
     """Nodes that shall be nobody's parent, as long as there is another."""
+    access: AccessProofs = field(default_factory=AccessProofs)
     aloof: int = 0
     """Draining hosts in all tasks that are not asked any more."""
 

@@ -20,6 +20,7 @@ from dragonfly_ray.scheduling import (
     leaving,
     loss,
     origins,
+    proving,
     redelivery,
     resolving,
     trust,
@@ -98,6 +99,7 @@ class SchedulerCore:
             ends.retire(self.cluster, known)
         loss.expect(self.cluster, spec.targets, now)
         state = self.specs[spec.id] = SpecState.new(spec, credentials, now)
+        state.fingerprint = self.cluster.access.fingerprint(spec, credentials)
         state.version = known.version + 1 if known else 0  # whoever watches the id sees that it is another
         if cancelled := self.cluster.cancel_of(spec):
             return ends.fail(self.cluster, state, cancelled.kind, cancelled.message, now)
@@ -145,7 +147,8 @@ class SchedulerCore:
 
     def resolved(self, spec_id: str, answer: m.Resolved, now: float) -> list[Action]:
         """A resolver's answer."""
-        return resolving.resolved(self.cluster, spec_id, answer, now)
+        actions = resolving.resolved(self.cluster, spec_id, answer, now)
+        return actions + proving.resolved(self.cluster, spec_id, now)
 
     def may_look(self, message: m.Look) -> bool:
         """Whether the host was chosen to help with this source, and lives."""
@@ -155,6 +158,27 @@ class SchedulerCore:
         """The resolver died or did not answer: ask another."""
         return resolving.resolve_failed(self.cluster, spec_id, now)
 
+    def answered(self, ask: Ask, answer: m.Message, now: float) -> list[Action]:
+        """A peer's answer to an `Ask`."""
+        match answer:
+            case m.Resolved():
+                return self.resolved(ask.spec_id, answer, now)
+            case m.Proved():
+                return proving.proved(self.cluster, ask.spec_id, answer, now)
+            case m.SamplesCompared():
+                return proving.compared(self.cluster, ask.spec_id, answer, now)
+        return self.unanswered(ask, now)
+
+    def unanswered(self, ask: Ask, now: float) -> list[Action]:
+        """The peer died or did not answer: ask another."""
+        match ask.message:
+            case m.Resolve():
+                return self.resolve_failed(ask.spec_id, now)
+            case m.Prove():
+                return proving.prove_failed(self.cluster, ask.spec_id, now)
+            case m.CompareSamples():
+                return proving.compare_failed(self.cluster, ask.message, ask.spec_id, now)
+
     def throttled(self, message: m.Throttled, now: float) -> list[Action]:
         return origins.throttled(self.cluster, message, now)
 
@@ -163,6 +187,8 @@ class SchedulerCore:
         return origins.patience(self.cluster, key, seconds, now)
 
     def origin_failed(self, message: m.OriginFailed, now: float) -> list[Action]:
+        if message.final and message.kind in proving.REFUSALS:
+            return proving.origin_refused(self.cluster, message, now)
         return resolving.origin_failed(self.cluster, message, now)
 
     # --- peers ------------------------------------------------------------------------------
@@ -248,6 +274,8 @@ class SchedulerCore:
         return trust.verify(self.cluster, message)
 
     def ended(self, message: m.Ended, now: float) -> list[Action]:
+        if message.kind == m.UNPROVED:
+            return proving.refused(self.cluster, message, now)
         return ends.ended(self.cluster, message, now)
 
     def compare(self, message: m.Carrying, now: float) -> list[Action]:
@@ -299,6 +327,7 @@ class SchedulerCore:
         cancelled = self.cluster.cancelled
         for spec_id in [s for s, c in cancelled.items() if now - c.since > KEEP_ENDED]:
             del cancelled[spec_id]
+        self.cluster.access.expire(now, self.settings.origin.proof_ttl)
         busy: set[str] = set()
         for state in list(self.specs.values()):
             if state.phase == "ended":
@@ -310,6 +339,7 @@ class SchedulerCore:
                 continue
             if state.phase == "resolving" and not state.resolver:
                 actions += resolving.resolve(self.cluster, state, now)
+            actions += proving.resolved(self.cluster, state.spec.id, now)
             busy.update(state.open_nodes)
         for node in busy:
             actions += loss.watch(self.cluster, node, now)

@@ -62,7 +62,7 @@ def join(cluster: ClusterState, task: TaskState, hosts: Mapping[str, bool], now:
         task.confirmed[host] = now
         task.traffic.setdefault(host, Traffic()).moved = now
     _shun(cluster, task, hosts, now)
-    aside = [h for h in task.aside if cluster.usable(task, h)]
+    aside = [] if task.closed else [h for h in task.aside if cluster.usable(task, h)]
     task.aside.difference_update(aside)
     task.aside.difference_update(hosts)
     task.graph.join_all([(h, cluster.hosts[h].host.idc) for h in (*aside, *hosts)], now)
@@ -100,6 +100,8 @@ def delivery(cluster: ClusterState, state: SpecState, task: TaskState, host: str
     lease: list[int] = []
     if may_claim and not wait and not state.small and not task.is_complete(host):
         lease = origins.grant(cluster, task, host, 2 * cluster.settings.origin.connections, claimants, now)
+    proved = state.proved or host in state.fed
+    state.fed.add(host)
     inline = state.manifest if len(state.manifest) <= MANIFEST_INLINE else b""
     return m.Deliver(
         spec=state.spec,
@@ -118,6 +120,7 @@ def delivery(cluster: ClusterState, state: SpecState, task: TaskState, host: str
         interval=cluster.interval(),
         not_before=wait,
         connections=task.connections.get(host, 0),
+        proved=proved,
     )
 
 

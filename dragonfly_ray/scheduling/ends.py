@@ -45,7 +45,11 @@ def maybe_end(cluster: ClusterState, state: SpecState, now: float) -> list[Actio
         "distribution %s: ended, %d of %d nodes failed", state.spec.id, failed, len(state.nodes),
         extra=about_spec(state.spec.id, state.task_id),
     )  # fmt: skip
+    if failed < len(state.nodes) and state.task_id and not state.proved:
+        # Nothing of it came from what others had read: its own credentials have read all of it.
+        cluster.access.prove(state.task_id, state.fingerprint, now)
     cluster.settled(state)
+    state.pending = state.proving = ""
     state.content = b""
     state.credentials = Credentials()
     task = cluster.tasks.get(state.task_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dragonfly_ray import messages as m
-from dragonfly_ray.scheduling import deliveries, ends, trust
+from dragonfly_ray.scheduling import ends
 from dragonfly_ray.scheduling.actions import Action, Ask, Send
 from dragonfly_ray.scheduling.cluster import ClusterState
 from dragonfly_ray.scheduling.spec import SpecState
@@ -23,10 +23,11 @@ def resolve(cluster: ClusterState, state: SpecState, now: float) -> list[Action]
     state.resolver = host
     state.tried.add(host)
     state.attempts += 1
+    state.unresolve()
     small = state.spec.small and cluster.settings.transport.carrier != "socket"
     # What has no version of its own may be another for whoever opens it otherwise.
     nonce = cluster.nonces.of(state.spec.source.id, now, state.opener)
-    state.lookers, connections = _lookers(cluster, state, now)
+    state.lookers, connections = lookers(cluster, state, now)
     rate = (cluster.most_requests or 0.0) / (len(state.lookers) + 1)
     ask = m.Resolve(
         state.spec.source,
@@ -42,7 +43,7 @@ def resolve(cluster: ClusterState, state: SpecState, now: float) -> list[Action]
     return [Ask(host, ask, state.spec.id)]
 
 
-def _lookers(cluster: ClusterState, state: SpecState, now: float) -> tuple[tuple[str, ...], int]:
+def lookers(cluster: ClusterState, state: SpecState, now: float) -> tuple[tuple[str, ...], int]:
     """Who helps the resolver where it must look at many files, and how many connections each may have.
 
     As with leases: whoever may go to the origin.
@@ -86,9 +87,9 @@ def _resolver(cluster: ClusterState, state: SpecState) -> str | None:
 
 
 def resolved(cluster: ClusterState, spec_id: str, answer: m.Resolved, now: float) -> list[Action]:
-    """A resolver's answer."""
+    """A resolver's answer. What it leaves `pending` is for `proving` to start."""
     state = cluster.specs.get(spec_id)
-    if state is None or state.phase != "resolving":
+    if state is None or state.phase != "resolving" or state.pending:
         return []
     if answer.task is None:
         if _may_differ_elsewhere(answer.kind) and state.attempts < RESOLVE_ATTEMPTS:
@@ -101,13 +102,11 @@ def resolved(cluster: ClusterState, spec_id: str, answer: m.Resolved, now: float
     task.requests = answer.requests or (1,) * answer.task.pieces
     state.content, state.digests = answer.content, answer.digests
     state.manifest, state.beside = answer.manifest, answer.beside
-    cluster.running(state, task)
     task.manifest_holders.add(state.resolver)
-    # Small content came along: its digests are the record.
-    learnt = trust.learnt(
-        cluster, task, *task.learn_all(state.resolver, answer.digests, task.everything), now
-    )
-    return [*learnt, *deliveries.start(cluster, state, now)]
+    if answer.content or answer.beside or answer.whole:
+        cluster.access.prove(task.task.id, state.fingerprint, now)
+    state.pending = task.task.id
+    return []
 
 
 def _may_differ_elsewhere(kind: str) -> bool:
@@ -157,7 +156,7 @@ def _changed(cluster: ClusterState, task: TaskState, message: m.OriginFailed, no
             if not record.terminal:
                 record.state = "waiting"
         cluster.settled(state)
-        state.phase, state.task_id, state.content = "resolving", "", b""
+        state.phase = "resolving"
         state.version += 1
         actions += resolve(cluster, state, now)
     task.places.clear()

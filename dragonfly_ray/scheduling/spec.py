@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from dragonfly_ray.messages import Ended, Spec
+from dragonfly_ray.messages import Ended, Sample, Spec
 from dragonfly_ray.model import Credentials
 
 NodeState = Literal["waiting", "running", "done", "failed"]
@@ -68,6 +68,24 @@ class SpecState:
     tried: set[str] = field(default_factory=set)
     unfinished: int = 0
     """Nodes whose outcome is open."""
+    fingerprint: str = ""
+    """Of the credentials, and of whatever else chooses what the origin says: see `AccessProofs`."""
+    pending: str = ""
+    """The task that it has been resolved to, while it may not start."""
+    proved: bool = False
+    """It may have what others have read."""
+    proving: str = ""
+    """The host that reads samples for it."""
+    proof_attempts: int = 0
+    unable: set[str] = field(default_factory=set)
+    """Hosts that could not."""
+    comparing: dict[str, tuple[Sample, ...]] = field(default_factory=dict)
+    """Host -> what it compares with what it holds."""
+    compared_by: set[str] = field(default_factory=set)
+    partly: bool = False
+    """Not all samples could be compared."""
+    fed: set[str] = field(default_factory=set)
+    """Hosts that it has been delivered to: what they have of it since, it has read itself."""
     runs: set[str] = field(default_factory=set)
     """Run tokens of the submissions that this run of the id serves."""
 
@@ -89,6 +107,13 @@ class SpecState:
         netloc = self.spec.source.url.partition("://")[2].partition("/")[0]
         known = (netloc.rpartition("@")[0], self.credentials)
         return hashlib.blake2s(msgspec.msgpack.encode(known, order="deterministic")).hexdigest()
+
+    def unresolve(self) -> None:
+        """It looks for its task again."""
+        self.task_id, self.content, self.pending, self.proving = "", b"", "", ""
+        self.proved = False
+        for each in (self.unable, self.comparing, self.compared_by, self.fed):
+            each.clear()
 
     @property
     def open_nodes(self) -> list[str]:

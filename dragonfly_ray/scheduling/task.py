@@ -97,6 +97,8 @@ class TaskState:
     """host -> the number of the decision that drew its neighbours."""
     repaired: dict[tuple[str, str], int] = field(default_factory=dict)
     """Edges drawn later than both of their hosts, in both directions."""
+    closed: bool = False
+    """Until somebody has proved that it may read it, holders outside of the graph stay there."""
     arm: int = 0
     everything: int = 0
     _copies: Tally = field(default_factory=Tally)

@@ -288,6 +288,22 @@ class TaskStore:
             raise StorageError(f"{self.task.url}: piece {index} is cut short in the store")
         return data
 
+    def peek(self, index: int, offset: int, length: int) -> bytes | None:
+        """`length` bytes of a piece from `offset` on; None where they are not here, or cannot be read."""
+        if not self.has(index) or offset < 0 or offset + length > self.table[index].length:
+            return None
+        found = []
+        try:
+            with self.reading(index) as extents:
+                for extent in extents:
+                    skipped = min(offset, extent.length)
+                    part = min(length, extent.length - skipped)
+                    found.append(os.pread(extent.fd, part, extent.offset + skipped))
+                    offset, length = offset - skipped, length - part
+        except (OSError, StorageError):
+            return None
+        return None if length else b"".join(found)
+
     # --- the end ----------------------------------------------------------------------------
 
     def finish(self) -> None:

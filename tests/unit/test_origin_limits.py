@@ -131,7 +131,8 @@ def test_leases_cost_what_they_ask_of_the_origin() -> None:
 
 def test_helpers_that_look_share_what_the_origin_allows() -> None:
     cluster = in_a_folder(4, max_connections=12, max_requests=8.0)
-    (ask,) = [a.message for a in cluster.said if isinstance(a, Ask)]
+    asked = [a.message for a in cluster.said if isinstance(a, Ask)]
+    (ask,) = [each for each in asked if isinstance(each, m.Resolve)]
     assert (len(ask.helpers), ask.connections, ask.rate) == (3, 3, 2.0)
     look = m.Look(ask.helpers[0], SOURCE)
     assert not cluster.core.may_look(look), "it is resolved"

@@ -119,7 +119,8 @@ def test_what_has_no_version_is_named_by_its_last_look_for_a_while() -> None:
     def nonce(spec_id: str, after: float) -> str:
         cluster.now += after
         cluster.submit([0], spec_id)
-        return [a for a in cluster.said if isinstance(a, Ask)][-1].message.nonce
+        asked = [a.message for a in cluster.said if isinstance(a, Ask)]
+        return [each for each in asked if isinstance(each, m.Resolve)][-1].nonce
 
     first = nonce("a.0", 0.0)
     assert first
