@@ -209,10 +209,10 @@ class FolderOrigin:
         self.before: Callable[[str, str], int] | None = None
         """Called with method and path; a status to answer with, or 0."""
         self.allowed: Callable[[str, str], bool] | None = None
-        """Called with a path and the request's X-Key: whether it may be read. Listings and HEAD always may."""
+        """Called with a path and the request's X-Api-Key: whether it may be read. Listings and HEAD always may."""
         self.asked: list[tuple[str, str, str]] = []
         self.keys: list[tuple[str, str]] = []
-        """(path, X-Key) of each file that was sent, whole or in part."""
+        """(path, X-Api-Key) of each file that was sent, whole or in part."""
         self.times: list[float] = []
         self.open = 0
         self.most_open = 0
@@ -278,7 +278,7 @@ class FolderOrigin:
         if not status and path and path not in self.files:
             status = 404
         if not status and path and handler.command == "GET":
-            key = handler.headers.get("X-Key", "")
+            key = handler.headers.get("X-Api-Key", "")
             if self.allowed and not self.allowed(path, key):
                 status = 403
             else:

@@ -101,7 +101,6 @@ def delivery(cluster: ClusterState, state: SpecState, task: TaskState, host: str
     if may_claim and not wait and not state.small and not task.is_complete(host):
         lease = origins.grant(cluster, task, host, 2 * cluster.settings.origin.connections, claimants, now)
     proved = state.proved or host in state.fed
-    state.fed.add(host)
     inline = state.manifest if len(state.manifest) <= MANIFEST_INLINE else b""
     return m.Deliver(
         spec=state.spec,

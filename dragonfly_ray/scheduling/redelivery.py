@@ -36,6 +36,9 @@ def confirm(
 ) -> None:
     """A report has named what its host carries of the task."""
     ids = {spec_id for spec_id, _ in carried}
+    for spec_id in ids:
+        if spec_id in task.specs:
+            task.specs[spec_id].fed.add(host)
     if all(state.spec.id in ids for state in expected(cluster, task, host)):
         task.confirmed[host] = now
 

@@ -85,7 +85,7 @@ class SpecState:
     partly: bool = False
     """Not all samples could be compared."""
     fed: set[str] = field(default_factory=set)
-    """Hosts that it has been delivered to: what they have of it since, it has read itself."""
+    """Hosts that carry it: what they have of it since, it has read itself."""
     runs: set[str] = field(default_factory=set)
     """Run tokens of the submissions that this run of the id serves."""
 

@@ -17,7 +17,7 @@ from dragonfly_ray.scheduling.access import AccessProofs
 from dragonfly_ray.scheduling.actions import Ask, Send
 from tests.unit.one_scheduler import PIECES, SOURCE, TASK, Cluster, host
 
-A, B = Credentials(headers={"X-Key": "a"}), Credentials(headers={"X-Key": "b"})
+A, B = Credentials(headers={"X-Api-Key": "a"}), Credentials(headers={"X-Api-Key": "b"})
 ALL = bitset.to_bytes(bitset.full(PIECES), PIECES)
 
 
@@ -182,7 +182,7 @@ def test_a_peer_that_has_it_already_hears_of_it_again_after_the_proof() -> None:
 def test_a_peer_that_comes_back_is_trusted_with_what_it_read_for_the_same() -> None:
     cluster = Guarded([host(0), host(1)])
     cluster.submitted("a.0", A)
-    cluster.report(1, got=(0, 1, 2))
+    cluster.report(1, got=(0, 1, 2), carried=(("a.0", ""),))
     some = bitset.to_bytes(0b111, PIECES)
     back = m.Announce(host(1, incarnation="2"), (m.Held(TASK, some),))
     cluster.do(cluster.core.announce(back, cluster.now))

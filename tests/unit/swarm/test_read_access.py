@@ -19,7 +19,7 @@ from tests.origins import Behaviour, FolderOrigin, ScriptedOrigin
 from tests.swarm import Swarm
 from tests.unit.swarm.conftest import kinds, states
 
-GOOD, BAD = Credentials(headers={"X-Key": "good"}), Credentials(headers={"X-Key": "bad"})
+GOOD, BAD = Credentials(headers={"X-Api-Key": "good"}), Credentials(headers={"X-Api-Key": "bad"})
 FILES = 60
 
 
@@ -93,7 +93,7 @@ def test_who_may_read_gets_it_from_the_cache_after_a_little_of_each_file(
     folder.allowed = None
     built.distribute(folder.url, "first.0", credentials=GOOD)
     before = len(folder.asked)
-    view = built.distribute(folder.url, "second.0", credentials=Credentials(headers={"X-Key": "other"}))
+    view = built.distribute(folder.url, "second.0", credentials=Credentials(headers={"X-Api-Key": "other"}))
     assert_folder(view, folder.files)
     assert received(view, "bytes_origin") == received(view, "bytes_peers") == 0
     ranges = [asked for how, path, asked in folder.asked[before:] if how == "GET" and path]
@@ -114,7 +114,7 @@ def test_a_proof_is_kept_for_a_while_and_for_all_of_the_cluster(
     assert not questions(built, m.Prove), "who has read it all has proved it by that"
     built.distribute(folder.url, "again.0", credentials=GOOD)
     assert not questions(built, m.Prove)
-    other = Credentials(headers={"X-Key": "other"})
+    other = Credentials(headers={"X-Api-Key": "other"})
     built.distribute(folder.url, "other.0", nodes=["n0"], credentials=other)
     assert len(questions(built, m.Prove)) == 1
     built.distribute(folder.url, "other.1", nodes=["n1", "n2"], credentials=other)
@@ -208,7 +208,9 @@ def test_who_reads_samples_need_not_hold_anything(folder: FolderOrigin, swarm: C
     for node in ("n0", "n1"):
         peer = built.peers[node]
         peer.ask = lambda ask, peer=peer: _spoiled(peer, ask)  # type: ignore[method-assign, misc]
-    view = built.distribute(folder.url, "c.0", nodes=["n2"], credentials=Credentials(headers={"X-Key": "c"}))
+    view = built.distribute(
+        folder.url, "c.0", nodes=["n2"], credentials=Credentials(headers={"X-Api-Key": "c"})
+    )
     assert set(kinds(view).values()) == {"source-changed"}
 
 
