@@ -132,8 +132,11 @@ class PeerActor:
             try:
                 await self._work(self._node.announce)
                 self._announced = True
-            except ClusterError as error:
-                log.info("not announced yet: %s", error)
+            except Exception as error:
+                if isinstance(error, ClusterError):
+                    log.info("not announced yet: %s", error)
+                else:
+                    log.exception("not announced yet")
                 await asyncio.sleep(ANNOUNCE_PAUSE)
 
     async def announce(self, index: int) -> None:
@@ -145,8 +148,11 @@ class PeerActor:
     async def _flush(self) -> None:
         while True:
             await asyncio.sleep(FLUSH_INTERVAL)
-            self._node.telemetry.flush(FLUSH_INTERVAL)
-            await self._work(self._node.measure)
+            try:
+                self._node.telemetry.flush(FLUSH_INTERVAL)
+                await self._work(self._node.measure)
+            except Exception:
+                log.exception("what this peer does cannot be told")
 
     @ray.method(concurrency_group="health")
     async def ping(self) -> bool:

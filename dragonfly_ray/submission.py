@@ -162,6 +162,13 @@ class Submission:
         return found
 
     def _watch(self, shard: int, specs: list[str]) -> None:
+        try:
+            self._follow(shard, specs)
+        except Exception as error:
+            log.exception("distribution %s is not watched any more", self.id)
+            self._give_up(f"is not watched any more ({type(error).__name__}); it goes on")
+
+    def _follow(self, shard: int, specs: list[str]) -> None:
         handle: Any = None
         unknown = list(specs)
         while True:

@@ -87,6 +87,8 @@ class Deliveries:
         while True:
             with run.lock:
                 waiting = self.open()
+                if run.error and waiting:
+                    raise run.error
                 if not waiting:
                     self.closed = True
                     return
@@ -150,11 +152,7 @@ class Deliveries:
         if error is None:
             with run.lock:
                 run.reporter.news.got.clear()  # the outcome says that all of it is here
-        if run.reporter.pending:
-            try:
-                run.reporter.report(claim=False)
-            except DragonflyError:
-                log.info("task %.12s: report before the end not delivered", run.task.id)
+        run.reporter.report_rest()
         outcome = f"failed ({error.kind})" if error else f"at {delivery.path}"
         log.info(
             "task %.12s: %s after %.2f s", run.task.id, outcome, run.elapsed(),

@@ -66,6 +66,7 @@ class Neighbours:
                     return
             if old:
                 old.stop()
+                run.picker.reset(host)
             self.parents[host] = Parent(run, neighbour)
         self.start()
 
@@ -192,10 +193,12 @@ class Neighbours:
         if mine and parent:
             parent.tell(mine)
 
-    def parted(self, host: str) -> None:
-        """The connection is gone; it may come again."""
-        run = self._run
+    def parted(self, parent: Parent) -> None:
+        """Its connection is gone; it may come again. One that has a successor has nothing more to say."""
+        run, host = self._run, parent.id
         with run.lock:
+            if self.parents.get(host, parent) is not parent:
+                return
             run.picker.reset(host)
             if self._announcer:
                 self._announcer.left(host)

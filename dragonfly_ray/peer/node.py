@@ -162,7 +162,36 @@ class PeerNode:
         return m.Carrying(self.host.id, self.host.incarnation, tuple(carried))
 
     def handle(self, message: m.Message, small: bytes | None = None) -> None:
-        """A message that wants no answer. `small`: content that came beside it."""
+        """A message that wants no answer. `small`: content that came beside it.
+
+        What goes wrong with it unexpectedly fails what it is about, here: whoever sent it can do nothing.
+        """
+        try:
+            self._handle(message, small)
+        except Exception as error:
+            log.exception("a %s cannot be handled", type(message).__name__)
+            text = f"{self.host.name}: {type(message).__name__} not handled ({type(error).__name__}); see the peer's log"
+            if isinstance(message, m.Deliver):
+                self._refuse(message, text)
+            elif isinstance(message, m.News) and (run := self._runs.get(message.task_id)):
+                run.fail(DragonflyError(text))
+
+    def _refuse(self, deliver: m.Deliver, text: str) -> None:
+        """A delivery that cannot begin has an outcome all the same."""
+        ended = m.Ended(
+            self.host.id,
+            deliver.spec.id,
+            deliver.task.id,
+            ok=False,
+            kind="error",
+            message=text,
+            run=deliver.spec.run,
+        )
+        with self._lock:
+            self._unheard[ended.spec_id, ended.run] = None
+        self._work.submit(self._say, deliver.task.source_id, ended)
+
+    def _handle(self, message: m.Message, small: bytes | None) -> None:
         match message:
             case m.Deliver():
                 self._deliver(message, small)
@@ -260,8 +289,11 @@ class PeerNode:
                 with self._lock:
                     self._unheard.pop((ended.spec_id, ended.run), None)
                 return
-            except ClusterError as error:
-                log.info("outcome of %s not delivered yet: %s", ended.spec_id, error)
+            except Exception as error:
+                if isinstance(error, ClusterError):
+                    log.info("outcome of %s not delivered yet: %s", ended.spec_id, error)
+                else:
+                    log.exception("outcome of %s not delivered yet", ended.spec_id)
                 self._stopping.wait(pause)
                 pause = min(2.0, pause * 2)
 

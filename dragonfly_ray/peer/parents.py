@@ -149,7 +149,8 @@ class Parent:
             except StorageError:
                 return  # the task has failed here, and knows
             except ProtocolError as error:
-                self._run.neighbours.broke_protocol(self.id, error)
+                if not self._replaced():
+                    self._run.neighbours.broke_protocol(self.id, error)
             except TransportError as error:
                 if not self._over():
                     log.info("task %.12s: parent %s: %s", self._run.task.id, self.neighbour.host.name, error)
@@ -157,8 +158,12 @@ class Parent:
             finally:
                 self._connection = None
                 connection.close()
-                self._run.neighbours.parted(self.id)
+                self._run.neighbours.parted(self)
             self._run.stopping.wait(pause)
+
+    def _replaced(self) -> bool:
+        """What this connection still says must not be taken for its successor's word."""
+        return self._stopped
 
     def _over(self) -> bool:
         return self._stopped or self._run.stopping.is_set() or self._run.picker.done
@@ -171,6 +176,8 @@ class Parent:
             return table[piece].length
 
         with run.lock:
+            if self._replaced():
+                return
             held = 0 if self.neighbour.silent else int.from_bytes(connection.bitmap, "little")
             run.picker.joined(self.id, held)
             run.told(self.id, connection.digests.items())
@@ -199,12 +206,13 @@ class Parent:
                 elif isinstance(answer, Missing):
                     self._due -= 1
                     with run.lock:
-                        run.picker.refused(self.id, answer.index)
+                        if not self._replaced():
+                            run.picker.refused(self.id, answer.index)
                 elif isinstance(answer, Busy):
                     self._due -= answer.count
                     pieces = range(answer.first, answer.first + answer.count)
                     with run.lock:
-                        for index in pieces:
+                        for index in pieces if not self._replaced() else ():
                             run.picker.unasked(self.id, index)
                         wanted = any(not run.picker.have >> index & 1 for index in pieces)
                     if wanted:  # and not cancelled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,6 +13,8 @@ from dragonfly_ray.errors import DragonflyError, IntegrityError, InvalidRequestE
 
 if TYPE_CHECKING:
     from dragonfly_ray.peer.task import TaskRun
+
+log = logging.getLogger(__name__)
 
 
 class _Hash(Protocol):
@@ -74,6 +77,11 @@ class PrefixHash:
             self._follow()
         except DragonflyError as error:
             self._failure = error
+        except Exception as error:
+            log.exception("task %.12s: hashing ended unexpectedly", self._run.task.id)
+            self._failure = DragonflyError(
+                f"{self._run.task.url}: its digest was not computed ({type(error).__name__}); see the peer's log"
+            )
         finally:
             self._done.set()
 

@@ -53,7 +53,7 @@ def agrees_with_record(run: TaskRun) -> bool:
         run.stopping.wait(pause)
         pause = min(LONGEST_PAUSE, pause * 2)
         with run.lock:
-            if not run.picker.done:
+            if run.error or not run.picker.done:
                 return False
     return False
 

@@ -101,6 +101,17 @@ class Reporter:
                 log.info("task %.12s: scheduler not reached: %s", run.task.id, error)
                 run.stopping.wait(pause)
 
+    def report_rest(self) -> None:
+        """Whatever is left to say, before an outcome; that does not fail for it."""
+        if not self.pending:
+            return
+        try:
+            self.report(claim=False)
+        except DragonflyError as error:
+            log.info("task %.12s: last report not delivered: %s", self._run.task.id, error)
+        except Exception:
+            log.exception("task %.12s: last report not delivered", self._run.task.id)
+
     def report(self, *, claim: bool = True) -> None:
         """One report and what follows from the answer. Raises `ClusterError`."""
         run = self._run

@@ -101,8 +101,23 @@ class TaskRun:
         return thread
 
     def _as_ours(self, work: Callable[[], None]) -> None:
+        """No thread ends for a reason that nobody expected without the task failing for it: else it hangs."""
         with logs.about(task_id=self.task.id):
-            work()
+            try:
+                work()
+            except DragonflyError as error:
+                self.fail(error)
+            except Exception as error:
+                log.exception("task %.12s: a thread ended unexpectedly", self.task.id)
+                self.fail(self._unexpected(error))
+
+    def _unexpected(self, error: Exception) -> DragonflyError:
+        """Without its text, which may hold anything; the log has it."""
+        where = threading.current_thread().name.removeprefix(self._thread_name(""))
+        return DragonflyError(
+            f"{self.context.node_name}: {self.task.url}: {where} ended unexpectedly"
+            f" ({type(error).__name__}); see the peer's log"
+        )
 
     def add(self, deliver: m.Deliver) -> bool:
         """Another distribution of the same task, or the same one again after the scheduler's restart.
@@ -175,13 +190,15 @@ class TaskRun:
             failure = error
         except Exception as error:
             log.exception("task %.12s failed", self.task.id)
-            failure = DragonflyError(f"{self.context.node_name}: {type(error).__name__}: {error}")
-        if failure:
-            self.deliveries.fail(failure)
-        self._shut()
-        if isinstance(failure, StorageFullError):
-            self.context.give_up(self.task)  # what a full disk could not take whole is of no use there
-        self.context.finished(self)
+            failure = self._unexpected(error)
+        try:
+            if failure:
+                self.deliveries.fail(failure)
+            self._shut()
+            if isinstance(failure, StorageFullError):
+                self.context.give_up(self.task)  # what a full disk could not take whole is of no use there
+        finally:
+            self.context.finished(self)
 
     def _run(self) -> None:
         store = self.context.store.get(self.task.id)
@@ -277,11 +294,7 @@ class TaskRun:
                 thread.join(timeout=15)
         if self.origin:
             self.origin.close()
-        if self.reporter.pending:
-            try:
-                self.reporter.report(claim=False)
-            except DragonflyError:
-                log.info("task %.12s: last report not delivered", self.task.id)
+        self.reporter.report_rest()
 
     def stop(self) -> None:
         """Ends it without an outcome: the peer is shutting down."""

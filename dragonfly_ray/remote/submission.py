@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
@@ -22,6 +23,8 @@ from dragonfly_ray.errors import (
     from_report,
 )
 from dragonfly_ray.remote.http import Http
+
+log = logging.getLogger(__name__)
 
 ENDED = frozenset({"succeeded", "partial", "failed", "cancelled"})
 PATIENCE = 60.0
@@ -118,6 +121,14 @@ class RemoteSubmission:
             return self._stopped
 
     def _watch(self) -> None:
+        try:
+            self._follow()
+        except Exception as error:
+            log.exception("job %s is not watched any more", self.id)
+            text = f"distribution {self.id}: is not watched any more ({type(error).__name__}); it goes on"
+            self._give_up(ClusterError(text))
+
+    def _follow(self) -> None:
         silent_since, pause = time.monotonic(), FIRST_PAUSE
         while not self._closed():
             try:

@@ -41,6 +41,8 @@ MAX_QUEUE = 256
 STUCK_FACTOR = 5
 """A child that takes no byte for so many stall time-outs is closed."""
 ROUND = 0.5
+AFTER_ERROR_S = 0.05
+"""Seconds before the listening thread goes on after an error, which might come again at once."""
 READ = 64 * 1024
 SEND_CHUNK = 1024 * 1024
 LEAST_CHUNK = 4 * 1024
@@ -214,6 +216,15 @@ class UploadServer:
     # --- the listening thread ---------------------------------------------------------------
 
     def _listen(self) -> None:
+        while not self._stopping:
+            try:
+                self._rounds()
+            except Exception:
+                # Whatever went wrong with one child: nobody else listens to all the others.
+                log.exception("the upload server goes on after an unexpected error")
+                time.sleep(AFTER_ERROR_S)
+
+    def _rounds(self) -> None:
         swept = 0.0
         while not self._stopping:
             for fd, events in self._epoll.poll(ROUND):
