@@ -1,39 +1,58 @@
-# Two commands on a fresh machine: `make run` and `make test`. Everything lives in .venv. `make bench`
-# measures; it needs root, and what tests/benchmarks/install can install.
-PYTHON ?= python3
+# Two commands on a fresh machine: `make run` and `make test`. tests/setup makes .venv, where everything lives,
+# and installs programs where it may. `make bench` measures; it needs root, and what tests/benchmarks/install can
+# install.
+PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
+READY := $(VENV)/.ready
 STAMP := $(VENV)/.installed
 export RAY_AUTH_MODE ?= disabled
 export RAY_USAGE_STATS_ENABLED ?= 0
 export PATH := $(PATH):/usr/sbin
 export DRAGONFLY_DEMO_STATE ?= $(CURDIR)/.demo
 
-.PHONY: run stop test lint build-check vendor bench bench-full bench-manager bench-tools simulate clean
+.PHONY: setup run stop test test-slow endurance lint build-check vendor bench bench-full bench-manager bench-tools simulate clean
 
-$(STAMP): pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --editable ".[all]" --group dev
-	# An Azure server for one of the test suites; without npm that one is skipped.
-	if command -v npm >/dev/null; then npm install --silent --no-audit --no-fund --prefix $(VENV)/azurite azurite@3; fi
-	touch $(STAMP)
+$(READY): pyproject.toml tests/setup
+	@PYTHON="$(PYTHON)" tests/setup run
+	@touch $@
+
+$(STAMP): pyproject.toml tests/setup
+	@PYTHON="$(PYTHON)" tests/setup test
+	@touch $@ $(READY)
+
+# Once more, as after something was installed that was missing.
+setup:
+	@rm -f $(STAMP)
+	@$(MAKE) --no-print-directory $(STAMP)
 
 # KEEP=1: and leave everything running, until `make stop`.
-run: $(STAMP)
+run: $(READY)
 	@$(BIN)/python -m dragonfly_ray.demo
 
 stop:
 	@if test -x $(BIN)/python; then $(BIN)/python -m dragonfly_ray.demo stop; fi
 
-# Tests without a Ray cluster run several at a time. ARGS="tests/unit/test_picker.py": these only.
+# Tests without a Ray cluster run several at a time. ARGS="tests/unit/test_picker.py": these only. All suites run,
+# and then it fails if one of them did.
 test: $(STAMP)
 ifeq ($(strip $(ARGS)),)
-	$(BIN)/python -m pytest --numprocesses 3 tests/manager tests/unit tests/conformance tests/console
-	$(BIN)/python -m pytest tests/cluster tests/testbed
+	@failed=0; \
+	$(BIN)/python -m pytest --numprocesses 3 tests/manager tests/unit tests/conformance tests/console || failed=1; \
+	$(BIN)/python -m pytest tests/cluster tests/testbed || failed=1; \
+	exit $$failed
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
+
+# Real parts that are heavy: what is marked `slow`, anywhere below tests.
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest --slow $(or $(ARGS),tests)
+
+# Cluster, testbed and fault suites ten times, everything twice beside two busy loops; goes on where it was
+# interrupted. ARGS="--help" says more.
+endurance: $(STAMP)
+	$(BIN)/python -m tests.endurance $(ARGS)
 
 # ARGS="--quick" leaves out what takes longer than some minutes.
 simulate: $(STAMP)

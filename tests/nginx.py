@@ -1,16 +1,20 @@
-"""nginx as an origin, with a log of every byte that it sent."""
+"""A file server as an origin, with a log of every byte that it sent: nginx, or one in Python where that is missing."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
+
+from tests import file_server, programs
 
 MODULES = Path("/usr/lib/nginx/modules")
 _CONF = """
@@ -51,7 +55,9 @@ def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
 class Nginx:
     """Serves `root`, with listings.
 
-    `extra`: more of its configuration, for the server block. `modules`: paths of modules to load.
+    `extra`: more of its configuration, for the server block. `modules`: paths of modules to load. Without
+    nginx a server in Python does the same; the test skips if that does not understand `extra`, or if it must be
+    `real`.
     """
 
     def __init__(
@@ -63,6 +69,7 @@ class Nginx:
         port: int = 0,
         extra: str = "",
         modules: Sequence[str | Path] = (),
+        real: bool = False,
         start: Callable[[Sequence[str]], subprocess.Popen[bytes]] = _start,
     ) -> None:
         self.root, self._state = root, state
@@ -70,6 +77,7 @@ class Nginx:
         self.port = port or free_port()
         self._extra = extra
         self._modules = list(modules)
+        self._real = real or bool(modules)
         self._start = start
         self._process: subprocess.Popen[bytes] | None = None
         root.mkdir(parents=True, exist_ok=True)
@@ -82,6 +90,30 @@ class Nginx:
     def start(self, extra: str | None = None) -> None:
         """Until it answers."""
         self._extra = self._extra if extra is None else extra
+        self._process = self._start(self._command())
+        deadline = time.monotonic() + 20
+        while not (self._state / "pid").exists() or not (self._state / "pid").read_text().strip():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                errors = self._state / "error.log"
+                raise RuntimeError(
+                    f"the file server does not start: {errors.read_text()[-500:] if errors.exists() else ''}"
+                )
+            time.sleep(0.01)
+
+    def _command(self) -> list[str]:
+        """Writes the configuration; what to run."""
+        nginx = programs.find("nginx")
+        if nginx is None:
+            if self._real or file_server.understood(self._extra) is None:
+                programs.need("nginx")
+            settings = {
+                "address": self._address,
+                "port": self.port,
+                "root": str(self.root),
+                "extra": self._extra,
+            }
+            (self._state / "server.json").write_text(json.dumps(settings))
+            return [sys.executable, file_server.__file__, str(self._state)]
         conf = self._state / "nginx.conf"
         conf.write_text(
             _CONF.format(
@@ -93,15 +125,7 @@ class Nginx:
                 user="" if os.geteuid() else "user root;",
             )
         )
-        self._process = self._start(["nginx", "-p", str(self._state), "-c", str(conf)])
-        deadline = time.monotonic() + 20
-        while not (self._state / "pid").exists() or not (self._state / "pid").read_text().strip():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                errors = self._state / "error.log"
-                raise RuntimeError(
-                    f"nginx does not start: {errors.read_text()[-500:] if errors.exists() else ''}"
-                )
-            time.sleep(0.01)
+        return [nginx, "-p", str(self._state), "-c", str(conf)]
 
     def stop(self) -> None:
         """At once; connections break."""

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import psycopg
 
+from tests import programs
 from tests.nginx import free_port
 
 
 def binaries() -> Path | None:
     """The newest server that is installed."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-    on_path = shutil.which("postgres")
-    return found[-1].parent if found else Path(on_path).parent if on_path else None
+    found = programs.find("postgres")
+    return Path(found).parent if found else None
 
 
 class Postgres:
@@ -88,6 +88,8 @@ class Postgres:
 
 @contextlib.contextmanager
 def running() -> Iterator[Postgres]:
+    """Without PostgreSQL the test skips."""
+    programs.need("postgres")
     folder = Path(tempfile.mkdtemp(prefix="dragonfly-pg-", dir="/tmp"))
     folder.chmod(0o755)
     try:

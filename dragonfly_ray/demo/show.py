@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,7 +21,7 @@ from typing import Any
 from blake3 import blake3
 from rich.console import Console
 
-from dragonfly_ray.demo import PREFIX
+from dragonfly_ray.demo import environment
 from dragonfly_ray.demo.keeping import STATE_VARIABLE, Kept
 from dragonfly_ray.distribution import Progress
 from dragonfly_ray.errors import DragonflyError
@@ -33,6 +32,7 @@ from dragonfly_ray.remote import connect as connect_manager
 
 NODES = 4
 INTERRUPTED = 130
+TRACEBACK = "DRAGONFLY_DEMO_TRACEBACK"
 SIZE = 256 * 1024 * 1024
 OBJECT_STORE = 100 * 1024 * 1024
 PR_SET_PDEATHSIG = 1
@@ -124,18 +124,15 @@ def cluster(folder: Path) -> Iterator[None]:
     from ray.cluster_utils import Cluster
 
     console.print(f"starting {NODES} Ray nodes …")
-    started: Any = Cluster(
-        initialize_head=True,
-        head_node_args={
-            "num_cpus": 1,
-            "object_store_memory": OBJECT_STORE,
-            "include_dashboard": False,
-            "temp_dir": str(folder / "ray"),
-        },
-    )
+    options: dict[str, Any] = {"num_cpus": 1, "object_store_memory": OBJECT_STORE}
+    if objects := environment.object_store_folder(folder, NODES * OBJECT_STORE):
+        console.print(f"/dev/shm is too small for Ray's objects: they lie in {objects}", soft_wrap=True)
+        options["plasma_directory"] = str(objects)
+    head = {**options, "include_dashboard": False, "temp_dir": str(folder / "ray")}
+    started: Any = Cluster(initialize_head=True, head_node_args=head)
     try:
         for _ in range(NODES - 1):
-            started.add_node(num_cpus=1, object_store_memory=OBJECT_STORE)
+            started.add_node(**options)
         ray.init(address=started.address, log_to_driver=False, logging_level=logging.ERROR)
         yield
     finally:
@@ -267,6 +264,11 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
     interrupt()
 
 
+def _failed(why: str) -> int:
+    console.print(why, style="red", markup=False, highlight=False, soft_wrap=True)
+    return 1
+
+
 def main(*, keep: bool = False) -> int:
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -276,9 +278,10 @@ def main(*, keep: bool = False) -> int:
     started = time.monotonic()
     with ExitStack() as stack:
         stack.callback(_reap)
-        # Not below TMPDIR: Ray's sockets need a short path.
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))
-        folder.chmod(0o755)
+        try:
+            folder = environment.scratch_folder()
+        except environment.UnfitMachineError as error:
+            return _failed(str(error))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.callback(_reap)
         kept = None
@@ -286,9 +289,10 @@ def main(*, keep: bool = False) -> int:
             kept = Kept.me(folder)
             stack.callback(kept.forget)
             kept.write()
-        for name in [n for n in os.environ if n.startswith(("DRAGONFLY_", "RAY_ADDRESS"))]:
-            if name != STATE_VARIABLE:
-                del os.environ[name]  # of another cluster
+        ignored = environment.shed(os.environ, keep=(STATE_VARIABLE, TRACEBACK))
+        if told := [name for name in ignored if not name.startswith("DRAGONFLY_DEMO")]:
+            console.print(f"not used here: {', '.join(told)}", style="dim", highlight=False, soft_wrap=True)
+        environment.prepare_ray(folder, os.environ)
         os.environ["DRAGONFLY_STORAGE__ROOT"] = str(folder / "stores")
         try:
             run(folder, kept)
@@ -296,7 +300,10 @@ def main(*, keep: bool = False) -> int:
             console.print("interrupted; stopping everything", style="yellow")
             return INTERRUPTED
         except DragonflyError as error:
-            console.print(str(error), style="red", markup=False, highlight=False)
-            return 1
+            return _failed(str(error))
+        except Exception as error:
+            if os.environ.get(TRACEBACK):
+                raise
+            return _failed(f"{environment.explain(error)}   ({TRACEBACK}=1 shows where)")
         console.print(f"done in {time.monotonic() - started:.0f} s, stopped cleanly")
     return 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from ray.cluster_utils import Cluster
 from ray.util import list_named_actors
 
 import dragonfly_ray as d
+from dragonfly_ray.demo.environment import prepare_ray, scratch_folder
 from tests import waiting
 from tests.nginx import Nginx
 
@@ -26,6 +29,19 @@ DESCRIPTORS = 24
 """By so many may a peer's descriptors grow in one test: Ray connects to whoever is new."""
 ORIGINS: set[int] = set()
 """Ports of the web servers that tests have started."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ray_folder() -> Iterator[Path]:
+    """Ray's files: below a short path of our own, whoever's /tmp/ray is there."""
+    folder = scratch_folder(prefix="dfray-")
+    executable = sys.executable
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", "")  # as it was, afterwards
+        prepare_ray(folder, os.environ)
+        yield folder
+    sys.executable = executable
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 class LocalCluster:
@@ -63,7 +79,7 @@ class LocalCluster:
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+def cluster(ray_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     os.environ["RAY_metrics_report_interval_ms"] = "1000"  # noqa: SIM112, Ray spells it so
     folder = tmp_path_factory.mktemp("cluster")
     made = LocalCluster(folder)

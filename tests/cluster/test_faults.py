@@ -378,7 +378,9 @@ def tiny_disk(tmp_path: Path) -> Iterator[Callable[[], Path]]:
     def mount() -> Path:
         folder = tmp_path / "tiny"
         folder.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=90m", "tmpfs", str(folder)], check=True)
+        command = ["mount", "-t", "tmpfs", "-o", "size=90m", "tmpfs", str(folder)]
+        if subprocess.run(command, check=False).returncode:
+            pytest.skip("without mounts")
         mounts.append(folder)
         return folder
 

@@ -48,6 +48,7 @@ def guarded(tmp_path: Path) -> Iterator[dict[str, str]]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_TMPDIR": os.environ["RAY_TMPDIR"],
         "DRAGONFLY_STORAGE__ROOT": str(tmp_path / "stores"),
         "HOME": str(tmp_path),
     }

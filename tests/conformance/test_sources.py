@@ -5,10 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +22,7 @@ from moto.server import ThreadedMotoServer
 
 from dragonfly_ray.errors import SourceAuthError, SourceUnsupportedError
 from dragonfly_ray.sources.conformance import Place, SourceConformance
+from tests import programs
 from tests.nginx import Nginx
 
 
@@ -55,7 +54,7 @@ class _OnNginx(SourceConformance):
     def place(self, tmp_path: Path) -> Iterator[Place]:
         for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
             folder.chmod(0o755)
-        with Nginx(tmp_path / "www", tmp_path / "nginx", extra=self.extra) as origin:
+        with Nginx(tmp_path / "www", tmp_path / "nginx", extra=self.extra, real=True) as origin:
             yield Place(origin.url, writer(origin.root))
 
 
@@ -65,6 +64,24 @@ class TestNginx(_OnNginx):
 
 class TestNginxJson(_OnNginx):
     extra = "autoindex_format json;"
+
+
+class TestPythonServer(SourceConformance):
+    """What stands in for nginx where that is missing."""
+
+    @pytest.fixture
+    def place(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+        monkeypatch.setattr(programs, "find", lambda name: None)
+        with Nginx(tmp_path / "www", tmp_path / "nginx") as origin:
+            yield Place(origin.url, writer(origin.root))
+
+
+class TestPythonServerJson(SourceConformance):
+    @pytest.fixture
+    def place(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+        monkeypatch.setattr(programs, "find", lambda name: None)
+        with Nginx(tmp_path / "www", tmp_path / "nginx", extra="autoindex_format json;") as origin:
+            yield Place(origin.url, writer(origin.root))
 
 
 class TestMemory(SourceConformance):
@@ -139,9 +156,6 @@ class TestGcs(SourceConformance):
         return Place(f"gs://{bucket}/top", put, options)
 
 
-AZURITE = shutil.which("azurite-blob") or shutil.which(
-    "azurite-blob", path=str(Path(sys.prefix) / "azurite" / "node_modules" / ".bin")
-)
 ACCOUNT = "devstoreaccount1"
 # The key that every Azurite has, published with it.
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
@@ -149,12 +163,12 @@ KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr
 
 @pytest.fixture(scope="module")
 def azurite() -> Iterator[str]:
-    assert AZURITE
+    azurite = programs.need("azurite-blob")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = subprocess.Popen(
-        [AZURITE, "--silent", "--skipApiVersionCheck", "--inMemoryPersistence", "--blobPort", str(port)],
+        [azurite, "--silent", "--skipApiVersionCheck", "--inMemoryPersistence", "--blobPort", str(port)],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     deadline = time.monotonic() + 60
@@ -167,7 +181,6 @@ def azurite() -> Iterator[str]:
     process.wait()
 
 
-@pytest.mark.skipif(AZURITE is None, reason="needs Azurite, which npm installs")
 class TestAzure(SourceConformance):
     @pytest.fixture
     def place(self, azurite: str) -> Place:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +16,7 @@ from pydantic import SecretStr
 
 from dragonfly_ray.serve.app import create_app
 from dragonfly_ray.serve.settings import Limits, ManagerSettings
+from tests import programs
 from tests.console.swarm import Swarm
 from tests.manager import people
 from tests.manager.serving import serving
@@ -89,9 +88,7 @@ def running(state: Path, swarm: Swarm, **more: Any) -> Iterator[Console]:
 @contextlib.contextmanager
 def launched() -> Iterator[Browser]:
     """Debian's Chromium; `CHROMIUM` names another one."""
-    found = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    if not found:
-        pytest.skip("chromium is not installed")
+    found = programs.need("chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=list(FLAGS))
         try:

@@ -31,7 +31,7 @@ from tests.manager import people
 from tests.manager.conftest import PASSWORD, token_of
 from tests.manager.people import API
 
-EXAMPLES = 12
+EXAMPLES, MANY_EXAMPLES = 12, 60
 """Of each operation, well-formed and as many malformed."""
 GENEROUS = Limits(
     requests="1000000/minute", anonymous="1000000/minute", logins="1000000/minute", body=256 * 1024
@@ -193,6 +193,7 @@ def checked(
     operation: APIOperation[Any, Any, Any, Any],
     real: dict[str, list[str]],
     mode: GenerationMode,
+    examples: int,
 ) -> int:
     """How many requests were answered as the document says."""
     count = 0
@@ -200,7 +201,7 @@ def checked(
     picked: list[Any] = [checks.CHECKS.get_one(name) for name in CHECKED]
 
     @hypothesis.settings(
-        max_examples=EXAMPLES,
+        max_examples=examples,
         deadline=None,
         derandomize=True,
         database=None,
@@ -222,10 +223,11 @@ def checked(
     return count
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(MANY_EXAMPLES, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
 def test_hostile_input_is_refused_and_answers_are_as_documented(
-    served: Served, document: dict[str, Any], mode: GenerationMode
+    served: Served, document: dict[str, Any], mode: GenerationMode, examples: int
 ) -> None:
     schema = schemathesis.openapi.from_dict(document)
     schema.config.max_stream_events = 2
@@ -238,7 +240,7 @@ def test_hostile_input_is_refused_and_answers_are_as_documented(
         if "/stream" in operation.path or "/live" in operation.path:
             continue
         try:
-            requests += checked(served, operation, real, mode)
+            requests += checked(served, operation, real, mode, examples)
         except hypothesis.errors.Unsatisfiable:
             # Nothing about this operation can be malformed.
             continue

@@ -41,6 +41,7 @@ from dragonfly_ray.errors import (
 )
 from dragonfly_ray.remote import Client, http
 from dragonfly_ray.serve.testing import SIZE, FakeCluster
+from tests import programs
 from tests.manager.conftest import PASSWORD, token_of
 from tests.waiting import until
 
@@ -562,6 +563,7 @@ def test_nothing_of_it_needs_ray(address: str, token: str, cluster: FakeCluster)
 
 
 def test_the_lines_in_the_readme_run(address: str, cluster: FakeCluster, tmp_path: Path) -> None:
+    programs.need("curl")
     cluster.at_once = True
     text = (Path(__file__).parents[2] / "README.md").read_text()
     (block,) = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)

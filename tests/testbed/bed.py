@@ -133,6 +133,7 @@ class Testbed:
         """What every Ray process gets beside the environment of this one."""
         return {
             "RAY_AUTH_MODE": "disabled",
+            "RAY_TMPDIR": str(self.folder),
             "RAY_raylet_start_wait_time_s": "120",
             "PYTHONPATH": str(CHECKOUT),
             **self.env,

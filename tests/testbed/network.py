@@ -11,6 +11,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests import programs
+
 PREFIX = "dfray-"
 SWITCH = f"{PREFIX}sw"
 NETWORK = "10.77.0"
@@ -27,11 +29,14 @@ def available() -> str:
     """Why namespaces cannot be made here; empty if they can."""
     if os.geteuid():
         return "needs root"
+    for program in ("ip", "curl"):
+        if programs.find(program) is None:
+            return f"without {program}"
     try:
         run("ip", "netns", "add", f"{PREFIX}probe")
         run("ip", "netns", "del", f"{PREFIX}probe")
     except (RuntimeError, FileNotFoundError) as error:
-        return str(error)
+        return f"without network namespaces ({error})"
     return ""
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from dragonfly_ray.config import Settings
 from dragonfly_ray.serve.deployment import Args
 from dragonfly_ray.serve.settings import ManagerSettings
 from dragonfly_ray.telemetry import COUNTERS, GAUGES
+from tests import programs
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
@@ -82,10 +82,9 @@ def test_rules_say_what_and_how_bad() -> None:
         assert rule["annotations"]["summary"]
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool")
 def test_promtool_agrees() -> None:
     done = subprocess.run(
-        ["promtool", "check", "rules", str(RULES)], capture_output=True, text=True, check=False
+        [programs.need("promtool"), "check", "rules", str(RULES)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

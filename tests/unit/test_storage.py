@@ -29,6 +29,7 @@ from dragonfly_ray.storage.journal import HAVE, RECORD_SIZE, Journal, Record
 from dragonfly_ray.storage.names import check_manifest
 from dragonfly_ray.storage.store import PieceStore
 from dragonfly_ray.storage.task_store import TaskStore
+from tests import programs
 
 BIG = os.urandom(1_500_000)
 FILES = {"a/big": BIG, "a/small": b"small", "b/empty": b"", "b/mid": os.urandom(70_000), "c": b"c" * 100}
@@ -304,7 +305,7 @@ found.publish(Path({str(tmp_path / "f")!r}), link={link})
 Path({str(tmp_path / "end-here")!r}).touch()
 """
     trace = tmp_path / "trace"
-    command = ["strace", "-f", "-o", str(trace), "-e",
+    command = [programs.need("strace"), "-f", "-o", str(trace), "-e",
                "trace=openat,read,pread64,preadv,write,pwrite64,link,linkat,copy_file_range,sendfile,ioctl",
                sys.executable, "-c", code]  # fmt: skip
     subprocess.run(command, check=True)
