@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rich.console import Group
 from rich.filesize import decimal
-from rich.table import Table
-from rich.text import Text
 
+from dragonfly_ray import result_table
 from dragonfly_ray.errors import (
     CancelledByUserError,
     DeadlineError,
@@ -22,7 +22,6 @@ from dragonfly_ray.errors import (
 )
 
 MOST_NAMED = 3
-_STYLES = {"done": "green", "failed": "red", "running": "cyan", "waiting": "dim"}
 
 
 def told_apart(names: Mapping[str, str]) -> dict[str, str]:
@@ -170,28 +169,8 @@ class Distribution:
         word = "ok" if self.ok else f"{nodes - good} FAILED"
         return f"<Distribution {source}: {good}/{nodes} {word}, {decimal(self.size)} in {self.seconds:.1f} s>"
 
-    def __rich__(self) -> Table:
-        table = Table(title=repr(self)[1:-1], title_justify="left", header_style="bold")
-        for heading in ("node", "state"):
-            table.add_column(heading)
-        for heading in ("seconds", "size"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        table.add_column("from")
-        # However narrow the terminal, what a person came for stays readable.
-        table.add_column("path or error", overflow="fold", min_width=24)
-        for o in self.outcomes:
-            shown = _path_or_error(o)
-            if o.error is None:
-                shown = shown.replace(o.node_id, "{node}")
-            table.add_row(
-                o.node,
-                Text(o.state, style=_STYLES.get(o.state, "")),
-                f"{o.seconds:.2f}",
-                decimal(o.size),
-                _provenance(o),
-                Text(shown),
-            )
-        return table
+    def __rich__(self) -> Group:
+        return result_table.render(self)
 
     def _repr_html_(self) -> str:
         heads = (
@@ -271,15 +250,6 @@ def _path_or_error(o: Outcome) -> str:
     if o.error is not None:
         return f"{o.error.kind}: {o.error}"
     return f"{o.path or ''} (shared)" if o.written_by else str(o.path or "")
-
-
-def _provenance(o: Outcome) -> str:
-    """`origin 24 % peers 76 %`, to be broken between the two only."""
-    parts = {"origin": o.bytes_origin, "peers": o.bytes_peers, "object store": o.bytes_object_store,
-             "cache": o.bytes_cache}  # fmt: skip
-    total = sum(parts.values())
-    shares = [f"{name}\u00a0{100 * n / total:.0f}\u00a0%" for name, n in parts.items() if n]
-    return " ".join(shares)
 
 
 def _state(states: Sequence[str]) -> str:

@@ -77,7 +77,8 @@ class Live:
 def _table(*headings: str, right: Sequence[str] = ()) -> Table:
     table = Table(header_style="bold")
     for heading in headings:
-        table.add_column(heading, justify="right" if heading in right else "left")
+        # Folded, never cut: long URLs and ids of one kind differ at their ends.
+        table.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
     return table
 
 

@@ -7,6 +7,7 @@ the packages are really installed. What runs inside ends with it, and nothing of
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shlex
@@ -151,14 +152,14 @@ class BareMachine:
         )  # fmt: skip
 
     def processes(self) -> list[str]:
-        """Command lines of what runs inside, but for its own."""
+        """Command lines of what runs inside, but for its first process."""
+        first = self._child()
+        inside = os.readlink(f"/proc/{first}/ns/pid")
         found = []
-        for pid in self.run("ls /proc", user="root", timeout=60).stdout.split():
-            if pid.isdigit() and pid != "1":
-                line = self.run(
-                    f"tr '\\0' ' ' </proc/{pid}/cmdline 2>/dev/null", user="root", timeout=60
-                ).stdout
-                found += [line] if line.strip() else []
+        for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+            with contextlib.suppress(OSError):
+                if pid != first and os.readlink(f"/proc/{pid}/ns/pid") == inside:
+                    found.append(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode())
         return found
 
     def _child(self) -> int:

@@ -1,0 +1,86 @@
+"""A distribution's outcomes as a table that stays readable on a narrow terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.filesize import decimal
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from dragonfly_ray.distribution import Distribution, Outcome
+
+_STYLES = {"done": "green", "failed": "red", "running": "cyan", "waiting": "dim"}
+MOST_NAMED = 3
+MIN_SHARED = 12
+"""Characters: a shorter beginning is not worth a line of its own."""
+
+
+def render(found: Distribution) -> Group:
+    """What all paths have in common is said once, below; the column shows what differs, and all of it. So are
+    errors, each with the nodes that have it."""
+    shared, rests = split([_path(o) for o in found.outcomes])
+    cells = [f"{rest} (shared)".lstrip() if o.written_by else rest
+             for o, rest in zip(found.outcomes, rests, strict=True)]  # fmt: skip
+    table = Table(title=repr(found)[1:-1], title_justify="left", header_style="bold")
+    table.add_column("node", overflow="fold")
+    table.add_column("state", no_wrap=True)
+    for heading in ("seconds", "size"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("from")
+    if any(cells):
+        table.add_column("path", overflow="fold")
+    for o, cell in zip(found.outcomes, cells, strict=True):
+        row: list[str | Text] = [o.node, Text(o.state, style=_STYLES.get(o.state, "")), f"{o.seconds:.2f}",
+                                 decimal(o.size), provenance(o)]  # fmt: skip
+        table.add_row(*row, *([Text(cell)] if any(cells) else []))
+    below = [Text(f"{'…' if any(rests) else 'path'}: {shared}", overflow="fold")] if shared else []
+    return Group(table, *below, *(Text(line, style="red") for line in errors(found.outcomes)))
+
+
+def errors(outcomes: Sequence[Outcome]) -> list[str]:
+    """One line for each error: who has it, and what it is."""
+    nodes: dict[str, list[str]] = {}
+    for o in outcomes:
+        if o.error is not None:
+            names = nodes.setdefault(f"{o.error.kind}: {o.error}", [])
+            names += [] if o.node in names else [o.node]
+    return [
+        f"{', '.join(names[:MOST_NAMED])}{f' and {len(names) - MOST_NAMED} more' * (len(names) > MOST_NAMED)}: {said}"
+        for said, names in nodes.items()
+    ]
+
+
+def split(paths: Sequence[str]) -> tuple[str, list[str]]:
+    """Whole folders that all begin with, and of each what follows; of one path for all nothing follows.
+
+    Nothing is taken off where that would be short; empty paths (of nodes that have none) stay empty.
+    """
+    there = [path for path in paths if path]
+    if len(set(there)) == 1:
+        return there[0], [""] * len(paths)
+    parts = [path.split("/")[:-1] for path in there]
+    count = 0
+    while parts and all(len(p) > count and p[count] == parts[0][count] for p in parts):
+        count += 1
+    shared = "/".join(parts[0][:count]) if parts else ""
+    if len(shared) < MIN_SHARED:
+        return "", list(paths)
+    return shared, [f"…{path[len(shared) :]}" if path else "" for path in paths]
+
+
+def _path(o: Outcome) -> str:
+    """With the node's own id as `{node}`: so it was asked for, and so it is the same on all."""
+    return "" if o.error is not None or o.path is None else str(o.path).replace(o.node_id, "{node}")
+
+
+def provenance(o: Outcome) -> str:
+    """`origin 24 % peers 76 %`, to be broken between the two only."""
+    parts = {"origin": o.bytes_origin, "peers": o.bytes_peers, "object store": o.bytes_object_store,
+             "cache": o.bytes_cache}  # fmt: skip
+    total = sum(parts.values())
+    shares = [f"{name}\u00a0{100 * n / total:.0f}\u00a0%" for name, n in parts.items() if n]
+    return " ".join(shares)
