@@ -88,9 +88,10 @@ def test_short_or_unlike_paths_stay_as_they_are() -> None:
 
 def test_urls_of_a_listing_are_told_apart_by_their_ends() -> None:
     start = "https://models.example.org/a/very/long/way/to/the/content/of/the/release/number/"
-    rows = [{"url": f"{start}{n}.bin", "host": "10.0.0.7", "size": 1, "share": 1.0} for n in range(2)]
+    urls = [f"{start}{n}.bin" for n in range(2)]
+    rows = [{"url": url, "host": "10.0.0.7", "size": 1, "share": 1.0} for url in urls]
     console = Console(width=WIDTH, force_terminal=False)
     with console.capture() as captured:
         console.print(show.listing(rows))
     joined = "".join(line.split("│")[1].strip() for line in captured.get().splitlines() if "│" in line)
-    assert all(row["url"] in joined for row in rows)
+    assert all(url in joined for url in urls)
