@@ -11,7 +11,7 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 export PATH := $(PATH):/usr/sbin
 export DRAGONFLY_DEMO_STATE ?= $(CURDIR)/.demo
 
-.PHONY: setup run stop test test-slow endurance lint build-check vendor bench bench-full bench-manager bench-tools simulate clean
+.PHONY: setup run stop test test-bare test-slow endurance lint build-check vendor bench bench-full bench-manager bench-tools simulate clean
 
 $(READY): pyproject.toml tests/setup
 	@PYTHON="$(PYTHON)" tests/setup run
@@ -44,6 +44,10 @@ ifeq ($(strip $(ARGS)),)
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
+
+# Both commands of the README in namespaces where nothing is installed or set up. Needs root.
+test-bare: $(STAMP)
+	$(BIN)/python -m pytest tests/bare
 
 # Real parts that are heavy: what is marked `slow`, anywhere below tests.
 test-slow: $(STAMP)
