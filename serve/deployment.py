@@ -88,7 +88,7 @@ def _try(settings: ManagerSettings, cluster: Cluster) -> None:
 
 def checked(settings: ManagerSettings) -> ManagerSettings:
     """Raises `InvalidRequestError` for what cannot work."""
-    if settings.replicas > 1 and settings.database.startswith("sqlite"):
+    if settings.replicas > 1 and settings.embedded:
         raise InvalidRequestError(
             f"replicas={settings.replicas}: several need PostgreSQL (DRAGONFLY_MANAGER_DATABASE_URL=postgresql://…); "
             "SQLite is one file on the head node"
@@ -101,15 +101,18 @@ def checked(settings: ManagerSettings) -> ManagerSettings:
 def application(manager: ManagerSettings, cluster: Settings) -> Application:
     """What `serve.run` takes. What was set explicitly goes with it; the rest is read on the replica's node."""
     checked(manager)
-    embedded = manager.database.startswith("sqlite")
+    embedded = manager.embedded
     options: dict[str, Any] = {} if embedded else {"max_replicas_per_node": 1}
+    actor: dict[str, Any] = {"num_cpus": 0, "resources": HEAD if embedded else {}}
+    if manager.node_labels:
+        actor["label_selector"] = dict(manager.node_labels)
     deployed: Any = serve.deployment(
         ManagerReplica,
         name=DEPLOYMENT,
         num_replicas=manager.replicas,
         max_ongoing_requests=manager.limits.streams + SPARE_REQUESTS,
         # The database's file is on the head's disk.
-        ray_actor_options={"num_cpus": 0, "resources": HEAD if embedded else {}},
+        ray_actor_options=actor,
         health_check_period_s=5,
         health_check_timeout_s=20,
         # Open streams never end by themselves, so waiting for them is in vain.

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from dragonfly_ray.errors import InvalidRequestError
 from dragonfly_ray.policy import UrlPolicy
 
 
@@ -77,11 +78,13 @@ class ManagerSettings(BaseSettings):
     """The embedded database and the key that secrets are encrypted with, unless they are elsewhere."""
     database_url: str = ""
     """SQLAlchemy's; empty: SQLite in `state_dir`. Several replicas need PostgreSQL (`postgresql://…`)."""
+    database_url_file: Path | None = None
+    """In place of `database_url`: a file that holds it, on the nodes that replicas run on; of a server's database."""
     secret_key: SecretStr | None = None
     """32 bytes in URL-safe Base64; else `secret_key_file` is read, and made if it is missing."""
     secret_key_file: Path | None = None
     admin_password: SecretStr | None = Field(None, validation_alias="DRAGONFLY_ADMIN_PASSWORD")
-    """Of the first user; without it and without a file one is made up, and shown once."""
+    """Of the first user; without it and without a file one is made up, and written to `state_dir`."""
     admin_password_file: Path | None = None
     admin_password_hash: SecretStr | None = None
     """argon2, in place of the password itself: what `dragonfly up` hands over, so that nobody stores it in clear."""
@@ -94,6 +97,8 @@ class ManagerSettings(BaseSettings):
     tls_key_file: Path | None = None
     replicas: int = Field(1, ge=1)
     """More than one need PostgreSQL."""
+    node_labels: dict[str, str] = {}
+    """Ray labels of the nodes that replicas run on, such as those that have the files named above; none: any node."""
     session_hours: float = Field(12.0, gt=0)
     session_idle_hours: float = Field(2.0, gt=0)
     cookie_secure: bool = False
@@ -127,9 +132,22 @@ class ManagerSettings(BaseSettings):
     @property
     def database(self) -> str:
         """The URL of the database, with the driver that is used."""
-        if not self.database_url:
+        given = self.database_url
+        if self.database_url_file is not None:
+            try:
+                given = self.database_url_file.read_text().strip()
+            except (OSError, UnicodeDecodeError):
+                raise InvalidRequestError(
+                    f"{self.database_url_file}: the database's URL cannot be read from it"
+                ) from None
+        if not given:
             return f"sqlite:///{self.state_dir / 'manager.db'}"
         for short in ("postgresql://", "postgres://"):
-            if self.database_url.startswith(short):
-                return "postgresql+psycopg://" + self.database_url.removeprefix(short)
-        return self.database_url
+            if given.startswith(short):
+                return "postgresql+psycopg://" + given.removeprefix(short)
+        return given
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the database is a file on the head node; known without reading `database_url_file`."""
+        return self.database_url_file is None and self.database.startswith("sqlite")

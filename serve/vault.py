@@ -98,7 +98,9 @@ def _decoded(text: str, origin: str) -> bytes:
 def _read(path: Path) -> str:
     try:
         _make(path)
-        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        found = path.stat()
+        # Another's file, such as one that Kubernetes mounts, is read through its group.
+        if stat.S_IMODE(found.st_mode) & (0o077 if found.st_uid == os.getuid() else 0o037):
             log.warning("%s: others may read the key: chmod 600 it", path)
         return path.read_text()
     except OSError as error:

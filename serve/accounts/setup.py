@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-import sys
+import contextlib
+import logging
+import os
+import socket
+import uuid
+from pathlib import Path
 
 from sqlalchemy import select
 
@@ -16,16 +21,10 @@ from dragonfly_ray.serve.database.tables import Role, User, now
 from dragonfly_ray.serve.records import audit
 from dragonfly_ray.serve.settings import ManagerSettings
 
+log = logging.getLogger(__name__)
 SETUP = "setup"
-_BANNER = """\
-
-  +----------------------------------------------------------------------+
-  | dragonfly: the first user was made. This password is shown this once. |
-  +----------------------------------------------------------------------+
-      user      {name}
-      password  {password}
-
-"""
+FIRST_PASSWORD = "first-password"
+"""In `state_dir`: the password of the first user, where nobody gave one."""
 
 
 def builtin_roles(database: Database) -> None:
@@ -46,8 +45,8 @@ def builtin_roles(database: Database) -> None:
 def first_admin(database: Database, settings: ManagerSettings) -> None:
     """Unless there are users: an admin. Of several replicas that start at once, one makes it.
 
-    A password that nobody gave is shown once, on the standard error of the process that made it, and
-    not in its log, which is kept and sent elsewhere.
+    A password that nobody gave is written to a file that its owner alone may read: what a process says is kept
+    with its logs, and sent elsewhere.
     """
     with database.read() as session:
         if session.scalar(select(User.id).limit(1)) is not None:
@@ -64,9 +63,33 @@ def first_admin(database: Database, settings: ManagerSettings) -> None:
         session.add(user)
         session.flush()
         audit(session, None, "user.create", "user", user.id, name=ADMIN, role=ADMIN)
-    if not given and not known:
-        sys.stderr.write(_BANNER.format(name=ADMIN, password=password))
-        sys.stderr.flush()
+        if not given and not known:
+            path = _write(settings, password)
+            log.warning("the first user, %s, was made; the password is in %s on %s: sign in, and change it",
+                        ADMIN, path, socket.gethostname())  # fmt: skip
+
+
+def forget_first_password(settings: ManagerSettings) -> None:
+    """The first user has another one."""
+    with contextlib.suppress(OSError):
+        (settings.state_dir / FIRST_PASSWORD).unlink(missing_ok=True)
+
+
+def _write(settings: ManagerSettings, password: str) -> Path:
+    """Raises `InvalidRequestError`."""
+    path = settings.state_dir / FIRST_PASSWORD
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
+            file.write(password + "\n")
+        os.replace(draft, path)
+    except OSError as error:
+        raise InvalidRequestError(
+            f"{path}: the first user's password cannot be written to it ({error.strerror}); give one "
+            "(DRAGONFLY_MANAGER_ADMIN_PASSWORD_FILE)"
+        ) from None
+    return path
 
 
 def _given(settings: ManagerSettings) -> str:

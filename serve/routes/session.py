@@ -10,7 +10,8 @@ from sqlalchemy import select
 from dragonfly_ray.serve.accounts import csrf, passwords, sessions, throttle
 from dragonfly_ray.serve.accounts.permissions import Access, requires
 from dragonfly_ray.serve.accounts.principal import Caller, Principal, unauthenticated
-from dragonfly_ray.serve.accounts.rights import known
+from dragonfly_ray.serve.accounts.rights import ADMIN, known
+from dragonfly_ray.serve.accounts.setup import forget_first_password
 from dragonfly_ray.serve.accounts.throttle import Devices, Throttle, Ticket
 from dragonfly_ray.serve.database.tables import Role, User, now
 from dragonfly_ray.serve.manager import Here, Manager
@@ -86,6 +87,8 @@ def change_password(body: PasswordChange, caller: Caller, request: Request, mana
         sessions.end_all(session, user.id, but=caller.session_id)
         Throttle.succeeded(session, ticket)
         audit(session, request, "session.password", "user", user.id)
+    if caller.name == ADMIN:
+        forget_first_password(manager.settings)
 
 
 def _begin(manager: Manager, request: Request, user: User, password: str, ticket: Ticket) -> tuple[Me, str]:

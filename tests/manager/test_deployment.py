@@ -58,6 +58,30 @@ def test_a_replica_is_where_its_database_is(tmp_path: Path) -> None:
     assert many.max_ongoing_requests >= ManagerSettings().limits.streams + 100
 
 
+def test_replicas_run_on_nodes_with_the_labels_that_are_asked_for(tmp_path: Path) -> None:
+    """What is on no other node, such as the database's URL in a file, is not read while it is deployed."""
+    from ray.serve.schema import RayActorOptionsSchema
+
+    labels = {"dragonfly.io/manager": "true"}
+    asked = ManagerSettings(database_url_file=tmp_path / "elsewhere", replicas=2, node_labels=labels)
+    options = application(asked, Settings())._bound_deployment.ray_actor_options
+    assert options is not None
+    assert (options["label_selector"], options["resources"]) == (labels, {})
+    assert RayActorOptionsSchema(**options).label_selector == labels
+
+
+def test_the_databases_url_comes_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "url"
+    found = ManagerSettings(database_url_file=file)
+    with pytest.raises(InvalidRequestError, match="cannot be read"):
+        _ = found.database
+    file.write_text(POSTGRES + "\n")
+    assert found.database == POSTGRES.replace("postgresql:", "postgresql+psycopg:")
+    assert not found.embedded
+    given = handed_over(found)
+    assert given == {"database_url_file": str(file)}
+
+
 def test_names_of_applications() -> None:
     assert name_of("dragonfly") == "dragonfly"
     assert name_of("other") == "dragonfly-other"

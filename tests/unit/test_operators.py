@@ -141,7 +141,7 @@ def test_the_managers_variables_are_all_there_with_their_defaults(monkeypatch: p
         if not commented:
             monkeypatch.setenv(name, value)
             default = MANAGER[name]
-            read = json.loads(value) if isinstance(default, (bool, int, float, tuple, list)) else value
+            read = json.loads(value) if isinstance(default, (bool, int, float, tuple, list, dict)) else value
             assert read == (list(default) if isinstance(default, tuple) else default), name
     assert shown == set(MANAGER)
     assert ManagerSettings() == before
@@ -179,6 +179,14 @@ def groups(spec: dict[str, Any]) -> list[dict[str, Any]]:
     return [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
 
 
+def is_manager(group: dict[str, Any]) -> bool:
+    return group.get("groupName") == "managers"
+
+
+def with_peers(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    return [group for group in groups(spec) if not is_manager(group)]
+
+
 def secrets() -> dict[str, set[str]]:
     found = documents("secrets.example.yaml")
     return {d["metadata"]["name"]: set(d["stringData"]) for d in found}
@@ -206,14 +214,19 @@ def test_containers_mount_what_there_is_and_read_secrets_that_are_shown() -> Non
 
 
 def test_variables_are_settings_and_agree_with_mounts_and_ports() -> None:
+    (roots,) = {tuple(config["dest_roots"]) for config in manager_settings()}
+    assert roots
     for spec in cluster_specs():
         for group in groups(spec):
             (container,) = group["template"]["spec"]["containers"]
             env = {v["name"]: v.get("value") for v in container["env"]}
             assert {n for n in env if n.startswith("DRAGONFLY_")} <= set(CLUSTER) | set(MANAGER)
+        for group in with_peers(spec):
+            (container,) = group["template"]["spec"]["containers"]
+            env = {v["name"]: v.get("value") for v in container["env"]}
             mounts = {m["mountPath"] for m in container["volumeMounts"]}
             assert env["DRAGONFLY_STORAGE__ROOT"] in mounts
-            assert set(json.loads(env["DRAGONFLY_MANAGER_DEST_ROOTS"])) <= mounts
+            assert set(roots) <= mounts
             ports = {p["name"]: p["containerPort"] for p in container["ports"]}
             assert str(ports["dragonfly"]) == env["DRAGONFLY_TRANSPORT__PORT"]
             assert str(ports["metrics"]) == group["rayStartParams"]["metrics-export-port"]
@@ -223,9 +236,75 @@ def test_variables_are_settings_and_agree_with_mounts_and_ports() -> None:
 def test_caches_outlive_pods_and_upgrades() -> None:
     assert of_kind("rayservice.yaml", "RayService")["spec"]["upgradeStrategy"] == {"type": "None"}
     for spec in cluster_specs():
-        for group in groups(spec):
+        for group in with_peers(spec):
             volumes = {v["name"]: v for v in group["template"]["spec"]["volumes"]}
             assert "hostPath" in volumes["cache"]
+
+
+def test_only_the_managers_pods_have_the_managers_keys_and_none_has_them_in_its_environment() -> None:
+    for pod in pods():
+        for container in [*pod["containers"], *pod.get("initContainers", ())]:
+            assert "dragonfly-manager" not in json.dumps([container.get("env"), container.get("envFrom")])
+    for spec in cluster_specs():
+        for group in groups(spec):
+            mounted = {
+                v["secret"]["secretName"] for v in group["template"]["spec"]["volumes"] if "secret" in v
+            }
+            assert mounted == ({"dragonfly-manager"} if is_manager(group) else set())
+
+
+def test_the_managers_replicas_run_where_its_keys_are() -> None:
+    keys = secrets()["dragonfly-manager"]
+    for config, spec in zip(manager_settings(), cluster_specs(), strict=True):
+        (group,) = (group for group in groups(spec) if is_manager(group))
+        assert config["node_labels"].items() <= group["labels"].items()
+        assert group["labels"][Settings().peer.exclude_label] == "true", "no peer beside the keys"
+        assert group["replicas"] >= config["replicas"]
+        pod = group["template"]["spec"]
+        (folder,) = (m["mountPath"] for m in pod["containers"][0]["volumeMounts"] if m["name"] == "manager")
+        files = {config[name] for name in ("database_url_file", "secret_key_file", "admin_password_file")}
+        assert files == {f"{folder}/{key}" for key in keys}
+        (volume,) = (v for v in pod["volumes"] if v["name"] == "manager")
+        assert volume["secret"]["defaultMode"] & 0o007 == 0
+        assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"]
+
+
+def test_folders_of_the_machine_are_made_the_users() -> None:
+    """Kubernetes makes them for root, and the image's user is another."""
+    for spec in cluster_specs():
+        for group in with_peers(spec):
+            pod = group["template"]["spec"]
+            user = pod["securityContext"]
+            assert (user["runAsNonRoot"], user["runAsUser"]) == (True, 1000)
+            (init,) = pod["initContainers"]
+            assert init["securityContext"]["runAsUser"] == 0
+            folders = {v["name"] for v in pod["volumes"] if "hostPath" in v}
+            places = {m["mountPath"] for m in init["volumeMounts"] if m["name"] in folders}
+            main = {m["mountPath"] for m in pod["containers"][0]["volumeMounts"] if m["name"] in folders}
+            assert places == main
+            chown = init["command"][-1].split(" && ")[0].split()
+            assert chown[:2] == ["chown", f"{user['runAsUser']}:{user['runAsGroup']}"]
+            assert set(chown[2:]) == places
+
+
+def test_every_pod_is_behind_a_network_policy() -> None:
+    policies = documents("networkpolicy.yaml")
+    closed = [p["spec"] for p in policies if not p["spec"]["podSelector"].get("matchExpressions")]
+    ports: set[Any] = {"metrics", "serve", "dashboard"}
+    for spec in cluster_specs():
+        for group in groups(spec):
+            labels = group["template"]["metadata"]["labels"]
+            over = [p for p in closed if p["podSelector"]["matchLabels"].items() <= labels.items()]
+            assert over
+            assert all(p["policyTypes"] == ["Ingress"] for p in over)
+    head = {p["name"] for p in groups(cluster_specs()[0])[0]["template"]["spec"]["containers"][0]["ports"]}
+    for policy in policies:
+        for rule in policy["spec"]["ingress"]:
+            assert rule["from"], "an empty list is everybody"
+            within = all("podSelector" in each and "namespaceSelector" not in each for each in rule["from"])
+            named = {p["port"] for p in rule.get("ports", ())}
+            assert within or named, "from outside only what is named"
+            assert named <= ports & head
 
 
 def test_ray_wants_its_token() -> None:
@@ -239,6 +318,10 @@ def serve_configs() -> list[dict[str, Any]]:
         yaml.safe_load(of_kind("raycluster.yaml", "ConfigMap")["data"]["serve.yaml"]),
         yaml.safe_load(of_kind("rayservice.yaml", "RayService")["spec"]["serveConfigV2"]),
     ]
+
+
+def manager_settings() -> list[dict[str, Any]]:
+    return [config["applications"][0]["args"]["manager"] for config in serve_configs()]
 
 
 def test_serve_takes_the_manager() -> None:
