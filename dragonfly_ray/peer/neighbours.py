@@ -13,6 +13,7 @@ from dragonfly_ray.errors import ProtocolError
 from dragonfly_ray.peer.parents import Parent
 from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling.announcer import Announcer
+from dragonfly_ray.scheduling.slowness import usual
 
 if TYPE_CHECKING:
     from dragonfly_ray.peer.task import TaskRun
@@ -132,6 +133,13 @@ class Neighbours:
             self._banned.add(host)
         self.left(host)
         self.wake_all()
+
+    def giving(self, parent: Parent, index: int, now: float) -> tuple[float, bool]:
+        """The rate that others than `parent` usually give (0: unknown), and whether one of them has piece `index`."""
+        with self._run.lock:
+            others = [p for p in self.parents.values() if p is not parent]
+            having = self._run.picker.having(index)
+        return usual(p.rate(now) for p in others), any(p.id in having and not p.paused(now) for p in others)
 
     def wake_all(self) -> None:
         for parent in list(self.parents.values()):

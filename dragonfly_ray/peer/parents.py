@@ -11,6 +11,7 @@ from dragonfly_ray import messages as m
 from dragonfly_ray.errors import DragonflyError, ProtocolError, StorageError, TransportError
 from dragonfly_ray.peer.buffers import Lender, NotLentError
 from dragonfly_ray.scheduling import bits as bitset
+from dragonfly_ray.scheduling.slowness import Pauses, Transfer, too_slow
 from dragonfly_ray.transport.connection import Busy, Data, Missing, ParentConnection
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ class _Quiet(Exception):
     """Nothing to ask for in a long while."""
 
 
+class _TooSlow(Exception):
+    """What is asked of it is asked of others."""
+
+
 class Parent:
     """Runs in a thread of its own until stopped or nothing is missing, and reconnects with growing pauses.
 
@@ -56,6 +61,11 @@ class Parent:
         """Pieces asked for on this connection whose answer is still to come."""
         self._pace = 0.0
         """Seconds that it takes for a piece, smoothed; 0: unknown."""
+        self._rate = 0.0
+        """Bytes a second of the last pieces, smoothed; 0: unknown."""
+        self._transfer: tuple[int, Transfer] | None = None
+        """The piece that is coming, and how."""
+        self._pauses = Pauses()
         self._doubted = 0.0
         """Until when it may turn out that it is gone."""
 
@@ -99,6 +109,15 @@ class Parent:
         with self._ready:
             self._doubted = time.monotonic() + DOUBT
             self._ready.notify_all()
+
+    def rate(self, now: float) -> float:
+        """Bytes a second that it gives; 0: unknown."""
+        coming = self._transfer
+        return coming[1].rate(now) if coming and coming[1].measured(now) else self._rate
+
+    def paused(self, now: float) -> bool:
+        """It is asked for nothing: it was too slow."""
+        return self._pauses.left(now) > 0
 
     def untold(self, pieces: int) -> None:
         """What was told of these does not hold any more. Under the run's lock."""
@@ -144,6 +163,8 @@ class Parent:
                 self._converse(connection)
             except _Quiet:
                 pass
+            except _TooSlow:
+                self._give_up_piece()
             except NotLentError:  # it is over: what is here they may still want
                 self.tell(self._run.holdings())
             except StorageError:
@@ -156,7 +177,7 @@ class Parent:
                     log.info("task %.12s: parent %s: %s", self._run.task.id, self.neighbour.host.name, error)
                     self._run.neighbours.unreachable(self.id)
             finally:
-                self._connection = None
+                self._connection = self._transfer = None
                 connection.close()
                 self._run.neighbours.parted(self)
             self._run.stopping.wait(pause)
@@ -185,6 +206,12 @@ class Parent:
             self._due = self._told = 0
         run.neighbours.introduced(self.id)
         with Lender(run.context.pool, (run.task.id, "parents"), self._over) as lender:
+
+            def take(index: int, length: int) -> memoryview:
+                view = lender.take(index, length)
+                self._transfer = index, Transfer(length, time.monotonic())
+                return view
+
             since = 0.0
             while True:
                 waited = not self._due
@@ -195,11 +222,12 @@ class Parent:
                     continue
                 if waited:
                     since = time.monotonic()
-                answer = connection.receive(lender.take, length_of, self._progress)
+                answer = connection.receive(take, length_of, self._progress)
                 if isinstance(answer, Data):
                     self._due -= 1
                     now = time.monotonic()
-                    self._paced(now - since)
+                    self._transfer = None
+                    self._paced(now - since, len(answer.view))
                     since = now
                     self._took(connection, answer)
                     lender.give(answer.index)
@@ -218,9 +246,12 @@ class Parent:
                     if wanted:  # and not cancelled
                         run.stopping.wait(FIRST_PAUSE)
 
-    def _paced(self, seconds: float) -> None:
-        """A piece took so long."""
-        self._pace += (SMOOTHING if self._pace else 1.0) * (seconds - self._pace)
+    def _paced(self, seconds: float, nbytes: int) -> None:
+        """A piece of so many bytes took so long."""
+        share = SMOOTHING if self._pace else 1.0
+        self._pace += share * (seconds - self._pace)
+        self._rate += share * (nbytes / max(1e-6, seconds) - self._rate)
+        self._pauses.end()
 
     def _window(self) -> int:
         """Pieces that may be due at once."""
@@ -228,7 +259,27 @@ class Parent:
         return most if self._pace * most <= IN_FLIGHT else max(1, int(IN_FLIGHT / self._pace))
 
     def _progress(self, count: int) -> None:
-        self._run.context.received("peers", count)
+        run = self._run
+        run.context.received("peers", count)
+        if self._transfer is None:
+            return
+        (index, transfer), now = self._transfer, time.monotonic()
+        transfer.moved(count, now)
+        if transfer.measured(now):
+            others, elsewhere = run.neighbours.giving(self, index, now)
+            waited_for = run.context.pool.waiting > 0
+            if too_slow(transfer, others, now, elsewhere=elsewhere, waited_for=waited_for):
+                raise _TooSlow
+
+    def _give_up_piece(self) -> None:
+        """Its connection ends with it, in the middle of a piece. What others have is not asked of it for a while."""
+        now = time.monotonic()
+        self._rate = self.rate(now)
+        self._pauses.begin(now)
+        log.info(
+            "task %.12s: parent %s gives %.1f kB/s only; others are asked",
+            self._run.task.id, self.neighbour.host.name, self._rate / 1000,
+        )  # fmt: skip
 
     def _ask(self, connection: ParentConnection) -> bool:
         """Fills the pipeline. False after a wait in which nothing useful turned up."""
@@ -240,6 +291,10 @@ class Parent:
                 room = self._window() - self._due
                 if room <= 0:
                     return True
+                pause = 0.0 if self._due else self._pauses.left(time.monotonic())
+                if pause:
+                    self._ready.wait(min(pause, REFRESH))
+                    return False
                 picked = run.picker.pick(self.id, min(self._most, room), time.monotonic())
                 if not picked:
                     if self._due:

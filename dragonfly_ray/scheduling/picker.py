@@ -112,6 +112,10 @@ class Picker:
         holder = self._holders.get(host)
         return holder.bits if holder else 0
 
+    def having(self, piece: int) -> set[str]:
+        """The holders that can be asked for it now."""
+        return {host for host, holder in self._holders.items() if holder.here and holder.usable >> piece & 1}
+
     # --- events -----------------------------------------------------------------------------
 
     def joined(self, host: str, held: int, *, far: bool = False) -> None:
