@@ -23,6 +23,7 @@ from dragonfly_ray.directives import Directives, Follower
 from dragonfly_ray.grants import SigningKey
 from dragonfly_ray.scheduling.reconciler import Action, Check, IdleSince, Kill, Reconciler, Start
 from dragonfly_ray.statuses import NodeStatus, PeerState, PeerStatus, decode_peer, encode
+from dragonfly_ray.storage.private import root_of
 from dragonfly_ray.targets import Member
 from dragonfly_ray.telemetry import RaySink, Telemetry
 
@@ -47,7 +48,7 @@ class ControllerActor:
         self._base = settings
         self._follower = Follower(settings)
         self._settings = self._follower.settings
-        root = settings.on_this_node().storage.root
+        root = root_of(settings.on_this_node().storage)
         key = SigningKey.load_or_create(root / "keys" / f"{settings.namespace}.key")
         self._private, self._public = key.private_bytes(), key.public_bytes()
         self._reconciler = Reconciler(interval=settings.peer.health_interval)

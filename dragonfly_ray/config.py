@@ -34,8 +34,9 @@ class _Section(BaseModel):
 
 
 class StorageSettings(_Section):
-    root: Path = Path("/tmp/dragonfly-ray")
-    """Folder for piece stores; each peer takes the first free one in it."""
+    root: Path | None = None
+    """Folder for piece stores, of this user alone (0700); each peer takes the first free one in it. None:
+    `/var/lib/dragonfly-ray` for root, else `dragonfly-ray` in the user's cache folder."""
     medium: str = "disk"
     """`disk`, `memory` (tmpfs), or the name of an installed plug-in."""
     quota: int | None = Field(None, gt=0, json_schema_extra=LIVE)

@@ -6,6 +6,7 @@ A scheduler issues them with the cluster's private key; peers know the public ke
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,8 +16,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from dragonfly_ray.errors import GrantError
+from dragonfly_ray.errors import GrantError, StorageError
 from dragonfly_ray.model import digest
+from dragonfly_ray.storage.private import private_folder, read_private
 
 SIGNATURE_SIZE = 64
 MAX_TOKEN = 1024
@@ -55,20 +57,27 @@ class SigningKey:
 
     @classmethod
     def load_or_create(cls, path: Path) -> SigningKey:
-        """The key in `path`, readable by its owner alone; made if it is missing."""
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = path.with_name(f"{path.name}.{os.getpid()}.new")
+        """The key in `path`, made if it is missing. Raises `StorageError` where others could have put it there."""
+        private_folder(path.parent)
         key = cls.generate()
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            with os.fdopen(descriptor, "wb") as file:
+            with os.fdopen(os.open(draft, flags, 0o600), "wb") as file:
                 file.write(key.private_bytes())
             os.link(draft, path)
         except FileExistsError:
-            return cls.from_private_bytes(path.read_bytes())
+            return cls._read(path)
         finally:
             draft.unlink(missing_ok=True)
         return key
+
+    @classmethod
+    def _read(cls, path: Path) -> SigningKey:
+        try:
+            return cls.from_private_bytes(read_private(path))
+        except ValueError:
+            raise StorageError(f"{path}: is no signing key; remove it, a new one is made") from None
 
     def private_bytes(self) -> bytes:
         return self._key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from dragonfly_ray.errors import VaultError
 from dragonfly_ray.serve.settings import ManagerSettings
+from dragonfly_ray.storage.private import private_folder
 
 log = logging.getLogger(__name__)
 KEY_BYTES = 32
@@ -75,10 +76,15 @@ class Vault:
 
     @classmethod
     def of(cls, settings: ManagerSettings) -> Vault:
-        """With the key of the settings, or of the key file, which is made if it is missing."""
+        """With the key of the settings, or of the key file, which is made if it is missing.
+
+        Raises `StorageError` where others could have put something into `state_dir`.
+        """
         if settings.secret_key is not None:
             return cls(_decoded(settings.secret_key.get_secret_value(), "secret_key"), "secret_key")
-        path = settings.secret_key_file or settings.state_dir / FILE
+        path = settings.secret_key_file
+        if path is None:
+            path = private_folder(settings.state_dir, "state_dir") / FILE
         return cls(_decoded(_read(path), str(path)), str(path))
 
 

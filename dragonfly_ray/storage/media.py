@@ -8,6 +8,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from dragonfly_ray.errors import InvalidRequestError
+from dragonfly_ray.storage.private import NAME, adopted, private_folder
 
 GROUP = "dragonfly_ray.media"
 """Entry-point group of `Medium` classes."""
@@ -30,8 +31,7 @@ class Disk(Medium):
     """The configured root itself."""
 
     def folder(self, root: Path) -> Path:
-        root.mkdir(parents=True, exist_ok=True)
-        return root
+        return private_folder(root)
 
 
 class Memory(Medium):
@@ -40,9 +40,8 @@ class Memory(Medium):
     base = Path("/dev/shm")
 
     def folder(self, root: Path) -> Path:
-        found = self.base / "dragonfly-ray" / root.as_posix().strip("/").replace("/", "-")
-        found.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return found
+        own = adopted(self.base / NAME, self.base / f"{NAME}-{os.geteuid()}")
+        return private_folder(private_folder(own) / root.as_posix().strip("/").replace("/", "-"))
 
 
 BUILT_IN: dict[str, type[Medium]] = {"disk": Disk, "memory": Memory}

@@ -27,6 +27,7 @@ from dragonfly_ray.storage.files import OpenFiles
 from dragonfly_ray.storage.media import medium
 from dragonfly_ray.storage.names import check_manifest
 from dragonfly_ray.storage.place import boot_id as this_boot
+from dragonfly_ray.storage.private import private_folder, root_of
 from dragonfly_ray.storage.task_store import JOURNAL, MANIFEST, TaskStore
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class PieceStore:
     def __init__(self, settings: StorageSettings, *, boot_id: str | None = None) -> None:
         self.settings = settings
         self._medium = medium(settings.medium)
-        self.path, self._lock_fd = _claim(self._medium.folder(settings.root))
+        self.path, self._lock_fd = _claim(self._medium.folder(root_of(settings)))
         self.files = OpenFiles()
         self.on_evicted: Callable[[Task], None] = lambda task: None
         """Told of every task that made room for another."""
@@ -369,8 +370,8 @@ def _claim(root: Path) -> tuple[Path, int]:
     """The first store that no living process holds. Raises `StorageError`."""
     for number in range(MOST_STORES):
         folder = root / f"store-{number}"
-        folder.mkdir(mode=0o755, exist_ok=True)
-        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        private_folder(folder)
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

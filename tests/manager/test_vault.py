@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 from sqlalchemy import select
 
-from dragonfly_ray.errors import InvalidRequestError, VaultError
+from dragonfly_ray.errors import InvalidRequestError, StorageError, VaultError
 from dragonfly_ray.serve import vault as vaults
 from dragonfly_ray.serve.accounts import secrets
 from dragonfly_ray.serve.accounts.hosts import allowed
@@ -82,6 +82,14 @@ def test_a_key_file_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert Vault.of(settings).key_id == first.key_id
     assert [f.name for f in settings.state_dir.iterdir()] == [vaults.FILE]
+
+
+def test_a_key_that_others_could_have_planted_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / vaults.FILE).write_text(vaults.new_key())
+    (tmp_path / "state").symlink_to(tmp_path / "theirs")
+    with pytest.raises(StorageError, match="state: is a link; remove it, or set state_dir"):
+        Vault.of(settings_with(tmp_path))
 
 
 def test_a_key_from_elsewhere(tmp_path: Path) -> None:
