@@ -48,7 +48,6 @@ LISTED_FOR = 1.0
 LISTED_AT_ONCE = 8
 LOOK_TIMEOUT = 15.0
 """Less than the time that the resolver waits for the answer."""
-GRANT_TTL = 24 * 3600.0
 KEY_TIMEOUT, KEY_RETRY = 5.0, 0.2
 """Seconds for one request for the signing key, and until the next."""
 
@@ -91,7 +90,8 @@ class SchedulerActor:
 
     def _sign(self, task: Task, host: Host) -> bytes:
         assert self._issuer is not None, "messages wait for the key"
-        return self._issuer.issue(task.id, host.id, task.tenant, GRANT_TTL)
+        ttl = self._settings.scheduler.grant_ttl
+        return self._issuer.issue(task.id, host.id, host.key, task.tenant, ttl)
 
     async def ready(self) -> bool:
         self._start()

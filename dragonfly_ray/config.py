@@ -141,6 +141,8 @@ class SchedulerSettings(_Section):
     """Seconds without whoever submitted, before an attached distribution is cancelled."""
     resolve_timeout: float = Field(60.0, gt=0, json_schema_extra=LIVE)
     """Seconds for a look at the origin."""
+    grant_ttl: float = Field(900.0, gt=0)
+    """Seconds for which a peer may open connections with one grant; it is renewed in time."""
 
 
 class PeerSettings(_Section):

@@ -1,6 +1,8 @@
-"""Signed permissions to read a task from its holders: short-lived, for one host and one task.
+"""Signed permissions to read a task from its holders: short-lived, for one task, one host and one key.
 
-A scheduler issues them with the cluster's private key; peers know the public key only.
+A scheduler issues them with the cluster's private key; peers know the public key only. A grant alone opens
+nothing: it names the public key of the peer's process, which proves with each connection that it has the
+private one, by signing the nonce of the parent that it speaks to.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import secrets
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
@@ -20,10 +23,16 @@ from dragonfly_ray.errors import GrantError, StorageError
 from dragonfly_ray.model import digest
 from dragonfly_ray.storage.private import private_folder, read_private
 
+KEY_SIZE = 32
+"""Bytes of a public key."""
 SIGNATURE_SIZE = 64
+NONCE_SIZE = 32
 MAX_TOKEN = 1024
 SKEW = 60.0
 """Seconds that the clocks of two hosts may differ."""
+
+
+Role = Literal["child", "parent"]
 
 
 class _Claims(msgspec.Struct, frozen=True, array_like=True):
@@ -32,6 +41,7 @@ class _Claims(msgspec.Struct, frozen=True, array_like=True):
     holder: str
     tenant: str
     expires: float
+    holder_key: bytes
 
 
 def _key_id(public: bytes) -> bytes:
@@ -96,29 +106,73 @@ class GrantIssuer:
         self._key = key
         self._id = _key_id(key.public_bytes())
 
-    def issue(self, task_id: str, holder: str, tenant: str, ttl: float) -> bytes:
-        """A grant for the host `holder`, good for `ttl` seconds."""
-        claims = msgspec.msgpack.encode(_Claims(self._id, task_id, holder, tenant, time.time() + ttl))
-        return self._key.sign(claims) + claims
+    def issue(self, task_id: str, holder: str, holder_key: bytes, tenant: str, ttl: float) -> bytes:
+        """A grant for the host `holder`, whose process has the public key `holder_key`; good for `ttl` seconds."""
+        claims = _Claims(self._id, task_id, holder, tenant, time.time() + ttl, holder_key)
+        data = msgspec.msgpack.encode(claims)
+        return self._key.sign(data) + data
 
 
 class GrantVerifier:
-    """Knows the public keys, of which there are two while one replaces the other."""
+    """Knows the public keys, of which there are several while one replaces another."""
 
     def __init__(self, public_keys: Iterable[bytes]) -> None:
+        self._keys: dict[bytes, Ed25519PublicKey] = {}
+        self.trust(public_keys)
+
+    def trust(self, public_keys: Iterable[bytes]) -> None:
+        """From now on these, and no others."""
         self._keys = {_key_id(key): Ed25519PublicKey.from_public_bytes(key) for key in public_keys}
 
-    def verify(self, token: bytes, task_id: str, holder: str, now: float | None = None) -> None:
-        """Raises `GrantError` unless `token` lets `holder` read `task_id` at `now` (Unix time)."""
+    def verify(self, token: bytes, task_id: str, holder: str, now: float | None = None) -> bytes:
+        """The public key that `holder` must prove to have.
+
+        Raises `GrantError` unless `token` lets `holder` read `task_id` at `now` (Unix time).
+        """
         if not SIGNATURE_SIZE < len(token) <= MAX_TOKEN:
             raise GrantError("no grant")
         signature, data = token[:SIGNATURE_SIZE], token[SIGNATURE_SIZE:]
         try:
             claims = msgspec.msgpack.decode(data, type=_Claims)
-            self._keys[claims.key].verify(signature, data)
-        except (msgspec.DecodeError, KeyError, InvalidSignature):
+            key = self._keys[claims.key]
+        except (msgspec.DecodeError, KeyError):
             raise GrantError("the grant is not signed by this cluster") from None
+        # What costs nothing comes first: anybody may send anything.
         if claims.task_id != task_id or claims.holder != holder:
             raise GrantError("the grant is for another task or another host")
         if (time.time() if now is None else now) > claims.expires + SKEW:
             raise GrantError("the grant has expired")
+        try:
+            key.verify(signature, data)
+        except InvalidSignature:
+            raise GrantError("the grant is not signed by this cluster") from None
+        return claims.holder_key
+
+
+class Handshake(msgspec.Struct, frozen=True, array_like=True):
+    """What both ends of a new connection sign, each with its own key: who speaks to whom about what, just now.
+
+    The child's signature names the parent, so that whoever it speaks to cannot pass it on to another; the
+    parent's proves that the child reached the host which the scheduler named, and nobody at its old address.
+    """
+
+    task_id: str
+    child: str
+    """Host id."""
+    parent: str
+    """Host id."""
+    parent_nonce: bytes
+    child_nonce: bytes
+
+    def _data(self, role: str) -> bytes:
+        return msgspec.msgpack.encode(("dragonfly-ray handshake 2", role, self))
+
+    def sign(self, role: Role, key: SigningKey) -> bytes:
+        return key.sign(self._data(role))
+
+    def verify(self, role: Role, public_key: bytes, proof: bytes) -> None:
+        """Raises `GrantError` unless the other end has the private key to `public_key`."""
+        try:
+            Ed25519PublicKey.from_public_bytes(public_key).verify(proof, self._data(role))
+        except (InvalidSignature, ValueError):
+            raise GrantError(f"the {role} does not have the private key of its host") from None

@@ -111,6 +111,8 @@ class Report(_Message, frozen=True):
     """How many it can send to at a time; 0: unknown."""
     carried: tuple[tuple[str, str], ...] = ()
     """(spec id, run) of the deliveries of the task that have no outcome here yet."""
+    grant_refused: bool = False
+    """A parent does not take the grant: another one is needed."""
 
 
 class Throttled(_Message, frozen=True):
@@ -365,6 +367,8 @@ class Deliver(_Message, frozen=True):
     """To the origin, at most; 0: as before, or as configured."""
     proved: bool = True
     """False: whoever wants it reads it at the origin, and may not have what is here from others."""
+    banned: tuple[str, ...] = ()
+    """Host ids that are served nothing of this task."""
 
 
 class ReportReply(_Message, frozen=True):
@@ -382,6 +386,8 @@ class ReportReply(_Message, frozen=True):
     """The digests of disputed pieces, as far as the record has them."""
     connections: int = 0
     """To the origin, at most; 0: as before."""
+    grant: bytes = b""
+    """A newer one; empty: the last still holds for long enough."""
 
 
 class News(_Message, frozen=True):
@@ -402,6 +408,8 @@ class News(_Message, frozen=True):
     """To the origin, at most; 0: as before."""
     settled: bool = False
     """An output that another host was at is written, or is anybody's: ask again."""
+    grant: bytes = b""
+    """As in `ReportReply`."""
 
 
 class Elsewhere(_Message, frozen=True):

@@ -274,6 +274,8 @@ class Host(msgspec.Struct, frozen=True):
     labels: dict[str, str] = {}
     incarnation: str = ""
     """New at every start of the peer's process."""
+    key: bytes = b""
+    """The public key (Ed25519, 32 bytes) of this process: grants are for whoever has the private one."""
 
 
 class Task(msgspec.Struct, frozen=True):

@@ -25,7 +25,8 @@ class LocalScheduler:
     """`SchedulerCore` behind a lock; its actions are carried out by threads, in order for each host."""
 
     def __init__(self, settings: Settings, issuer: GrantIssuer) -> None:
-        self.core = SchedulerCore(settings, lambda task, host: self._sign(issuer, task, host))
+        ttl = settings.scheduler.grant_ttl
+        self.core = SchedulerCore(settings, lambda task, host: self._sign(issuer, task, host, ttl))
         self.peers: dict[str, PeerNode] = {}
         self.verdicts: dict[str, str] = {}
         """What a probe finds out of a host whose peer is not there; else it is `gone`."""
@@ -42,8 +43,8 @@ class LocalScheduler:
         self._ticker.start()
 
     @staticmethod
-    def _sign(issuer: GrantIssuer, task: Task, host: Host) -> bytes:
-        return issuer.issue(task.id, host.id, task.tenant, 3600.0)
+    def _sign(issuer: GrantIssuer, task: Task, host: Host, ttl: float) -> bytes:
+        return issuer.issue(task.id, host.id, host.key, task.tenant, ttl)
 
     def call(self, message: m.Message) -> m.Message | None:
         message = m.decode(m.encode(message))

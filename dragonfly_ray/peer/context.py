@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.config import Settings
+from dragonfly_ray.grants import SigningKey
 from dragonfly_ray.model import Task
 from dragonfly_ray.peer.buffers import BufferPool
 from dragonfly_ray.peer.reporter import SchedulerLink
@@ -24,6 +25,8 @@ class Context:
     """What a peer lends to its tasks."""
 
     host_id: str
+    key: SigningKey
+    """Of this process."""
     node_name: str
     node_id: str
     settings: Settings

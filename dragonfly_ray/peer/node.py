@@ -27,7 +27,7 @@ from dragonfly_ray.errors import (
     StorageError,
     StorageFullError,
 )
-from dragonfly_ray.grants import GrantVerifier
+from dragonfly_ray.grants import GrantVerifier, SigningKey
 from dragonfly_ray.model import (
     DIGEST_SIZE,
     Endpoint,
@@ -124,8 +124,15 @@ class PeerNode:
         self._stopping = threading.Event()
         self._usage = self.store.usage()
         transport = settings.transport
+        self._key = SigningKey.generate()
         self.server = UploadServer(
-            transport.bind or identity.address, transport.port, self, transport, verifier
+            transport.bind or identity.address,
+            transport.port,
+            self,
+            transport,
+            verifier,
+            self.store.host_id,
+            self._key,
         )
         self.server.start()
         self.host = Host(
@@ -138,6 +145,7 @@ class PeerNode:
             location=identity.location,
             labels=identity.labels,
             incarnation=secrets.token_hex(8),
+            key=self._key.public_bytes(),
         )
 
     def configured(self) -> None:
@@ -196,6 +204,8 @@ class PeerNode:
             case m.Deliver():
                 self._deliver(message, small)
             case m.News():
+                for banned in message.banned:
+                    self.server.ban(message.task_id, banned)
                 run = self._runs.get(message.task_id)
                 if run:
                     run.on_news(message)
@@ -210,6 +220,8 @@ class PeerNode:
                 log.warning("a peer does not understand %s", type(message).__name__)
 
     def _deliver(self, deliver: m.Deliver, small: bytes | None) -> None:
+        for banned in deliver.banned:
+            self.server.ban(deliver.task.id, banned)
         with self._lock:
             ended = self._ended.get(deliver.spec.id)
             if ended and (ended.task_id, ended.run) == (deliver.task.id, deliver.spec.run):
@@ -253,6 +265,7 @@ class PeerNode:
     def _context(self) -> Context:
         return Context(
             host_id=self.host.id,
+            key=self._key,
             node_name=self.host.name,
             node_id=self.identity.node_id,
             settings=self.settings,

@@ -64,6 +64,7 @@ class Reporter:
         self._kick = threading.Event()
         self._reporting = threading.Lock()
         self.news = News()
+        self._grant_refused = False
         self._told = time.monotonic()
         """When it last said from whom the bytes came."""
 
@@ -80,6 +81,10 @@ class Reporter:
     def kick(self) -> None:
         """Report now."""
         self._kick.set()
+
+    def grant_refused(self) -> None:
+        """A parent does not take the grant: another one is asked for with the next report, which comes soon."""
+        self._grant_refused = True
 
     def run(self) -> None:
         """Until the task stops."""
@@ -144,6 +149,7 @@ class Reporter:
                 rate=origin.rate if origin else 0.0,
                 urgent=urgent,
                 parents=tuple(parents.items()),
+                grant_refused=self._grant_refused,
                 uploads=run.context.uploads(),
                 slots=run.settings.transport.upload_threads,
                 carried=run.deliveries.carried(),
@@ -163,6 +169,9 @@ class Reporter:
         run = self._run
         if reply.known:
             self._interval = reply.interval
+            if reply.grant:
+                self._grant_refused = False
+                run.granted(reply.grant)
             if reply.record:
                 run.settle(reply.record)
             if run.origin:

@@ -17,6 +17,7 @@ from dragonfly_ray import logs
 from dragonfly_ray import messages as m
 from dragonfly_ray.errors import (
     DragonflyError,
+    GrantError,
     IntegrityError,
     StorageError,
     StorageFullError,
@@ -34,7 +35,7 @@ from dragonfly_ray.peer.words import Words
 from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling.picker import Picker
 from dragonfly_ray.storage.task_store import TaskStore
-from dragonfly_ray.transport.connection import ParentConnection
+from dragonfly_ray.transport.connection import Caller, ParentConnection
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class TaskRun:
         self.access = deliver
         """For whom the origin is read: with the credentials and within the policy of one distribution."""
         self.grant = deliver.grant
+        """The newest: for connections from now on."""
         self.settings = context.settings
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
@@ -128,7 +130,7 @@ class TaskRun:
             if self.deliveries.closed or self.idle():
                 return False
             self.deliveries.add(deliver)
-            self.grant = deliver.grant
+            self.granted(deliver.grant)
             if deliver.may_claim and not self.access.may_claim:
                 self._read_for(deliver)
             if self.origin is None:
@@ -318,15 +320,18 @@ class TaskRun:
                 self.origin.stop()
             self.neighbours.stop()
 
+    def granted(self, grant: bytes) -> None:
+        """The scheduler has renewed the permission; empty: it has not."""
+        self.grant = grant or self.grant
+
     def connect(self, neighbour: m.Neighbour) -> ParentConnection:
-        return ParentConnection.open(
-            neighbour.host.endpoints,
-            self.task.id,
-            self.context.host_id,
-            self.grant,
-            self.settings.transport,
-            self.task.pieces,
-        )
+        caller = Caller(self.context.host_id, self.context.key, self.task.id, self.grant)
+        try:
+            return ParentConnection.open(neighbour.host, caller, self.settings.transport, self.task.pieces)
+        except GrantError:
+            if caller.grant == self.grant:  # and no newer one has come meanwhile
+                self.reporter.grant_refused()
+            raise
 
     # --- pieces in --------------------------------------------------------------------------
 
@@ -511,6 +516,7 @@ class TaskRun:
 
     def on_news(self, news: m.News) -> None:
         """Pushed by the scheduler."""
+        self.granted(news.grant)
         for host in news.left:
             self.neighbours.left(host)
         for host in news.banned:

@@ -47,6 +47,8 @@ def announce(cluster: ClusterState, message: m.Announce, now: float) -> list[Act
             actions += _adopt(cluster, delivery, host, now)
     fresh = old is None or restarted or not old.alive
     for task in cluster.tasks.values():
+        if restarted:
+            task.granted.pop(host.id, None)  # it has another key
         if host.id in task.participants:
             cluster.recount(task, host.id)
         elif not task.participants or host.id not in task.holders:

@@ -68,6 +68,8 @@ class ClusterState:
     """Origin -> the tasks of it that some distribution is running, by id."""
     complaints: int = 0
     """How often an origin has asked for patience."""
+    renewal_due: float = 0.0
+    """When to look for grants that are to be renewed."""
     nonces: Nonces = field(default_factory=lambda: Nonces(0.0))
     cordoned: frozenset[str] = frozenset()
     """Nodes that are chosen for nothing unless they are named."""
@@ -143,6 +145,7 @@ class ClusterState:
         for host in hosts:
             self.busy -= task.participants.pop(host, None) is not None
             task.confirmed.pop(host, None)
+            task.granted.pop(host, None)
             self.recount(task, host)
 
     def recount(self, task: TaskState, host: str) -> None:

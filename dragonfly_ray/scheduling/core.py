@@ -17,6 +17,7 @@ from dragonfly_ray.model import Credentials, Host, Task
 from dragonfly_ray.scheduling import (
     announcing,
     ends,
+    granting,
     leaving,
     loss,
     origins,
@@ -251,6 +252,7 @@ class SchedulerCore:
             not_before=wait,
             record=record,
             connections=task.connections.get(r.host_id, 0),
+            grant=granting.renewed(self.cluster, task, r.host_id, now, refused=r.grant_refused),
         )
         return reply, actions
 
@@ -324,6 +326,7 @@ class SchedulerCore:
         if now - self._compared > COMPARE:
             self._compared = now
             actions += redelivery.overdue(self.cluster, now)
+        actions += granting.renew(self.cluster, now)
         cancelled = self.cluster.cancelled
         for spec_id in [s for s, c in cancelled.items() if now - c.since > KEEP_ENDED]:
             del cancelled[spec_id]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.model import Credentials, Host
-from dragonfly_ray.scheduling import leaving, origins
+from dragonfly_ray.scheduling import ends, granting, leaving, origins
 from dragonfly_ray.scheduling.actions import Action, Send
 from dragonfly_ray.scheduling.cluster import ClusterState
 from dragonfly_ray.scheduling.flows import Flows
@@ -23,12 +23,14 @@ MANIFEST_INLINE = 64 * 1024
 
 def start(cluster: ClusterState, state: SpecState, now: float) -> list[Action]:
     task = cluster.tasks[state.task_id]
+    actions = _expel_again(cluster, state, task, now)
     joining = [cluster.by_node[n] for n in state.open_nodes if cluster.alive_node(n)]
-    helpers = [h for h in _helpers(cluster, state) if h not in joining]
+    helpers = [h for h in _helpers(cluster, state) if h not in joining and h not in task.expelled()]
     new = [h for h in (*joining, *helpers) if h not in task.participants]
     known = len(task.participants)
     join(cluster, task, dict.fromkeys(joining, False) | dict.fromkeys(helpers, True), now)
-    actions: list[Action] = leaving.look(cluster, task, now) if cluster.draining else []
+    if cluster.draining:
+        actions += leaving.look(cluster, task, now)
     actions += [
         Send(host, delivery(cluster, state, task, host, now)) for host in itertools.chain(joining, helpers)
     ]
@@ -41,6 +43,17 @@ def start(cluster: ClusterState, state: SpecState, now: float) -> list[Action]:
         cluster.hosts[host].last_seen = now
     state.version += 1
     return actions
+
+
+def _expel_again(cluster: ClusterState, state: SpecState, task: TaskState, now: float) -> list[Action]:
+    """Whoever was banned from the task lately gets nothing of it; what is long ago is forgiven at a fresh start."""
+    if not task.participants:
+        task.pardon(
+            h
+            for h in task.expelled()
+            if h not in cluster.hosts or not cluster.evaluator.bars(cluster.hosts[h], now)
+        )
+    return [a for host in sorted(task.expelled()) for a in ends.expel(cluster, task, host, now)]
 
 
 def _helpers(cluster: ClusterState, state: SpecState) -> list[str]:
@@ -91,7 +104,6 @@ def _shun(cluster: ClusterState, task: TaskState, hosts: Iterable[str], now: flo
 
 
 def delivery(cluster: ClusterState, state: SpecState, task: TaskState, host: str, now: float) -> m.Deliver:
-    target = cluster.hosts[host].host
     claimants = origins.claimants(cluster, task, host, state)
     may_claim = claimants > 0
     task.claimants = claimants or task.claimants
@@ -108,7 +120,8 @@ def delivery(cluster: ClusterState, state: SpecState, task: TaskState, host: str
         credentials=state.credentials if may_claim else Credentials(),
         manifest=inline,
         neighbours=neighbours(cluster, task, host),
-        grant=cluster.sign(task.task, target),
+        grant=granting.grant(cluster, task, host, now),
+        banned=tuple(task.expelled()),
         may_claim=may_claim,
         sole=claimants == 1 and len(task.participants) > 2,
         helper=helper,
@@ -172,6 +185,8 @@ def take_over(cluster: ClusterState, task: TaskState, now: float) -> list[Action
 def deliver_late(cluster: ClusterState, state: SpecState, host: Host, now: float) -> list[Action]:
     record = state.nodes.get(host.node_id)
     task = cluster.tasks[state.task_id]
+    if host.id in task.expelled():
+        return ends.expel(cluster, task, host.id, now)
     helper = record is None and host.id in task.participants
     if (record is None or record.terminal) and not helper:
         return []

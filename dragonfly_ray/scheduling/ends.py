@@ -15,6 +15,9 @@ from dragonfly_ray.scheduling.task import TaskState
 
 log = logging.getLogger(__name__)
 
+EXPELLED = "integrity"
+"""The kind of error of a banned host's outputs."""
+
 
 def fail(cluster: ClusterState, state: SpecState, kind: str, message: str, now: float) -> list[Action]:
     if state.phase == "ended":
@@ -33,6 +36,30 @@ def fail(cluster: ClusterState, state: SpecState, kind: str, message: str, now: 
 
 def fail_task(cluster: ClusterState, task: TaskState, kind: str, message: str, now: float) -> list[Action]:
     return [a for s in list(task.specs.values()) for a in fail(cluster, s, kind, message, now)]
+
+
+def expel(cluster: ClusterState, task: TaskState, host: str, now: float) -> list[Action]:
+    """A banned host gets nothing more. What it was to write there fails, and what only its node can read."""
+    if host not in cluster.hosts:
+        return []
+    node = cluster.hosts[host].host.node_id
+    name = cluster.hosts[host].host.name
+    actions: list[Action] = []
+    for state in list(task.specs.values()):
+        if state.spec.source.node == node:
+            text = (
+                f"{name}, which has the source, was banned: its bytes did not match their digests; check it"
+            )
+            actions += fail(cluster, state, EXPELLED, text, now)
+            continue
+        text = f"{name} was banned: its bytes did not match their digests; check its disk and memory"
+        if host in task.participants and cluster.alive(host):
+            actions.append(Send(host, m.Cancel(state.spec.id, EXPELLED, text)))
+        record = state.nodes.get(node)
+        if record and not record.terminal:
+            state.fail_node(node, EXPELLED, text)
+            actions += maybe_end(cluster, state, now)
+    return actions
 
 
 def maybe_end(cluster: ClusterState, state: SpecState, now: float) -> list[Action]:
@@ -76,6 +103,8 @@ def maybe_end(cluster: ClusterState, state: SpecState, now: float) -> list[Actio
     task.suspects.clear()
     task.misled.clear()
     task.pardon()
+    task.contested.clear()
+    task.granted.clear()
     task.places.clear()
     return actions
 

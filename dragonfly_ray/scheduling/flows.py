@@ -31,6 +31,11 @@ class Flows:
             parents.append(a)
             self._bytes[b].append(nbytes)
 
+    def carried(self, parent: str, child: str) -> bool:
+        """Whether anything came to `child` from `parent`."""
+        a, b = self._numbers.get(parent), self._numbers.get(child)
+        return a is not None and b is not None and a in self._parents.get(b, ())
+
     def __iter__(self) -> Iterator[tuple[str, str, int]]:
         """(parent, child, bytes)."""
         for child, parents in self._parents.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -17,9 +18,6 @@ from dragonfly_ray.scheduling.passing import Passing
 from dragonfly_ray.scheduling.places import Places
 from dragonfly_ray.scheduling.spec import SpecState
 from dragonfly_ray.scheduling.tally import Tally
-
-BAN_AFTER = 2
-"""Complaints of corrupted bytes, from different hosts, before the sender is banned."""
 
 
 @dataclass(slots=True)
@@ -63,8 +61,12 @@ class TaskState:
     """Participant -> when it last named all the distributions that it must be at, or was asked, or told."""
     traffic: dict[str, Traffic] = field(default_factory=dict)
     banned: set[str] = field(default_factory=set)
+    granted: dict[str, float] = field(default_factory=dict)
+    """host -> when its last grant was made."""
     complaints: dict[str, set[str]] = field(default_factory=dict)
     disputed: dict[int, list[tuple[str, bytes]]] = field(default_factory=dict)
+    contested: Counter[int] = field(default_factory=Counter)
+    """Piece -> how often there were two digests for it: whatever was said of it, the origin may have been the cause."""
     suspects: dict[tuple[str, int], Suspicion] = field(default_factory=dict)
     """(host, piece): it said what the record denies, and may still say who misled it."""
     misled: dict[int, set[str]] = field(default_factory=dict)
@@ -214,9 +216,9 @@ class TaskState:
         """Enters digests in the record.
 
         Returns the pieces for which there are now two digests (to be dropped by all and fetched
-        again), and the hosts that turned out to have lied in an earlier dispute.
+        again), and the hosts whose word in an earlier dispute was another than what was read since.
         """
-        dropped, liars = [], []
+        dropped, others = [], []
         for piece, digest in digests:
             if not 0 <= piece < self.task.pieces or len(digest) != DIGEST_SIZE:
                 continue
@@ -226,7 +228,7 @@ class TaskState:
                 self._root = None
                 self._recorded |= 1 << piece
                 self.leases.done(1 << piece & self._somewhere)
-                liars += [h for h, other in self.disputed.pop(piece, []) if other != digest]
+                others += [h for h, other in self.disputed.pop(piece, []) if other != digest]
             elif known != digest:
                 holders = ((h, known) for h, held in self.holders.items() if held >> piece & 1 and h != host)
                 self.disputed[piece] = [*itertools.islice(holders, 1), (host, digest)]
@@ -234,16 +236,8 @@ class TaskState:
                 self._recorded &= ~(1 << piece)
                 self._root = None
                 dropped.append(piece)
-        return dropped, liars
-
-    def complain(self, about: str, by: str) -> bool:
-        """Corrupted bytes from `about`; whether it is banned for them now."""
-        if about in self.banned:
-            return False
-        said = self.complaints.setdefault(about, set())
-        said.add(by)
-        others = len(self.participants) - (about in self.participants)
-        return len(said) >= min(BAN_AFTER, max(1, others))
+                self.contested[piece] += 1
+        return dropped, others
 
     def ban(self, host: str) -> None:
         if host in self.banned:
@@ -261,14 +255,18 @@ class TaskState:
             self.ban(host)
             self.shunned.add(host)
 
-    def pardon(self) -> None:
-        """Those that were shunned count again."""
-        for host in self.shunned:
+    def pardon(self, hosts: Iterable[str] | None = None) -> None:
+        """These of the banned count again; None: those that were shunned."""
+        for host in list(self.shunned if hosts is None else hosts):
             self.banned.discard(host)
+            self.shunned.discard(host)
             if host in self.holders:
                 held = self.holders.pop(host)
                 self.hold(host, held)
-        self.shunned.clear()
+
+    def expelled(self) -> set[str]:
+        """Those that were banned for what they did in this task: they are served nothing of it."""
+        return self.banned - self.shunned
 
     def drawn_in(self, a: str, b: str) -> int:
         """The number of the decision that drew the edge of two hosts; 0: unknown."""

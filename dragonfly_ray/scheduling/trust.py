@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.scheduling import bits as bitset
+from dragonfly_ray.scheduling import ends
 from dragonfly_ray.scheduling.actions import Action, Send
 from dragonfly_ray.scheduling.cluster import ClusterState
 from dragonfly_ray.scheduling.task import Suspicion, TaskState
@@ -14,36 +15,74 @@ from dragonfly_ray.scheduling.task import Suspicion, TaskState
 log = logging.getLogger(__name__)
 
 MOST_GAPS = 4096
+BAN_AFTER = 2
+"""Complaints of corrupted bytes, from different hosts, without which nobody is banned."""
+MOST_DISPUTES = 4
+"""Disputes about one piece, after which the origin is taken to be the cause."""
 GRACE = 2.0
 """Seconds in which a host that spread a wrong digest can say who misled it."""
 
 
 def learnt(
-    cluster: ClusterState, task: TaskState, dropped: list[int], liars: list[str], now: float
+    cluster: ClusterState, task: TaskState, dropped: list[int], others: list[str], now: float
 ) -> list[Action]:
-    """Two digests for one piece: nobody keeps either."""
-    actions: list[Action] = []
-    if dropped:
+    """Two digests for one piece: nobody keeps either.
+
+    Nobody is banned for it: whoever read the origin first may have read what has been replaced since.
+    """
+    if others:
         log.warning(
-            "task %.12s: two digests for pieces %s, both dropped",
-            task.task.id,
-            dropped,
+            "task %.12s: the origin gave other bytes to %s before; has it changed under one version?",
+            task.task.id, ", ".join(sorted(set(others))),
             extra={"task_id": task.task.id},
-        )
-        news = m.News(task.task.id, discard=tuple(dropped))
-        actions += [Send(h, news) for h in task.discard(bitset.of(dropped)) if cluster.alive(h)]
-    for liar in liars:
-        actions += ban(cluster, task, liar, now)
+        )  # fmt: skip
+    if not dropped:
+        return []
+    log.warning(
+        "task %.12s: two digests for pieces %s, both dropped",
+        task.task.id,
+        dropped,
+        extra={"task_id": task.task.id},
+    )
+    news = m.News(task.task.id, discard=tuple(dropped))
+    actions: list[Action] = [Send(h, news) for h in task.discard(bitset.of(dropped)) if cluster.alive(h)]
+    if max(task.contested[piece] for piece in dropped) >= MOST_DISPUTES:
+        text = f"{task.task.url}: the origin gives different bytes under one version, again and again"
+        actions += ends.fail_task(cluster, task, "source-changed", text, now)
     return actions
 
 
 def complain(cluster: ClusterState, task: TaskState, about: str, by: str, now: float) -> list[Action]:
-    """`by` got bytes from `about` that were not what it promised."""
-    first = by not in task.complaints.get(about, ())
-    banned = task.complain(about, by)
-    if first and about in cluster.hosts and about != by:
+    """`by` got bytes from `about` that were not what it promised.
+
+    There is no proof of that: whoever complains may be the one who lies. So only the scheduler's own
+    neighbours of a host are heard about it, once each, and it is banned when more than half of those agree
+    that have anything to say. Each of them has turned away from it by itself before.
+    """
+    if about == by or about in task.banned or by not in _neighbours(cluster, task, about):
+        return []
+    said = task.complaints.setdefault(about, set())
+    if by not in said:
+        said.add(by)
         cluster.hosts[about].complained(now)
-    return ban(cluster, task, about, now) if banned else []
+    judges = {h for h in _neighbours(cluster, task, about) if h in said or _can_tell(task, about, h)}
+    agreed = len(said & judges)
+    if agreed < BAN_AFTER or 2 * agreed <= len(judges):
+        return []
+    return ban(cluster, task, about, now)
+
+
+def _neighbours(cluster: ClusterState, task: TaskState, host: str) -> set[str]:
+    """Those that were sent to it, take part, and live."""
+    if host not in cluster.hosts:
+        return set()
+    known = task.graph.neighbours(host)
+    return {h for h in known if h in task.participants and cluster.usable(task, h)}
+
+
+def _can_tell(task: TaskState, about: str, judge: str) -> bool:
+    """It has had good bytes of the host, or may still get some: its silence counts, too."""
+    return not task.is_complete(judge) or task.flows.carried(about, judge)
 
 
 def misled(
@@ -73,7 +112,7 @@ def judge(cluster: ClusterState, task: TaskState, now: float) -> list[Action]:
         if now - suspicion.since < GRACE:
             continue
         del task.suspects[about, piece]
-        if about not in task.misled.get(piece, ()):
+        if about not in task.misled.get(piece, ()) and not task.contested[piece]:
             for by in suspicion.by:
                 actions += complain(cluster, task, about, by, now)
     return actions
@@ -95,7 +134,9 @@ def ban(cluster: ClusterState, task: TaskState, host: str, now: float) -> list[A
         cluster.hosts[host].banned(now)
     cluster.decisions.ban(task.task.id, host, now, arm=task.arm)
     news = m.News(task.task.id, banned=(host,))
-    return [Send(h, news) for h in task.participants if h != host and cluster.alive(h)]
+    told = {*task.participants, *task.holders} - {host}
+    actions: list[Action] = [Send(h, news) for h in sorted(told) if cluster.alive(h)]
+    return actions + ends.expel(cluster, task, host, now)
 
 
 def verify(cluster: ClusterState, message: m.Verify) -> m.Verified:

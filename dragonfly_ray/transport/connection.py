@@ -9,15 +9,19 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from dragonfly_ray.config import TransportSettings
 from dragonfly_ray.errors import GrantError, ProtocolError, StalledError, TransportError
-from dragonfly_ray.model import Endpoint
+from dragonfly_ray.grants import NONCE_SIZE, Handshake, SigningKey
+from dragonfly_ray.model import Host
 from dragonfly_ray.transport import protocol as p
 from dragonfly_ray.transport.protocol import Busy, Missing, Pong
 
-__all__ = ["Busy", "Data", "Missing", "ParentConnection", "Pong"]
+__all__ = ["Busy", "Caller", "Data", "Missing", "ParentConnection", "Pong"]
+
+W = TypeVar("W", p.Challenge, p.Accepted, p.Welcome)
 
 CHUNK = 1024 * 1024
 """The most that one read from the socket takes."""
@@ -27,6 +31,16 @@ HEAD = p.HEADER.size + p.DATA_SIZE
 """Bytes before a piece: they are read together with the end of the piece before it."""
 CHUNKY = 16 * 1024
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 2), (socket.TCP_KEEPCNT, 3))
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who opens connections: a host, the key of its process, and its grant for one task."""
+
+    host_id: str
+    key: SigningKey
+    task_id: str
+    grant: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,23 +83,15 @@ class ParentConnection:
         return f"ParentConnection({self._name})"
 
     @classmethod
-    def open(
-        cls,
-        endpoints: Sequence[Endpoint],
-        task_id: str,
-        host_id: str,
-        grant: bytes,
-        settings: TransportSettings,
-        pieces: int,
-    ) -> ParentConnection:
+    def open(cls, parent: Host, caller: Caller, settings: TransportSettings, pieces: int) -> ParentConnection:
         """Connects to the first endpoint that answers, and waits until the parent says what it has.
 
-        `pieces`: of the task; a parent that speaks of others is not heard.
+        `pieces`: of the task; a parent that speaks of others is not heard, nor one without the key of `parent`.
 
         Raises `GrantError` if it refuses the grant, else `TransportError`.
         """
         failure: TransportError | None = None
-        for endpoint in endpoints:
+        for endpoint in parent.endpoints:
             name = f"{endpoint.address}:{endpoint.port}"
             try:
                 sock = socket.create_connection((endpoint.address, endpoint.port), settings.connect_timeout)
@@ -94,33 +100,59 @@ class ParentConnection:
                 continue
             connection = cls(sock, name, settings, pieces)
             try:
-                connection._greet(p.Hello(task_id, host_id, grant))
+                connection._greet(parent, caller)
             except BaseException:
                 connection.close()
                 raise
             return connection
         raise failure or TransportError("the parent has no endpoint")
 
-    def _greet(self, hello: p.Hello) -> None:
+    def _greet(self, parent: Host, caller: Caller) -> None:
         sock = self._sock
         sock.settimeout(self._settings.stall_timeout)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in KEEPALIVE:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
-        self._send(hello)
-        answer = self._frame()
-        if isinstance(answer, p.Refused):
-            kind = GrantError if "grant" in answer.reason else TransportError
-            raise kind(f"{self._name}: {answer.reason}")
-        if not isinstance(answer, p.Welcome):
-            raise ProtocolError(f"{self._name}: greeted with {type(answer).__name__}")
+        try:
+            self._prove(parent, caller)
+        except ProtocolError as error:
+            # Nobody knows yet whose word that was.
+            raise TransportError(str(error)) from None
+        answer = self._greeting(p.Welcome)
         if len(answer.bitmap) != -(-self._pieces // 8) or self._beyond(answer.bitmap):
             raise ProtocolError(f"{self._name}: its bitmap is not one of {self._pieces} pieces")
         if len(answer.digests) + answer.following > self._pieces:
             raise ProtocolError(f"{self._name}: greets with more digests than {self._pieces}")
         self.bitmap, self.digests = answer.bitmap, self._described(answer.digests)
         self._take_digests(answer.following)
+
+    def _prove(self, parent: Host, caller: Caller) -> None:
+        """Who we are, to a parent that proves who it is."""
+        challenge = self._greeting(p.Challenge)
+        if challenge.version != p.VERSION:
+            text = f"{self._name}: speaks version {challenge.version} of the protocol, this is {p.VERSION}"
+            raise TransportError(f"{text}; install one version of the package on every node")
+        nonce = os.urandom(NONCE_SIZE)
+        both = Handshake(caller.task_id, caller.host_id, parent.id, challenge.nonce, nonce)
+        proof = both.sign("child", caller.key)
+        self._send(p.Hello(caller.task_id, caller.host_id, caller.grant, nonce, proof))
+        accepted = self._greeting(p.Accepted)
+        try:
+            both.verify("parent", parent.key, accepted.proof)
+        except GrantError:
+            # Not its lie: its address is somebody else's now.
+            raise TransportError(f"{self._name}: whoever listens there is not host {parent.id}") from None
+
+    def _greeting(self, kind: type[W]) -> W:
+        """The parent's next word, if it is of this kind."""
+        answer = self._frame()
+        if isinstance(answer, p.Refused):
+            error = GrantError if answer.code == p.Refusal.GRANT else TransportError
+            raise error(f"{self._name}: {answer.reason}")
+        if not isinstance(answer, kind):
+            raise ProtocolError(f"{self._name}: greeted with {type(answer).__name__}")
+        return answer
 
     def _beyond(self, bitmap: bytes) -> bool:
         """Whether the last byte of a bitmap names pieces that the task does not have."""

@@ -1,6 +1,7 @@
 """The piece protocol, without sockets: bytes to frames and back.
 
-A child opens one connection to each parent. Every frame is an 8-byte header (type, flags, two
+A child opens one connection to each parent. The parent speaks first, with a nonce (`Challenge`); the child's
+`Hello` brings its grant and its signature; `Accepted` brings the parent's, and `Welcome` follows. Every frame is an 8-byte header (type, flags, two
 bytes of zero, length of the body; big-endian) and its body. A `Data` frame is followed by the
 piece itself, whose length is in the body: it never passes through here. A frame of a type that is not
 known, or of a length that its type cannot have, is refused by its header alone.
@@ -11,11 +12,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 from dragonfly_ray.errors import ProtocolError
+from dragonfly_ray.grants import NONCE_SIZE, SIGNATURE_SIZE
 from dragonfly_ray.model import DIGEST_SIZE, MAX_LEAF
 
-VERSION = 1
+VERSION = 2
 HEADER = struct.Struct("!BBHI")
 MAX_FRAME = 4 * 1024 * 1024
 MAX_HELLO = 8 * 1024
@@ -26,7 +29,10 @@ _INDEX = struct.Struct("!I")
 _PAIR = struct.Struct("!II")
 _OFFSET = struct.Struct("!Q")
 _RANGE = struct.Struct("!QI")
-_HELLO = struct.Struct("!HIBBH")
+_VERSION = struct.Struct("!HI")
+_CHALLENGE = struct.Struct(f"!HI{NONCE_SIZE}s")
+_HELLO = struct.Struct(f"!HIBBH{NONCE_SIZE}s{SIGNATURE_SIZE}s")
+_CODE = struct.Struct("!B")
 _DATA = struct.Struct(f"!II{DIGEST_SIZE}s")
 DATA_SIZE = _DATA.size
 _ITEM = struct.Struct(f"!I{DIGEST_SIZE}s")
@@ -35,12 +41,26 @@ ITEMS = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
+class Challenge:
+    """The parent's first word, to whoever connects. `features`: bits of what it understands beyond the version."""
+
+    nonce: bytes
+    version: int = VERSION
+    features: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Hello:
-    """The child's first word. `features`: bits of what it understands beyond version 1."""
+    """The child's first word. `proof`: its signature of the `Handshake`.
+
+    Of another version, nothing but that is known. `features`: bits of what it understands beyond the version.
+    """
 
     task_id: str
     host_id: str
     grant: bytes
+    nonce: bytes = bytes(NONCE_SIZE)
+    proof: bytes = bytes(SIGNATURE_SIZE)
     version: int = VERSION
     features: int = 0
 
@@ -65,8 +85,24 @@ class Digests:
 
 
 @dataclass(frozen=True, slots=True)
+class Accepted:
+    """The child's grant and proof are good. `proof`: the parent's signature of the `Handshake`."""
+
+    proof: bytes
+
+
+class Refusal(IntEnum):
+    OTHER = 0
+    GRANT = 1
+    """Another grant may help."""
+    BANNED = 2
+    VERSION = 3
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     reason: str
+    code: int = Refusal.OTHER
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,18 +183,21 @@ class Pong:
 
 Frame = (
     Hello | Welcome | Refused | Request | Cancel | Have | Corrupt | ManifestRequest | ManifestData
-    | DataHeader | Busy | Missing | Ping | Pong | Digests
+    | DataHeader | Busy | Missing | Ping | Pong | Digests | Challenge | Accepted
 )  # fmt: skip
 _TYPES: dict[type, int] = {
     Hello: 1, Welcome: 2, Refused: 3, Request: 4, Cancel: 5, Have: 6, Corrupt: 7, ManifestRequest: 8,
     ManifestData: 9, DataHeader: 10, Busy: 11, Missing: 12, Ping: 13, Pong: 14, Digests: 15,
+    Challenge: 16, Accepted: 17,
 }  # fmt: skip
 _CLASSES = {number: cls for cls, number in _TYPES.items()}
 MAX_REASON = 512
 _LENGTHS: dict[type, tuple[int, int]] = {
-    Hello: (_HELLO.size, MAX_HELLO),
+    Challenge: (_VERSION.size, MAX_HELLO),
+    Hello: (_VERSION.size, MAX_HELLO),
+    Accepted: (SIGNATURE_SIZE, SIGNATURE_SIZE),
     Welcome: (_PAIR.size, MAX_FRAME),
-    Refused: (0, MAX_REASON),
+    Refused: (_CODE.size, _CODE.size + MAX_REASON),
     Request: (_PAIR.size, _PAIR.size),
     Cancel: (_PAIR.size, _PAIR.size),
     Have: (0, MAX_FRAME),
@@ -186,13 +225,18 @@ def _body(frame: Frame) -> bytes:
     match frame:
         case Hello():
             task, host = frame.task_id.encode(), frame.host_id.encode()
-            head = _HELLO.pack(frame.version, frame.features, len(task), len(host), len(frame.grant))
+            lengths = len(task), len(host), len(frame.grant)
+            head = _HELLO.pack(frame.version, frame.features, *lengths, frame.nonce, frame.proof)
             return head + task + host + frame.grant
         case Welcome():
             head = _PAIR.pack(len(frame.bitmap), frame.following)
             return head + frame.bitmap + _items(frame.digests)
         case Refused():
-            return frame.reason.encode()[:MAX_REASON]
+            return _CODE.pack(frame.code) + frame.reason.encode()[:MAX_REASON]
+        case Challenge():
+            return _CHALLENGE.pack(frame.version, frame.features, frame.nonce)
+        case Accepted():
+            return frame.proof
         case Request() | Cancel() | Busy():
             return _PAIR.pack(frame.first, frame.count)
         case Have() | Digests():
@@ -246,12 +290,22 @@ def decode(kind: int, body: bytes) -> Frame:
 
 def _decode(cls: type, body: bytes) -> Frame:
     if cls is Hello:
-        version, features, task, host, grant = _HELLO.unpack_from(body)
+        version, features = _VERSION.unpack_from(body)
+        if version != VERSION:
+            return Hello("", "", b"", version=version, features=features)
+        _, _, task, host, grant, nonce, proof = _HELLO.unpack_from(body)
         rest = body[_HELLO.size :]
         if len(rest) != task + host + grant:
             raise ValueError("lengths do not add up")
         names = rest[:task].decode(), rest[task : task + host].decode()
-        return Hello(*names, rest[task + host :], version, features)
+        return Hello(*names, rest[task + host :], nonce, proof, version, features)
+    if cls is Challenge:
+        version, features = _VERSION.unpack_from(body)
+        if version != VERSION:
+            return Challenge(bytes(NONCE_SIZE), version, features)
+        return Challenge(_CHALLENGE.unpack(body)[2], version, features)
+    if cls is Accepted:
+        return Accepted(body)
     if cls is Welcome:
         size, following = _PAIR.unpack_from(body)
         start = _PAIR.size + size
@@ -261,7 +315,7 @@ def _decode(cls: type, body: bytes) -> Frame:
             raise ValueError(f"{following} more digests for {8 * size} pieces")
         return Welcome(body[_PAIR.size : start], tuple(_ITEM.iter_unpack(body[start:])), following)
     if cls is Refused:
-        return Refused(body.decode(errors="replace"))
+        return Refused(body[_CODE.size :].decode(errors="replace"), body[0])
     if cls in (Request, Cancel, Busy):
         first, count = _PAIR.unpack(body)
         return cls(first, count)

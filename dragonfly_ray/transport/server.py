@@ -25,10 +25,11 @@ from typing import Protocol
 
 from dragonfly_ray.config import TransportSettings
 from dragonfly_ray.errors import DragonflyError, GrantError, ProtocolError
-from dragonfly_ray.grants import GrantVerifier
+from dragonfly_ray.grants import NONCE_SIZE, GrantVerifier, Handshake, SigningKey
 from dragonfly_ray.storage.failures import EXHAUSTED
 from dragonfly_ray.storage.task_store import Extent
 from dragonfly_ray.transport import protocol as p
+from dragonfly_ray.transport.bans import Bans
 from dragonfly_ray.transport.limiter import RateLimiter
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ MAX_STRANGERS = 1024
 """Connections without a grant; the oldest is closed for one more."""
 MAX_QUEUE = 256
 """Pieces that one child may have asked for at a time."""
+BAN_SECONDS = 600.0
+"""For as long as a scheduler remembers a ban."""
 STUCK_FACTOR = 5
 """A child that takes no byte for so many stall time-outs is closed."""
 ROUND = 0.5
@@ -103,6 +106,7 @@ class _Child:
         self.sock = sock
         self.fd = sock.fileno()
         self.parser = p.Parser(most=p.MAX_HELLO)
+        self.nonce = os.urandom(NONCE_SIZE)
         self.since = now
         self.seen = now
         self.moved = now
@@ -147,11 +151,21 @@ class UploadServer:
     """Serves the tasks of `library` on `bind`:`port` (0: any), to whoever has a grant."""
 
     def __init__(
-        self, bind: str, port: int, library: Library, settings: TransportSettings, verifier: GrantVerifier
+        self,
+        bind: str,
+        port: int,
+        library: Library,
+        settings: TransportSettings,
+        verifier: GrantVerifier,
+        host_id: str,
+        key: SigningKey,
     ) -> None:
         self._library = library
         self._settings = settings
         self._verifier = verifier
+        self._host_id = host_id
+        self._key = key
+        self._bans = Bans(BAN_SECONDS)
         self._limiter = RateLimiter(settings.upload_rate)
         self._chunk = _chunk(settings.upload_rate)
         family = socket.AF_INET6 if ":" in bind else socket.AF_INET
@@ -165,6 +179,7 @@ class UploadServer:
         self._work: queue.SimpleQueue[_Child | None] = queue.SimpleQueue()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._dead: queue.SimpleQueue[_Child] = queue.SimpleQueue()
+        self._banned: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
         self._stopping = False
         self._paused = False
         """No descriptor was left: new connections wait until the next sweep."""
@@ -204,6 +219,10 @@ class UploadServer:
         self._epoll.close()
         os.close(self._wake)
 
+    def ban(self, task_id: str, host_id: str) -> None:
+        """Closes the connection of this host for this task soon, and takes no other of it for a while."""
+        self._banned.put((task_id, host_id))
+
     @property
     def connections(self) -> int:
         return len(self._children)
@@ -238,6 +257,8 @@ class UploadServer:
             while not self._dead.empty():
                 self._close(self._dead.get())
             now = time.monotonic()
+            while not self._banned.empty():
+                self._ban(*self._banned.get(), now)
             if now - swept > ROUND:
                 swept = now
                 self._sweep(now)
@@ -261,6 +282,9 @@ class UploadServer:
             child = _Child(sock, now)
             self._children[child.fd] = self._strangers[child.fd] = child
             self._epoll.register(child.fd, select.EPOLLIN | select.EPOLLRDHUP)
+            with contextlib.suppress(OSError):
+                # It fits: nothing was sent before. Whoever does not get it cannot prove anything.
+                sock.send(p.encode(p.Challenge(child.nonce)))
             if len(self._strangers) > MAX_STRANGERS:
                 self._close(next(iter(self._strangers.values())))
 
@@ -330,14 +354,23 @@ class UploadServer:
                 raise ProtocolError(f"a child does not send {type(frame).__name__}")
 
     def _greet(self, child: _Child, hello: p.Hello) -> None:
+        if hello.version != p.VERSION:
+            text = f"version {hello.version} of the protocol is not spoken here (this is {p.VERSION})"
+            self._refuse(child, text, p.Refusal.VERSION)
+            return
+        both = Handshake(hello.task_id, hello.host_id, self._host_id, child.nonce, hello.nonce)
         try:
-            self._verifier.verify(hello.grant, hello.task_id, hello.host_id)
+            key = self._verifier.verify(hello.grant, hello.task_id, hello.host_id)
+            both.verify("child", key, hello.proof)
         except GrantError as error:
-            self._refuse(child, str(error))
+            self._refuse(child, str(error), p.Refusal.GRANT)
+            return
+        if self._bans.holds(hello.task_id, hello.host_id, time.monotonic()):
+            self._refuse(child, "banned for this task", p.Refusal.BANNED)
             return
         shared = self._library.shared(hello.task_id)
         if shared is None:
-            self._refuse(child, "unknown task")
+            self._refuse(child, "unknown task", p.Refusal.OTHER)
             return
         self._strangers.pop(child.fd, None)
         child.parser.most = p.MAX_FRAME
@@ -350,15 +383,21 @@ class UploadServer:
         child.pieces = len(known)
         child.sent = bytearray(-(-len(known) // 8))
         digests = tuple((i, d) for i, d in enumerate(known) if d is not None)
+        self._queue(child, p.encode(p.Accepted(both.sign("parent", self._key))))
         for word in p.welcome(shared.bitmap(child.host_id), digests):
             self._queue(child, word)
         shared.on_joined(child.host_id)
 
-    def _refuse(self, child: _Child, reason: str) -> None:
+    def _refuse(self, child: _Child, reason: str, code: p.Refusal) -> None:
         """One short frame, if it fits; nobody waits for it to be read."""
         with contextlib.suppress(OSError):
-            child.sock.send(p.encode(p.Refused(reason)))
+            child.sock.send(p.encode(p.Refused(reason, code)))
         self._close(child)
+
+    def _ban(self, task_id: str, host_id: str, now: float) -> None:
+        self._bans.add(task_id, host_id, now)
+        if child := self._known.get((task_id, host_id)):
+            self._close(child)
 
     def _queue_pieces(self, child: _Child, request: p.Request) -> None:
         child.inside(request.first, request.first + request.count - 1)

@@ -97,8 +97,8 @@ def test_a_scheduler_asks_for_its_key_before_it_looks_at_messages(
     assert there.asked == failures + 1
     assert "h1" in made._core.hosts
     assert made._issuer is not None
-    grant = made._issuer.issue("task", "h1", "", 60.0)
-    GrantVerifier([key.public_bytes()]).verify(grant, "task", "h1")
+    grant = made._issuer.issue("task", "h1", bytes(32), "", 60.0)
+    assert GrantVerifier([key.public_bytes()]).verify(grant, "task", "h1") == bytes(32)
 
 
 async def _nothing(self: scheduler.SchedulerActor) -> None:

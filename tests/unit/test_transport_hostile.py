@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from dragonfly_ray.config import TransportSettings
 from dragonfly_ray.errors import ProtocolError, TransportError
-from dragonfly_ray.model import Endpoint, digest
+from dragonfly_ray.model import Host, digest
 from dragonfly_ray.transport import protocol as p
 from dragonfly_ray.transport.connection import Data, ParentConnection
+from tests.handshakes import as_parent, caller, parent_at
 from tests.unit.test_transport import (
     COUNT,
     PATIENT,
@@ -38,12 +39,13 @@ FULL = b"\xff\x0f"
 
 
 @contextlib.contextmanager
-def parent(*words: bytes) -> Iterator[Endpoint]:
-    """Says `words` to whoever connects, and then nothing until the child goes."""
+def parent(*words: bytes) -> Iterator[Host]:
+    """Says `words` to its only child after the handshake, and then nothing until that goes."""
 
     def speak() -> None:
         sock, _ = listener.accept()
         with sock, contextlib.suppress(OSError):
+            as_parent(sock)
             sock.sendall(b"".join(words))
             sock.shutdown(socket.SHUT_WR)
             while sock.recv(65536):
@@ -52,19 +54,19 @@ def parent(*words: bytes) -> Iterator[Endpoint]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         speaker = threading.Thread(target=speak)
         speaker.start()
-        yield Endpoint("127.0.0.1", listener.getsockname()[1])
+        yield parent_at(listener.getsockname()[1])
         speaker.join(10)
         assert not speaker.is_alive()
 
 
-def child(endpoint: Endpoint) -> ParentConnection:
-    return ParentConnection.open([endpoint], "t", "h", b"g", QUICK, PIECES)
+def child(of: Host) -> ParentConnection:
+    return ParentConnection.open(of, caller(), QUICK, PIECES)
 
 
 @contextlib.contextmanager
 def conversation(*words: bytes) -> Iterator[ParentConnection]:
     """A child of a parent that says `words`."""
-    with parent(*words) as endpoint, contextlib.closing(child(endpoint)) as connection:
+    with parent(*words) as lying, contextlib.closing(child(lying)) as connection:
         yield connection
 
 
@@ -90,20 +92,20 @@ def items(*numbers: int) -> tuple[tuple[int, bytes], ...]:
     ids=["short", "long", "spare bits", "digest beyond", "far beyond", "too many follow", "too many", "pong"],
 )
 def test_a_greeting_of_another_task_is_refused(greeting: p.Frame) -> None:
-    with parent(p.encode(greeting)) as endpoint, pytest.raises(ProtocolError):
-        child(endpoint)
+    with parent(p.encode(greeting)) as lying, pytest.raises(ProtocolError):
+        child(lying)
 
 
 def test_digests_that_follow_a_greeting_are_of_the_task() -> None:
     words = p.encode(p.Welcome(FULL, (), 1)), p.encode(p.Digests(items(PIECES)))
-    with parent(*words) as endpoint, pytest.raises(ProtocolError, match="beyond"):
-        child(endpoint)
+    with parent(*words) as lying, pytest.raises(ProtocolError, match="beyond"):
+        child(lying)
 
 
 @pytest.mark.parametrize("length", [0, 1, PIECE - 1, PIECE + 1, p.MAX_PIECE])
 def test_no_buffer_is_lent_for_another_length_than_the_piece_has(length: int) -> None:
     words = p.encode(p.Welcome(FULL, ())), p.encode(p.DataHeader(5, length, bytes(32)))
-    with parent(*words) as endpoint, contextlib.closing(child(endpoint)) as connection:
+    with parent(*words) as lying, contextlib.closing(child(lying)) as connection:
         connection.request(5, 1)
         with pytest.raises(ProtocolError, match=f"piece 5 of {length} bytes"):
             connection.receive(lend_nothing, length_of)

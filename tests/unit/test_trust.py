@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dragonfly_ray import messages as m
-from dragonfly_ray.model import digest
+from dragonfly_ray.model import Credentials, Source, digest
 from tests.unit.one_scheduler import PIECES, TASK, Cluster, host, started
 
 
@@ -118,3 +118,146 @@ def test_one_voice_about_the_record_bans_nobody() -> None:
     cluster.now += 3.0
     cluster.do(cluster.core.tick(cluster.now))
     assert not cluster.core.tasks[TASK.id].banned
+
+
+# --- complaints without proof -------------------------------------------------------------------
+
+
+def test_two_lying_complainers_ban_nobody_out_of_a_healthy_swarm() -> None:
+    cluster = started(5)
+    for _ in range(10):
+        for number in (1, 2):
+            cluster.report(number, bad=("h0",))
+    assert not cluster.core.tasks[TASK.id].banned
+    assert not cluster.sent(m.Cancel)
+    cluster.report(3, bad=("h0",))
+    assert cluster.core.tasks[TASK.id].banned == {"h0"}, "three of four agree"
+
+
+def test_whoever_had_good_bytes_of_a_host_and_says_nothing_speaks_for_it() -> None:
+    cluster = started(4)
+    everything = tuple(range(PIECES))
+    cluster.report(3, got=everything, parents=(("h0", 1000),))
+    cluster.report(1, bad=("h0",))
+    assert not cluster.core.tasks[TASK.id].banned
+    other = started(4)
+    other.report(3, got=everything, parents=(("h1", 1000),))
+    for number in (1, 2):
+        other.report(number, bad=("h0",))
+    assert other.core.tasks[TASK.id].banned == {"h0"}, "h3 never needed anything of it"
+
+
+def test_nobody_is_heard_about_a_host_that_it_was_not_sent_to() -> None:
+    cluster = started(3)
+    for number in (3, 4):
+        cluster.do(cluster.core.announce(m.Announce(host(number)), cluster.now))
+        cluster.report(number, bad=("h0",))
+    cluster.report(1, bad=("h0", "h0", "h9"))
+    cluster.report(0, bad=("h0",))
+    task = cluster.core.tasks[TASK.id]
+    assert not task.banned
+    assert task.complaints == {"h0": {"h1"}}
+
+
+def test_what_the_origin_did_bans_nobody() -> None:
+    """It changed its content under one version: h0 read the old bytes, h1 and h2 the new ones."""
+    cluster = started(4)
+    old, new = digest(b"old"), digest(b"new")
+    cluster.report(0, got=(0, 1), origin=((0, old), (1, old)))
+    for piece in (0, 1):
+        cluster.report(1, got=(piece,), origin=((piece, new),))
+        cluster.report(2, got=(piece,), origin=((piece, new),))
+    assert cluster.core.tasks[TASK.id].record == {0: new, 1: new}
+    # Some still hear the old word from h0, which has nobody to name.
+    for number in (1, 2, 3):
+        cluster.report(number, misled=(("h0", 0), ("h0", 1)))
+    cluster.now += 3.0
+    cluster.do(cluster.core.tick(cluster.now))
+    assert not cluster.core.tasks[TASK.id].banned
+    assert not cluster.core.hosts["h0"].guilt(cluster.now)
+
+
+def test_an_origin_that_never_agrees_with_itself_fails_the_task() -> None:
+    cluster = started(3)
+    for turn in range(30):
+        if cluster.view()["phase"] == "ended":
+            break
+        cluster.report(turn % 2, got=(0,), origin=((0, digest(b"%d" % turn)),))
+    assert cluster.view()["phase"] == "ended"
+    assert {c.kind for c in cluster.sent(m.Cancel)} == {"source-changed"}
+    assert not cluster.core.tasks[TASK.id].banned
+
+
+# --- what a ban means ---------------------------------------------------------------------------
+
+
+def banned(count: int = 4) -> Cluster:
+    """A swarm that has just banned h0."""
+    cluster = started(count)
+    for number in range(1, count):
+        cluster.report(number, bad=("h0",))
+    assert cluster.core.tasks[TASK.id].banned == {"h0"}
+    return cluster
+
+
+def test_a_banned_host_gets_nothing_more_and_its_output_fails() -> None:
+    cluster = banned()
+    (cancel,) = cluster.sent(m.Cancel, 0)
+    assert (cancel.spec_id, cancel.kind) == ("s.0", "integrity")
+    nodes = cluster.view()["nodes"]
+    assert nodes["n0"]["state"] == "failed"  # type: ignore[index]
+    assert nodes["n0"]["kind"] == "integrity"  # type: ignore[index]
+    assert not cluster.report(0, grant_refused=True).grant
+    for number in (1, 2, 3):
+        cluster.end(number)
+    assert cluster.view()["phase"] == "ended"
+
+
+def test_holders_that_take_no_part_hear_of_a_ban() -> None:
+    cluster = started(4)
+    held = m.Held(TASK, b"\xff" * 12 + b"\x0f", b"".join(digest(b"%d" % i) for i in range(PIECES)))
+    cluster.do(cluster.core.announce(m.Announce(host(4), (held,)), cluster.now))
+    for number in (1, 2, 3):
+        cluster.report(number, bad=("h0",))
+    assert [n.banned for n in cluster.sent(m.News, 4) if n.banned] == [("h0",)]
+
+
+def test_whoever_comes_later_hears_who_is_banned() -> None:
+    cluster = banned()
+    cluster.do(cluster.core.announce(m.Announce(host(4)), cluster.now))
+    cluster.submit([1, 4], "s.1")
+    cluster.resolved("s.1")
+    assert cluster.sent(m.Deliver, 4)[0].banned == ("h0",)
+    assert "h0" not in {n.host.id for n in cluster.sent(m.Deliver, 4)[0].neighbours}
+
+
+def test_a_host_that_was_banned_from_the_task_fails_again_at_once_and_is_forgiven_later() -> None:
+    cluster = banned()
+    for number in (1, 2, 3):
+        cluster.end(number)
+    cluster.submit([0, 1], "s.1")
+    cluster.resolved("s.1")
+    record = cluster.view("s.1")["nodes"]["n0"]  # type: ignore[index]
+    assert (record["state"], record["kind"]) == ("failed", "integrity")
+    assert len(cluster.sent(m.Deliver, 0)) == 1
+    cluster.end(1, "s.1")
+    cluster.now += 3600.0
+    for number in range(4):
+        cluster.do(cluster.core.announce(m.Announce(host(number)), cluster.now))
+    cluster.submit([0, 1], "s.2")
+    cluster.core.cluster.access.prove(TASK.id, cluster.core.specs["s.2"].fingerprint, cluster.now)
+    cluster.resolved("s.2")
+    assert len(cluster.sent(m.Deliver, 0)) == 2
+    assert cluster.view("s.2")["nodes"]["n0"]["state"] == "running"  # type: ignore[index]
+
+
+def test_where_the_only_host_that_reads_the_source_is_banned_all_fail() -> None:
+    cluster = Cluster(host(i) for i in range(4))
+    source = Source("file:///f", node="n0")
+    spec = m.Spec("s.0", source, ("n1", "n2", "n3"))
+    cluster.do(cluster.core.submit(spec, Credentials(), cluster.now))
+    cluster.resolved()
+    for number in (1, 2, 3):
+        cluster.report(number, bad=("h0",))
+    assert cluster.view()["phase"] == "ended"
+    assert {r["kind"] for r in cluster.view()["nodes"].values()} == {"integrity"}  # type: ignore[attr-defined]

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from dragonfly_ray.config import OriginSettings, Settings
+from dragonfly_ray.grants import SigningKey
 from dragonfly_ray.model import Host
 from dragonfly_ray.storage.task_store import TaskStore
-from dragonfly_ray.transport.connection import Data, ParentConnection
+from dragonfly_ray.transport.connection import Caller, Data, ParentConnection
 from tests.nginx import Nginx
 from tests.swarm import Swarm
 from tests.unit.swarm.conftest import PIECES, SIZE, assert_everywhere, kinds
@@ -139,10 +140,11 @@ def test_complaints_keep_nobody_from_being_served(
         return verify(store, index)
 
     monkeypatch.setattr(TaskStore, "verify", slow)
-    grant = built.scheduler.core.sign(task.task, Host("hostile", "x"))
-    endpoints, transport = holder.host.endpoints, built.settings.transport
+    key = SigningKey.generate()
+    grant = built.scheduler.core.sign(task.task, Host("hostile", "x", key=key.public_bytes()))
+    hostile = Caller("hostile", key, task.task.id, grant)
     with contextlib.closing(
-        ParentConnection.open(endpoints, task.task.id, "hostile", grant, transport, PIECES)
+        ParentConnection.open(holder.host, hostile, built.settings.transport, PIECES)
     ) as child:
         child.request(0, 100)
         for _ in range(100):

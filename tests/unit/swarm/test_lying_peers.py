@@ -12,7 +12,7 @@ from dragonfly_ray.model import digest
 from dragonfly_ray.storage.task_store import Extent
 from tests.nginx import Nginx
 from tests.swarm import Swarm
-from tests.unit.swarm.conftest import PIECES, SIZE, assert_everywhere
+from tests.unit.swarm.conftest import PIECES, SIZE, assert_everywhere, kinds
 from tests.waiting import until
 
 
@@ -71,6 +71,7 @@ def test_a_neighbour_that_lies_first_gets_nobody_banned_but_itself(
 
     until(bans)  # the last complaint may come after the last byte
     assert bans() == [liar.host.id], "the liar, and nobody else"
+    assert kinds(view)["n1"] in ("", "integrity"), "what it had not got by then it does not get"
 
 
 def test_a_wrong_word_of_one_neighbour_is_no_proof_against_another(
