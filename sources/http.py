@@ -6,6 +6,7 @@ that ranges mean what they say. A server that ignores ranges is read in one stre
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import email.utils
 import re
@@ -15,7 +16,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit, urlunsplit
 
 import urllib3
 from urllib3.exceptions import ClosedPoolError, HTTPError, IncompleteRead, ReadTimeoutError
@@ -95,7 +96,7 @@ class HttpAdapter(Adapter):
         """What stands before and after an entry's path in its URL."""
         self._headers = {"Accept-Encoding": "identity", "User-Agent": "dragonfly-ray", **credentials.headers}
         if userinfo and "authorization" not in {h.lower() for h in self._headers}:
-            self._headers |= urllib3.make_headers(basic_auth=userinfo)
+            self._headers["Authorization"] = _basic(userinfo)
         mine = {name.lower() for name in credentials.headers} | {"authorization", "cookie"}
         tries = settings.retries
         self._retries = _Tries(
@@ -550,6 +551,13 @@ class _Body(Stream):
             self._response.release_conn()
         else:
             self._response.close()
+
+
+def _basic(userinfo: str) -> str:
+    """As curl sends a URL's user and password: percent escapes stand for their bytes."""
+    user, _, password = userinfo.partition(":")
+    pair = unquote_to_bytes(user) + b":" + unquote_to_bytes(password)
+    return f"Basic {base64.b64encode(pair).decode()}"
 
 
 def version_of(response: urllib3.BaseHTTPResponse) -> str:

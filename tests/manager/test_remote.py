@@ -264,7 +264,7 @@ def test_what_was_fetched_with_a_secret_is_found_again_by_its_name(
     """Its endpoint is part of the source: without it, another is meant."""
     cluster.at_once = True
     url = "s3://models/weights.bin"
-    secret = {
+    secret: dict[str, Any] = {
         "storage_options": {"key": "k", "secret": "hunter2", "endpoint_url": "https://store.example.org"}
     }
     client.http.post("/secrets", {"name": "store", "hosts": ["models", "store.example.org"], **secret})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import fsspec
 import psutil
+import pycurl
 import pytest
 from fsspec.asyn import AsyncFileSystem
 
@@ -220,6 +222,56 @@ def test_a_redirect_is_followed_and_secrets_stay_behind(origin: ScriptedOrigin) 
         found = look(origin.url, headers={"X-Secret": "s"})
         assert found.manifest.size == len(CONTENT)
         assert seen == [None]
+
+
+def curled(url: str) -> None:
+    handle = pycurl.Curl()
+    handle.setopt(pycurl.URL, url)
+    handle.setopt(pycurl.PROXY, "")
+    handle.setopt(pycurl.WRITEFUNCTION, len)
+    handle.perform()
+    handle.close()
+
+
+@pytest.mark.parametrize(
+    "userinfo", ["user:pa%24s", "us%40er:p%3Aa%2Fs%25", "user", "user:", ":word", "%C3%BCser:w%C3%B6rd", "a:b:c"]
+)
+def test_user_and_password_in_a_url_are_sent_as_curl_sends_them(
+    origin: ScriptedOrigin, userinfo: str
+) -> None:
+    url = origin.url.replace("http://", f"http://{userinfo}@")
+    curled(url)
+    sent = origin.headers[-1]["authorization"]
+    origin.behaviour.demand = {"Authorization": sent}
+    found = look(url)
+    assert read_all(url, found.manifest) == CONTENT
+    assert sent.removeprefix("Basic ") not in repr(found)
+
+
+def test_user_and_password_in_a_url_open_every_file_of_a_folder(folder: FolderOrigin) -> None:
+    seen: list[str] = []
+    answer = folder.answer
+
+    def spy(handler: Any) -> None:
+        seen.append(handler.headers.get("Authorization", ""))
+        answer(handler)
+
+    folder.answer = spy  # type: ignore[method-assign]
+    url = folder.url.replace("http://", "http://user:pa%24s@")
+    manifest = look(url).manifest
+    assert read_all(url, manifest) == b"".join(folder.files[n] for n in sorted(folder.files))
+    assert set(seen) == {"Basic " + base64.b64encode(b"user:pa$s").decode()}
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_user_and_password_in_a_url_stay_behind_at_a_redirect_elsewhere(
+    origin: ScriptedOrigin, host: str
+) -> None:
+    with ScriptedOrigin(Behaviour(CONTENT)) as elsewhere:
+        origin.behaviour.redirect = f"http://{host}:{elsewhere.port}/moved/x"
+        look(origin.url.replace("http://", "http://user:hunter2@"))
+        assert "authorization" in origin.headers[-1]
+        assert not any("authorization" in sent for sent in elsewhere.headers)
 
 
 def test_redirects_in_a_circle_end(origin: ScriptedOrigin) -> None:
