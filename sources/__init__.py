@@ -5,25 +5,42 @@ from __future__ import annotations
 if __name__ != "dragonfly_ray.sources":
     raise ImportError("import dragonfly_ray.sources: a second copy under another name would break pickling")
 
+import errno
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from dragonfly_ray.config import OriginSettings
+from dragonfly_ray.errors import StorageFullError
 from dragonfly_ray.identity import check_headers
 from dragonfly_ray.model import Credentials, Manifest, PieceTable, Segment, Source
 from dragonfly_ray.policy import UrlPolicy, check_url
-from dragonfly_ray.sources.base import Adapter, Look, Progress, Resolution, Seen, Share, Stop, Take, alone
+from dragonfly_ray.sources.base import (
+    Adapter,
+    Boundless,
+    Look,
+    Progress,
+    Resolution,
+    Room,
+    Seen,
+    Share,
+    Stop,
+    Take,
+    alone,
+    check_bounds,
+)
 from dragonfly_ray.sources.http import HttpAdapter  # now, or the first distribution of a peer waits for it
 from dragonfly_ray.sources.reader import Reader
-from dragonfly_ray.urls import scheme
+from dragonfly_ray.urls import redacted, scheme
 
 __all__ = [
     "Adapter",
+    "Boundless",
     "Look",
     "Progress",
     "Reader",
     "Resolution",
+    "Room",
     "Seen",
     "Share",
     "Stop",
@@ -47,7 +64,7 @@ def _adapter(
         case "file" | "local":
             from dragonfly_ray.sources.local import LocalAdapter
 
-            return LocalAdapter(source)
+            return LocalAdapter(source, settings)
         case _:
             from dragonfly_ray.sources.fs import FsspecAdapter
 
@@ -64,20 +81,34 @@ def resolve(
     share: Share = alone,
     policy: UrlPolicy | None = None,
     stop: Stop | None = None,
+    room: Room | None = None,
 ) -> Resolution:
     """Looks at the origin once: names, sizes, versions.
 
     Content of at most `small_limit` bytes comes along where that costs no further request. Where the
     origin does not say how long the content is, it is streamed once into a file in `spool`. Files that
     must be looked at one by one go through `share`. `policy`: what may be asked; None: anything. `stop` ends it from another thread.
-    Raises `SourceError`, `UnsafePathError`.
+    `room`: what may be written; None: anything.
+    Raises `SourceError`, `StorageFullError`, `UnsafePathError`.
     """
+    room = room or Boundless()
     adapter = _adapter(source, credentials, settings, policy)
     try:
         with (stop or Stop()).over(adapter):
-            return adapter.resolve(small_limit, spool, share)
+            found = adapter.resolve(small_limit, spool, share, room)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise StorageFullError(f"{redacted(source.url)}: the disk is full ({spool})") from None
     finally:
         adapter.close()
+    try:
+        check_bounds(found.manifest, redacted(source.url), settings.max_entries, room)
+    except BaseException:
+        if found.spooled is not None:
+            found.spooled.unlink()
+        raise
+    return found
 
 
 def look(

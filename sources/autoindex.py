@@ -1,103 +1,35 @@
-"""Folders as web servers list them: nginx (HTML and JSON), Apache, Python's own, and what looks alike."""
+"""Folders as web servers list them: walked, page by page, within bounds."""
 
 from __future__ import annotations
 
-import json
 import posixpath
-import re
 from collections.abc import Iterator
-from html.parser import HTMLParser
-from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import unquote
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dragonfly_ray.errors import SourceUnsupportedError
 from dragonfly_ray.model import Entry, Manifest, Source
 from dragonfly_ray.sources.base import LISTED, Seen, Share, chosen
+from dragonfly_ray.sources.index_page import Listed, parse
 
 if TYPE_CHECKING:
     from dragonfly_ray.sources.http import HttpAdapter
 
-MOST_DEPTH = 64
-_EXACT = re.compile(r"\s*(\d{2}-\w{3}-\d{4} \d{2}:\d{2})\s+(\d+)\s*$")
-_TITLE = re.compile(r"<(?:title|h1)>\s*(?:Index of|Directory listing for)", re.IGNORECASE)
+MAX_DEPTH = 64
+MAX_LISTING = 256 * 1024 * 1024
+"""Characters of all pages of a folder and those below."""
 
 
-class Listed(NamedTuple):
-    """One name of a page. `size` is None where the page does not tell it to the byte."""
+@dataclass(frozen=True, slots=True)
+class IndexPage:
+    """A page of a listing. `address`: where it was found in the end."""
 
-    name: str
-    folder: bool
-    size: int | None
-    stamp: str
-
-
-def looks_like_index(content_type: str) -> bool:
-    return content_type.partition(";")[0].strip().lower() in ("text/html", "application/json")
-
-
-def parse(page: str) -> list[Listed] | None:
-    """The names in a listing; None if it is none."""
-    if page.lstrip().startswith("["):
-        return _parse_json(page)
-    if not _TITLE.search(page):
-        return None
-    parser = _Links()
-    parser.feed(page)
-    parser.close()
-    return parser.listed()
-
-
-def _parse_json(page: str) -> list[Listed] | None:
-    try:
-        rows = json.loads(page)
-        return [
-            Listed(r["name"], r["type"] == "directory", r.get("size"), str(r.get("mtime", "")))
-            for r in rows
-            if r["type"] in ("file", "directory")
-        ]
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-class _Links(HTMLParser):
-    """Anchors, and the text that follows each."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._found: list[tuple[str, list[str]]] = []
-        self._inside = False
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        href = dict(attrs).get("href") if tag == "a" else None
-        if href:
-            self._found.append((href, []))
-            self._inside = True
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag == "a":
-            self._inside = False
-
-    def handle_data(self, data: str) -> None:
-        if self._found and not self._inside:
-            self._found[-1][1].append(data)
-
-    def listed(self) -> list[Listed]:
-        found: dict[str, Listed] = {}
-        for href, after in self._found:
-            name = unquote(href.removeprefix("./").partition("#")[0])
-            folder = name.endswith("/")
-            name = name.rstrip("/")
-            # Links to elsewhere, to the parent and to other orders of the same page.
-            if "?" in href or ":" in href.partition("/")[0] or not name or "/" in name or name in (".", ".."):
-                continue
-            match = _EXACT.match("".join(after).splitlines()[0]) if "".join(after).strip() else None
-            size = int(match[2]) if match and not folder else None
-            found[name] = Listed(name, folder, size, match[1] if match else "")
-        return list(found.values())
+    text: str
+    address: str
 
 
 def list_folder(
-    adapter: HttpAdapter, source: Source, page: str, share: Share
+    adapter: HttpAdapter, source: Source, page: IndexPage, share: Share, max_entries: int
 ) -> tuple[tuple[Entry, ...], bool] | None:
     """The entries of the folder and all below, and whether its files can be read in ranges; None for a
     page that is no listing.
@@ -106,10 +38,10 @@ def list_folder(
     tell, and those of several pieces, whose own version every range is compared with. What a listing
     tells of a version is in other words than the file's own answer.
     """
-    top = parse(page)
+    top = parse(page.text, page.address, max_entries)
     if top is None:
         return None
-    found = dict(_walk(adapter, top, "", 0))
+    found = _Walk(adapter, max_entries, len(page.text)).all(top)
     entries = {entry.path: entry for entry in chosen(source, map(_entry, found, found.values()))}
     looked: dict[str, Seen] = {}
     todo = [path for path, entry in entries.items() if entry.kind == "file" and found[path].size is None]
@@ -134,11 +66,45 @@ def _long(entries: dict[str, Entry], looked: dict[str, Seen]) -> list[str]:
     return [path for path, entry in entries.items() if entry.size > leaf and path not in looked]
 
 
-def _walk(adapter: HttpAdapter, listed: list[Listed], base: str, depth: int) -> Iterator[tuple[str, Listed]]:
-    if depth > MOST_DEPTH:
-        raise SourceUnsupportedError(f"{base}: folders are nested more than {MOST_DEPTH} deep")
-    for each in listed:
-        path = posixpath.join(base, each.name)
-        yield path, each
-        if each.folder:
-            yield from _walk(adapter, parse(adapter.folder(path)) or [], path, depth + 1)
+class _Walk:
+    """Through the folders below one, until too much is listed."""
+
+    def __init__(self, adapter: HttpAdapter, max_entries: int, listed: int) -> None:
+        self._adapter = adapter
+        self._max_entries = max_entries
+        self._listed = listed
+
+    def all(self, top: list[Listed]) -> dict[str, Listed]:
+        """By path. Raises `SourceUnsupportedError` where there is no end of it."""
+        found: dict[str, Listed] = {}
+        for path, each in self._walk(top, "", 1):
+            found[path] = each
+            if len(found) > self._max_entries:
+                raise SourceUnsupportedError(
+                    f"{self._adapter.name}: more than {self._max_entries:,} names are listed (origin.max_entries)"
+                )
+        return found
+
+    def _walk(self, listed: list[Listed], base: str, depth: int) -> Iterator[tuple[str, Listed]]:
+        for each in listed:
+            path = posixpath.join(base, each.name)
+            yield path, each
+            if each.folder:
+                yield from self._walk(self._folder(path, depth), path, depth + 1)
+
+    def _folder(self, path: str, depth: int) -> list[Listed]:
+        name = f"{self._adapter.name}{path}/"
+        if depth > MAX_DEPTH:
+            raise SourceUnsupportedError(f"{name}: folders are nested more than {MAX_DEPTH} deep")
+        page = self._adapter.folder(path)
+        self._listed += len(page.text)
+        if self._listed > MAX_LISTING:
+            raise SourceUnsupportedError(
+                f"{name}: with this listing there are more than {MAX_LISTING:,} bytes"
+            )
+        found = parse(page.text, page.address, self._max_entries)
+        if found is None:
+            raise SourceUnsupportedError(
+                f"{name}: is a page, not a listing; have the server list the folder, or leave it out (exclude)"
+            )
+        return found

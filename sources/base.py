@@ -10,13 +10,14 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from dragonfly_ray.errors import (
     SourceError,
     SourceNotFoundError,
     SourceTruncatedError,
     SourceUnsupportedError,
+    StorageFullError,
 )
 from dragonfly_ray.model import UNTOLD, Entry, Manifest, Segment, Source
 from dragonfly_ray.sources.pace import Slots
@@ -63,6 +64,70 @@ def alone(look: Look, paths: Sequence[str]) -> list[Seen]:
     return look(paths)
 
 
+MAX_CONTENT = 1 << 60
+"""Bytes beyond which a size is taken for a mistake."""
+
+
+def check_size(size: object, name: str) -> int:
+    """What an origin says of a size; raises `SourceUnsupportedError` for what cannot be one."""
+    if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= MAX_CONTENT:
+        raise SourceUnsupportedError(f"{name}: says that it is {str(size)[:30]} bytes long, which cannot be")
+    return size
+
+
+def parse_size(text: str | None, name: str) -> int | None:
+    """A size in decimal digits; None for anything else. Raises `SourceUnsupportedError` as `check_size` does."""
+    if not text or not text.isascii() or not text.isdigit():
+        return None
+    if len(text) > len(str(MAX_CONTENT)):
+        raise SourceUnsupportedError(f"{name}: says that it is {text[:30]}… bytes long, which cannot be")
+    return check_size(int(text), name)
+
+
+class Room(Protocol):
+    """What the store of the peer that resolves can take."""
+
+    def capacity(self) -> int:
+        """Bytes that it could hold at most, if all that is there went."""
+
+    def spool_more(self, count: int) -> None:
+        """Before `count` more bytes are written to the spool. Raises `StorageFullError`."""
+
+
+class Boundless:
+    """A `Room` for whoever writes nothing."""
+
+    def capacity(self) -> int:
+        return MAX_CONTENT
+
+    def spool_more(self, count: int) -> None:
+        pass
+
+
+def check_bounds(manifest: Manifest, name: str, max_entries: int, room: Room) -> None:
+    """Before anything is built for it. Raises `SourceUnsupportedError`, `StorageFullError`."""
+    if len(manifest.entries) > max_entries:
+        raise SourceUnsupportedError(
+            f"{name}: has {len(manifest.entries):,} entries, more than {max_entries:,} (origin.max_entries)"
+        )
+    size = sum(check_size(entry.size, f"{name} ({entry.path})") for entry in manifest.entries)
+    if size > (most := room.capacity()):
+        raise StorageFullError(
+            f"{name}: {size:,} bytes do not fit into a store of {most:,} "
+            "(storage.quota, or what the file system has less storage.keep_free)"
+        )
+
+
+def counted(entries: Iterable[Entry], name: str, max_entries: int) -> Iterator[Entry]:
+    """`entries`, until they are too many: then raises `SourceUnsupportedError`."""
+    for number, entry in enumerate(entries):
+        if number >= max_entries:
+            raise SourceUnsupportedError(
+                f"{name}: has more than {max_entries:,} entries (origin.max_entries)"
+            )
+        yield entry
+
+
 class Stream(ABC):
     """Bytes of one entry, in order. Raises `SourceError`."""
 
@@ -78,7 +143,7 @@ class Adapter(ABC):
     """One source. Its methods are called from several threads at once."""
 
     @abstractmethod
-    def resolve(self, small_limit: int, spool: Path | None, share: Share) -> Resolution: ...
+    def resolve(self, small_limit: int, spool: Path | None, share: Share, room: Room) -> Resolution: ...
 
     def look(self, paths: Sequence[str]) -> list[Seen]:
         """At files of the folder, whose listing does not tell enough."""

@@ -34,7 +34,17 @@ from dragonfly_ray.errors import (
 )
 from dragonfly_ray.model import Credentials, Entry, Manifest, Source
 from dragonfly_ray.policy import HOST_OPTIONS, UrlPolicy, rules
-from dragonfly_ray.sources.base import Adapter, Resolution, Share, Stream, chosen, comparable
+from dragonfly_ray.sources.base import (
+    Adapter,
+    Resolution,
+    Room,
+    Share,
+    Stream,
+    check_size,
+    chosen,
+    comparable,
+    counted,
+)
 from dragonfly_ray.sources.guard import forbidden_in, guarded_loop
 from dragonfly_ray.urls import basename, redacted, scheme
 
@@ -92,18 +102,24 @@ class FsspecAdapter(Adapter):
         except TypeError as error:
             raise SourceUnsupportedError(f"{self._name}: storage_options do not fit: {error}") from None
 
+    @property
+    def _is_s3(self) -> bool:
+        return scheme(self._source.url) in ("s3", "s3a")
+
     # --- resolving --------------------------------------------------------------------------
 
-    def resolve(self, small_limit: int, spool: Path | None, share: Share) -> Resolution:
+    def resolve(self, small_limit: int, spool: Path | None, share: Share, room: Room) -> Resolution:
         with _Errors(self._name):
             info = self._call("info", self._path)
             if info.get("type") == "directory":
-                entries = self._own_versions(chosen(self._source, self._walk()))
+                found = counted(self._walk(), self._name, self._settings.max_entries)
+                entries = self._own_versions(chosen(self._source, found))
                 return Resolution(Manifest(entries, directory=True))
             size = info.get("size")
             if size is None:
                 raise SourceUnsupportedError(f"{self._name}: does not say how long it is")
-            entry = Entry(basename(self._source.url), int(size), _version(info))
+            size = check_size(size, self._name)
+            entry = Entry(basename(self._source.url), size, _version(info))
             manifest = Manifest((entry,), directory=False)
             if size > small_limit:
                 return Resolution(manifest)
@@ -114,7 +130,8 @@ class FsspecAdapter(Adapter):
 
     def _walk(self) -> Iterator[Entry]:
         root = self._path.rstrip("/")
-        for path, info in self._call("find", root, withdirs=True, detail=True).items():
+        bounds = {"max_items": self._settings.max_entries + 1} if self._is_s3 else {}
+        for path, info in self._call("find", root, withdirs=True, detail=True, **bounds).items():
             relative = posixpath.relpath(path, root)
             # An object store's placeholder for a folder has the folder's name and no bytes.
             if relative == "." or path.rstrip("/") == root:
@@ -122,7 +139,8 @@ class FsspecAdapter(Adapter):
             if info.get("type") == "directory" or path.endswith("/"):
                 yield Entry(relative, kind="dir")
             else:
-                yield Entry(relative, int(info["size"] or 0), _version(info), mode=_mode(info))
+                size = check_size(info["size"] or 0, f"{self._name} ({relative})")
+                yield Entry(relative, size, _version(info), mode=_mode(info))
 
     def _own_versions(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
         """Files of several pieces are compared with what `info` says: where a listing spells versions in
@@ -140,7 +158,8 @@ class FsspecAdapter(Adapter):
 
     def _look(self, entry: Entry) -> Entry:
         info = self._call("info", f"{self._path.rstrip('/')}/{entry.path}")
-        return msgspec.structs.replace(entry, size=int(info.get("size") or 0), version=_version(info))
+        size = check_size(info.get("size") or 0, f"{self._name} ({entry.path})")
+        return msgspec.structs.replace(entry, size=size, version=_version(info))
 
     # --- reading ----------------------------------------------------------------------------
 
@@ -203,7 +222,7 @@ class FsspecAdapter(Adapter):
 
     def _condition(self, entry: Entry) -> str:
         """The ETag, where one request can read and compare it: s3fs. Otherwise empty."""
-        conditional = scheme(self._source.url) in ("s3", "s3a") and hasattr(self._fs, "_call_s3")
+        conditional = self._is_s3 and hasattr(self._fs, "_call_s3")
         key, _, etag = comparable(entry).partition("=")
         return etag if conditional and key == "ETag" else ""
 

@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import quote, unquote_to_bytes, urlsplit, urlunsplit
+from urllib.parse import quote, unquote_to_bytes, urljoin, urlsplit, urlunsplit
 
 import urllib3
 from urllib3.exceptions import ClosedPoolError, HTTPError, IncompleteRead, ReadTimeoutError
@@ -33,22 +33,26 @@ from dragonfly_ray.errors import (
     SourceTruncatedError,
     SourceUnreachableError,
     SourceUnsupportedError,
+    StorageFullError,
 )
 from dragonfly_ray.model import Credentials, Entry, Manifest, Segment, Source
 from dragonfly_ray.policy import UrlPolicy, rules
-from dragonfly_ray.sources.autoindex import list_folder, looks_like_index
+from dragonfly_ray.sources.autoindex import IndexPage, list_folder
 from dragonfly_ray.sources.base import (
     Adapter,
     Progress,
     Resolution,
+    Room,
     Seen,
     Share,
     Stream,
     comparable,
+    parse_size,
     read_all,
     together,
 )
 from dragonfly_ray.sources.guard import Forbidden, GuardedManager
+from dragonfly_ray.sources.index_page import content_path, looks_like_index
 from dragonfly_ray.sources.many import BUSY, ManyFiles, Wanted
 from dragonfly_ray.sources.pace import Pace, Slots
 from dragonfly_ray.urls import basename, redacted
@@ -68,7 +72,13 @@ _PLAINLY = {
     "SSLError": "its certificate is not trusted",
 }
 _PLAIN = "/:@!$&'()*+,;=~-._"
-_CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
+_CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,19})-([0-9]{1,19})|\*)/([0-9]+|\*)")
+SPOOL_STEP = 16 * 1024 * 1024
+"""Bytes of the spool that room is made for at once."""
+DRAIN = 64 * 1024
+"""Bytes of an answer that are read to keep its connection; of a longer one it is closed."""
+MAX_RETRY_AFTER = 24 * 3600.0
+"""Seconds."""
 
 
 class HttpAdapter(Adapter):
@@ -89,11 +99,10 @@ class HttpAdapter(Adapter):
         parts = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="")
         self._url = urlunsplit(parts)
         base = parts.path if parts.path.endswith("/") else f"{parts.path}/"
-        self._around = (
-            urlunsplit(parts._replace(path=base, query="")),
-            f"?{parts.query}" if parts.query else "",
-        )
-        """What stands before and after an entry's path in its URL."""
+        self._folders = urlunsplit(parts._replace(path=base, query=""))
+        """What stands before the path of a folder in its URL."""
+        self._files = urlunsplit(parts._replace(path=content_path(base), query=""))
+        self._query = f"?{parts.query}" if parts.query else ""
         self._headers = {"Accept-Encoding": "identity", "User-Agent": "dragonfly-ray", **credentials.headers}
         if userinfo and "authorization" not in {h.lower() for h in self._headers}:
             self._headers["Authorization"] = _basic(userinfo)
@@ -129,6 +138,11 @@ class HttpAdapter(Adapter):
         }
         self._pool = GuardedManager(self._rules, **options) if self._rules else urllib3.PoolManager(**options)
 
+    @property
+    def name(self) -> str:
+        """The URL, for people."""
+        return self._name
+
     def abort(self) -> None:
         self._aborted = True
         for answer in list(self._answers):
@@ -156,20 +170,20 @@ class HttpAdapter(Adapter):
 
     # --- resolving --------------------------------------------------------------------------
 
-    def resolve(self, small_limit: int, spool: Path | None, share: Share) -> Resolution:
+    def resolve(self, small_limit: int, spool: Path | None, share: Share, room: Room) -> Resolution:
         if urlsplit(self._url).path.endswith("/"):
-            return self._resolve_page(small_limit, spool, share)
+            return self._resolve_page(small_limit, spool, share, room)
         response = self.get(self._url, {"Range": "bytes=0-0"}, allow=(416,))
         try:
             if response.url and urlsplit(response.url).path.endswith("/"):
                 response.close()
-                return self._resolve_page(small_limit, spool, share)
-            return self._resolve_file(response, small_limit, spool)
+                return self._resolve_page(small_limit, spool, share, room)
+            return self._resolve_file(response, small_limit, spool, room)
         finally:
             response.close()
 
     def _resolve_file(
-        self, response: urllib3.BaseHTTPResponse, small_limit: int, spool: Path | None
+        self, response: urllib3.BaseHTTPResponse, small_limit: int, spool: Path | None, room: Room
     ) -> Resolution:
         version = version_of(response)
         if response.status == 416:
@@ -184,31 +198,35 @@ class HttpAdapter(Adapter):
             manifest = self._single(size, version, ranges=True)
             if size > small_limit:
                 return Resolution(manifest)
-            response.drain_conn()
+            _let_go(response)
             stream = self.stream(manifest, 0, 0, size)
             try:
                 return Resolution(manifest, read_all(stream, size))
             finally:
                 stream.close()
-        length = _length(response)
+        length = self._length(response)
         if length is None:
-            return self._spool(response, version, spool)
+            return self._spool(response, version, spool, room)
         manifest = self._single(length, version, ranges=False)
         if length > small_limit:
             return Resolution(manifest)
         return Resolution(manifest, read_all(_Body(self, response, length), length))
 
-    def _spool(self, response: urllib3.BaseHTTPResponse, version: str, spool: Path | None) -> Resolution:
+    def _spool(
+        self, response: urllib3.BaseHTTPResponse, version: str, spool: Path | None, room: Room
+    ) -> Resolution:
         """One stream, whose end tells how long it is."""
         if spool is None:
             raise SourceUnsupportedError(f"{self._name}: does not say how long it is")
         body = _Body(self, response, None)
         buffer = memoryview(bytearray(SKIP))
-        size = 0
+        size = granted = 0
         with tempfile.NamedTemporaryFile(dir=spool, delete=False) as file:
             path = Path(file.name)
             try:
                 while count := body.readinto(buffer):
+                    if size + count > granted:
+                        granted += _make_room(room, count, min(size, SPOOL_STEP))
                     file.write(buffer[:count])
                     size += count
             except BaseException:
@@ -220,15 +238,15 @@ class HttpAdapter(Adapter):
         entry = Entry(basename(self._source.url), size, version)
         return Manifest((entry,), directory=False, ranges=ranges)
 
-    def _resolve_page(self, small_limit: int, spool: Path | None, share: Share) -> Resolution:
+    def _resolve_page(self, small_limit: int, spool: Path | None, share: Share, room: Room) -> Resolution:
         response = self.get(self._folder_url(""), {})
         try:
             if not looks_like_index(response.headers.get("Content-Type", "")):
-                return self._resolve_file(response, small_limit, spool)
-            page = self._page(response)
+                return self._resolve_file(response, small_limit, spool, room)
+            page = self._page(response, self._folder_url(""))
         finally:
             response.close()
-        found = list_folder(self, self._source, page, share)
+        found = list_folder(self, self._source, page, share, self._settings.max_entries)
         if found is None:
             raise SourceUnsupportedError(
                 f"{self._name}: is a page, not a listing; name a file, or have the server list the folder"
@@ -236,22 +254,25 @@ class HttpAdapter(Adapter):
         entries, ranges = found
         return Resolution(Manifest(entries, directory=True, ranges=ranges))
 
-    def _page(self, response: urllib3.BaseHTTPResponse) -> str:
+    def _page(self, response: urllib3.BaseHTTPResponse, url: str) -> IndexPage:
         data = bytearray()
-        body = _Body(self, response, _length(response))
+        body = _Body(self, response, self._length(response))
         buffer = memoryview(bytearray(SKIP))
         while count := body.readinto(buffer):
             data += buffer[:count]
             if len(data) > MOST_PAGE:
                 raise SourceUnsupportedError(f"{self._name}: its listing is longer than {MOST_PAGE} bytes")
-        return data.decode(errors="replace")
+        for hop in response.retries.history if response.retries else ():
+            url = urljoin(url, hop.redirect_location or "")
+        return IndexPage(data.decode(errors="replace"), url)
 
-    def folder(self, path: str) -> str:
+    def folder(self, path: str) -> IndexPage:
         """The listing of a folder below this one."""
         self._pace.wait()
-        response = self.get(self._folder_url(path), {})
+        url = self._folder_url(path)
+        response = self.get(url, {})
         try:
-            return self._page(response)
+            return self._page(response, url)
         finally:
             response.close()
 
@@ -263,13 +284,12 @@ class HttpAdapter(Adapter):
         self._pace.wait()
         response = self.get(self._entry_url(path), {}, allow=(405, 501), method="HEAD")
         try:
-            size = _length(response)
+            size = self._length(response)
             if response.status < 300 and size is not None:
                 ranges = response.headers.get("Accept-Ranges", "").lower() == "bytes"
                 return Seen(size, version_of(response), ranges)
         finally:
-            response.drain_conn()
-            response.release_conn()
+            _let_go(response)
         return self._look_at_first_byte(path)
 
     def _look_at_first_byte(self, path: str) -> Seen:
@@ -278,7 +298,7 @@ class HttpAdapter(Adapter):
         response = self.get(self._entry_url(path), {"Range": "bytes=0-0"}, allow=(416,))
         try:
             ranges = response.status in (206, 416)
-            size = self._total(response) if ranges else _length(response)
+            size = self._total(response) if ranges else self._length(response)
             if size is None:
                 raise SourceUnsupportedError(f"{self._name}{path}: does not say how long it is")
             return Seen(size, version_of(response), ranges)
@@ -286,11 +306,10 @@ class HttpAdapter(Adapter):
             response.close()
 
     def _folder_url(self, path: str) -> str:
-        return self._entry_url(f"{path}/" if path else "")
+        return f"{self._folders}{quote(f'{path}/' if path else '', safe=_PLAIN)}{self._query}"
 
     def _entry_url(self, path: str) -> str:
-        before, after = self._around
-        return f"{before}{quote(path, safe=_PLAIN)}{after}"
+        return f"{self._files}{quote(path, safe=_PLAIN)}{self._query}"
 
     # --- reading ----------------------------------------------------------------------------
 
@@ -394,17 +413,22 @@ class HttpAdapter(Adapter):
             match = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
             if not match or match[1] is None or int(match[1]) != offset:
                 raise SourceUnsupportedError(f"{name}: answers with another range than the one asked for")
-            total = None if match[3] == "*" else int(match[3])
+            total = self._total(response)
             start = offset
         else:
-            total, start = _length(response), 0
+            total, start = self._length(response), 0
         if total is not None and total != entry.size:
             raise SourceChangedError(f"{name}: has {total} bytes now, not {entry.size}; start again")
         return start
 
     def _total(self, response: urllib3.BaseHTTPResponse) -> int | None:
         match = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
-        return int(match[3]) if match and match[3] != "*" else None
+        return parse_size(match[3], self._name) if match and match[3] != "*" else None
+
+    def _length(self, response: urllib3.BaseHTTPResponse) -> int | None:
+        if "chunked" in response.headers.get("Transfer-Encoding", "").lower():
+            return None
+        return parse_size(response.headers.get("Content-Length"), self._name)
 
     # --- requests ---------------------------------------------------------------------------
 
@@ -547,8 +571,7 @@ class _Body(Stream):
 
     def close(self) -> None:
         if self._left == 0 and self._whole:
-            self._response.drain_conn()
-            self._response.release_conn()
+            _let_go(self._response)
         else:
             self._response.close()
 
@@ -565,19 +588,40 @@ def version_of(response: urllib3.BaseHTTPResponse) -> str:
     return response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
 
 
-def _length(response: urllib3.BaseHTTPResponse) -> int | None:
-    text = response.headers.get("Content-Length", "")
-    if "chunked" in response.headers.get("Transfer-Encoding", "").lower() or not text.isdigit():
-        return None
-    return int(text)
+def _let_go(response: urllib3.BaseHTTPResponse) -> None:
+    """Keeps the connection where next to nothing is left of the answer; whoever sends without end is hung up on."""
+    left = response.length_remaining
+    try:
+        if (left is not None and left > DRAIN) or response.readinto(bytearray(left or 1)) > (left or 0):
+            response.close()
+            return
+        response.drain_conn()
+        response.release_conn()
+    except (HTTPError, OSError, ValueError):
+        response.close()
+
+
+def _make_room(room: Room, least: int, wished: int) -> int:
+    """Of the spool: how many bytes may be written. Raises `StorageFullError`."""
+    if wished > least:
+        try:
+            room.spool_more(wished)
+        except StorageFullError:
+            pass  # the end may be nearer than that
+        else:
+            return wished
+    room.spool_more(least)
+    return least
 
 
 def _retry_after(text: str | None) -> float | None:
     if not text:
         return None
-    if text.strip().isdigit():
-        return float(text)
+    text = text.strip()
+    if text.isascii() and text.isdigit():
+        return MAX_RETRY_AFTER if len(text) > 5 else min(MAX_RETRY_AFTER, float(text))
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
-    except (ValueError, TypeError):
+        seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
+    except (ValueError, TypeError, OverflowError):
         return None
+    return min(MAX_RETRY_AFTER, max(0.0, seconds))

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
+from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.errors import (
     SourceAuthError,
     SourceChangedError,
@@ -17,24 +18,26 @@ from dragonfly_ray.errors import (
     UnsafePathError,
 )
 from dragonfly_ray.model import Entry, Manifest, Source
-from dragonfly_ray.sources.base import Adapter, Resolution, Share, Stream, chosen
+from dragonfly_ray.sources.base import Adapter, Resolution, Room, Share, Stream, chosen, counted
 
 
 class LocalAdapter(Adapter):
     """`file://` and plain paths."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, settings: OriginSettings) -> None:
         self._source = source
+        self._settings = settings
         text = source.url.removeprefix("local://").removeprefix("file://")
         path = Path(text)
         # A percent sign may be part of a name, or the URL's escape: what exists decides.
         self._path = path if path.exists() or not Path(unquote(text)).exists() else Path(unquote(text))
 
-    def resolve(self, small_limit: int, spool: Path | None, share: Share) -> Resolution:
+    def resolve(self, small_limit: int, spool: Path | None, share: Share, room: Room) -> Resolution:
         try:
             found = os.stat(self._path)
             if stat.S_ISDIR(found.st_mode):
-                return Resolution(Manifest(chosen(self._source, self._walk("")), directory=True))
+                entries = counted(self._walk(""), str(self._path), self._settings.max_entries)
+                return Resolution(Manifest(chosen(self._source, entries), directory=True))
             if not stat.S_ISREG(found.st_mode):
                 raise SourceError(f"{self._path}: is neither a file nor a folder")
             manifest = Manifest((_entry(self._path.name, found),), directory=False)

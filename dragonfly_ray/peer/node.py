@@ -48,7 +48,7 @@ from dragonfly_ray.peer.recheck import Rechecker
 from dragonfly_ray.peer.reporter import SchedulerLink
 from dragonfly_ray.peer.shared import SharedTask
 from dragonfly_ray.peer.task import THREADS, TaskRun
-from dragonfly_ray.sources import Stop, look, range_reader, resolve
+from dragonfly_ray.sources import Resolution, Stop, look, range_reader, resolve
 from dragonfly_ray.statuses import PeerStatus
 from dragonfly_ray.storage.files import raise_limit
 from dragonfly_ray.storage.store import PieceStore
@@ -382,7 +382,16 @@ class PeerNode:
             share=SharedLook(ask, self.links.of(source.id)),
             policy=ask.policy,
             stop=stop,
+            room=self.store,
         )
+        try:
+            return self._resolved(ask, found, limit)
+        finally:
+            if found.spooled is not None:
+                found.spooled.unlink(missing_ok=True)
+
+    def _resolved(self, ask: m.Resolve, found: Resolution, limit: int) -> m.Resolved:
+        source = ask.source
         manifest = found.manifest.marked(ask.nonce)
         encoded = manifest.encode()
         table = PieceTable.of(manifest)
@@ -405,7 +414,6 @@ class PeerNode:
                 for piece in table:
                     data = spooled.read(piece.length)
                     store.put(piece.index, memoryview(data), digest(data))
-            found.spooled.unlink()
             self.announce_to(source.id)
         else:
             self.store.open(task, manifest)

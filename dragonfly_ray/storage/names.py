@@ -28,6 +28,8 @@ def check_manifest(manifest: Manifest) -> None:
     for entry in manifest.entries:
         path = entry.path
         _check(path)
+        if entry.size < 0 or (entry.size and entry.kind != "file"):
+            _refuse(path, f"is {entry.size} bytes long")
         key = _key(path)
         folder = entry.kind == "dir"
         if key in files or (not folder and key in folders):

@@ -33,6 +33,7 @@ from dragonfly_ray.storage.task_store import JOURNAL, MANIFEST, TaskStore
 log = logging.getLogger(__name__)
 
 TASK = "task"
+SPOOL = "spool"
 MOST_STORES = 1000
 
 
@@ -102,8 +103,8 @@ class PieceStore:
     def _load(self, rebooted: bool) -> None:
         tasks = self.path / "tasks"
         tasks.mkdir(exist_ok=True)
-        shutil.rmtree(self.path / "spool", ignore_errors=True)
-        (self.path / "spool").mkdir()
+        shutil.rmtree(self.path / SPOOL, ignore_errors=True)
+        (self.path / SPOOL).mkdir()
         for folder in sorted(tasks.iterdir()):
             try:
                 task = msgspec.msgpack.decode((folder / TASK).read_bytes(), type=Task)
@@ -160,7 +161,7 @@ class PieceStore:
         check_manifest(manifest)
         self._make_room(task.size)
         final = self.path / "tasks" / task.id
-        draft = self.path / "spool" / secrets.token_hex(8)
+        draft = self.path / SPOOL / secrets.token_hex(8)
         try:
             draft.mkdir(parents=True)
             (draft / MANIFEST).write_bytes(manifest.encode())
@@ -291,7 +292,28 @@ class PieceStore:
         with self._telling(), self._lock:
             self._make_room(need)
 
-    def _make_room(self, need: int) -> None:
+    def capacity(self) -> int:
+        """Bytes of content that could be held at most, if all that is held now went."""
+        free, total = self._medium.space(self.path)
+        with self._lock:
+            written = sum(_written(t) for t in self._tasks.values())
+        most = max(0, free + written - int(total * self.settings.keep_free))
+        return most if self.settings.quota is None else min(most, self.settings.quota)
+
+    def spool_more(self, count: int) -> None:
+        """Evicts until `count` more bytes fit into the spool, beside what lies there already.
+
+        Raises `StorageFullError`.
+        """
+        with self._telling(), self._lock:
+            self._make_room(count, self._spooled())
+
+    def _spooled(self) -> int:
+        with os.scandir(self.path / SPOOL) as found:
+            return sum(each.stat().st_size for each in found if each.is_file(follow_symlinks=False))
+
+    def _make_room(self, need: int, spooled: int = 0) -> None:
+        """`spooled`: bytes that are written already, and count for the quota."""
         free, total = self._medium.space(self.path)
         held = sum(t.task.size for t in self._tasks.values())
         # What tasks under way have still to write is spoken for.
@@ -300,18 +322,20 @@ class PieceStore:
         over = max(0, need + owed - (free - spare))
         if self.settings.quota is not None:
             s = self.settings
-            over = max(over, eviction.excess(held, need, self.settings.quota, s.high_water, s.low_water))
+            over = max(
+                over, eviction.excess(held, need + spooled, self.settings.quota, s.high_water, s.low_water)
+            )
         for task_id in eviction.choose(self._candidates(), over) if over else []:
             self._drop(task_id)
-        self._check_room(need, owed, spare)
+        self._check_room(need, owed, spare, spooled)
 
-    def _check_room(self, need: int, owed: int, spare: int) -> None:
+    def _check_room(self, need: int, owed: int, spare: int, spooled: int) -> None:
         free, _ = self._medium.space(self.path)
         held = sum(t.task.size for t in self._tasks.values())
         quota = self.settings.quota
-        if quota is not None and held + need > quota:
+        if quota is not None and held + spooled + need > quota:
             raise StorageFullError(
-                f"{self.path}: {need:,} bytes do not fit into the quota of {quota:,} with {held:,} kept; "
+                f"{self.path}: {spooled + need:,} bytes do not fit into the quota of {quota:,} with {held:,} kept; "
                 "raise storage.quota, or evict or unpin something"
             )
         if need + owed > free - spare:

@@ -30,7 +30,7 @@ from dragonfly_ray.errors import (
 )
 from dragonfly_ray.model import Credentials, Manifest, PieceTable, Source
 from dragonfly_ray.sources import Resolution, Stop, open_reader, resolve
-from dragonfly_ray.sources.autoindex import parse
+from dragonfly_ray.sources.index_page import parse
 from tests.nginx import Nginx
 from tests.origins import Behaviour, FolderOrigin, ScriptedOrigin
 
@@ -234,7 +234,8 @@ def curled(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "userinfo", ["user:pa%24s", "us%40er:p%3Aa%2Fs%25", "user", "user:", ":word", "%C3%BCser:w%C3%B6rd", "a:b:c"]
+    "userinfo",
+    ["user:pa%24s", "us%40er:p%3Aa%2Fs%25", "user", "user:", ":word", "%C3%BCser:w%C3%B6rd", "a:b:c"],
 )
 def test_user_and_password_in_a_url_are_sent_as_curl_sends_them(
     origin: ScriptedOrigin, userinfo: str
