@@ -24,6 +24,7 @@ from dragonfly_ray.storage import eviction
 from dragonfly_ray.storage.data_files import inode
 from dragonfly_ray.storage.failures import EXHAUSTED, storage_error, storage_errors
 from dragonfly_ray.storage.files import OpenFiles
+from dragonfly_ray.storage.identity import host_identity
 from dragonfly_ray.storage.media import medium
 from dragonfly_ray.storage.names import check_manifest
 from dragonfly_ray.storage.place import boot_id as this_boot
@@ -49,7 +50,7 @@ class Usage:
 class PieceStore:
     """Takes the first free `store-N` below the root, and holds it while the process lives.
 
-    `host_id` belongs to the folder: it outlives processes and Ray's node ids. After a reboot
+    `host_id` belongs to the folder on this machine: it outlives processes and Ray's node ids. After a reboot
     everything is hashed again before it is used: what a crash of the machine left is not known.
     """
 
@@ -75,7 +76,7 @@ class PieceStore:
         self._lock = threading.RLock()
         try:
             with storage_errors(str(self.path)):
-                self.host_id = self._identity()
+                self.host_id = host_identity(self.path / "id", boot_id)
                 self._pins: dict[str, dict[str, float | None]] = self._load_pins()
                 self._load(self._rebooted(boot_id))
         except BaseException:
@@ -86,12 +87,6 @@ class PieceStore:
         return f"PieceStore({self.path}: {len(self._tasks)} tasks)"
 
     # --- start ------------------------------------------------------------------------------
-
-    def _identity(self) -> str:
-        file = self.path / "id"
-        if not file.exists():
-            _write(file, secrets.token_hex(16).encode())
-        return file.read_text()
 
     def _rebooted(self, boot_id: str | None) -> bool:
         now = boot_id if boot_id is not None else this_boot()
