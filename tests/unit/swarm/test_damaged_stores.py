@@ -30,9 +30,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counted: Counter[str] = Counter()
     original = ParentConnection.open.__func__  # type: ignore[attr-defined]
 
-    def counting(cls: Any, endpoints: Any, task_id: str, host_id: str, *rest: Any, **more: Any) -> Any:
-        counted[host_id] += 1
-        return original(cls, endpoints, task_id, host_id, *rest, **more)
+    def counting(cls: Any, parent: Host, caller: Caller, *rest: Any, **more: Any) -> Any:
+        counted[caller.host_id] += 1
+        return original(cls, parent, caller, *rest, **more)
 
     monkeypatch.setattr(ParentConnection, "open", classmethod(counting))
     return counted
