@@ -20,7 +20,7 @@ from dragonfly_ray.actors.peer import PeerActor
 from dragonfly_ray.actors.scheduler import SchedulerActor
 from dragonfly_ray.config import Settings
 from dragonfly_ray.directives import Directives, Follower
-from dragonfly_ray.grants import SigningKey
+from dragonfly_ray.keyring import KeyRing
 from dragonfly_ray.scheduling.reconciler import Action, Check, IdleSince, Kill, Reconciler, Start
 from dragonfly_ray.statuses import NodeStatus, PeerState, PeerStatus, decode_peer, encode
 from dragonfly_ray.storage.private import root_of
@@ -30,6 +30,7 @@ from dragonfly_ray.telemetry import RaySink, Telemetry
 log = logging.getLogger(__name__)
 
 TICK = 0.5
+DAY = 24 * 3600.0
 READY_TIMEOUT = 60.0
 CHECK_TIMEOUT = 5.0
 STOP_TIMEOUT = 5.0
@@ -49,8 +50,11 @@ class ControllerActor:
         self._follower = Follower(settings)
         self._settings = self._follower.settings
         root = root_of(settings.on_this_node().storage)
-        key = SigningKey.load_or_create(root / "keys" / f"{settings.namespace}.key")
-        self._private, self._public = key.private_bytes(), key.public_bytes()
+        self._ring_file = root / "keys" / f"{settings.namespace}.keyring"
+        self._ring = KeyRing.load_or_create(self._ring_file)
+        self._trusted = self._ring.public_keys()
+        self._told: dict[str, list[bytes]] = {}
+        """Node id -> the signing keys that its peer takes."""
         self._reconciler = Reconciler(interval=settings.peer.health_interval)
         self._rows: dict[str, dict[str, Any]] = {}
         self._telemetry: Telemetry | None = None
@@ -103,7 +107,36 @@ class ControllerActor:
     async def signing_key(self) -> bytes:
         """The private key of grants. Schedulers ask for it: the arguments of an actor's creation are kept in
         Ray's control store, the answers of its calls are not."""
-        return self._private
+        return self._ring.active
+
+    async def rotate_signing_key(self) -> None:
+        """Another key signs as soon as every peer takes it; grants of the one before hold until they end."""
+        self._keep(self._ring.rotated(time.time()))
+
+    def _keep(self, ring: KeyRing) -> None:
+        if ring != self._ring:
+            ring.save(self._ring_file)
+            self._ring, self._trusted = ring, ring.public_keys()
+
+    def _advance_keys(self) -> None:
+        known = self._settings.scheduler
+        before = self._ring.active
+        self._keep(
+            self._ring.advanced(
+                time.time(),
+                ttl=known.grant_ttl,
+                max_age=known.signing_key_days * DAY,
+                told=all(self._told.get(node) == self._trusted for node in self._peers),
+            )
+        )
+        if self._ring.active != before:
+            log.info("another key signs grants now; the former one is taken until its grants have ended")
+
+    async def _tell_keys(self, node: str) -> None:
+        trusted = self._trusted
+        if self._told.get(node) != trusted:
+            await asyncio.wait_for(_result(self._peers[node].trust.remote(trusted)), CHECK_TIMEOUT)
+            self._told[node] = trusted
 
     async def configured(self) -> tuple[int, Settings]:
         """The version of the changes that hold, and the settings with them."""
@@ -268,6 +301,7 @@ class ControllerActor:
         self._said = {node: said for node, said in self._said.items() if node in self._rows}
         for action in self._reconciler.tick(self._rows, time.monotonic()):
             self._act(action)
+        self._advance_keys()
         self._measure()
 
     def _measure(self) -> None:
@@ -316,6 +350,7 @@ class ControllerActor:
 
     async def _bring_up(self, node: str) -> None:
         name = peer_name(node)
+        self._told.pop(node, None)
         try:
             peer = find(name, self._settings.namespace)
             if peer is None:
@@ -333,7 +368,7 @@ class ControllerActor:
                     .remote(
                         nodes.identity(self._rows[node], self._base.peer),
                         self._base,
-                        [self._public],
+                        self._trusted,
                         self._follower.directives.encode(),
                     )
                 )
@@ -349,6 +384,7 @@ class ControllerActor:
         try:
             said = await asyncio.wait_for(_result(self._peers[node].brief.remote()), CHECK_TIMEOUT)
             self._heard(node, decode_peer(said))
+            await self._tell_keys(node)
             self._reconciler.healthy(node, time.monotonic())
         except (TimeoutError, ActorUnavailableError):
             for action in self._reconciler.unanswered(node, time.monotonic()):

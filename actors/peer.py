@@ -101,9 +101,8 @@ class PeerActor:
             self._follower.take(Directives.decode(directives))
         self._settings = settings = self._follower.settings
         telemetry = Telemetry(RaySink("actor"), actor=f"peer:{identity.name}")
-        self._node = PeerNode(
-            identity, settings, GrantVerifier(public_keys), _Links(settings), telemetry=telemetry
-        )
+        self._verifier = GrantVerifier(public_keys)
+        self._node = PeerNode(identity, settings, self._verifier, _Links(settings), telemetry=telemetry)
         self._threads = _Threads()
         self._flusher: asyncio.Task[None] | None = None
         self._objects: dict[str, Any] = {}
@@ -165,6 +164,10 @@ class PeerActor:
         known = self._follower.directives
         brief = self._node.brief()
         return encode(msgspec.structs.replace(brief, settings_version=known.version, marks_stamp=known.stamp))
+
+    async def trust(self, public_keys: Sequence[bytes]) -> None:
+        """The controller's signing keys: grants of these are taken from now on, and of no other."""
+        self._verifier.trust(public_keys)
 
     async def direct(self, payload: bytes) -> bytes:
         """The controller's `Directives`; the answer is what is known here now."""

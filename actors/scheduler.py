@@ -21,6 +21,7 @@ from dragonfly_ray.actors.handles import CONTROLLER, find, peer_name, scheduler_
 from dragonfly_ray.config import Settings
 from dragonfly_ray.directives import Directives, Follower
 from dragonfly_ray.grants import GrantIssuer, SigningKey
+from dragonfly_ray.keyring import LEARNT
 from dragonfly_ray.model import Credentials, Host, Task
 from dragonfly_ray.scheduling import views
 from dragonfly_ray.scheduling.ages import Ages
@@ -50,6 +51,7 @@ LOOK_TIMEOUT = 15.0
 """Less than the time that the resolver waits for the answer."""
 KEY_TIMEOUT, KEY_RETRY = 5.0, 0.2
 """Seconds for one request for the signing key, and until the next."""
+KEY_REFRESH = LEARNT / 2
 
 
 class SchedulerActor:
@@ -108,18 +110,17 @@ class SchedulerActor:
             self._spawn(self._gather())
 
     async def _fetch_key(self) -> None:
-        """From the controller, which may be restarting, too."""
-        while self._issuer is None:
+        """From the controller, which may be restarting, too; and again and again, since it may be replaced."""
+        while True:
             try:
                 controller = await asyncio.to_thread(find, CONTROLLER, self._settings.namespace)
                 if controller is not None:
                     key = await asyncio.wait_for(_result(controller.signing_key.remote()), KEY_TIMEOUT)
                     self._issuer = GrantIssuer(SigningKey.from_private_bytes(key))
                     self._keyed.set()
-                    return
             except (RayError, TimeoutError) as error:
                 log.info("signing key not received from the controller: %s", type(error).__name__)
-            await asyncio.sleep(KEY_RETRY)
+            await asyncio.sleep(KEY_RETRY if self._issuer is None else KEY_REFRESH)
 
     async def _learn(self) -> None:
         """Directives that came after this actor was made: it may have been restarted since.

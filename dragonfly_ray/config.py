@@ -145,6 +145,8 @@ class SchedulerSettings(_Section):
     """Seconds for a look at the origin."""
     grant_ttl: float = Field(900.0, gt=0)
     """Seconds for which a peer may open connections with one grant; it is renewed in time."""
+    signing_key_days: float = Field(30.0, ge=0)
+    """Days after which another key signs grants; 0: never."""
 
 
 class PeerSettings(_Section):
