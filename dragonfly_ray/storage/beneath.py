@@ -63,35 +63,71 @@ def beneath(path: Path, roots: Sequence[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[Path]:
-    """A folder itself, if it is one and no link to one. Raises `OSError`."""
-    number = os.open(folder, _FOLDER | os.O_NOFOLLOW)
+def opened(folder: Path, *, follow: bool = False) -> Iterator[Path]:
+    """A folder itself, by way of its descriptor. Raises `OSError`; also for a link to one, unless `follow`."""
+    number = os.open(folder, _FOLDER | (0 if follow else os.O_NOFOLLOW))
     try:
         yield Path(f"{_OPEN}{number}")
     finally:
         os.close(number)
 
 
-class Folders:
-    """Folders below an open one, which is closed with this; one of them is open at a time."""
+@contextmanager
+def guarded(folder: Path) -> Iterator[Path]:
+    """A folder that was made just now, by way of its descriptor: inside the block it is nobody's but ours.
 
-    def __init__(self, root: int) -> None:
+    Its mode is then as it was made with. Raises `OSError`, and `UnsafePathError` if another one lies there.
+    """
+    with opened(folder) as root:
+        found = os.stat(root)
+        os.chmod(root, stat.S_IRWXU)
+        if os.listdir(root) or not _ours(root, found):
+            raise UnsafePathError(f"{shown(folder)}: was replaced while it was made; nothing was written")
+        yield root
+        os.chmod(root, stat.S_IMODE(found.st_mode))
+
+
+def _ours(root: Path, found: os.stat_result) -> bool:
+    if found.st_uid == os.geteuid():
+        return True
+    # A file server may know us by another number: then what we make in it has that owner, too.
+    probe = root / ".probe"
+    number = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        return os.fstat(number).st_uid == found.st_uid
+    finally:
+        os.close(number)
+        os.unlink(probe)
+
+
+class Folders:
+    """Folders below an open one, which is closed with this; one of them is open at a time.
+
+    `make`: whether what is missing is made.
+    """
+
+    def __init__(self, root: int, *, make: bool = True) -> None:
         self._root = root
+        self._make = make
         self._last: tuple[str, int] | None = None
 
     @classmethod
-    def of(cls, root: Path) -> Folders:
-        return cls(os.open(root, _FOLDER))
+    def of(cls, root: Path, *, make: bool = True) -> Folders:
+        return cls(os.open(root, _FOLDER), make=make)
 
     def at(self, path: str) -> Path:
         """`a/b`, made where it is missing; good until the next is asked for."""
+        return Path(f"{_OPEN}{self.number(path)}")
+
+    def number(self, path: str) -> int:
+        """As `at`, its descriptor."""
         if path in ("", "."):
-            return Path(f"{_OPEN}{self._root}")
+            return self._root
         if self._last is None or self._last[0] != path:
             number = self._walk(path)
             self._leave()
             self._last = path, number
-        return Path(f"{_OPEN}{self._last[1]}")
+        return self._last[1]
 
     def _walk(self, path: str) -> int:
         number = os.dup(self._root)
@@ -110,6 +146,8 @@ class Folders:
             try:
                 return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
             except FileNotFoundError:
+                if not self._make:
+                    raise
                 with contextlib.suppress(FileExistsError):  # somebody else was faster
                     os.mkdir(name, dir_fd=folder)
             except OSError as error:

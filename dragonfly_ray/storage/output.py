@@ -21,12 +21,13 @@ from typing import NamedTuple
 from dragonfly_ray.errors import DestinationError, StorageError, StorageFullError, UnsafePathError
 from dragonfly_ray.model import Entry, Manifest
 from dragonfly_ray.storage import files
-from dragonfly_ray.storage.beneath import Folders, opened, shown
+from dragonfly_ray.storage.beneath import Folders, guarded, opened, shown
 
 PREFIX = ".dragonfly-"
 """Names of what is not finished begin so."""
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES)
 _KINDS = {"file": stat.S_IFREG, "dir": stat.S_IFDIR, "symlink": stat.S_IFLNK}
+_GONE = (errno.ELOOP, errno.ENOENT, errno.ENXIO)
 _TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 USUAL = 0o644
 """The mode of most files: where the umask lets it through, they are made with it."""
@@ -96,6 +97,8 @@ class Output:
         with destination_errors(dest), contextlib.ExitStack() as stack:
             stack.callback(self._let_go)
             dest.parent.mkdir(parents=True, exist_ok=True)
+            # From here on the folder is meant that lies there now, whatever becomes of its name.
+            dest = stack.enter_context(opened(dest.parent, follow=True)) / dest.name
             if not self._manifest.directory:
                 if dest.is_dir() and not dest.is_symlink():
                     raise DestinationError(
@@ -139,16 +142,23 @@ class Output:
 
     def sweep(self, dest: Path) -> None:
         """Removes what an earlier process of this store left unfinished there; nothing that is others'."""
-        folders = {dest.parent}
+        if not self._mark:
+            return
+        with contextlib.suppress(OSError), opened(dest.parent, follow=True) as folder:
+            self._sweep(folder)
         if self._manifest.directory:
-            folders |= {dest, *((dest / e.path).parent for e in self._manifest.entries)}
-        for folder in folders:
-            with contextlib.suppress(OSError):
-                for left in folder.glob(f"{PREFIX}{self._mark}*") if self._mark else ():
-                    if left.is_dir() and not left.is_symlink():
-                        shutil.rmtree(left, ignore_errors=True)
-                    else:
-                        left.unlink(missing_ok=True)
+            parents = {e.path.rpartition("/")[0] for e in self._manifest.entries}
+            with contextlib.suppress(OSError), opened(dest) as root, Folders.of(root, make=False) as folders:
+                for path in {"", *parents}:
+                    with contextlib.suppress(OSError, UnsafePathError):
+                        self._sweep(folders.at(path))
+
+    def _sweep(self, folder: Path) -> None:
+        for left in folder.glob(f"{PREFIX}{self._mark}*"):
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
     # --- trees ------------------------------------------------------------------------------
 
@@ -156,7 +166,7 @@ class Output:
         draft = self._beside(dest)
         try:
             draft.mkdir()
-            with opened(draft) as root:
+            with guarded(draft) as root:
                 self._fresh(root, done)
             try:
                 os.rename(draft, dest)
@@ -172,14 +182,13 @@ class Output:
 
     def _fresh(self, root: Path, done: Published) -> None:
         """Into a folder that nobody else sees yet: each name is made once, in its place."""
-        folders = _Folders(root)
-        try:
+        with Folders.of(root) as folders:
             for number, entry in enumerate(self._manifest.entries):
                 if entry.kind == "dir":
-                    folders.make(entry.path)
+                    folders.number(entry.path)
                     continue
                 parent, _, name = entry.path.rpartition("/")
-                at = folders.open(parent)
+                at = folders.number(parent)
                 if entry.kind == "symlink":
                     os.symlink(entry.target, name, dir_fd=at)
                 elif self._make(entry, self._stored(number), name, at):
@@ -187,12 +196,10 @@ class Output:
                     self._linked(number)
                 else:
                     done.copied += 1
-        finally:
-            folders.close()
-        for entry in self._manifest.entries:
-            if entry.kind == "dir" and entry.mode is not None:
-                # Writable for its owner whatever the source says, or nothing could be merged into it.
-                os.chmod(root / entry.path, entry.mode & 0o777 | stat.S_IRWXU)
+            for entry in self._manifest.entries:
+                if entry.kind == "dir" and entry.mode is not None:
+                    # Writable for its owner whatever the source says, or nothing could be merged into it.
+                    os.chmod(folders.at(entry.path), entry.mode & 0o777 | stat.S_IRWXU)
 
     def _merge(self, dest: Path, done: Published) -> None:
         if not stat.S_ISDIR(os.lstat(dest).st_mode):
@@ -316,36 +323,17 @@ class Output:
         return _same(stored, target, entry.size)
 
 
-class _Folders:
-    """The folders of a tree that is being made; the one in use is open."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._made: set[str] = set()
-        self._open: tuple[str, int] | None = None
-
-    def make(self, path: str) -> None:
-        if path and path not in self._made:
-            (self._root / path).mkdir(parents=True, exist_ok=True)
-            self._made.add(path)
-
-    def open(self, path: str) -> int:
-        if self._open and self._open[0] == path:
-            return self._open[1]
-        self.close()
-        self.make(path)
-        descriptor = os.open(self._root / path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._open = path, descriptor
-        return descriptor
-
-    def close(self) -> None:
-        if self._open:
-            os.close(self._open[1])
-            self._open = None
-
-
 def _same(stored: Stored, target: Path, size: int) -> bool:
-    with stored.file.open("rb") as ours, target.open("rb") as theirs:
+    try:
+        # Whatever lies there by now: no link is followed, and no pipe waits for its other end.
+        number = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in _GONE:
+            return False
+        raise
+    with stored.file.open("rb") as ours, os.fdopen(number, "rb") as theirs:
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            return False
         ours.seek(stored.offset)
         while size > 0:
             part = min(_COMPARE, size)
@@ -378,6 +366,7 @@ def destination_errors(dest: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             text = f"{shown(dest)}: the disk is full; nothing was left there"
             raise StorageFullError(text) from None
-        where = shown(error.filename if isinstance(error.filename, str) else dest)
+        named = isinstance(error.filename, str) and os.path.isabs(error.filename)
+        where = shown(error.filename if named else dest)
         text = f"{where}: {error.strerror or error}; choose another dest, or make it writable"
         raise DestinationError(text) from None
