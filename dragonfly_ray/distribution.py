@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,12 +21,21 @@ from dragonfly_ray.errors import (
 )
 
 MOST_NAMED = 3
+SHORT_ID = 6
 
 
 def told_apart(names: Mapping[str, str]) -> dict[str, str]:
-    """Node id -> a name for people: several nodes of one name get part of their id."""
-    counts = Counter(names.values())
-    return {node: name if counts[name] == 1 else f"{name} ({node[:6]})" for node, name in names.items()}
+    """Node id -> a name for people: several nodes of one name get as much of their id as tells them apart."""
+    alike: dict[str, list[str]] = {}
+    for node, name in names.items():
+        alike.setdefault(name, []).append(node)
+    shown: dict[str, str] = {}
+    for name, ids in alike.items():
+        length = SHORT_ID
+        while len({node[:length] for node in ids}) < len(ids):
+            length += 1
+        shown |= {node: f"{name} ({node[:length]})" if len(ids) > 1 else name for node in ids}
+    return shown
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from dragonfly_ray.distribution import told_apart
 from dragonfly_ray.serve.cluster import Availability, Edge, NodeView, Pin, TaskView
 from dragonfly_ray.serve.database import tables
 from dragonfly_ray.serve.database.tables import now
@@ -32,8 +33,8 @@ CLUSTER_HEADER = "X-Dragonfly-Cluster"
 OK, AWAY = "ok", "away"
 
 
-def node(row: tables.Node, view: NodeView | None, error: str = "") -> Node:
-    """`error`: why there is no view of any node."""
+def node(row: tables.Node, view: NodeView | None, names: Mapping[str, str], error: str = "") -> Node:
+    """`names`: those of all nodes, told apart. `error`: why there is no view of any node."""
     live = view or NodeView(
         row.node_id, row.name, row.address, row.alive, row.seed, row.labels, row.state, error=error
     )
@@ -41,6 +42,7 @@ def node(row: tables.Node, view: NodeView | None, error: str = "") -> Node:
     return Node(
         node_id=row.node_id,
         name=live.name,
+        shown_name=names.get(row.node_id) or live.name,
         address=live.address,
         alive=alive,
         role="seed" if live.seed else "peer",
@@ -87,15 +89,16 @@ def task(view: TaskView) -> Task:
 
 
 def task_detail(view: TaskView, pins: Sequence[Pin], nodes: Mapping[str, NodeView]) -> TaskDetail:
+    names = names_of(nodes)
     return TaskDetail(
         **task(view).model_dump(),
         holders=[
-            Holder(node_id=n, node=name(nodes, n), share=share) for n, share in sorted(view.holders.items())
+            Holder(node_id=n, node=name(names, n), share=share) for n, share in sorted(view.holders.items())
         ],
         pins=[
             PinOut(
                 node_id=p.node_id,
-                node=name(nodes, p.node_id),
+                node=name(names, p.node_id),
                 owner=p.owner,
                 expires_at=None if p.expires_at is None else datetime.fromtimestamp(p.expires_at, UTC),
             )
@@ -127,12 +130,12 @@ def cells(found: Availability) -> Cells:
     )
 
 
-def edge(found: Edge, nodes: Mapping[str, NodeView]) -> EdgeOut:
+def edge(found: Edge, names: Mapping[str, str]) -> EdgeOut:
     return EdgeOut(
         parent=found.parent,
         child=found.child,
-        parent_node=name(nodes, found.parent),
-        child_node=name(nodes, found.child),
+        parent_node=name(names, found.parent),
+        child_node=name(names, found.child),
         bytes=found.bytes,
     )
 
@@ -149,7 +152,11 @@ def config_version(row: tables.ConfigVersion) -> ConfigVersion:
     )
 
 
-def name(nodes: Mapping[str, NodeView], node_id: str) -> str:
+def names_of(nodes: Mapping[str, NodeView]) -> dict[str, str]:
+    """Node id -> a name that no other of them has."""
+    return told_apart({node_id: view.name for node_id, view in nodes.items()})
+
+
+def name(names: Mapping[str, str], node_id: str) -> str:
     """A node's name, or the beginning of its id while nobody knows it."""
-    found = nodes.get(node_id)
-    return found.name if found else node_id[:12]
+    return names.get(node_id) or node_id[:12]

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import select
 
 from dragonfly_ray.ambient import check_scheme
+from dragonfly_ray.distribution import told_apart
 from dragonfly_ray.errors import InvalidRequestError, SourceForbiddenError
 from dragonfly_ray.peer.prefix import parse as parse_digest
 from dragonfly_ray.policy import UrlPolicy, check_url
@@ -91,7 +92,7 @@ def examined(
         urls=tuple(body.urls),
         nodes=body.nodes,
         targets=tuple(targets),
-        names={n: names.get(n) or n[:12] for n in targets},
+        names=told_apart({n: names.get(n) or n[:12] for n in targets}),
         dest=(body.dest or "") if isinstance(body, DistributionCreate) else "",
         options={name: getattr(body, name) for name in _OPTIONS}
         | {"link": body.link if isinstance(body, DistributionCreate) else True},

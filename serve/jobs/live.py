@@ -248,7 +248,7 @@ class Live:
         sums: dict[tuple[str, str], int] = {}
         for edge in edges:
             sums[edge.parent, edge.child] = sums.get((edge.parent, edge.child), 0) + edge.bytes
-        names = self._seen.names | names
+        names = names | self._seen.names
         told = [
             {
                 "parent": parent,

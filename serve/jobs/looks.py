@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import anyio.to_thread
 
+from dragonfly_ray.distribution import told_apart
 from dragonfly_ray.errors import DragonflyError
 from dragonfly_ray.serve.cluster import Availability, Cluster, Edge
 
@@ -43,7 +44,10 @@ class Looks:
     async def names(self) -> dict[str, str]:
         """Node id -> name, of all nodes."""
         return await self._kept(
-            NAMES_EVERY, {}, ("names",), lambda: {v.node_id: v.name for v in self._cluster.nodes()}
+            NAMES_EVERY,
+            {},
+            ("names",),
+            lambda: told_apart({v.node_id: v.name for v in self._cluster.nodes()}),
         )
 
     async def thread(self, call: Callable[[], T]) -> T:

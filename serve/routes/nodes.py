@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from dragonfly_ray.distribution import told_apart
 from dragonfly_ray.errors import ClusterError
 from dragonfly_ray.serve.accounts.permissions import Permission, requires
 from dragonfly_ray.serve.cluster import NodeView
@@ -63,13 +64,14 @@ def list_nodes(
     if name:
         query = query.where(tables.Node.name.icontains(name, autoescape=True))
     with manager.database.read() as session:
+        names = _names(session, views)
         return page(
             session,
             query,
             paging,
             SORTED,
             tables.Node.node_id,
-            lambda row: shown.node(row, views.get(row.node_id), error),
+            lambda row: shown.node(row, views.get(row.node_id), names, error),
             default="name",
         )
 
@@ -159,7 +161,9 @@ def _decide(
 def _answer(manager: Manager, row: tables.Node, response: Response) -> Node:
     views, error = _live(manager, response)
     tag(response, row.version)
-    return shown.node(row, views.get(row.node_id), error)
+    with manager.database.read() as session:
+        names = _names(session, views)
+    return shown.node(row, views.get(row.node_id), names, error)
 
 
 def _live(manager: Manager, response: Response | None) -> tuple[Mapping[str, NodeView], str]:
@@ -171,6 +175,14 @@ def _live(manager: Manager, response: Response | None) -> tuple[Mapping[str, Nod
     if response is not None:
         response.headers[shown.CLUSTER_HEADER] = shown.AWAY if error else shown.OK
     return views, error
+
+
+def _names(session: Session, views: Mapping[str, NodeView]) -> dict[str, str]:
+    """Of every node, also of those that the cluster has forgotten."""
+    rows = session.execute(select(tables.Node.node_id, tables.Node.name))
+    return told_apart(
+        {row.node_id: row.name for row in rows} | {view.node_id: view.name for view in views.values()}
+    )
 
 
 def _row(session: Session, node_id: str, *, lock: bool = False) -> tables.Node:

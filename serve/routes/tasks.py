@@ -100,8 +100,8 @@ def list_edges(
 ) -> list[EdgeOut]:
     """Who fed whom; those that carried most come first."""
     _task(manager, task_id)
-    nodes = _nodes(manager)
-    return [shown.edge(e, nodes) for e in manager.cluster.edges(task_id, limit)]
+    names = shown.names_of(_nodes(manager))
+    return [shown.edge(e, names) for e in manager.cluster.edges(task_id, limit)]
 
 
 @router.post("/{task_id}/pin")

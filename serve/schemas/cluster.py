@@ -13,6 +13,7 @@ from dragonfly_ray.serve.schemas.base import By, In, Out, Provenance, Text
 class Node(Out):
     node_id: str
     name: str
+    shown_name: str = Field(description="For people: several nodes of one name have part of their ids in it.")
     address: str
     alive: bool
     role: Literal["seed", "peer"]

@@ -83,6 +83,7 @@ export class LiveJob {
     this._waiting = [];
     this._working = false;
     this._tables = 0;
+    this._summaries = 0;
     this._stream = new Stream(`/${kind}s/${id}/live?cells=${cells}`, {
       name: `job ${id}`,
       refused: (problem) => {
@@ -165,13 +166,15 @@ export class LiveJob {
 
   _tell() {
     for (const listener of this.onCells) listener();
-    if (this._tables) return;
-    this._tables = setTimeout(() => {
+    this._tables ||= setTimeout(() => {
       this._tables = 0;
       this.tables.value += 1;
-      // Not in the same task: each draws for some milliseconds.
-      if (this.tables.value % 2) this._summaries = setTimeout(() => (this.summaries.value += 1), TABLES / 3);
     }, TABLES);
+    // Whatever came last is summed up, too. Not in the same task as the table: each draws for some milliseconds.
+    this._summaries ||= setTimeout(() => {
+      this._summaries = 0;
+      this.summaries.value += 1;
+    }, 2.33 * TABLES);
   }
 
   _end() {

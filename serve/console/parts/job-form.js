@@ -144,7 +144,8 @@ export function JobFields({ kind, fields, change, wrong, shown = true }) {
   const nodes = useResource(may("nodes:read") ? "/nodes?limit=500" : null);
   const put = (key) => (value) => change({ [key]: value });
   const error = (key) => (shown ? wrong[key] : undefined);
-  const names = nodes.data?.items.map((node) => node.name) || [];
+  // A name that several nodes share means all of them: of those the id is given.
+  const picks = (nodes.data?.items || []).map((node) => ({ value: node.shown_name === node.name ? node.name : node.node_id, text: node.shown_name }));
   const labels = [...new Set((nodes.data?.items || []).flatMap((node) => Object.entries(node.labels).map(([k, v]) => `${k}=${v}`)))].slice(0, 24);
   const put_line = (key, line) => change({ [key]: [...lines(fields[key]).filter((one) => one !== line), line].join("\n") });
   return html`
@@ -156,11 +157,11 @@ export function JobFields({ kind, fields, change, wrong, shown = true }) {
       ${fields.mode === "share" ? html`<${TextField} label="Share in percent" type="number" min="1" max="100" value=${fields.share} onChange=${put("share")} error=${error("nodes")} />` : null}
       ${fields.mode === "labels"
         ? html`<${TextField} label="Labels" lines=${2} value=${fields.labels} onChange=${put("labels")} error=${error("nodes")} hint="key=value, one a line; a node must have all of them." spellcheck="false" />
-            <${Chips} items=${labels} what="Labels that there are" onPick=${(label) => put_line("labels", label)} />`
+            <${Chips} items=${labels.map((label) => ({ value: label, text: label }))} what="Labels that there are" onPick=${(label) => put_line("labels", label)} />`
         : null}
       ${fields.mode === "named"
         ? html`<${TextField} label="Names, addresses or ids" lines=${3} value=${fields.named} onChange=${put("named")} error=${error("nodes")} hint="One a line." spellcheck="false" />
-            <${Chips} items=${names.slice(0, 24)} what="Nodes that there are" onPick=${(name) => put_line("named", name)} />`
+            <${Chips} items=${picks.slice(0, 24)} what="Nodes that there are" onPick=${(name) => put_line("named", name)} />`
         : null}
     </div>
     ${kind === "distribution"
@@ -197,6 +198,6 @@ export function JobFields({ kind, fields, change, wrong, shown = true }) {
 function Chips({ items, what, onPick }) {
   if (!items.length) return null;
   return html`<ul class="tags" aria-label=${what}>
-    ${items.map((item) => html`<li><button type="button" class="tag idle chip" onClick=${() => onPick(item)} aria-label=${`Add ${item}`}>+ ${item}</button></li>`)}
+    ${items.map((item) => html`<li><button type="button" class="tag idle chip" onClick=${() => onPick(item.value)} aria-label=${`Add ${item.text}`}>+ ${item.text}</button></li>`)}
   </ul>`;
 }

@@ -66,6 +66,8 @@ export function TrafficChart({ series, label, height = 250 }) {
   const scheme = theme.value;
   useEffect(() => {
     plot.current = new uPlot(options(frame.current.clientWidth, height, setTip), stacked(latest.current), frame.current);
+    // For whoever looks at what is drawn.
+    frame.current.plot = plot.current;
     const sized = new ResizeObserver(([entry]) => plot.current.setSize({ width: entry.contentRect.width, height }));
     sized.observe(frame.current);
     return () => {

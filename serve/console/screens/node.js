@@ -18,7 +18,7 @@ export function Node({ id }) {
   return html`<${Load} of=${found} rows=${6}>${(node) => {
     const done = (after) => (after ? found.set(after) : navigate("/nodes"));
     const below = html`<${NodeState} node=${node} /><${Id} id=${node.node_id} /><code>${node.address}</code>${node.role === "seed" ? html`<${Tag} tone="info">seed<//>` : null}`;
-    return html`<${PageHead} title=${node.name} above=${[["/nodes", "Nodes"]]} below=${below} actions=${nodeActions(node, done, true)} />
+    return html`<${PageHead} title=${node.shown_name} above=${[["/nodes", "Nodes"]]} below=${below} actions=${nodeActions(node, done, true)} />
       <div class="stack">
         <${ProblemBox} error=${node.error ? { title: "Its peer is in trouble", detail: node.error } : null} />
         ${node.note ? html`<p class="note-box warn">${node.note}</p>` : null}

@@ -27,29 +27,29 @@ export function nodeActions(node, done, leave = false) {
   if (!may("nodes:write")) return null;
   const act = (verb, said, body) => async (note) => {
     const after = await post(`/nodes/${node.node_id}/${verb}`, body ? { note } : undefined);
-    say(`${node.name}: ${said}`);
+    say(`${node.shown_name}: ${said}`);
     done(after);
   };
   const why = "Why (seen by everybody)";
   const found = [];
   if (node.cordoned) {
-    found.push(html`<${Button} onClick=${() => confirm(`Uncordon ${node.name}?`, { text: "It is chosen for new work again.", action: "Uncordon", tone: "primary", act: act("uncordon", "uncordoned") })}>Uncordon<//>`);
+    found.push(html`<${Button} onClick=${() => confirm(`Uncordon ${node.shown_name}?`, { text: "It is chosen for new work again.", action: "Uncordon", tone: "primary", act: act("uncordon", "uncordoned") })}>Uncordon<//>`);
   } else {
-    found.push(html`<${Button} onClick=${() => confirm(`Cordon ${node.name}?`, { text: "It is chosen for nothing new unless it is named. What it does goes on.", action: "Cordon", tone: "primary", content: why, act: act("cordon", "cordoned", true) })}>Cordon<//>`);
+    found.push(html`<${Button} onClick=${() => confirm(`Cordon ${node.shown_name}?`, { text: "It is chosen for nothing new unless it is named. What it does goes on.", action: "Cordon", tone: "primary", content: why, act: act("cordon", "cordoned", true) })}>Cordon<//>`);
   }
   if (node.draining) {
-    found.push(html`<${Button} onClick=${() => confirm(`Stop draining ${node.name}?`, { text: "It feeds others again.", action: "Stop draining", tone: "primary", act: act("undrain", "draining stopped") })}>Undrain<//>`);
+    found.push(html`<${Button} onClick=${() => confirm(`Stop draining ${node.shown_name}?`, { text: "It feeds others again.", action: "Stop draining", tone: "primary", act: act("undrain", "draining stopped") })}>Undrain<//>`);
   } else if (node.alive) {
-    found.push(html`<${Button} onClick=${() => confirm(`Drain ${node.name}?`, { text: "It finishes what it has begun, feeds nobody any more, and takes nothing new.", action: "Drain", content: why, act: act("drain", "draining", true) })}>Drain<//>`);
+    found.push(html`<${Button} onClick=${() => confirm(`Drain ${node.shown_name}?`, { text: "It finishes what it has begun, feeds nobody any more, and takes nothing new.", action: "Drain", content: why, act: act("drain", "draining", true) })}>Drain<//>`);
   }
   if (!node.alive && leave) {
     found.push(html`<${Button} icon="trash" kind="danger" onClick=${() =>
-      confirm(`Forget ${node.name}?`, {
+      confirm(`Forget ${node.shown_name}?`, {
         text: "It is dead; its record and its note go.",
         action: "Forget",
         act: async () => {
           await ask("DELETE", `/nodes/${node.node_id}`);
-          say(`${node.name}: forgotten`);
+          say(`${node.shown_name}: forgotten`);
           done(null);
         },
       })}>Forget<//>`);
@@ -58,13 +58,13 @@ export function nodeActions(node, done, leave = false) {
 }
 
 const columns = (reload) => [
-  { key: "name", label: "Node", lead: true, sort: "name", cell: (node) => html`<span class="two clip"><${Link} href=${`/nodes/${node.node_id}`}>${node.name}<//><small>${node.address}</small></span>` },
+  { key: "name", label: "Node", lead: true, sort: "name", cell: (node) => html`<span class="two clip"><${Link} href=${`/nodes/${node.node_id}`}>${node.shown_name}<//><small>${node.address}</small></span>` },
   { key: "state", label: "State", sort: "state", cell: (node) => html`<${NodeState} node=${node} />${node.note ? html`<small title=${node.note}>${node.note}</small>` : null}` },
   { key: "role", label: "Role", cell: (node) => (node.role === "seed" ? html`<${Tag} tone="info">seed<//>` : "peer") },
   { key: "in", label: "Receives", num: true, cell: (node) => rate(node.receive_rate) },
   { key: "out", label: "Sends", num: true, cell: (node) => rate(node.send_rate) },
   { key: "tasks", label: "Tasks", num: true, cell: (node) => count(node.active_tasks) },
-  { key: "store", label: "Store", cell: (node) => html`<span class="bar-line"><${Bar} value=${node.store_quota ? node.store_used / node.store_quota : 0} label=${`Store of ${node.name}`} tone=${node.store_used > node.store_quota * 0.95 ? "warn" : ""} /><span title=${`${bytes(node.store_used)} of ${bytes(node.store_quota)}`}>${node.store_quota ? percent(node.store_used / node.store_quota) : "–"}</span></span>` },
+  { key: "store", label: "Store", cell: (node) => html`<span class="bar-line"><${Bar} value=${node.store_quota ? node.store_used / node.store_quota : 0} label=${`Store of ${node.shown_name}`} tone=${node.store_used > node.store_quota * 0.95 ? "warn" : ""} /><span title=${`${bytes(node.store_used)} of ${bytes(node.store_quota)}`}>${node.store_quota ? percent(node.store_used / node.store_quota) : "–"}</span></span>` },
   { key: "disk", label: "Disk free", num: true, cell: (node) => bytes(node.disk_free) },
   { key: "seen", label: "Seen", num: true, narrow: false, cell: (node) => html`<${Time} at=${node.last_seen_at} />` },
   ...(may("nodes:write") ? [{ key: "act", label: "Actions", act: true, cell: (node) => html`<span class="row-actions">${nodeActions(node, reload)}</span>` }] : []),

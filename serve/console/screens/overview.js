@@ -18,11 +18,28 @@ const WINDOWS = { 900: [60, "15 min"], 3600: [60, "1 h"], 21600: [60, "6 h"], 86
 const MOST_LINKS = 120;
 const KEYS = SOURCES.map(({ key }) => key);
 
+/** Windows up to this one go on from the stream, second by second. */
+const LIVE_WINDOW = 3600;
+/** Seconds after which the statistics know more. */
+const SAMPLED = 10;
+
+/** Rates over time, up to `now`: a stretch that has not ended counts for as long as it has lasted. */
+function seriesOf(points, now) {
+  const begins = points.map((point) => Date.parse(point.at) / 1000);
+  const lasted = points.map((point, i) => Math.min(point.seconds, Math.max(now - begins[i], SAMPLED)));
+  const rates = KEYS.map((key) => points.map((point, i) => point.bytes[key] / lasted[i]));
+  const open = points.length && begins.at(-1) + points.at(-1).seconds > now;
+  return open ? [[...begins, now], ...rates.map((values) => [...values, values.at(-1)])] : [begins, ...rates];
+}
+
 /** What the statistics know, and from then on what the stream tells every second. */
 function useTraffic(seconds, overview) {
   const [history, setHistory] = useState({ error: null, series: null });
   const tail = useRef([]);
   const [round, setRound] = useState(0);
+  useEffect(() => {
+    tail.current = [];
+  }, [seconds]);
   useEffect(() => {
     const aborting = new AbortController();
     const until = new Date();
@@ -30,23 +47,22 @@ function useTraffic(seconds, overview) {
     const asked = query({ since: since.toISOString(), until: until.toISOString(), step: WINDOWS[seconds][0] });
     get(`/stats/traffic${asked}`, { signal: aborting.signal }).then(
       (answer) => {
-        // A stretch that has not ended would look like a fall.
-        const points = answer.points.filter((point) => Date.parse(point.at) + point.seconds * 1000 <= until);
-        const series = [points.map((point) => Date.parse(point.at) / 1000)];
-        for (const key of KEYS) series.push(points.map((point) => point.bytes[key] / point.seconds));
-        tail.current = [];
-        setHistory({ error: null, series, total: answer.total, saved: answer.saved });
+        const { total, saved } = answer;
+        const drawn = { error: null, seconds, series: seriesOf(answer.points, until / 1000), total, saved };
+        // What the stream has told is finer than what is asked for again: of that only the totals are taken.
+        const live = seconds <= LIVE_WINDOW;
+        setHistory((old) => (live && old.series && old.seconds === seconds ? { ...old, total, saved } : drawn));
       },
       (error) => error.name !== "AbortError" && setHistory({ error, series: null }),
     );
     return () => aborting.abort();
   }, [seconds, round]);
-  // A tail of seconds does not fit to steps of minutes: longer windows are asked for again.
-  useEvery(WINDOWS[seconds][0], () => setRound((n) => n + 1), seconds > 3600);
+  // A tail of seconds does not fit to steps of minutes: longer windows are drawn anew.
+  useEvery(seconds > LIVE_WINDOW ? WINDOWS[seconds][0] : SAMPLED, () => setRound((n) => n + 1));
   return useMemo(() => {
     if (!history.series) return history;
     const [times] = history.series;
-    if (overview && seconds <= 3600) {
+    if (overview && seconds <= LIVE_WINDOW && history.seconds === seconds) {
       const at = Date.parse(overview.at) / 1000;
       const newest = tail.current.at(-1)?.at ?? times.at(-1) ?? 0;
       if (at > newest) tail.current.push({ at, rates: overview.rates });
@@ -185,7 +201,7 @@ function Health({ overview }) {
         ${items.length ? null : html`<${Empty} title="No nodes yet" />`}
         <${Cells} nodes=${items} tones=${tones} />
         <p class="fine">${tally.map(([tone, n]) => `${count(n)} ${WORD[tone]}`).join(", ")}${more ? `; the first ${items.length} of ${count(overview?.nodes_total)}` : ""}</p>
-        ${wrong.map((node) => html`<p key=${node.node_id}><${State} state=${node.alive ? node.state : "dead"} /> <${Link} href=${`/nodes/${node.node_id}`}>${node.name}<//> <span class="faint">${node.error}</span></p>`)}
+        ${wrong.map((node) => html`<p key=${node.node_id}><${State} state=${node.alive ? node.state : "dead"} /> <${Link} href=${`/nodes/${node.node_id}`}>${node.shown_name}<//> <span class="faint">${node.error}</span></p>`)}
       </div>`;
     }}<//>
   <//>`;
@@ -197,12 +213,12 @@ function Cells({ nodes, tones }) {
   const sign = (tone, size) => (SIGN[tone] ? html`<${Icon} name=${SIGN[tone]} size=${size} />` : null);
   if (nodes.length > MOST_LINKS) {
     return html`<div class="cells dense" role="img" aria-label="The state of each node; the list of nodes has the same in words">
-      ${nodes.map((node, i) => html`<span key=${node.node_id} class=${tones[i]} title=${`${node.name}: ${node.state}`}>${sign(tones[i], 8)}</span>`)}
+      ${nodes.map((node, i) => html`<span key=${node.node_id} class=${tones[i]} title=${`${node.shown_name}: ${node.state}`}>${sign(tones[i], 8)}</span>`)}
     </div>`;
   }
   return html`<div class="cells">
     ${nodes.map(
-      (node, i) => html`<${Link} key=${node.node_id} class=${tones[i]} href=${`/nodes/${node.node_id}`} title=${`${node.name}: ${node.state}`} aria-label=${`${node.name}: ${node.state}`}>
+      (node, i) => html`<${Link} key=${node.node_id} class=${tones[i]} href=${`/nodes/${node.node_id}`} title=${`${node.shown_name}: ${node.state}`} aria-label=${`${node.shown_name}: ${node.state}`}>
         ${sign(tones[i], 12)}<//>`,
     )}
   </div>`;
