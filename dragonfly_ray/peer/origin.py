@@ -74,6 +74,8 @@ class OriginWorkers:
         self._since: dict[int, float] = {}
         """When each piece of the queue came into it."""
         self._active: dict[int, set[int]] = {}
+        self._unwanted: set[int] = set()
+        """Workers that read only what somebody else reads now."""
         self._partial: dict[int, int] = {}
         self._whole = 0
         self._may_claim = may_claim
@@ -157,8 +159,12 @@ class OriginWorkers:
             self._ready.notify_all()
 
     def revoked(self, pieces: Iterable[int]) -> None:
+        """Somebody else reads them: they are not begun here, and what is under way ends."""
         with self._ready:
-            gone = set(pieces)
+            gone, have = set(pieces), self._run.picker.have
+            for number, active in self._active.items():
+                if {p for p in active if not have >> p & 1} <= gone:
+                    self._unwanted.add(number)
             self._queue = [p for p in self._queue if p not in gone]
             self._run.picker.unclaimed(gone)
 
@@ -243,6 +249,7 @@ class OriginWorkers:
                 self._queue.pop(0)
                 last += 1
             self._active[number] = set(range(first, last))
+            self._unwanted.discard(number)
             low = len(self._queue) <= self.workers * self._per_request() // 2
         if low:
             self._run.reporter.kick()
@@ -271,7 +278,7 @@ class OriginWorkers:
             nonlocal taken
             taken += count
             self._partial[number] = self._partial.get(number, 0) + count
-            if self._over():
+            if self._over() or number in self._unwanted:
                 raise _Stopped
             run.context.received("origin", count)
 

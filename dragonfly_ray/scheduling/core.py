@@ -242,6 +242,11 @@ class SchedulerCore:
                 lease = origins.grant(
                     self.cluster, task, r.host_id, r.claim, claimants, now, r.urgent, rate=r.rate
                 )
+                if not lease:
+                    lease, revoked = origins.take_over(
+                        self.cluster, task, r.host_id, claimants, now, rate=r.rate
+                    )
+                    actions += revoked
         if task.leases.held_by(r.host_id):
             origins.connections(self.cluster, task, r.host_id, now)
         reply = m.ReportReply(

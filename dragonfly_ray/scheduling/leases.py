@@ -12,6 +12,15 @@ TAIL = 0.1
 nobody can pass on."""
 
 
+@dataclass(frozen=True, slots=True)
+class Late:
+    """A lease that takes long. `read`: bytes that its holder had from the origin when it was given."""
+
+    piece: int
+    holder: str
+    read: int
+
+
 @dataclass(slots=True)
 class _Holder:
     pieces: int = 0
@@ -35,6 +44,10 @@ class LeaseTable:
         """Those that hold something; an entry goes with its last piece."""
         self._owners: dict[int, str] = {}
         """Leased piece -> its holder."""
+        self._given: dict[int, tuple[float, int]] = {}
+        """Leased piece -> when, and the bytes that its holder had read by then; the oldest first."""
+        self._paused = float("-inf")
+        """Until when the origin had to be left alone; nobody is late for that."""
         self.leased = 0
         self.granted = 0
 
@@ -65,11 +78,13 @@ class LeaseTable:
         urgent: Iterable[int] = (),
         *,
         has: int = 0,
+        read: int = 0,
         afford: Callable[[Sequence[int], bool], int] | None = None,
     ) -> list[int]:
         """Up to `most` pieces for `host`, `urgent` ones first, then in order; `claimants` share the rest.
 
-        `has`: pieces that it needs no more, though others cannot have them from it.
+        `has`: pieces that it needs no more, though others cannot have them from it. `read`: bytes that it has
+        from the origin so far.
         `afford(pieces, whole)`: how many of them, from the first on, may be fetched now.
         """
         free = self.free & ~has
@@ -94,6 +109,7 @@ class LeaseTable:
         holder.pieces |= taken
         holder.since = now
         self._owners.update(dict.fromkeys(pieces, host))
+        self._given.update(dict.fromkeys(pieces, (now, read)))
         self.granted += len(pieces)
         return list(pieces)
 
@@ -134,14 +150,31 @@ class LeaseTable:
     def _end(self, pieces: int) -> None:
         for piece in bitset.members(pieces & self.leased):
             host = self._owners.pop(piece)
+            self._given.pop(piece, None)
             holder = self._holders[host]
             holder.pieces &= ~(1 << piece)
             if not holder.pieces:
                 del self._holders[host]
         self.leased &= ~pieces
 
+    def late(self, host: str, seconds: float, now: float) -> Late | None:
+        """The oldest lease of another than `host`, if it was given longer than `seconds` ago. None, too, where
+        `host` itself is as late, and where an origin has no ranges: a stretch is not begun in its middle."""
+        if self._units:
+            return None
+        found = None
+        for piece, (since, read) in self._given.items():
+            if now - max(since, self._paused) <= seconds:
+                break
+            owner = self._owners[piece]
+            if owner == host:
+                return None
+            found = found or Late(piece, owner, read)
+        return found
+
     def postpone(self, until: float) -> None:
         """The origin asked for patience: no lease runs out before `until` plus its time-out."""
+        self._paused = max(self._paused, until)
         for holder in self._holders.values():
             holder.since = max(holder.since, until)
 

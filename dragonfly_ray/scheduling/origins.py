@@ -13,6 +13,12 @@ from dragonfly_ray.scheduling.task import TaskState, Traffic
 
 log = logging.getLogger(__name__)
 
+LATE = 4.0
+"""So many times what the quick hosts take for the whole way of a piece, and it is late,"""
+LATE_LEAST_S = 2.0
+"""but not before."""
+REREAD_SHARE, REREAD_LEAST = 0.01, 256 * 1024
+"""Of the content, or bytes where that is more: so much at most is read in vain for it."""
 STARVED = 5.0
 """So many times the time-out of a lease, a host may be without any byte before others are not relied on."""
 
@@ -96,6 +102,7 @@ def grant(
         now,
         urgent,
         has=has,
+        read=task.read(host),
         afford=lambda wanted, whole: requests.take([task.cost(p) for p in wanted], now, whole=whole),
     )
     if pieces:
@@ -112,6 +119,37 @@ def grant(
             left=left,
         )
     return pieces
+
+
+def take_over(
+    cluster: ClusterState, task: TaskState, host: str, claimants: int, now: float, *, rate: float = 0.0
+) -> tuple[list[int], list[Action]]:
+    """Near the end, when everything is leased: an idle host reads what is late with another, whose lease ends.
+
+    It is late next to what quick hosts take, however many bytes trickle in. What was read of it in vain counts
+    against a small share of the content.
+    """
+    usual = task.passing.usual(now)
+    if task.leases.free or claimants < 2 or not usual:
+        return [], []
+    late = task.leases.late(host, max(LATE_LEAST_S, LATE * usual), now)
+    if late is None or not task.room(host, now):
+        return [], []
+    since = max(0, task.read(late.holder) - late.read) / task.leases.held_by(late.holder).bit_count()
+    vain = min(since, task.task.size / task.task.pieces)
+    if task.reread + vain > max(REREAD_LEAST, REREAD_SHARE * task.task.size):
+        return [], []
+    task.leases.release(late.holder, [late.piece])
+    task.passing.back(late.holder, [late.piece], now)
+    pieces = grant(cluster, task, host, 1, claimants, now, rate=rate)
+    task.reread += vain
+    log.info(
+        "task %.12s: piece %d is late with host %s, %s reads it", task.task.id, late.piece, late.holder, host,
+        extra={"task_id": task.task.id},
+    )  # fmt: skip
+    if not cluster.alive(late.holder):
+        return pieces, []
+    return pieces, [Send(late.holder, m.News(task.task.id, revoked=(late.piece,)))]
 
 
 def connections(cluster: ClusterState, task: TaskState, host: str, now: float) -> int:

@@ -75,6 +75,8 @@ class TaskState:
     failures: int = 0
     manifest_holders: set[str] = field(default_factory=set)
     places: Places = field(default_factory=Places)
+    reread: float = 0.0
+    """Bytes that were read from the origin in vain, about: others took over what was late."""
     requests: tuple[int, ...] = ()
     """How many requests each piece costs at the origin, where that is known."""
     claimants: int = 0
@@ -125,6 +127,11 @@ class TaskState:
         """Connections of the hosts that hold leases, `but` left out."""
         told = self.connections
         return sum(told.get(host, 0) for host in self.leases.hosts() if host != but)
+
+    def read(self, host: str) -> int:
+        """Bytes that it has from the origin, as far as it has told."""
+        traffic = self.traffic.get(host)
+        return traffic.origin if traffic else 0
 
     def is_complete(self, host: str) -> bool:
         return self.holders.get(host, 0) == self.everything

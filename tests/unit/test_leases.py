@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from dragonfly_ray.scheduling import bits
 from dragonfly_ray.scheduling.budget import OriginBudget, RequestBudget
 from dragonfly_ray.scheduling.graph import Graph
-from dragonfly_ray.scheduling.leases import LeaseTable
+from dragonfly_ray.scheduling.leases import Late, LeaseTable
 from dragonfly_ray.scheduling.ring import shard_of
 
 
@@ -145,3 +145,24 @@ def test_another_shard_moves_only_its_share() -> None:
     moved = sum(shard_of(i, 4) != shard_of(i, 5) for i in ids)
     assert 200 < moved < 700
     assert {shard_of(i, 4) for i in ids} == {0, 1, 2, 3}
+
+
+def test_what_is_late_is_found_and_nobody_is_late_for_a_pause_of_the_origin() -> None:
+    leases = table(4)
+    assert leases.claim("slow", 1, 4, 0.0, read=100) == [0]
+    assert leases.claim("quick", 1, 4, 5.0) == [1]
+    assert leases.late("idle", 2.0, 1.0) is None
+    assert leases.late("idle", 2.0, 5.0) == Late(0, "slow", 100)
+    assert leases.late("slow", 2.0, 5.0) is None, "its own"
+    assert leases.late("quick", 2.0, 8.0) is None, "it is late itself"
+    leases.postpone(6.0)
+    assert leases.late("idle", 2.0, 8.0) is None
+    assert leases.late("idle", 2.0, 8.1) == Late(0, "slow", 100)
+    leases.done(0b1)
+    assert leases.late("idle", 2.0, 8.1) == Late(1, "quick", 0)
+
+
+def test_a_stretch_without_ranges_is_never_late() -> None:
+    leases = table(10, units=(0, 6))
+    leases.claim("a", 1, 4, 0.0)
+    assert leases.late("b", 2.0, 100.0) is None

@@ -296,6 +296,9 @@ class Reader:
     def revoked(self, pieces: Iterable[int]) -> None:
         gone = bitset.of(pieces)
         self._queue = deque(p for p in self._queue if not gone >> p & 1)
+        for piece in [p for p in self._reading if gone >> p & 1]:
+            del self._reading[piece]
+            self._idle += 1
         self._peer.picker.unclaimed(bitset.members(gone))
 
     def news(self) -> list[int]:
@@ -332,10 +335,10 @@ class Reader:
 
     def _read(self, now: float, piece: int, started: float) -> None:
         peer = self._peer
-        if not peer.alive:
-            return
+        if not peer.alive or self._reading.get(piece, (None,))[0] != started:
+            return  # or somebody else reads it now
         self._idle += 1
-        self._reading.pop(piece, None)
+        del self._reading[piece]
         self._fetched.append(piece)
         peer.world.from_origin += 1
         self.rate = peer.world.scenario.piece_bytes / max(1e-9, now - started)
