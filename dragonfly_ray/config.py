@@ -116,6 +116,9 @@ class OriginSettings(_Section):
     unversioned_ttl: float = Field(60.0, ge=0, json_schema_extra=LIVE)
     """Seconds for which content without ETag, version id or mtime counts as unchanged."""
 
+    audit: float = Field(0.005, ge=0, le=1, json_schema_extra=LIVE)
+    """Share of the pieces that a second host reads at the origin, to compare. Of a task's last tenth only if it is
+    1, and none where the origin has no ranges, one node alone may go there, or the content is small."""
     proof_ttl: float = Field(300.0, ge=0, json_schema_extra=LIVE)
     """Seconds for which whoever has shown that the origin lets them read content may have it from the cluster."""
     proof_sample: int = Field(0, ge=0, json_schema_extra=LIVE)

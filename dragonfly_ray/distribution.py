@@ -53,6 +53,10 @@ class Outcome:
     bytes_peers: int = 0
     bytes_object_store: int = 0
     bytes_cache: int = 0
+    bytes_audit: int = 0
+    """Read at the origin to be compared with what another node had read; in no other number."""
+    origin_pieces: str = ""
+    """The pieces that this node has read at the origin for everybody, as in `0-63,70`."""
     merged: bool = False
     """Into a folder that was there before."""
     written_by: str = ""
@@ -85,6 +89,8 @@ class Outcome:
             bytes_peers=record["bytes_peers"],
             bytes_object_store=record["bytes_small"],
             bytes_cache=record["bytes_cache"],
+            bytes_audit=record.get("bytes_audit", 0),
+            origin_pieces=record.get("origin_pieces", ""),
             merged=record["merged"],
             written_by=record["written_by"],
             error=from_report(kind, record["message"]) if kind else None,
@@ -191,11 +197,13 @@ class Distribution:
             "peers",
             "object store",
             "cache",
+            "audit",
         )
         rows = []
         for o in self.outcomes:
             cells = (o.node, o.state, _path_or_error(o), decimal(o.size), f"{o.seconds:.2f}", decimal(o.bytes_origin),
-                     decimal(o.bytes_peers), decimal(o.bytes_object_store), decimal(o.bytes_cache))  # fmt: skip
+                     decimal(o.bytes_peers), decimal(o.bytes_object_store), decimal(o.bytes_cache),
+                     decimal(o.bytes_audit))  # fmt: skip
             rows.append("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in cells) + "</tr>")
         head = "<tr>" + "".join(f"<th>{h}</th>" for h in heads) + "</tr>"
         return f"<p>{html.escape(repr(self)[1:-1])}</p><table>{head}{''.join(rows)}</table>"

@@ -109,6 +109,12 @@ class Report(_Message, frozen=True):
     """Children that this peer is sending to now, of whatever task."""
     slots: int = 0
     """How many it can send to at a time; 0: unknown."""
+    audited: tuple[tuple[int, bytes], ...] = ()
+    """Pieces of `ReportReply.audit`, with the digests of what the origin gave."""
+    unaudited: tuple[int, ...] = ()
+    """Those that could not be read."""
+    bytes_audit: int = 0
+    """Read at the origin only to be compared: part of no other number."""
     carried: tuple[tuple[str, str], ...] = ()
     """(spec id, run) of the deliveries of the task that have no outcome here yet."""
     grant_refused: bool = False
@@ -171,6 +177,7 @@ class Ended(_Message, frozen=True):
     """Node id of another host that wrote the output for this one, too."""
     run: str = ""
     """Of the spec that was delivered."""
+    bytes_audit: int = 0
 
 
 class Carrying(_Message, frozen=True):
@@ -388,6 +395,8 @@ class ReportReply(_Message, frozen=True):
     """To the origin, at most; 0: as before."""
     grant: bytes = b""
     """A newer one; empty: the last still holds for long enough."""
+    audit: tuple[int, ...] = ()
+    """Pieces to read at the origin, only to tell their digests: another host has read them."""
 
 
 class News(_Message, frozen=True):
@@ -430,6 +439,8 @@ class Verified(_Message, frozen=True):
     """Some of them. Whoever read these pieces may be gone: tell their digests if it takes long."""
     digests: bytes = b""
     """The record, where it does not agree."""
+    audit: tuple[int, ...] = ()
+    """As in `ReportReply`: what is pending is the comparison of these."""
     elsewhere: tuple[Elsewhere, ...] = ()
     """Of the places in the question; what is not named here is to be written by whoever asks."""
 

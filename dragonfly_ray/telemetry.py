@@ -54,7 +54,7 @@ class Telemetry:
         self._lock = threading.Lock()
         self._counts: dict[_Key, float] = defaultdict(float)
         self._values: dict[str, float] = {}
-        self.totals = dict.fromkeys(("origin", "peers", "object-store", "cache", "sent"), 0)
+        self.totals = dict.fromkeys(("origin", "peers", "object-store", "cache", "audit", "sent"), 0)
         self.receive_rate = 0.0
         self.send_rate = 0.0
 

@@ -156,9 +156,20 @@ class _Links:
 class Swarm:
     """`count` peers on loopback, each with a store of its own below `root`."""
 
-    def __init__(self, root: Path, count: int, *, seeds: int = 0, settings: Settings | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        count: int,
+        *,
+        seeds: int = 0,
+        settings: Settings | None = None,
+        audit: float = 0.0,
+    ) -> None:
+        """`audit`: share of the pieces that are read twice; each byte leaves the origin once by default."""
         self.root = root
-        self.settings = settings or Settings()
+        given = settings or Settings()
+        origins = given.origin.model_copy(update={"audit": audit})
+        self.settings = given.model_copy(update={"origin": origins})
         key = SigningKey.generate()
         self._verifier = GrantVerifier([key.public_bytes()])
         self.scheduler = LocalScheduler(self.settings, GrantIssuer(key))

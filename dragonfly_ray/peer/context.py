@@ -49,6 +49,6 @@ class Context:
 
     def received(self, provenance: str, nbytes: int) -> None:
         """Bytes that came in; waits where a limit says so."""
-        if provenance in ("origin", "peers"):
+        if provenance in ("origin", "peers", "audit"):
             self.limiter.take(nbytes)
         self.telemetry.count("dragonfly_bytes", nbytes, provenance=provenance)

@@ -171,6 +171,7 @@ class Deliveries:
                 bytes_peers=run.bytes_peers,
                 bytes_cache=run.bytes_cache,
                 bytes_small=run.bytes_small,
+                bytes_audit=run.audits.bytes,
                 merged=delivery.merged,
                 kind=error.kind if error else "",
                 message=str(error) if error else "",

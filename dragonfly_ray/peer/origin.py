@@ -107,6 +107,15 @@ class OriginWorkers:
     def bytes(self) -> int:
         return self._whole + sum(self._partial.values())
 
+    @property
+    def waits(self) -> bool:
+        """Nothing is to be asked of the origin now."""
+        return self._stopped or time.monotonic() < self._not_before
+
+    def reader(self) -> Reader:
+        """For whoever reads beside the workers; it is closed with them."""
+        return self._open()
+
     def start(self, spawn: Callable[[str, Callable[[], None]], object]) -> None:
         for number in range(self._settings.connections):
             spawn(f"origin{number}", partial(self._work, number))

@@ -82,7 +82,7 @@ def _piece(pieces: range, held: Sequence[int], rng: random.Random) -> int:
         if here == everything:
             break
         if here:
-            return pieces.start + rng.choice(list(bitset.members(here)))
+            return pieces.start + bitset.any_of(here, rng)
     return rng.choice(pieces)
 
 

@@ -37,6 +37,7 @@ def agrees_with_record(run: TaskRun) -> bool:
         except DragonflyError:
             pass  # a scheduler that is away comes back, and is asked again
         if isinstance(answer, m.Verified):
+            run.audits.take(answer.audit)
             if answer.known and not answer.pending:
                 if not answer.ok:
                     return _mend(run, digests, answer.digests)

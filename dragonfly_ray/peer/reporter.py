@@ -44,6 +44,8 @@ class News:
     bad: list[str] = field(default_factory=list)
     misled: list[tuple[str, int]] = field(default_factory=list)
     unreachable: list[str] = field(default_factory=list)
+    audited: list[tuple[int, bytes]] = field(default_factory=list)
+    unaudited: list[int] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return any(getattr(self, each.name) for each in fields(self))
@@ -145,6 +147,9 @@ class Reporter:
                 bytes_peers=run.bytes_peers,
                 bytes_cache=run.bytes_cache,
                 bytes_small=run.bytes_small,
+                bytes_audit=run.audits.bytes,
+                audited=tuple(news.audited),
+                unaudited=tuple(news.unaudited),
                 claim=origin.appetite() if origin and claim else 0,
                 rate=origin.rate if origin else 0.0,
                 urgent=urgent,
@@ -176,6 +181,7 @@ class Reporter:
                 run.settle(reply.record)
             if run.origin:
                 run.origin.answered(reply)
+                run.audits.take(reply.audit)
         elif not run.idle():
             with run.lock:
                 news.got = list(bitset.members(run.picker.have))

@@ -23,6 +23,7 @@ from dragonfly_ray.errors import (
     StorageFullError,
 )
 from dragonfly_ray.model import DIGEST_SIZE, PieceTable, Task, digest
+from dragonfly_ray.peer.audit import AuditReader
 from dragonfly_ray.peer.context import Context
 from dragonfly_ray.peer.deliveries import Deliveries
 from dragonfly_ray.peer.manifests import manifest_of
@@ -80,6 +81,7 @@ class TaskRun:
         self._reporting = self._fetching = False
         """What has been started."""
         self.origin: OriginWorkers | None = None
+        self.audits = AuditReader(self)
         self._early: list[tuple[float, m.Deliver | m.News]] = []
         """What came while the task opens, and when."""
         self.prefix: PrefixHash | None = None

@@ -67,6 +67,18 @@ def run_from(bits: int, first: int, most: int) -> int:
     return lowest(~window) if window != (1 << most) - 1 else most
 
 
+def ranges(bits: int) -> str:
+    """For people: `0-63,70`."""
+    found, base = [], 0
+    while bits:
+        skipped = lowest(bits)
+        base, bits = base + skipped, bits >> skipped
+        length = lowest(~bits)
+        found.append(f"{base}-{base + length - 1}" if length > 1 else f"{base}")
+        base, bits = base + length, bits >> length
+    return ",".join(found)
+
+
 def to_bytes(bits: int, count: int) -> bytes:
     """A bitmap, piece 0 in the lowest bit of the first byte."""
     return bits.to_bytes((count + 7) // 8, "little")

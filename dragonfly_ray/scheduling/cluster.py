@@ -89,7 +89,7 @@ class ClusterState:
         for budget in self.budgets.values():
             budget.change(self.most_connections, self.most_requests)
         for task in self.tasks.values():
-            task.leases.timeout = origins.lease_timeout
+            task.leases.timeout = task.audits.timeout = origins.lease_timeout
             task.graph.everybody, task.graph.degree = known.everybody, known.neighbours
 
     def task(self, task: Task, url: str, units: tuple[int, ...] = ()) -> TaskState:
@@ -103,6 +103,7 @@ class ClusterState:
                 degree=s.scheduler.neighbours,
                 origin=origin(url) if url else "",
                 units=units,
+                audit=s.origin.audit,
             )
             found.graph.choice = Drawing(self.evaluator, self.hosts, self.decisions, found)
         elif url and not found.origin:

@@ -16,6 +16,7 @@ from dragonfly_ray.config import Settings
 from dragonfly_ray.model import Credentials, Host, Task
 from dragonfly_ray.scheduling import (
     announcing,
+    auditing,
     ends,
     granting,
     leaving,
@@ -214,8 +215,11 @@ class SchedulerCore:
             traffic.origin, traffic.peers, traffic.cache, traffic.small = moved
             traffic.moved = now
             self.cluster.touch(task)
-        if r.origin:
-            actions += trust.learnt(self.cluster, task, *task.learn(r.host_id, r.origin), now)
+        traffic.audit = r.bytes_audit
+        if r.origin or r.audited or r.unaudited:
+            actions += auditing.reported(self.cluster, task, r, now)
+            found = task.learn(r.host_id, auditing.told(task, r))
+            actions += trust.learnt(self.cluster, task, *found, now)
         if r.got:
             task.hold(r.host_id, bitset.among(r.got, task.task.pieces))
         if r.lost:
@@ -258,6 +262,7 @@ class SchedulerCore:
             record=record,
             connections=task.connections.get(r.host_id, 0),
             grant=granting.renewed(self.cluster, task, r.host_id, now, refused=r.grant_refused),
+            audit=auditing.grant(self.cluster, task, r.host_id, now),
         )
         return reply, actions
 
@@ -278,7 +283,13 @@ class SchedulerCore:
 
     def verify(self, message: m.Verify) -> m.Verified:
         """Whether a peer's digests agree with the record. `pending`: the record has gaps still."""
-        return trust.verify(self.cluster, message)
+        answer = trust.verify(self.cluster, message)
+        task = self.tasks.get(message.task_id)
+        if task is None or not (answer.ok and answer.known and not answer.pending and task.audits.pending):
+            return answer
+        # For as long as a lease may take, what has been read once waits for those who compare it.
+        audit = auditing.grant(self.cluster, task, message.host_id, task.audits.now)
+        return m.Verified(pending=True, audit=audit)
 
     def ended(self, message: m.Ended, now: float) -> list[Action]:
         if message.kind == m.UNPROVED:
@@ -318,6 +329,9 @@ class SchedulerCore:
         """What is due by time alone; call it a few times a second."""
         actions: list[Action] = []
         for task in self.tasks.values():
+            task.audits.expire(now)
+            if task.audits.disputed:
+                actions += auditing.unresolved(self.cluster, task, now)
             if task.suspects:
                 actions += trust.judge(self.cluster, task, now)
             for host, pieces in task.leases.expire(now).items():

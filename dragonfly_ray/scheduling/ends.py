@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dragonfly_ray import messages as m
 from dragonfly_ray.logs import about_spec
 from dragonfly_ray.model import Credentials
+from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling.actions import Action, Send
 from dragonfly_ray.scheduling.cluster import ClusterState
 from dragonfly_ray.scheduling.spec import SpecState
@@ -142,6 +143,8 @@ def ended(cluster: ClusterState, message: m.Ended, now: float) -> list[Action]:
     ours = not message.run or message.run in state.runs  # or of an earlier run of the id
     if record and not record.terminal and ours and message.task_id == state.task_id:
         state.end_node(host.host.node_id, message)
+        if task:
+            record.origin_pieces = bitset.ranges(task.readers.get(message.host_id, 0))
         state.version += 1
         actions += maybe_end(cluster, state, now)
     return actions

@@ -94,6 +94,7 @@ def grant(
         most = min(most, task.room(host, now))
     left = leases.left
     has = task.holders.get(host, 0) if host in task.banned else 0
+    has |= task.audits.barred(host)
     requests = cluster.budget(task).requests
     pieces = leases.claim(
         host,

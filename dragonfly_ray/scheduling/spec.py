@@ -27,6 +27,10 @@ class NodeRecord:
     bytes_peers: int = 0
     bytes_cache: int = 0
     bytes_small: int = 0
+    bytes_audit: int = 0
+    """Read at the origin only to be compared."""
+    origin_pieces: str = ""
+    """The pieces of the content that this node has read at the origin, as in `0-63,70`."""
     merged: bool = False
     written_by: str = ""
     """Node id of whoever wrote the output for this node, too."""
@@ -123,7 +127,16 @@ class SpecState:
         record = self.nodes[node]
         self.unfinished -= not record.terminal
         record.state = "done" if ended.ok else "failed"
-        for name in ("path", "size", "seconds", "bytes_origin", "bytes_peers", "bytes_cache", "bytes_small"):
+        for name in (
+            "path",
+            "size",
+            "seconds",
+            "bytes_origin",
+            "bytes_peers",
+            "bytes_cache",
+            "bytes_small",
+            "bytes_audit",
+        ):
             setattr(record, name, getattr(ended, name))
         record.merged, record.written_by = ended.merged, ended.written_by
         record.kind, record.message = ended.kind, ended.message

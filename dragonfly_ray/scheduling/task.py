@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from dragonfly_ray.model import DIGEST_SIZE, Task, root_digest
 from dragonfly_ray.scheduling import bits as bitset
+from dragonfly_ray.scheduling.audit import AuditTable
 from dragonfly_ray.scheduling.decisions import arm_of
 from dragonfly_ray.scheduling.flows import Flows
 from dragonfly_ray.scheduling.graph import Graph
@@ -28,6 +29,8 @@ class Traffic:
     peers: int = 0
     cache: int = 0
     small: int = 0
+    audit: int = 0
+    """At the origin, only to be compared."""
     told: float = 0.0
     """When it last said from whom."""
     moved: float = 0.0
@@ -101,6 +104,9 @@ class TaskState:
     """host -> the number of the decision that drew its neighbours."""
     repaired: dict[tuple[str, str], int] = field(default_factory=dict)
     """Edges drawn later than both of their hosts, in both directions."""
+    audits: AuditTable = field(default_factory=lambda: AuditTable(0, 0.0, 0.0))
+    readers: dict[str, int] = field(default_factory=dict)
+    """host -> the pieces that it has read at the origin."""
     closed: bool = False
     """Until somebody has proved that it may read it, holders outside of the graph stay there."""
     arm: int = 0
@@ -184,6 +190,7 @@ class TaskState:
         lost = self._unhold(host, pieces)
         if pieces is None:
             self.leases.drop(host)
+            self.audits.gave_up(host)
             self.passing.left(host)
         self.leases.lost(lost & ~self.somewhere())
 
@@ -239,12 +246,16 @@ class TaskState:
             elif known != digest:
                 holders = ((h, known) for h, held in self.holders.items() if held >> piece & 1 and h != host)
                 self.disputed[piece] = [*itertools.islice(holders, 1), (host, digest)]
-                del self.record[piece]
-                self._recorded &= ~(1 << piece)
-                self._root = None
+                self.forget(piece)
                 dropped.append(piece)
                 self.contested[piece] += 1
         return dropped, others
+
+    def forget(self, piece: int) -> None:
+        """Its digest is not known any more."""
+        if self.record.pop(piece, None) is not None:
+            self._recorded &= ~(1 << piece)
+            self._root = None
 
     def ban(self, host: str) -> None:
         if host in self.banned:
@@ -313,6 +324,10 @@ def new_task(
     degree: int,
     origin: str,
     units: Sequence[int] = (),
+    audit: float = 0.0,
 ) -> TaskState:
     leases = LeaseTable(task.pieces, free=bitset.full(task.pieces), timeout=timeout, units=units)
-    return TaskState(task, leases, Graph(everybody=everybody, degree=degree, seed=task.id), origin)
+    graph = Graph(everybody=everybody, degree=degree, seed=task.id)
+    # Where the origin has no ranges, one piece costs all that lies before it.
+    audits = AuditTable(task.pieces, audit if task.ranges else 0.0, timeout)
+    return TaskState(task, leases, graph, origin, audits=audits)

@@ -31,6 +31,7 @@ def view(cluster: ClusterState, spec_id: str) -> dict[str, Any] | None:
             traffic = task.traffic[host]
             entry |= {"bytes_origin": traffic.origin, "bytes_peers": traffic.peers}
             entry |= {"bytes_cache": traffic.cache, "bytes_small": traffic.small}
+            entry |= {"bytes_audit": traffic.audit}
         nodes[node] = entry
     return {
         "id": spec_id,

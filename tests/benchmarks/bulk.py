@@ -40,7 +40,7 @@ def one_round(
     def ours() -> None:
         before = rig.sent(content)
         calls.append(ok(rig.distribute(content, targets=targets)))
-        sent.append(rig.sent(content) - before)
+        sent.append(rig.sent(content) - before - calls[-1].audited)
 
     in_turns(number, theirs, ours)
     return floor[0], calls[0], sent[0]

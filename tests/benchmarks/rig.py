@@ -76,6 +76,11 @@ class Call:
     """Address -> seconds from the call until its output was there, as its folder says."""
 
     @property
+    def audited(self) -> int:
+        """Bytes that were read at the origin a second time, to compare."""
+        return sum(o["bytes_audit"] for o in self.outcomes.values())
+
+    @property
     def failed(self) -> dict[str, str]:
         return {a: str(o["error"]) for a, o in self.outcomes.items() if not o["ok"]}
 

@@ -77,7 +77,7 @@ def d(rig: Rig, report: Report, rounds: Rounds) -> None:
             }
             before = rig.sent(content)
             call = ok(rig.distribute(content))
-            sent = rig.sent(content) - before
+            sent = rig.sent(content) - before - call.audited
         times = {host: call.visible[host.address] for host in rig.hosts}
         host = max(rig.hosts, key=lambda h: times[h] / alone[MIXED[h.number]])
         worst.add(alone[MIXED[host.number]], times[host])

@@ -1,0 +1,127 @@
+"""A few pieces are read at the origin by a second host, so that nobody decides alone what the content is."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+
+from dragonfly_ray.scheduling import bits as bitset
+from dragonfly_ray.scheduling.leases import TAIL
+
+
+@dataclass(slots=True)
+class _Audit:
+    reader: str
+    """The host that read it first."""
+    auditor: str = ""
+    since: float = 0.0
+    unable: set[str] = field(default_factory=set)
+    """Those that could not read it."""
+
+    def free_for(self, host: str) -> bool:
+        return not self.auditor and self.reader != host and host not in self.unable
+
+
+@dataclass(slots=True)
+class AuditTable:
+    """Of one task: which pieces are read twice, and by whom.
+
+    They are drawn at random from all but the last tenth, which is read when everybody waits for the end (of
+    all, where all are to be read twice). What is not compared within `timeout` seconds since its first reading
+    is left out: an audit needs another host that may go to the origin, and holds nobody up for longer.
+    """
+
+    pieces: int
+    share: float
+    timeout: float
+    rng: random.Random = field(default_factory=secrets.SystemRandom)
+    chosen: int = 0
+    """Those that nobody has read yet."""
+    disputed: dict[int, dict[str, bytes]] = field(default_factory=dict)
+    """Piece -> what each host says that the origin gave it; a third decides."""
+    confirmed: int = 0
+    """Pieces that two hosts have read alike."""
+    missed: int = 0
+    now: float = 0.0
+    _under_way: dict[int, _Audit] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        early = self.pieces if self.share >= 1 else self.pieces - int(TAIL * self.pieces)
+        wanted = self.share * self.pieces
+        count = min(early, int(wanted) + (self.rng.random() < wanted % 1))
+        self.chosen = bitset.of(self.rng.sample(range(early), count))
+
+    @property
+    def pending(self) -> bool:
+        """Whether some that were read once are to be compared yet."""
+        return bool(self._under_way)
+
+    def read(self, host: str, pieces: Iterable[int], now: float) -> None:
+        """A host has read these at the origin."""
+        self.now = now
+        if not self.chosen:
+            return
+        for piece in pieces:
+            if self.chosen >> piece & 1:
+                self.chosen &= ~(1 << piece)
+                self._under_way[piece] = _Audit(host, since=now)
+
+    def waiting(self, host: str) -> int | None:
+        """One that this host could read; none while it reads another."""
+        if any(audit.auditor == host for audit in self._under_way.values()):
+            return None
+        return next((p for p, audit in self._under_way.items() if audit.free_for(host)), None)
+
+    def begin(self, host: str, piece: int) -> None:
+        self._under_way[piece].auditor = host
+
+    def result(self, host: str, piece: int, found: bytes, known: bytes | None) -> bool:
+        """What a second host has read, and what the record says. False: they differ, and it is disputed now."""
+        audit = self._under_way.get(piece)
+        if audit is None or audit.auditor != host:
+            return True
+        del self._under_way[piece]
+        if known is None:
+            self.missed += 1
+            return True
+        if found == known:
+            self.confirmed |= 1 << piece
+            return True
+        self.disputed[piece] = {audit.reader: known, host: found}
+        return False
+
+    def gave_up(self, host: str, pieces: Collection[int] | None = None) -> None:
+        """It could not read them, or is gone (None): another may."""
+        for piece, audit in list(self._under_way.items()):
+            if audit.auditor == host and (pieces is None or piece in pieces):
+                audit.unable.add(host)
+                audit.auditor = ""
+
+    def barred(self, host: str) -> int:
+        """Pieces that a host is not to read (again): it is one of those who disagree about them."""
+        return bitset.of(p for p, said in self.disputed.items() if host in said)
+
+    def decide(self, host: str, piece: int, found: bytes) -> tuple[list[str], bool] | None:
+        """What a third host has read: who was wrong, and whether anybody was right. None: it is no third."""
+        said = self.disputed.get(piece)
+        if said is None or host in said:
+            return None
+        del self.disputed[piece]
+        wrong = [other for other, digest in said.items() if digest != found]
+        if len(wrong) < len(said):
+            self.confirmed |= 1 << piece
+        return wrong, len(wrong) < len(said)
+
+    def expel(self, host: str) -> None:
+        """What it has read counts for nothing any more, and what it says about others neither."""
+        self.gave_up(host)
+        self._under_way = {p: audit for p, audit in self._under_way.items() if audit.reader != host}
+        self.disputed = {p: said for p, said in self.disputed.items() if host not in said}
+
+    def expire(self, now: float) -> None:
+        self.now = now
+        for piece in [p for p, audit in self._under_way.items() if now - audit.since > self.timeout]:
+            del self._under_way[piece]
+            self.missed += 1
