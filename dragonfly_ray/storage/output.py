@@ -22,6 +22,7 @@ from dragonfly_ray.errors import DestinationError, StorageError, StorageFullErro
 from dragonfly_ray.model import Entry, Manifest
 from dragonfly_ray.storage import files
 from dragonfly_ray.storage.beneath import Folders, guarded, opened, shown
+from dragonfly_ray.storage.failures import FULL_DISK, NO_DESCRIPTOR, storage_error
 
 PREFIX = ".dragonfly-"
 """Names of what is not finished begin so."""
@@ -363,7 +364,9 @@ def destination_errors(dest: Path) -> Iterator[None]:
     except (StorageError, UnsafePathError):
         raise
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in NO_DESCRIPTOR:
+            raise storage_error(shown(dest), error) from None
+        if error.errno in FULL_DISK:
             text = f"{shown(dest)}: the disk is full; nothing was left there"
             raise StorageFullError(text) from None
         named = isinstance(error.filename, str) and os.path.isabs(error.filename)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dragonfly_ray.errors import DestinationError, UnsafePathError
+from dragonfly_ray.errors import DestinationError, StorageError, UnsafePathError
 from dragonfly_ray.model import Entry, Manifest
 from dragonfly_ray.storage import output
 from dragonfly_ray.storage.task_store import TaskStore
@@ -233,3 +233,15 @@ def test_an_error_below_an_open_folder_names_the_place(
         DestinationError, match=rf"^{tmp_path}/out: Read-only file system; choose another dest"
     ):
         found.publish(tmp_path / "out")
+
+
+def test_a_missing_descriptor_is_not_blamed_on_the_destination(
+    tmp_path: Path, found: TaskStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*rest: Any, **more: Any) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "link", refused)
+    with pytest.raises(StorageError, match="too many open files") as caught:
+        found.publish(tmp_path / "out")
+    assert not isinstance(caught.value, DestinationError)
