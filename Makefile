@@ -1,17 +1,17 @@
 # Two commands on a fresh machine: `make run` and `make test`. tests/setup makes .venv, where everything lives,
-# and installs programs where it may. `make bench` measures; it needs root, and what tests/benchmarks/install can
-# install.
+# and installs programs where it may. `make bench` measures; it needs root.
 PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 STAMP := $(VENV)/.installed
+BENCH_STAMP := $(VENV)/.bench
 export RAY_AUTH_MODE ?= disabled
 export RAY_USAGE_STATS_ENABLED ?= 0
 export PATH := $(PATH):/usr/sbin
 export DRAGONFLY_DEMO_STATE ?= $(CURDIR)/.demo
 
-.PHONY: setup run stop test test-bare test-slow endurance lint build-check vendor bench bench-full bench-manager bench-tools simulate clean
+.PHONY: setup run stop test test-bare test-slow endurance lint build-check vendor bench bench-full bench-manager simulate clean
 
 $(READY): pyproject.toml tests/setup
 	@PYTHON="$(PYTHON)" tests/setup run
@@ -20,6 +20,11 @@ $(READY): pyproject.toml tests/setup
 $(STAMP): pyproject.toml tests/setup
 	@PYTHON="$(PYTHON)" tests/setup test
 	@touch $@ $(READY)
+
+# What is missing in the end fails its own lines of the table only.
+$(BENCH_STAMP): pyproject.toml tests/setup
+	@PYTHON="$(PYTHON)" tests/setup bench
+	@touch $@ $(STAMP) $(READY)
 
 # Once more, as after something was installed that was missing.
 setup:
@@ -59,7 +64,7 @@ endurance: $(STAMP)
 	$(BIN)/python -m tests.endurance $(ARGS)
 
 # ARGS="--quick" leaves out what takes longer than some minutes.
-simulate: $(STAMP)
+simulate: $(READY)
 	$(BIN)/python -m tests.benchmarks.simulate $(ARGS)
 
 lint: $(STAMP)
@@ -77,20 +82,15 @@ vendor:
 	npm install --silent --no-audit --no-fund --no-package-lock --prefix $(VENV)/vendor
 	node $(CONSOLE)/vendor.mjs $(VENV)/vendor/node_modules
 
-bench: bench-tools
+bench: $(BENCH_STAMP)
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
-bench-full: bench-tools
+bench-full: $(BENCH_STAMP)
 	$(BIN)/python -m tests.benchmarks --full $(ARGS)
 
 # The manager's lists on databases with 100,000 jobs; the second one is PostgreSQL's.
 bench-manager: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.manager_lists $(ARGS)
-
-# As far as it can: what is missing in the end fails its own lines of the table only.
-bench-tools: $(STAMP)
-	tests/benchmarks/install
-	$(BIN)/python -m pip install --quiet --group bench || echo "no libtorrent: its lines will be missing"
 
 clean:
 	rm -rf $(VENV)

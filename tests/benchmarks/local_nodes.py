@@ -25,6 +25,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 import dragonfly_ray as d
+from dragonfly_ray.demo.environment import prepare_ray
 from dragonfly_ray.demo.show import tree_digest
 from tests.nginx import Nginx
 from tests.testbed.bed import root_file
@@ -69,6 +70,7 @@ def main() -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     folder = Path(tempfile.mkdtemp(prefix="dfbench-", dir="/tmp"))
     folder.chmod(0o755)
+    prepare_ray(folder, os.environ)
     os.environ["DRAGONFLY_STORAGE__ROOT"] = str(folder / "stores")
     head = {"num_cpus": 1, "object_store_memory": OBJECT_STORE, "include_dashboard": False}
     cluster: Any = Cluster(initialize_head=True, head_node_args=head)
