@@ -84,6 +84,7 @@ class SchedulerActor:
         """With it, a peer tells a message that comes again from one of this actor's predecessor."""
         self._pumps: dict[str, asyncio.Event] = {}
         """Hosts that are being told something, and what ends the pause before it is tried again."""
+        self._pages = asyncio.Lock()
         self._comparing: dict[str, bool] = {}
         """Hosts that are asked what they carry, and whether something has been sent to them since."""
 
@@ -162,10 +163,9 @@ class SchedulerActor:
                 answer, actions = self._core.report(message, now)
                 self._act(actions)
             case m.Announce():
-                self._peers.pop(message.host.id, None)
-                if pump := self._pumps.get(message.host.id):
-                    pump.set()
-                self._act(self._core.announce(message, now))
+                answer = await self._announced(message)
+            case m.Digests():
+                self._act(self._core.digests(message, now))
             case m.Verify():
                 answer = self._core.verify(message)
             case m.Ended():
@@ -181,6 +181,18 @@ class SchedulerActor:
             case _:
                 log.warning("a scheduler does not understand %s", type(message).__name__)
         return b"" if answer is None else m.encode(answer)
+
+    async def _announced(self, message: m.Announce) -> m.Announced:
+        """One page at a time, and reports in between: after a restart all peers announce at once."""
+        async with self._pages:
+            if not message.page:
+                self._peers.pop(message.host.id, None)
+            if pump := self._pumps.get(message.host.id):
+                pump.set()
+            answer = m.Announced(self._core.follows(message))
+            self._act(self._core.announce(message, time.monotonic()))
+            await asyncio.sleep(0)
+        return answer
 
     async def submit(self, payload: bytes, credentials: Credentials) -> None:
         self._start()

@@ -61,14 +61,43 @@ class Held(_Message, frozen=True):
     task: Task
     have: bytes
     digests: bytes = b""
-    """All piece digests in order (32 bytes each, zero where unknown)."""
+    """All piece digests in order (32 bytes each, zero where unknown), where they come at once."""
+    root: bytes = b""
+    """All of the task is here: the digest over all pieces' digests. `have` is empty then."""
 
 
 class Announce(_Message, frozen=True):
+    """A page of what a peer has, or a part of it by itself (without `sequence`). The answer is an `Announced`."""
+
     host: Host
     held: tuple[Held, ...] = ()
     deliveries: tuple[Deliver, ...] = ()
-    """Work in hand: how a restarted scheduler learns of it."""
+    """Work in hand, on the first page: how a restarted scheduler learns of it."""
+    sequence: str = ""
+    """Of this announcement, random. With its last page, what was on none of them is not held any more."""
+    page: int = 0
+    last: bool = True
+
+
+class Announced(_Message, frozen=True):
+    known: bool = True
+    """False: the pages before are not known (any more); begin again."""
+
+
+class TellDigests(_Message, frozen=True):
+    """The record lacks digests of a task that a peer has announced. It answers with `Digests`."""
+
+    task_id: str
+
+
+class Digests(_Message, frozen=True):
+    """What a peer has of a task now, with the digests."""
+
+    host_id: str
+    task_id: str
+    have: bytes = b""
+    digests: bytes = b""
+    """As in `Held`."""
 
 
 class Report(_Message, frozen=True):
@@ -454,7 +483,7 @@ class Cancel(_Message, frozen=True):
 Message = (
     Spec | Announce | Report | Throttled | OriginFailed | Verify | Ended | Evicted | Resolve | Resolved | Deliver
     | ReportReply | News | Verified | Cancel | Look | Looked | Carrying | Prove | Proved
-    | CompareSamples | SamplesCompared
+    | CompareSamples | SamplesCompared | Announced | TellDigests | Digests
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

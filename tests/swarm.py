@@ -58,7 +58,10 @@ class LocalScheduler:
                 case m.Report():
                     answer, actions = self.core.report(message, now)
                 case m.Announce():
+                    answer = m.Announced(self.core.follows(message))
                     actions = self.core.announce(message, now)
+                case m.Digests():
+                    actions = self.core.digests(message, now)
                 case m.Verify():
                     answer, actions = self.core.verify(message), []
                 case m.Ended():

@@ -29,7 +29,6 @@ from dragonfly_ray.errors import (
 )
 from dragonfly_ray.grants import GrantVerifier, SigningKey
 from dragonfly_ray.model import (
-    DIGEST_SIZE,
     Endpoint,
     Entry,
     Host,
@@ -45,6 +44,7 @@ from dragonfly_ray.peer.inbox import Inbox
 from dragonfly_ray.peer.looking import SharedLook
 from dragonfly_ray.peer.proving import AccessProver, compare
 from dragonfly_ray.peer.recheck import Rechecker
+from dragonfly_ray.peer.registration import Registration, digests_of, held
 from dragonfly_ray.peer.reporter import SchedulerLink
 from dragonfly_ray.peer.shared import SharedTask
 from dragonfly_ray.peer.task import THREADS, TaskRun
@@ -116,7 +116,8 @@ class PeerNode:
         """(spec id, run) of outcomes that the scheduler has not heard yet."""
         self._inbox = Inbox()
         self._reannouncing: set[str] = set()
-        """Sources whose scheduler is about to be told again what is here."""
+        """Tasks whose scheduler is about to be told again what is here."""
+        self._registered: list[Registration] = []
         self._lock = threading.Lock()
         self._begun = threading.Condition(self._lock)
         """A delivery has begun."""
@@ -209,6 +210,8 @@ class PeerNode:
                 run = self._runs.get(message.task_id)
                 if run:
                     run.on_news(message)
+            case m.TellDigests():
+                self._work.submit(self._tell_digests, message.task_id)
             case m.Cancel():
                 with self._lock:
                     looks = self._looks.get(message.spec_id)
@@ -249,7 +252,7 @@ class PeerNode:
 
     def _unproved(self, deliver: m.Deliver) -> None:
         """The scheduler did not know that something of it is here, and has its caller prove first."""
-        self._reannounce(deliver.task.source_id)
+        self._reannounce(deliver.task.id)
         text = "held here already; the caller has not shown that the origin lets them read it"
         ended = m.Ended(
             self.host.id,
@@ -321,21 +324,44 @@ class PeerNode:
     # --- announcing -------------------------------------------------------------------------
 
     def announce(self) -> None:
-        """To every scheduler. Raises `ClusterError`."""
-        for link in self.links.every():
-            link.call(self._announcement())
+        """To every scheduler, all of it. Raises `ClusterError`."""
+        for registration in self._registrations():
+            registration.all()
 
     def announce_to(self, source_id: str) -> None:
-        self.links.of(source_id).call(self._announcement())
+        """To a scheduler that has forgotten this peer: the work in hand now, the rest soon."""
+        link = self.links.of(source_id)
+        next(r for r in self._registrations() if r.link is link).hurry()
 
     def announce_at(self, index: int) -> None:
-        self.links.every()[index].call(self._announcement())
+        """As `announce_to`, to one that has restarted."""
+        self._registrations()[index].insist()
 
-    def _announcement(self) -> m.Announce:
+    def announce_task(self, stored: TaskStore) -> None:
+        """What is here of one task. Raises `ClusterError`."""
+        self.links.of(stored.task.source_id).call(m.Announce(self.host, (held(stored),)))
+
+    def _registrations(self) -> list[Registration]:
+        with self._lock:
+            if not self._registered:
+                self._registered = [
+                    Registration(self.host, self.store, link, self._in_hand, self._work, self._stopping)
+                    for link in self.links.every()
+                ]
+            return self._registered
+
+    def _in_hand(self) -> list[m.Deliver]:
         with self._lock:
             runs = list(self._runs.values())
-        deliveries = [d.message for run in runs for d in run.deliveries.open()]
-        return m.Announce(self.host, tuple(_held(t) for t in self.store.tasks()), tuple(deliveries))
+        return [d.message for run in runs for d in run.deliveries.open()]
+
+    def _tell_digests(self, task_id: str) -> None:
+        """The scheduler asks another where no answer comes."""
+        stored = self.store.get(task_id)
+        link = self.links.of(stored.task.source_id) if stored else None
+        for each in [link] if link else self.links.every():
+            with contextlib.suppress(ClusterError):
+                each.call(digests_of(self.host.id, task_id, stored))
 
     # --- resolving --------------------------------------------------------------------------
 
@@ -414,7 +440,7 @@ class PeerNode:
                 for piece in table:
                     data = spooled.read(piece.length)
                     store.put(piece.index, memoryview(data), digest(data))
-            self.announce_to(source.id)
+            self.announce_task(store)
         else:
             self.store.open(task, manifest)
         if found.spooled is None and ask.small and table.size <= limit and found.content is not None:
@@ -502,17 +528,18 @@ class PeerNode:
         if run and run.store is store:
             run.discarded(pieces)
             return
-        source_id = store.task.source_id
         with self._lock:
-            if source_id not in self._reannouncing:
-                self._reannouncing.add(source_id)
-                self._work.submit(self._reannounce, source_id)
+            if store.task.id not in self._reannouncing:
+                self._reannouncing.add(store.task.id)
+                self._work.submit(self._reannounce, store.task.id)
 
-    def _reannounce(self, source_id: str) -> None:
+    def _reannounce(self, task_id: str) -> None:
         with self._lock:
-            self._reannouncing.discard(source_id)
+            self._reannouncing.discard(task_id)
+        stored = self.store.get(task_id)
         with contextlib.suppress(ClusterError):  # a scheduler that is away will ask
-            self.announce_to(source_id)
+            if stored is not None:
+                self.announce_task(stored)
 
     def stored(self, task_id: str) -> TaskStore:
         found = self.store.get(task_id)
@@ -699,11 +726,6 @@ def _of_store(stored: TaskStore) -> Iterator[None]:
         raise StorageError(
             f"{stored.task.url}: cannot be read from the store ({why}); evict it, and fetch it again"
         ) from None
-
-
-def _held(stored: TaskStore) -> m.Held:
-    blank = bytes(DIGEST_SIZE)
-    return m.Held(stored.task, stored.have(), b"".join(d or blank for d in list(stored.digests)))
 
 
 def _requests(manifest: Manifest, table: PieceTable) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ from dragonfly_ray.errors import (
     StorageError,
 )
 from dragonfly_ray.peer.buffers import Lender, NotLentError
+from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.sources import Reader, open_reader
 from dragonfly_ray.sources.reader import TOGETHER
 
@@ -161,7 +162,10 @@ class OriginWorkers:
         with self._ready:
             # What came from a neighbour and is leased all the same, nobody has vouched for: it is read.
             run = self._run
+            pieces = list(pieces)
             news = [p for p in pieces if not run.picker.have >> p & 1 or p in run.provenance]
+            # What is here from before needs no reading: the scheduler lacks only its digest.
+            run.reporter.news.origin += run.described(bitset.of(set(pieces) - set(news)))
             self._run.picker.claimed(news)
             self._queue.extend(news)
             self._since.update(dict.fromkeys(news, time.monotonic()))

@@ -5,14 +5,52 @@ from __future__ import annotations
 from dragonfly_ray import messages as m
 from dragonfly_ray.model import Host
 from dragonfly_ray.scheduling import bits as bitset
-from dragonfly_ray.scheduling import deliveries, loss, proving, resolving, trust
+from dragonfly_ray.scheduling import deliveries, loss, proving, resolving, roots, trust
 from dragonfly_ray.scheduling.actions import Action, Send
-from dragonfly_ray.scheduling.cluster import ClusterState, HostState
+from dragonfly_ray.scheduling.cluster import Announcement, ClusterState, HostState
 from dragonfly_ray.scheduling.spec import SpecState
 
 
 def announce(cluster: ClusterState, message: m.Announce, now: float) -> list[Action]:
-    """A peer has started, or has found out that this scheduler is new."""
+    """A page of what a peer has; the first one lets it in."""
+    actions: list[Action] = []
+    host = message.host
+    if not message.page:
+        fresh, actions = _enter(cluster, message, now)
+    elif not follows(cluster, message):
+        return []
+    else:
+        fresh = cluster.announcing[host.id].fresh
+    for held in message.held:
+        actions += _held(cluster, held, host, now, fresh=fresh)
+    announced = cluster.announcing.get(host.id)
+    if announced and announced.sequence == message.sequence:
+        announced.pages = max(announced.pages, message.page + 1)
+        announced.told.update(held.task.id for held in message.held)
+        if message.last:
+            del cluster.announcing[host.id]
+            _missing(cluster, host.id, announced)
+    if not message.page:
+        actions += _deliveries(cluster, message, now, fresh=fresh)
+    return actions
+
+
+def follows(cluster: ClusterState, message: m.Announce) -> bool:
+    """Whether the pages before this one have come."""
+    if not message.page:
+        return True
+    known, host = cluster.announcing.get(message.host.id), cluster.hosts.get(message.host.id)
+    return (
+        known is not None
+        and host is not None
+        and host.host.incarnation == message.host.incarnation
+        and known.sequence == message.sequence
+        and message.page <= known.pages
+    )
+
+
+def _enter(cluster: ClusterState, message: m.Announce, now: float) -> tuple[bool, list[Action]]:
+    """Whether the host is new here, or was given up, or has restarted."""
     host = message.host
     old = cluster.hosts.get(host.id)
     actions: list[Action] = []
@@ -28,44 +66,75 @@ def announce(cluster: ClusterState, message: m.Announce, now: float) -> list[Act
             del cluster.by_node[old.host.node_id]
         for task in cluster.tasks.values():
             cluster.discharge(task, [host.id])
+    fresh = old is None or restarted or not old.alive
     blame, blamed = (old.blame, old.blamed) if old else (0.0, 0.0)
     cluster.hosts[host.id] = HostState(host, blame=blame, blamed=blamed, last_seen=now)
     cluster.by_node[host.node_id] = host.id
-    for held in message.held:
-        task = cluster.task(held.task, "")
-        bits = bitset.from_bytes(held.have, held.task.pieces)
-        gone = task.holders.get(host.id, 0) & ~bits
-        if gone:
-            task.drop(host.id, gone)
-        task.hold(host.id, bits)
-        task.manifest_holders.add(host.id)
+    if message.sequence:
+        earlier = cluster.announcing.get(host.id)
+        cluster.announcing[host.id] = Announcement(message.sequence, fresh or bool(earlier and earlier.fresh))
+    if restarted:
+        for task in cluster.tasks.values():
+            task.granted.pop(host.id, None)  # it has another key
+        for state in list(cluster.specs.values()):
+            if state.phase == "resolving" and state.resolver == host.id:
+                actions += resolving.resolve(cluster, state, now)
+    return fresh, actions
+
+
+def _held(cluster: ClusterState, held: m.Held, host: Host, now: float, *, fresh: bool) -> list[Action]:
+    task = cluster.task(held.task, "")
+    bits = task.everything if held.root else bitset.from_bytes(held.have, held.task.pieces)
+    gone = task.holders.get(host.id, 0) & ~bits
+    if gone:
+        task.drop(host.id, gone)
+    task.hold(host.id, bits, vouched=True)
+    task.manifest_holders.add(host.id)
+    if held.root:
+        roots.claim(task, host.id, held.root)
+    actions: list[Action] = []
+    if held.digests:
         actions += trust.learnt(cluster, task, *task.learn_all(host.id, held.digests, bits), now)
+    actions += roots.ask(cluster, task, now, among=[host.id])
+    if fresh and task.participants and host.id not in task.participants:
+        actions += proving.found_held(cluster, task, host.id, now)
+        if not task.closed:
+            # It may be the only one that has it.
+            task.aside.discard(host.id)
+            task.graph.join(host.id, host.idc, now)
+            actions += deliveries.news_of_joined(cluster, task, [host.id])
+    return actions
+
+
+def _missing(cluster: ClusterState, host: str, announced: Announcement) -> None:
+    """All pages are here: what was on none of them, the host has no more."""
+    for task in cluster.tasks.values():
+        if host in task.holders and task.task.id not in announced.told and host not in task.participants:
+            task.drop(host)
+            task.manifest_holders.discard(host)
+
+
+def _deliveries(cluster: ClusterState, message: m.Announce, now: float, *, fresh: bool) -> list[Action]:
+    """What the host is at, and what it should be at."""
+    host = message.host
+    actions: list[Action] = []
     for delivery in message.deliveries:
         if cancelled := cluster.cancel_of(delivery.spec):
             actions.append(Send(host.id, m.Cancel(delivery.spec.id, cancelled.kind, cancelled.message)))
         else:
             actions += _adopt(cluster, delivery, host, now)
-    fresh = old is None or restarted or not old.alive
     for task in cluster.tasks.values():
-        if restarted:
-            task.granted.pop(host.id, None)  # it has another key
         if host.id in task.participants:
             cluster.recount(task, host.id)
-        elif not task.participants or host.id not in task.holders:
-            continue
-        if fresh:
-            actions += proving.found_held(cluster, task, host.id, now)
-            if task.closed and host.id not in task.participants:
-                continue
-            # Whoever only holds something, too: it may be the only one that has it.
-            task.aside.discard(host.id)
-            task.graph.join(host.id, host.idc, now)
-            actions += deliveries.news_of_joined(cluster, task, [host.id])
+            if fresh:
+                actions += proving.found_held(cluster, task, host.id, now)
+                task.aside.discard(host.id)
+                task.graph.join(host.id, host.idc, now)
+                actions += deliveries.news_of_joined(cluster, task, [host.id])
     in_hand = {d.spec.id for d in message.deliveries}
     for state in list(cluster.specs.values()):
-        if state.phase == "resolving":
-            if not state.resolver or (restarted and state.resolver == host.id):
-                actions += resolving.resolve(cluster, state, now)
+        if state.phase == "resolving" and not state.resolver:
+            actions += resolving.resolve(cluster, state, now)
         elif state.phase == "running" and fresh and state.spec.id not in in_hand:
             actions += deliveries.deliver_late(cluster, state, host, now)
     return actions
@@ -105,4 +174,4 @@ def _adopt(cluster: ClusterState, delivery: m.Deliver, host: Host, now: float) -
     near = deliveries.neighbours(cluster, task, host.id)
     if near:
         actions.append(Send(host.id, m.News(task.task.id, joined=near)))
-    return actions
+    return actions + roots.ask(cluster, task, now)

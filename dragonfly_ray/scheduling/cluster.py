@@ -45,6 +45,19 @@ class Cancelled:
 
 
 @dataclass(slots=True)
+class Announcement:
+    """One that is on its way, in pages."""
+
+    sequence: str
+    fresh: bool
+    """Its host was not known, or given up, or has restarted."""
+    pages: int = 0
+    """That have come."""
+    told: set[str] = field(default_factory=set)
+    """Tasks that were on them, or that something else was told of since."""
+
+
+@dataclass(slots=True)
 class ClusterState:
     """`sign(task, host)` makes the grant of a holder."""
 
@@ -60,6 +73,8 @@ class ClusterState:
     decisions: DecisionLog = field(default_factory=DecisionLog)
     spread: Iterator[int] = field(default_factory=itertools.count)
     """Who resolves next: one after the other."""
+    announcing: dict[str, Announcement] = field(default_factory=dict)
+    """By host."""
     cancelled: dict[str, Cancelled] = field(default_factory=dict)
     """By spec id: of late. A peer may still be at what this scheduler does not know."""
     busy: int = 0
@@ -109,6 +124,16 @@ class ClusterState:
         elif url and not found.origin:
             found.origin = origin(url)
         return found
+
+    def told(self, host: str, task_id: str) -> None:
+        """What a host has of a task was said, by other means than an announcement."""
+        if found := self.announcing.get(host):
+            found.told.add(task_id)
+
+    def untold(self, host: str, task_id: str) -> bool:
+        """Whether what a host has of a task may still come with its announcement."""
+        found = self.announcing.get(host)
+        return found is not None and task_id not in found.told
 
     def cancel_of(self, spec: Spec) -> Cancelled | None:
         """The cancel that was for this run, if there was one."""

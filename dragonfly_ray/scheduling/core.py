@@ -25,6 +25,7 @@ from dragonfly_ray.scheduling import (
     proving,
     redelivery,
     resolving,
+    roots,
     trust,
     views,
 )
@@ -196,8 +197,16 @@ class SchedulerCore:
     # --- peers ------------------------------------------------------------------------------
 
     def announce(self, message: m.Announce, now: float) -> list[Action]:
-        """A peer has started, or has found out that this scheduler is new."""
+        """A peer has started, or has found out that this scheduler is new; or a part of what it has changed."""
         return announcing.announce(self.cluster, message, now)
+
+    def follows(self, message: m.Announce) -> bool:
+        """Whether the pages before this one have come; if not, the announcement begins again."""
+        return announcing.follows(self.cluster, message)
+
+    def digests(self, message: m.Digests, now: float) -> list[Action]:
+        """A peer's digests of a task, which it was asked for."""
+        return roots.told(self.cluster, message, now)
 
     def report(self, r: m.Report, now: float) -> tuple[m.ReportReply, list[Action]]:
         host, task = self.hosts.get(r.host_id), self.tasks.get(r.task_id)
@@ -220,10 +229,13 @@ class SchedulerCore:
             actions += auditing.reported(self.cluster, task, r, now)
             found = task.learn(r.host_id, auditing.told(task, r))
             actions += trust.learnt(self.cluster, task, *found, now)
+        self.cluster.told(r.host_id, r.task_id)
         if r.got:
             task.hold(r.host_id, bitset.among(r.got, task.task.pieces))
         if r.lost:
             task.drop(r.host_id, bitset.among(r.lost, task.task.pieces))
+        if task.roots and (r.origin or r.disputed or r.misled):
+            actions += roots.ask(self.cluster, task, now)
         if r.released:
             task.leases.release(r.host_id, r.released)
             task.passing.back(r.host_id, r.released, now)
@@ -344,7 +356,7 @@ class SchedulerCore:
         actions += leaving.move_away(self.cluster, now)
         if now - self._compared > COMPARE:
             self._compared = now
-            actions += redelivery.overdue(self.cluster, now)
+            actions += redelivery.overdue(self.cluster, now) + roots.overdue(self.cluster, now)
         actions += granting.renew(self.cluster, now)
         cancelled = self.cluster.cancelled
         for spec_id in [s for s, c in cancelled.items() if now - c.since > KEEP_ENDED]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.model import Credentials, Host
-from dragonfly_ray.scheduling import ends, granting, leaving, origins
+from dragonfly_ray.scheduling import ends, granting, leaving, origins, roots
 from dragonfly_ray.scheduling.actions import Action, Send
 from dragonfly_ray.scheduling.cluster import ClusterState
 from dragonfly_ray.scheduling.flows import Flows
@@ -29,6 +29,7 @@ def start(cluster: ClusterState, state: SpecState, now: float) -> list[Action]:
     new = [h for h in (*joining, *helpers) if h not in task.participants]
     known = len(task.participants)
     join(cluster, task, dict.fromkeys(joining, False) | dict.fromkeys(helpers, True), now)
+    actions += roots.ask(cluster, task, now)
     if cluster.draining:
         actions += leaving.look(cluster, task, now)
     actions += [
@@ -197,4 +198,5 @@ def deliver_late(cluster: ClusterState, state: SpecState, host: Host, now: float
     return [
         Send(host.id, delivery(cluster, state, task, host.id, now)),
         *news_of_joined(cluster, task, [host.id]),
+        *roots.ask(cluster, task, now),
     ]

@@ -136,6 +136,7 @@ def ended(cluster: ClusterState, message: m.Ended, now: float) -> list[Action]:
         done = task.places.ended(message.place, message.host_id, stamp, merged=message.merged)
         actions += settled(cluster, task, done)
     if task and message.task_id == state.task_id:
+        cluster.told(message.host_id, message.task_id)
         if message.ok:
             task.hold(message.host_id, task.everything)
         else:

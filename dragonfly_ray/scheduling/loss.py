@@ -68,6 +68,7 @@ def fail_nodes(cluster: ClusterState, node: str, why: str, now: float) -> list[A
 def forget(cluster: ClusterState, host_id: str, now: float, *, leave: bool = True) -> list[Action]:
     """Nobody shall wait for this host any more; what only it had must be fetched again."""
     cluster.hosts[host_id].alive = False
+    cluster.announcing.pop(host_id, None)
     actions: list[Action] = []
     for task in cluster.tasks.values():
         was = host_id in task.participants or host_id in task.holders
@@ -120,6 +121,7 @@ def missed(cluster: ClusterState) -> list[str]:
 
 def evicted(cluster: ClusterState, host_id: str, task_id: str) -> None:
     """A peer has dropped a task from its store."""
+    cluster.told(host_id, task_id)
     task = cluster.tasks.get(task_id)
     if task:
         task.drop(host_id)

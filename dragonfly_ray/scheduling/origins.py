@@ -86,7 +86,7 @@ def grant(
 ) -> list[int]:
     """Pieces that `host` shall fetch from the origin now, as far as the origin's budget allows."""
     leases = task.leases
-    if most <= 0 or not leases.free:
+    if most <= 0 or not leases.free or cluster.untold(host, task.task.id):
         return []
     if not connections(cluster, task, host, now):
         return []

@@ -60,6 +60,14 @@ class TaskState:
     record: dict[int, bytes] = field(default_factory=dict)
     participants: dict[str, bool] = field(default_factory=dict)
     """host -> whether it only helps (it is no target)."""
+    roots: dict[str, bytes] = field(default_factory=dict)
+    """Host -> the root that it announced for its whole copy, while the record does not say the same."""
+    claimed: bytes | None = None
+    """The one root of all of them, where that is known."""
+    asked: dict[str, float] = field(default_factory=dict)
+    """Hosts that were asked for digests, and when."""
+    vouched: int = 0
+    """The pieces that were announced: their holders have the digests."""
     confirmed: dict[str, float] = field(default_factory=dict)
     """Participant -> when it last named all the distributions that it must be at, or was asked, or told."""
     traffic: dict[str, Traffic] = field(default_factory=dict)
@@ -173,7 +181,10 @@ class TaskState:
         """The pieces that some holder has which is not banned."""
         return self._somewhere
 
-    def hold(self, host: str, pieces: int) -> None:
+    def hold(self, host: str, pieces: int, *, vouched: bool = False) -> None:
+        """`vouched`: the host has announced them, and can tell their digests."""
+        if vouched:
+            self.vouched |= pieces
         before = self.holders.get(host, 0)
         held = before | pieces
         # One number for all that are complete, not one each.
@@ -183,7 +194,7 @@ class TaskState:
         if host not in self.banned:
             self._add(pieces & ~before)
             # What nobody read from the origin is not done, whatever they say that they have.
-            self.leases.done(pieces & self._recorded)
+            self.leases.done(pieces & (self._recorded | self.vouched))
 
     def drop(self, host: str, pieces: int | None = None) -> None:
         """`host` has lost `pieces` (all: None): what nobody else has must come from the origin again."""
@@ -210,8 +221,14 @@ class TaskState:
             self.aside.discard(host)
         else:
             self.holders[host] = before & ~lost
+        if lost:
+            self.claimed = None
+            self.roots.pop(host, None)
+        if pieces is None:
+            self.asked.pop(host, None)
         if host not in self.banned:
             self._remove(lost)
+        self.vouched &= self._somewhere
         return lost
 
     def _add(self, pieces: int) -> None:
@@ -263,6 +280,7 @@ class TaskState:
         held = self.holders.get(host, 0)
         self._remove(held)
         self.banned.add(host)
+        self.claimed = None
         self.aside.discard(host)
         self.leases.drop(host)
         self.leases.lost(held & ~self.somewhere())
@@ -291,15 +309,31 @@ class TaskState:
         return self.repaired.get((a, b)) or self.drawn.get(self.graph.drawer(a, b), 0)
 
     def root(self) -> bytes | None:
-        """The digest over the whole record; None while it has gaps."""
+        """The digest over the whole record; None while it has gaps.
+
+        An empty record's is the root that all those have announced who hold everything.
+        """
         if len(self.record) < self.task.pieces:
-            return None
+            return None if self.record else self._claimed_root()
         if self._root is None:
             self._root = root_digest([self.record[i] for i in range(self.task.pieces)])
         return self._root
 
+    @property
+    def recorded(self) -> int:
+        """The pieces whose digest is known."""
+        return self._recorded
+
+    def _claimed_root(self) -> bytes | None:
+        if self.claimed is None and self.roots:
+            roots = {root for host, root in self.roots.items() if host not in self.banned}
+            self.claimed = roots.pop() if len(roots) == 1 else None
+        return self.claimed
+
     def gaps(self, most: int) -> tuple[int, ...]:
-        """Up to `most` pieces whose digest is not known, and that nobody will read from the origin."""
+        """Up to `most` pieces whose digest is not known, and that nobody will read from the origin, or tell."""
+        if self.asked:
+            return ()
         missing = self.everything & ~self._recorded & ~self.leases.free & ~self.leases.leased
         return tuple(itertools.islice(bitset.members(missing), most))
 
@@ -311,9 +345,9 @@ class TaskState:
         """The digests of an announcement, 32 bytes a piece."""
         if len(digests) != DIGEST_SIZE * self.task.pieces:
             return [], []
-        return self.learn(
-            host, ((i, digests[i * DIGEST_SIZE : (i + 1) * DIGEST_SIZE]) for i in bitset.members(held))
-        )
+        blank = bytes(DIGEST_SIZE)
+        said = ((i, digests[i * DIGEST_SIZE : (i + 1) * DIGEST_SIZE]) for i in bitset.members(held))
+        return self.learn(host, ((i, digest) for i, digest in said if digest != blank))
 
 
 def new_task(

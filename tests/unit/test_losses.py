@@ -85,6 +85,7 @@ def held(cluster: Cluster, pieces: int) -> m.Held:
 def test_a_store_that_is_back_feeds_the_others_though_nothing_is_delivered_to_it(node: str) -> None:
     """The only copy of most pieces: a restarted peer's, on its node or another."""
     cluster = started(3)
+    cluster.core.specs["s.0"].proved = True
     everything_read_by(cluster, 0)
     cluster.do(cluster.core.probed("h0", "gone", cluster.now))
     back = Host("h0", node, (Endpoint("10.0.0.1", 1),), "host9", incarnation="2")
