@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from dragonfly_ray.directives import Directives, Follower
 from dragonfly_ray.errors import ClusterError
 from dragonfly_ray.grants import GrantVerifier
 from dragonfly_ray.peer.node import Identity, PeerNode
+from dragonfly_ray.peer.objects import LoadedObjects
 from dragonfly_ray.scheduling.ring import shard_of
 from dragonfly_ray.statuses import encode
 from dragonfly_ray.telemetry import RaySink, Telemetry
@@ -105,7 +107,8 @@ class PeerActor:
         self._node = PeerNode(identity, settings, self._verifier, _Links(settings), telemetry=telemetry)
         self._threads = _Threads()
         self._flusher: asyncio.Task[None] | None = None
-        self._objects: dict[str, Any] = {}
+        self._objects: LoadedObjects[Any] = LoadedObjects()
+        self._loading: dict[str, asyncio.Future[Any]] = {}
         self._announced = False
         self._announcing: asyncio.Task[None] | None = None
 
@@ -147,6 +150,7 @@ class PeerActor:
     async def _flush(self) -> None:
         while True:
             await asyncio.sleep(FLUSH_INTERVAL)
+            self._objects.expire(time.monotonic(), idle=self._settings.peer.loaded_ttl)
             try:
                 self._node.telemetry.flush(FLUSH_INTERVAL)
                 await self._work(self._node.measure)
@@ -235,14 +239,24 @@ class PeerActor:
 
     async def load(self, task_id: str) -> list[Any]:
         """The content as one object in Ray's store, put there once for all workers of the node."""
-        held = self._objects.get(task_id)
+        held = self._objects.use(task_id, time.monotonic())
         if held is None:
-            held = self._objects[task_id] = await self._work(self._load, task_id)
+            loading = self._loading.get(task_id)
+            if loading is None:
+                loading = self._loading[task_id] = asyncio.ensure_future(self._load(task_id))
+                loading.add_done_callback(lambda _: self._loading.pop(task_id, None))
+            held = await asyncio.shield(loading)
         return [held]
 
-    def _load(self, task_id: str) -> Any:
+    async def _load(self, task_id: str) -> Any:
+        reference, nbytes = await self._work(self._put, task_id)
+        budget = self._settings.peer.loaded_bytes
+        self._objects.keep(task_id, reference, nbytes, time.monotonic(), budget=budget)
+        return reference
+
+    def _put(self, task_id: str) -> tuple[Any, int]:
         with self._node.mapped(task_id) as view:
-            return ray.put(np.frombuffer(view, np.uint8))
+            return ray.put(np.frombuffer(view, np.uint8)), len(view)
 
     async def pin(self, task_id: str, owner: str, expires: float | None) -> None:
         await self._work(self._node.store.pin, task_id, owner, expires)
@@ -260,7 +274,7 @@ class PeerActor:
 
     async def evict(self, task_id: str) -> int:
         """Bytes freed."""
-        self._objects.pop(task_id, None)
+        self._objects.drop(task_id)
         return await self._work(self._node.evict, task_id)
 
     async def stop(self) -> None:

@@ -239,7 +239,8 @@ def open(url: str | os.PathLike[str], **options: Any) -> io.BufferedReader:
 def load(url: str | os.PathLike[str], **options: Any) -> memoryview:
     """The content of `url` as a read-only buffer in this node's object store.
 
-    All workers of the node share the one copy. Options as for `distribute`.
+    All workers of the node share the one copy, which stays for as long as one of them uses it; and a while longer,
+    for the next (`peer.loaded_bytes`, `peer.loaded_ttl`). Options as for `distribute`.
     """
     submission = submit(url, [current_node()], **options)
     try:

@@ -164,6 +164,10 @@ class PeerSettings(_Section):
     """Seconds for a peer to start or to come back."""
     health_interval: float = Field(1.0, gt=0, json_schema_extra=LIVE)
     """Seconds between looks at a peer."""
+    loaded_bytes: int = Field(1 * GIB, gt=0, json_schema_extra=LIVE)
+    """Of content that `load` keeps in a node's object store; what workers use stays beyond it."""
+    loaded_ttl: float = Field(600.0, gt=0, json_schema_extra=LIVE)
+    """Seconds for which `load` keeps what nobody loads again."""
     dest_roots: tuple[str, ...] = Field(("/",), json_schema_extra=LIVE)
     """Folders below which a `dest` may lie."""
 

@@ -312,6 +312,24 @@ def test_load_is_one_object_for_all_workers_of_a_node(cluster: LocalCluster, ori
     assert used() - once < MIB, "the store grows once"
 
 
+def test_what_is_loaded_stays_while_it_is_used_and_no_longer(cluster: LocalCluster, origin: Nginx) -> None:
+    data = make(origin, "u", 24 * MIB)
+
+    def used() -> float:
+        api: Any = ray
+        name = "object_store_memory"
+        return float(api.cluster_resources()[name] - api.available_resources()[name])
+
+    view = d.load(f"{origin.url}/u")
+    until(lambda: used() >= 23 * MIB)
+    with_it = used()
+    d.evict(f"{origin.url}/u")  # as an age or a budget does
+    assert hashlib.sha256(view).digest() == hashlib.sha256(data).digest()
+    assert used() > with_it - MIB
+    del view
+    until(lambda: used() <= with_it - 23 * MIB)
+
+
 def test_pin_and_evict(cluster: LocalCluster, origin: Nginx) -> None:
     make(origin, "p", 1 * MIB)
     url = f"{origin.url}/p"
