@@ -11,7 +11,7 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 export PATH := $(PATH):/usr/sbin
 export DRAGONFLY_DEMO_STATE ?= $(CURDIR)/.demo
 
-.PHONY: setup run stop test test-bare test-slow endurance lint build-check vendor bench bench-full bench-manager simulate clean
+.PHONY: setup run stop test test-bare test-slow endurance lint lock sbom build-check vendor bench bench-full bench-manager simulate clean
 
 $(READY): pyproject.toml tests/setup
 	@PYTHON="$(PYTHON)" tests/setup run
@@ -71,6 +71,15 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Exact versions with hashes of everything that all extras need; no index is named in it.
+lock: $(STAMP)
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet --output-file requirements.lock
+
+# A bill of materials of that and of the console's libraries, as CycloneDX.
+sbom: $(STAMP)
+	$(BIN)/python -m tests.sbom build/sbom.cdx.json
 
 build-check: $(STAMP)
 	$(BIN)/python tests/build_check.py
