@@ -163,6 +163,9 @@ class Handshake(msgspec.Struct, frozen=True, array_like=True):
     """Host id."""
     parent_nonce: bytes
     child_nonce: bytes
+    parent_features: int = 0
+    child_features: int = 0
+    """As each end says them in clear: nobody on the way can take some of them away."""
 
     def _data(self, role: str) -> bytes:
         return msgspec.msgpack.encode(("dragonfly-ray handshake 2", role, self))

@@ -134,7 +134,9 @@ class ParentConnection:
             text = f"{self._name}: speaks version {challenge.version} of the protocol, this is {p.VERSION}"
             raise TransportError(f"{text}; install one version of the package on every node")
         nonce = os.urandom(NONCE_SIZE)
-        both = Handshake(caller.task_id, caller.host_id, parent.id, challenge.nonce, nonce)
+        both = Handshake(
+            caller.task_id, caller.host_id, parent.id, challenge.nonce, nonce, challenge.features
+        )
         proof = both.sign("child", caller.key)
         self._send(p.Hello(caller.task_id, caller.host_id, caller.grant, nonce, proof))
         accepted = self._greeting(p.Accepted)

@@ -358,7 +358,14 @@ class UploadServer:
             text = f"version {hello.version} of the protocol is not spoken here (this is {p.VERSION})"
             self._refuse(child, text, p.Refusal.VERSION)
             return
-        both = Handshake(hello.task_id, hello.host_id, self._host_id, child.nonce, hello.nonce)
+        both = Handshake(
+            hello.task_id,
+            hello.host_id,
+            self._host_id,
+            child.nonce,
+            hello.nonce,
+            child_features=hello.features,
+        )
         try:
             key = self._verifier.verify(hello.grant, hello.task_id, hello.host_id)
             both.verify("child", key, hello.proof)

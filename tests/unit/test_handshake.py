@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from dragonfly_ray.errors import GrantError, ProtocolError, TransportError
 from dragonfly_ray.grants import SKEW, GrantIssuer, GrantVerifier, SigningKey
@@ -91,6 +93,30 @@ def test_a_stolen_grant_is_of_no_use_without_its_key(bench: Bench) -> None:
     with connected(bench) as sock:
         stolen = hello_to(frame(sock, p.Challenge), key=SigningKey.generate(), grant=a_grant())
         assert refusal(sock, p.encode(stolen)).code == p.Refusal.GRANT
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_no_bit_of_a_hello_can_be_changed_on_its_way(bench: Bench, data: st.DataObject) -> None:
+    with connected(bench) as sock:
+        hello = bytearray(p.encode(hello_to(frame(sock, p.Challenge))))
+        place = data.draw(st.integers(p.HEADER.size, len(hello) - 1))
+        hello[place] ^= 1 << data.draw(st.integers(0, 7))
+        sock.sendall(hello)
+        with contextlib.suppress(ConnectionResetError):
+            answer = sock.recv(1)
+            assert answer in (b"", p.encode(p.Refused(""))[:1])
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(words=st.lists(st.binary(max_size=400), max_size=3))
+def test_whatever_a_stranger_says_it_is_not_let_in(bench: Bench, words: list[bytes]) -> None:
+    with connected(bench) as sock, contextlib.suppress(OSError):
+        frame(sock, p.Challenge)
+        for word in words:
+            sock.sendall(word)
+        sock.shutdown(socket.SHUT_WR)
+        assert sock.recv(1) in (b"", p.encode(p.Refused(""))[:1])
 
 
 def test_an_expired_grant_is_refused_as_a_grant(bench: Bench) -> None:
