@@ -111,6 +111,8 @@ class OriginSettings(_Section):
     """Of one request, where the server or the connection failed; a 429 or 503 is never retried."""
     give_up: float = Field(30.0, gt=0, json_schema_extra=LIVE)
     """Seconds for which an origin may fail in a row before the distribution does."""
+    checksums: bool = Field(True, json_schema_extra=LIVE)
+    """Compare whole files with the checksums that the origin offers: S3, Google and Azure storage, HTTP's digests."""
     max_entries: int = Field(1_000_000, ge=1, json_schema_extra=LIVE)
     """Files and folders of one source; a listing of more is refused."""
     unversioned_ttl: float = Field(60.0, ge=0, json_schema_extra=LIVE)

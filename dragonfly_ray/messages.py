@@ -207,6 +207,8 @@ class Ended(_Message, frozen=True):
     run: str = ""
     """Of the spec that was delivered."""
     bytes_audit: int = 0
+    dropped: bool = False
+    """Nothing of the task is kept there: it is not what the origin offers."""
 
 
 class Carrying(_Message, frozen=True):
@@ -260,6 +262,8 @@ class Looked(_Message, frozen=True):
     """Of the spans."""
     retry_after: float = 0.0
     """Seconds for which the origin asked for patience."""
+    checksums: tuple[str, ...] = ()
+    """Of whole files, where the origin offers any; as `Entry` has them."""
 
 
 class Sample(msgspec.Struct, frozen=True, array_like=True):

@@ -105,6 +105,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     """Where a symlink points, relative to its own folder."""
     url: str = ""
     """The entry's own URL where it does not follow from the source's URL and the path."""
+    checksum: str = ""
+    """`algorithm:hex` of all of it, as the origin offers it. Not part of the fingerprint: it follows the version."""
 
 
 class Manifest(msgspec.Struct, frozen=True):

@@ -5,13 +5,18 @@ from __future__ import annotations
 if __name__ != "dragonfly_ray.sources":
     raise ImportError("import dragonfly_ray.sources: a second copy under another name would break pickling")
 
+import dataclasses
 import errno
+import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
+
+from dragonfly_ray.checksums import EntryChecksums, offers_any
 from dragonfly_ray.config import OriginSettings
-from dragonfly_ray.errors import StorageFullError
+from dragonfly_ray.errors import IntegrityError, StorageFullError
 from dragonfly_ray.identity import check_headers
 from dragonfly_ray.model import Credentials, Manifest, PieceTable, Segment, Source
 from dragonfly_ray.policy import UrlPolicy, check_url
@@ -104,10 +109,33 @@ def resolve(
         adapter.close()
     try:
         check_bounds(found.manifest, redacted(source.url), settings.max_entries, room)
+        found = _compared(found, redacted(source.url), settings)
     except BaseException:
         if found.spooled is not None:
             found.spooled.unlink()
         raise
+    return found
+
+
+def _compared(found: Resolution, name: str, settings: OriginSettings) -> Resolution:
+    """Raises `IntegrityError` where content that came along is not what the origin offers."""
+    if not settings.checksums:
+        plain = tuple(
+            msgspec.structs.replace(e, checksum="") if e.checksum else e for e in found.manifest.entries
+        )
+        return dataclasses.replace(found, manifest=msgspec.structs.replace(found.manifest, entries=plain))
+    content = found.content
+    if not offers_any(found.manifest) or (content is None and found.spooled is None):
+        return found
+    table = PieceTable.of(found.manifest)
+    following = EntryChecksums(found.manifest, table)
+    with io.BytesIO(content) if content is not None else open(found.spooled or "", "rb") as data:
+        for piece in table:
+            following.feed(piece.index, data.read(piece.length))
+    if following.mismatch:
+        raise IntegrityError(
+            f"{name} {following.mismatch}; if the origin's own checksum is wrong, set origin.checksums to false"
+        )
     return found
 
 

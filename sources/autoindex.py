@@ -48,7 +48,9 @@ def list_folder(
     while todo or (todo := _long(entries, looked)):
         for path, seen in zip(todo, share(adapter.look, todo), strict=True):
             looked[path] = seen
-            entries[path] = Entry(path, seen.size, seen.version or entries[path].version)
+            entries[path] = Entry(
+                path, seen.size, seen.version or entries[path].version, checksum=seen.checksum
+            )
         todo = []
     leaf = Manifest(tuple(entries.values()), directory=True).leaf
     return tuple(entries.values()), all(seen.ranges for seen in looked.values() if seen.size > leaf)

@@ -51,6 +51,8 @@ class Seen:
     size: int
     version: str
     ranges: bool
+    checksum: str = ""
+    """As `Entry` has it."""
 
 
 Look = Callable[[Sequence[str]], list[Seen]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import logging
 import os
 import posixpath
 import socket
@@ -46,7 +47,10 @@ from dragonfly_ray.sources.base import (
     counted,
 )
 from dragonfly_ray.sources.guard import forbidden_in, guarded_loop
+from dragonfly_ray.sources.offered import in_info, in_s3_head
 from dragonfly_ray.urls import basename, redacted, scheme
+
+log = logging.getLogger(__name__)
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure",
           "hdfs": "hdfs"}  # fmt: skip
@@ -119,7 +123,8 @@ class FsspecAdapter(Adapter):
             if size is None:
                 raise SourceUnsupportedError(f"{self._name}: does not say how long it is")
             size = check_size(size, self._name)
-            entry = Entry(basename(self._source.url), size, _version(info))
+            offered = self._offered(info) if size else ""
+            entry = Entry(basename(self._source.url), size, _version(info), checksum=offered)
             manifest = Manifest((entry,), directory=False)
             if size > small_limit:
                 return Resolution(manifest)
@@ -127,6 +132,27 @@ class FsspecAdapter(Adapter):
             if len(content) != size:
                 raise SourceTruncatedError(f"{self._name}: ended too early")
             return Resolution(manifest, bytes(content))
+
+    def _offered(self, info: Mapping[str, Any]) -> str:
+        """The checksum of the one file that is meant. S3 tells of its encryption, on which it depends what an ETag is,
+        only when asked for the file itself; whether that is allowed or not."""
+        if not self._is_s3:
+            return in_info(info)
+        if not self._settings.checksums or not hasattr(self._fs, "_call_s3"):
+            return ""
+        bucket, key, version = self._fs.split_path(self._path)
+        pinned = {"VersionId": version} if version else {}
+        try:
+            with _Errors(self._name):
+                answer = self._sync(
+                    self._fs._call_s3, "head_object", Bucket=bucket, Key=key, ChecksumMode="ENABLED", **pinned
+                )
+        except SourceError as error:
+            if self._aborted:
+                raise
+            log.info("no checksum is offered: %s", error)
+            return ""
+        return in_s3_head(answer) if str(answer.get("ETag")) == str(info.get("ETag")) else ""
 
     def _walk(self) -> Iterator[Entry]:
         root = self._path.rstrip("/")
@@ -140,7 +166,8 @@ class FsspecAdapter(Adapter):
                 yield Entry(relative, kind="dir")
             else:
                 size = check_size(info["size"] or 0, f"{self._name} ({relative})")
-                yield Entry(relative, size, _version(info), mode=_mode(info))
+                offered = "" if self._is_s3 else in_info(info)
+                yield Entry(relative, size, _version(info), mode=_mode(info), checksum=offered)
 
     def _own_versions(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
         """Files of several pieces are compared with what `info` says: where a listing spells versions in

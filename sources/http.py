@@ -54,6 +54,7 @@ from dragonfly_ray.sources.base import (
 from dragonfly_ray.sources.guard import Forbidden, GuardedManager
 from dragonfly_ray.sources.index_page import content_path, looks_like_index
 from dragonfly_ray.sources.many import BUSY, ManyFiles, Wanted
+from dragonfly_ray.sources.offered import in_headers
 from dragonfly_ray.sources.pace import Pace, Slots
 from dragonfly_ray.urls import basename, redacted
 
@@ -185,17 +186,16 @@ class HttpAdapter(Adapter):
     def _resolve_file(
         self, response: urllib3.BaseHTTPResponse, small_limit: int, spool: Path | None, room: Room
     ) -> Resolution:
-        version = version_of(response)
         if response.status == 416:
             size = self._total(response)
             if size:
                 raise SourceUnsupportedError(f"{self._name}: refuses to send its first byte")
-            return Resolution(self._single(0, version, ranges=True), b"")
+            return Resolution(self._single(0, response, ranges=True), b"")
         if response.status == 206:
             size = self._total(response)
             if size is None:
                 raise SourceUnsupportedError(f"{self._name}: does not say how long it is")
-            manifest = self._single(size, version, ranges=True)
+            manifest = self._single(size, response, ranges=True)
             if size > small_limit:
                 return Resolution(manifest)
             _let_go(response)
@@ -206,15 +206,13 @@ class HttpAdapter(Adapter):
                 stream.close()
         length = self._length(response)
         if length is None:
-            return self._spool(response, version, spool, room)
-        manifest = self._single(length, version, ranges=False)
+            return self._spool(response, spool, room)
+        manifest = self._single(length, response, ranges=False)
         if length > small_limit:
             return Resolution(manifest)
         return Resolution(manifest, read_all(_Body(self, response, length), length))
 
-    def _spool(
-        self, response: urllib3.BaseHTTPResponse, version: str, spool: Path | None, room: Room
-    ) -> Resolution:
+    def _spool(self, response: urllib3.BaseHTTPResponse, spool: Path | None, room: Room) -> Resolution:
         """One stream, whose end tells how long it is."""
         if spool is None:
             raise SourceUnsupportedError(f"{self._name}: does not say how long it is")
@@ -232,10 +230,11 @@ class HttpAdapter(Adapter):
             except BaseException:
                 path.unlink()
                 raise
-        return Resolution(self._single(size, version, ranges=False), spooled=path)
+        return Resolution(self._single(size, response, ranges=False), spooled=path)
 
-    def _single(self, size: int, version: str, *, ranges: bool) -> Manifest:
-        entry = Entry(basename(self._source.url), size, version)
+    def _single(self, size: int, response: urllib3.BaseHTTPResponse, *, ranges: bool) -> Manifest:
+        offered = in_headers(response.headers, response.status) if size else ""
+        entry = Entry(basename(self._source.url), size, version_of(response), checksum=offered)
         return Manifest((entry,), directory=False, ranges=ranges)
 
     def _resolve_page(self, small_limit: int, spool: Path | None, share: Share, room: Room) -> Resolution:
@@ -287,7 +286,7 @@ class HttpAdapter(Adapter):
             size = self._length(response)
             if response.status < 300 and size is not None:
                 ranges = response.headers.get("Accept-Ranges", "").lower() == "bytes"
-                return Seen(size, version_of(response), ranges)
+                return Seen(size, version_of(response), ranges, in_headers(response.headers, response.status))
         finally:
             _let_go(response)
         return self._look_at_first_byte(path)
@@ -301,7 +300,7 @@ class HttpAdapter(Adapter):
             size = self._total(response) if ranges else self._length(response)
             if size is None:
                 raise SourceUnsupportedError(f"{self._name}{path}: does not say how long it is")
-            return Seen(size, version_of(response), ranges)
+            return Seen(size, version_of(response), ranges, in_headers(response.headers, response.status))
         finally:
             response.close()
 

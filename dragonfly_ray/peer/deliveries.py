@@ -174,6 +174,7 @@ class Deliveries:
                 bytes_audit=run.audits.bytes,
                 merged=delivery.merged,
                 kind=error.kind if error else "",
+                dropped=run.dropped,
                 message=str(error) if error else "",
                 place=delivery.place,
                 stamp=delivery.stamp,

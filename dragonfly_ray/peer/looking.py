@@ -153,7 +153,8 @@ class SharedLook:
                 ask.spec_id,
             ),
         )
-        columns = (answer.sizes, answer.versions, answer.ranges)
+        checksums = answer.checksums or ("",) * len(paths)
+        columns = (answer.sizes, answer.versions, answer.ranges, checksums)
         if any(len(column) != len(paths) for column in columns):
             raise ClusterError(f"host {helper}: {len(answer.sizes)} answers to {len(paths)} looks")
         return [Seen(*each) for each in zip(*columns, strict=True)]

@@ -477,7 +477,10 @@ class PeerNode:
             log.exception("looking at files of %s failed", shown)
             return m.Looked(kind="error", message=f"{shown}: {type(error).__name__}")
         return m.Looked(
-            tuple(s.size for s in found), tuple(s.version for s in found), tuple(s.ranges for s in found)
+            tuple(s.size for s in found),
+            tuple(s.version for s in found),
+            tuple(s.ranges for s in found),
+            checksums=tuple(s.checksum for s in found) if any(s.checksum for s in found) else (),
         )
 
     def ask(self, ask: m.Message) -> m.Message:

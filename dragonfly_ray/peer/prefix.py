@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from blake3 import blake3
-
+from dragonfly_ray.checksums import new_hash
 from dragonfly_ray.errors import DragonflyError, IntegrityError, InvalidRequestError
 
 if TYPE_CHECKING:
     from dragonfly_ray.peer.task import TaskRun
 
 log = logging.getLogger(__name__)
-
-
-class _Hash(Protocol):
-    @property
-    def digest_size(self) -> int: ...
-
-    def update(self, data: bytes | memoryview, /) -> object: ...
-
-    def hexdigest(self) -> str: ...
 
 
 def parse(text: str) -> tuple[str, str]:
@@ -45,11 +34,6 @@ def parse(text: str) -> tuple[str, str]:
     if len(value) != 2 * size or any(c not in "0123456789abcdef" for c in value):
         raise InvalidRequestError(f"digest {shown!r}: {algorithm} has {2 * size} hexadecimal digits")
     return algorithm, value
-
-
-def new_hash(algorithm: str) -> _Hash:
-    """Raises `ValueError` for one that is not known here."""
-    return blake3() if algorithm == "blake3" else hashlib.new(algorithm, usedforsecurity=False)
 
 
 class PrefixHash:
@@ -109,6 +93,8 @@ class PrefixHash:
             if self._failure:
                 raise self._failure
             found = self._result if algorithm == self._algorithm else self._whole(algorithm)
+            if found != value:
+                found = self._whole(algorithm)  # a piece may have been replaced after it was hashed
         if found != value:
             raise IntegrityError(
                 f"{self._run.task.url}: {algorithm} is {found[:16]}…, expected {value[:16]}…; nothing was written"

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 
 from dragonfly_ray import logs
 from dragonfly_ray import messages as m
+from dragonfly_ray.checksums import offers_any
 from dragonfly_ray.errors import (
     DragonflyError,
     GrantError,
@@ -24,6 +25,7 @@ from dragonfly_ray.errors import (
 )
 from dragonfly_ray.model import DIGEST_SIZE, PieceTable, Task, digest
 from dragonfly_ray.peer.audit import AuditReader
+from dragonfly_ray.peer.checksums import OriginChecksums
 from dragonfly_ray.peer.context import Context
 from dragonfly_ray.peer.deliveries import Deliveries
 from dragonfly_ray.peer.manifests import manifest_of
@@ -85,6 +87,9 @@ class TaskRun:
         self._early: list[tuple[float, m.Deliver | m.News]] = []
         """What came while the task opens, and when."""
         self.prefix: PrefixHash | None = None
+        self.checksums: OriginChecksums | None = None
+        self.dropped = False
+        """What the origin gave is not what it offers: nothing of it is kept here."""
         self.reporter = Reporter(self, context.link(self.task.source_id), deliver.interval)
 
     # --- life -------------------------------------------------------------------------------
@@ -199,8 +204,9 @@ class TaskRun:
             if failure:
                 self.deliveries.fail(failure)
             self._shut()
-            if isinstance(failure, StorageFullError):
-                self.context.give_up(self.task)  # what a full disk could not take whole is of no use there
+            if isinstance(failure, StorageFullError) or self.dropped:
+                # What a full disk could not take whole is of no use there; what is false is of none anywhere.
+                self.context.give_up(self.task)
         finally:
             self.context.finished(self)
 
@@ -226,6 +232,10 @@ class TaskRun:
         if wanted := self.deliveries.wanted_digest():
             self.prefix = PrefixHash(self, wanted)
             self.spawn("prefix", self.prefix.run)
+        # Small content was compared by whoever looked at the origin, content that is held when it came.
+        if not (self.picker.done or self._first.digests) and offers_any(store.manifest):
+            self.checksums = OriginChecksums(self)
+            self.spawn("checksums", self.checksums.run)
         while not self._complete(store):
             self._begin_fetching()
             with self.lock:
@@ -236,9 +246,33 @@ class TaskRun:
                 if self.idle():
                     return
         log.info("task %.12s: all pieces are here after %.2f s", self.task.id, self.elapsed())
+        if self.checksums:
+            self._compare(self.checksums)
         store.finish()
         self.neighbours.kick()
         self.deliveries.see_through(store)
+
+    def _compare(self, checksums: OriginChecksums) -> None:
+        try:
+            checksums.check()
+        except IntegrityError:
+            self.dropped = True
+            self._drop_all()
+            raise
+
+    def _drop_all(self) -> None:
+        """Before anybody hears that it failed: whoever asks for it next must find nothing of it."""
+        store = self.store
+        assert store is not None
+        pieces = range(self.task.pieces)
+        for index in pieces:
+            store.discard(index)
+        with self.lock:
+            self.neighbours.lost(pieces)
+            for index in pieces:
+                self.picker.lost(index)
+                self.provenance.pop(index, None)
+            self.reporter.news.lost.extend(pieces)
 
     def _complete(self, store: TaskStore) -> bool:
         """All is here and vouched for: by the delivery itself, or by the scheduler's record."""
@@ -448,6 +482,8 @@ class TaskRun:
             self.neighbours.wake_all()
         if self.prefix:
             self.prefix.advance()
+        if self.checksums:
+            self.checksums.advance()
 
     def discarded(self, pieces: Iterable[int]) -> None:
         """Pieces that are not what they should be: fetch them again."""

@@ -141,6 +141,9 @@ def ended(cluster: ClusterState, message: m.Ended, now: float) -> list[Action]:
             task.hold(message.host_id, task.everything)
         else:
             task.leases.drop(message.host_id)
+        if message.dropped:
+            task.drop(message.host_id, task.everything)
+            task.forget(task.everything & ~task.somewhere())
     ours = not message.run or message.run in state.runs  # or of an earlier run of the id
     if record and not record.terminal and ours and message.task_id == state.task_id:
         state.end_node(host.host.node_id, message)
