@@ -143,7 +143,8 @@ def ended(cluster: ClusterState, message: m.Ended, now: float) -> list[Action]:
             task.leases.drop(message.host_id)
         if message.dropped:
             task.drop(message.host_id, task.everything)
-            task.forget(task.everything & ~task.somewhere())
+            for piece in bitset.members(task.everything & ~task.somewhere()):
+                task.forget(piece)  # whoever reads it next says what it is
     ours = not message.run or message.run in state.runs  # or of an earlier run of the id
     if record and not record.terminal and ours and message.task_id == state.task_id:
         state.end_node(host.host.node_id, message)

@@ -213,13 +213,6 @@ class TaskState:
         self.leases.lost(pieces)
         return had
 
-    def forget(self, pieces: int) -> None:
-        """What these were is not known any more: whoever reads them next says it."""
-        for piece in bitset.members(pieces & self._recorded):
-            del self.record[piece]
-        self._recorded &= ~pieces
-        self._root = None
-
     def _unhold(self, host: str, pieces: int | None) -> int:
         before = self.holders.get(host, 0)
         lost = before if pieces is None else before & pieces
