@@ -17,7 +17,7 @@ from dragonfly_ray.serve.database.tables import Secret, now
 from dragonfly_ray.serve.etags import IfMatch, tag
 from dragonfly_ray.serve.manager import Here, Manager
 from dragonfly_ray.serve.pagination import Page, Paged, page
-from dragonfly_ray.serve.problems import conflict, not_found
+from dragonfly_ray.serve.problems import conflict, forbidden, not_found
 from dragonfly_ray.serve.records import audit
 from dragonfly_ray.serve.schemas import accounts as wire
 
@@ -74,12 +74,15 @@ def get_secret(name: str, caller: Caller, response: Response, manager: Here) -> 
 @requires(Permission.SECRETS_READ)
 def get_server(
     name: str,
+    caller: Caller,
     manager: Here,
     scheme: Annotated[str, Query(max_length=64, pattern=r"^[A-Za-z0-9+.:-]+$")],
 ) -> wire.SecretServer:
     """What the secret adds to the identity of sources of this scheme: by it, tasks are found again."""
     with manager.database.read() as session:
         _found(session, name)
+        if not grants.may_use(session, name, caller):
+            raise forbidden(f"{caller.name} may not use secret {name!r}", "secret-forbidden")
         opened = secrets.sealed_credentials(session, manager.vault, name)
     return wire.SecretServer(server=server_of(f"{scheme}://", opened))
 

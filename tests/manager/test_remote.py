@@ -475,6 +475,18 @@ def line(address: str, token: str, tmp_path: Path) -> Line:
     return Line(address, token, tmp_path)
 
 
+def test_anothers_secret_is_refused_at_once(line: Line, address: str, app: FastAPI) -> None:
+    owner = token_of(app.state.manager.database, "operator")
+    with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {owner}"}) as other:
+        body = {"name": "theirs", "headers": {"Authorization": "Bearer x"}, "hosts": ["example.com"]}
+        assert other.post("/api/v1/secrets", json=body).status_code == 201
+    mine = token_of(app.state.manager.database, "operator")
+    said = line.run("distribute", URL, "--secret", "theirs", code=2, DRAGONFLY_TOKEN=mine)
+    assert "may not name secret 'theirs'" in said
+    with d.connect(address, mine) as cluster, pytest.raises(InvalidRequestError, match="grants it"):
+        cluster.distribute(URL, secret="theirs")
+
+
 def test_commands(line: Line, cluster: FakeCluster) -> None:
     cluster.at_once = True
     done = json.loads(line.run("distribute", URL, "-d", "/data/{name}", "-n", "2", "--json"))

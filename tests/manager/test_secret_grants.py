@@ -70,6 +70,10 @@ def test_nobody_names_anothers_secret(owner: TestClient, other: TestClient, admi
     assert "its owner (olga) or an admin grants it" in answer.json()["detail"]
     schedule = {"name": "s", "cron": "0 0 * * *", "distribution": {"urls": [URL], "secret": "models"}}
     assert problem(other.post(f"{API}/schedules", json=schedule)) == "secret-forbidden"
+    server = f"{API}/secrets/models/server"
+    answer = other.get(server, params={"scheme": "s3"})
+    assert (answer.status_code, problem(answer)) == (403, "secret-forbidden")
+    assert owner.get(server, params={"scheme": "s3"}).status_code == 200
     assert order(owner).status_code == 202
     assert order(admin).status_code == 202
 
