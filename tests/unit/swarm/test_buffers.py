@@ -13,6 +13,7 @@ from dragonfly_ray.peer.buffers import BufferPool
 from tests.nginx import Nginx
 from tests.swarm import Swarm
 from tests.unit.swarm.conftest import states
+from tests.waiting import until
 
 FILES, EACH = 1600, 16 * 1024
 
@@ -35,3 +36,22 @@ def test_a_directory_whose_pieces_are_large_for_the_pool(
     for record in view["nodes"].values():
         found = {path.name: path.read_bytes() for path in Path(record["path"]).iterdir()}
         assert found == content
+
+
+@pytest.mark.parametrize("end", ["cancel", "stop"])
+def test_a_wait_for_buffers_ends_with_its_task(origin: Nginx, swarm: Callable[..., Swarm], end: str) -> None:
+    origin.restart("limit_rate 100k;")
+    built = swarm(1)
+    peer = built.peers["n0"]
+    built.submit(f"{origin.url}/big")
+    until(lambda: peer._runs)
+    (task_id,) = peer._runs
+    peer.pool.take([peer.pool.budget], (task_id, "parents"))
+    until(lambda: peer.pool.waiting)
+    if end == "cancel":
+        with built.scheduler.changed:
+            built.scheduler.act(built.scheduler.core.cancel("s.0", 1e9))
+        assert built.wait()["phase"] == "ended"
+    else:
+        peer._runs[task_id].stop()
+    until(lambda: not peer._runs and not peer.pool.waiting)
