@@ -215,7 +215,7 @@ class PeerActor:
 
     async def ask(self, payload: bytes) -> tuple[bytes, list[Any]]:
         """What a scheduler wants to know of the origin or of the store."""
-        return m.encode(await asyncio.to_thread(self._node.ask, m.decode(payload))), []
+        return m.encode(await self._work(self._node.ask, m.decode(payload))), []
 
     async def look(self, payload: bytes) -> bytes:
         """At files of a folder, for the peer that resolves it."""

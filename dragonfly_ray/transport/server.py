@@ -295,6 +295,8 @@ class UploadServer:
         self._paused = True
 
     def _serve(self, child: _Child, events: int) -> None:
+        if child.closing:
+            return
         if events & select.EPOLLOUT:
             with child.lock:
                 child.blocked = False
@@ -455,6 +457,9 @@ class UploadServer:
         with child.lock:
             child.closing = True
             if child.busy:
+                with contextlib.suppress(OSError):
+                    # What still comes is not heard: its host may have come back as another process.
+                    self._epoll.unregister(child.fd)
                 with contextlib.suppress(OSError):
                     child.sock.shutdown(socket.SHUT_RDWR)
                 return

@@ -272,7 +272,7 @@ def test_news_and_accusations_reach_the_parent(bench: Bench) -> None:
         assert bench.task.event.wait(10)
         assert bench.task.accused == [5]
         connection.ping()
-        assert connection.receive(take, length_of) == Pong()
+        assert connection.receive(take, length_of) == p.Pong()
 
 
 def test_the_manifest_travels_on_the_same_port(bench: Bench) -> None:
@@ -518,7 +518,7 @@ def test_frames_that_come_together_with_pieces_are_told_apart() -> None:
             assert isinstance(data, Data)
             assert (data.index, bytes(data.view)) == (index, part)
             assert sum(counted) == len(part), "every byte is accounted for, however early it was read"
-            assert connection.receive(take, length_of) == Pong()
+            assert connection.receive(take, length_of) == p.Pong()
             assert connection.receive(take, length_of) == Missing(index + 10)
             assert connection.receive(take, length_of) == Busy(index + 20, 2)
         sender.join()
@@ -583,6 +583,40 @@ def test_the_newer_connection_of_a_host_wins(bench: Bench) -> None:
             first.receive(take, length_of)
         fetch(second, bench.task, range(4, 8))
     first.close()
+
+
+def test_a_late_word_of_a_replaced_connection_is_not_heard(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot be closed while a piece is being sent on it."""
+    busy, go_on, greeting, spoken = (threading.Event() for _ in range(4))
+    first, shared = bench.connect(), bench.shared
+
+    def on_sent(host_id: str, nbytes: int) -> None:
+        busy.set()
+        go_on.wait(SOON)
+
+    def slowly(task_id: str) -> FakeTask | None:
+        greeting.set()
+        spoken.wait(SOON)
+        return shared(task_id)
+
+    monkeypatch.setattr(bench.task, "on_sent", on_sent)
+    monkeypatch.setattr(bench, "shared", slowly)
+    with contextlib.closing(first), ThreadPoolExecutor(1) as pool:
+        first.request(4, 1)
+        assert busy.wait(SOON)
+        connecting = pool.submit(bench.connect)
+        assert greeting.wait(SOON)
+        first.have([(9, bytes(32))])
+        spoken.set()
+        with contextlib.closing(connecting.result(SOON)) as second:
+            second.have([(10, bytes(32))])
+            second.ping()
+            assert second.receive(take, length_of) == Pong()
+            assert bench.task.heard == [("child", [(10, bytes(32))])]
+            go_on.set()
+            fetch(second, bench.task, range(4, 8))
 
 
 # --- strangers ----------------------------------------------------------------------------------
