@@ -473,6 +473,8 @@ class SchedulerActor:
         self._act(self._core.tick(time.monotonic()))
         for spec_id in [s for s in self._objects if self._over(s)]:
             del self._objects[spec_id]
+        for host in [h for h in self._peers if h not in self._core.hosts]:
+            del self._peers[host]
 
     def _over(self, spec_id: str) -> bool:
         state = self._core.specs.get(spec_id)

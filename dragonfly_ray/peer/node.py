@@ -112,6 +112,8 @@ class PeerNode:
         """Spec id -> what ends the looks at the origin for it."""
         self._looking: Counter[str] = Counter()
         self._ended: OrderedDict[str, m.Ended] = OrderedDict()
+        self._dropped: dict[str, str] = {}
+        """Task id -> source id: evicted, and the scheduler has not heard it yet."""
         self._unheard: dict[tuple[str, str], None] = {}
         """(spec id, run) of outcomes that the scheduler has not heard yet."""
         self._inbox = Inbox()
@@ -627,8 +629,23 @@ class PeerNode:
     def _evicted(self, task: Task) -> None:
         """The scheduler must not send anybody here for it."""
         self.telemetry.count("dragonfly_evictions")
-        with contextlib.suppress(ClusterError):
-            self.links.of(task.source_id).call(m.Evicted(self.host.id, task.id))
+        self._dropped[task.id] = task.source_id
+        self._tell_dropped([task.id])
+
+    def _tell_dropped(self, tasks: Sequence[str]) -> None:
+        """Until the scheduler has heard it: `measure` tries again."""
+        # A page of an announcement that was made before may come after it.
+        again = any(registration.under_way for registration in self._registrations())
+        for task_id in tasks:
+            if self.store.get(task_id) is None:
+                try:
+                    self.links.of(self._dropped[task_id]).call(m.Evicted(self.host.id, task_id))
+                except ClusterError as error:
+                    log.info("task %.12s: eviction not told yet: %s", task_id, error)
+                    return
+                if again:
+                    continue
+            self._dropped.pop(task_id, None)
 
     def manifest(self, task_id: str, offset: int, limit: int) -> tuple[int, list[dict[str, Any]]]:
         """How many entries a task has, and `limit` of them from `offset` on. Raises `NotRunningError`."""
@@ -641,6 +658,7 @@ class PeerNode:
     def measure(self) -> None:
         """Looks at the store's disk, which may take a while; once a second is enough."""
         self._usage = self.store.usage()
+        self._tell_dropped(list(self._dropped))
         said = self.brief()
         self.telemetry.gauge("dragonfly_store_used_bytes", said.store_used)
         self.telemetry.gauge("dragonfly_store_quota_bytes", said.store_quota)

@@ -64,6 +64,11 @@ class Registration:
         self._resting = False
         """The pages after the first wait for their turn."""
 
+    @property
+    def under_way(self) -> bool:
+        """Whether pages are being told."""
+        return self._resting
+
     def all(self) -> None:
         """Everything, until the last page is heard."""
         with self._lock:

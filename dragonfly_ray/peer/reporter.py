@@ -9,6 +9,8 @@ import time
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 from dragonfly_ray import messages as m
 from dragonfly_ray.errors import DragonflyError
 from dragonfly_ray.scheduling import bits as bitset
@@ -23,6 +25,8 @@ QUIET = 0.5
 LONGEST_PAUSE = 1.0
 MOST_DISPUTED = 256
 """Disputed pieces in one report."""
+MAX_UNTOLD = 100
+"""Messages kept for a scheduler that is away; the oldest goes first."""
 EDGES = 1.0
 """Seconds for which the bytes of each parent are gathered before they are told."""
 
@@ -67,13 +71,15 @@ class Reporter:
         self._reporting = threading.Lock()
         self.news = News()
         self._grant_refused = False
+        self._untold: list[tuple[float, m.Message]] = []
+        """When it was to be told, and what."""
         self._told = time.monotonic()
         """When it last said from whom the bytes came."""
 
     @property
     def pending(self) -> bool:
         """Whether there is anything that the scheduler does not know yet."""
-        return bool(self.news or self._run.fed)
+        return bool(self.news or self._run.fed or self._untold)
 
     @property
     def interval(self) -> float:
@@ -123,6 +129,7 @@ class Reporter:
         """One report and what follows from the answer. Raises `ClusterError`."""
         run = self._run
         with self._reporting:
+            self._tell_again()
             with run.lock:
                 news, self.news = self.news, News()
                 urgent = tuple(run.picker.urgent[:8])
@@ -195,8 +202,22 @@ class Reporter:
         return self._link.call(message)
 
     def tell(self, message: m.Message) -> None:
-        """Says it if the scheduler can be reached; what matters is said again by reports."""
+        """Says it now, or before the next report that reaches the scheduler."""
         try:
             self._link.call(message)
         except DragonflyError as error:
             log.info("task %.12s: scheduler not reached: %s", self._run.task.id, error)
+            with self._run.lock:
+                self._untold = [*self._untold[1 - MAX_UNTOLD :], (time.monotonic(), message)]
+
+    def _tell_again(self) -> None:
+        """What could not be told before. Raises `ClusterError`."""
+        while self._untold:
+            at, message = self._untold[0]
+            if isinstance(message, m.Throttled):
+                left = message.retry_after - (time.monotonic() - at)
+                message = msgspec.structs.replace(message, retry_after=left)
+            if not isinstance(message, m.Throttled) or message.retry_after > 0:
+                self._link.call(message)
+            with self._run.lock:
+                del self._untold[0]

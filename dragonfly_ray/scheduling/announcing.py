@@ -110,8 +110,7 @@ def _missing(cluster: ClusterState, host: str, announced: Announcement) -> None:
     """All pages are here: what was on none of them, the host has no more."""
     for task in cluster.tasks.values():
         if host in task.holders and task.task.id not in announced.told and host not in task.participants:
-            task.drop(host)
-            task.manifest_holders.discard(host)
+            loss.evicted(cluster, host, task.task.id)
 
 
 def _deliveries(cluster: ClusterState, message: m.Announce, now: float, *, fresh: bool) -> list[Action]:

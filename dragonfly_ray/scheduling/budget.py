@@ -43,6 +43,14 @@ class OriginBudget:
         allowed = self.allowed(now)
         return max(0, min(most, max(1, allowed // max(1, claimants)), allowed - taken))
 
+    def at_rest(self, now: float) -> bool:
+        """As a new one: nothing of what was asked or complained about counts any more."""
+        peace = (
+            self.blocked_until <= now
+            and self._allowed + max(0.0, now - self._since) / self.recovery >= self.most
+        )
+        return peace and self.requests.at_rest(now)
+
     def wait(self, now: float) -> float:
         """Seconds until the origin may be asked again."""
         return max(0.0, self.blocked_until - now)
@@ -65,6 +73,9 @@ class RequestBudget:
         if rate != self.rate:
             self.rate, self._burst = rate, max(1.0, rate or 0.0)
             self._level = min(self._level, self._burst)
+
+    def at_rest(self, now: float) -> bool:
+        return self.rate is None or self._level + max(0.0, now - self._at) * self.rate >= self._burst
 
     def take(self, costs: Sequence[int], now: float, *, whole: bool = False) -> int:
         """How many of these, from the first on, may be asked for now; they are paid. `whole`: all or none."""

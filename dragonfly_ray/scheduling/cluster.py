@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 class HostState(Facts):
     last_seen: float = 0.0
     alive: bool = True
+    gone: float = 0.0
+    """When it was given up last."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from dragonfly_ray.scheduling import (
     proving,
     redelivery,
     resolving,
+    retention,
     roots,
     trust,
     views,
@@ -43,6 +44,8 @@ log = logging.getLogger(__name__)
 
 KEEP_ENDED = 600.0
 """Seconds for which an ended spec can still be asked about."""
+SWEEP = 10.0
+"""Seconds between looks for what can be forgotten."""
 COMPARE = 1.0
 """Seconds between looks for hosts that have not named what they carry."""
 
@@ -70,7 +73,7 @@ class SchedulerCore:
         self.specs = self.cluster.specs
         self.budgets = self.cluster.budgets
         self.decisions = self.cluster.decisions
-        self._compared = 0.0
+        self._compared = self._swept = 0.0
 
     # --- what holds for the cluster ---------------------------------------------------------
 
@@ -358,6 +361,9 @@ class SchedulerCore:
             self._compared = now
             actions += redelivery.overdue(self.cluster, now) + roots.overdue(self.cluster, now)
         actions += granting.renew(self.cluster, now)
+        if now - self._swept > SWEEP:
+            self._swept = now
+            retention.sweep(self.cluster, now)
         cancelled = self.cluster.cancelled
         for spec_id in [s for s, c in cancelled.items() if now - c.since > KEEP_ENDED]:
             del cancelled[spec_id]

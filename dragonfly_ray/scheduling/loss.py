@@ -67,6 +67,8 @@ def fail_nodes(cluster: ClusterState, node: str, why: str, now: float) -> list[A
 
 def forget(cluster: ClusterState, host_id: str, now: float, *, leave: bool = True) -> list[Action]:
     """Nobody shall wait for this host any more; what only it had must be fetched again."""
+    if cluster.hosts[host_id].alive:
+        cluster.hosts[host_id].gone = now
     cluster.hosts[host_id].alive = False
     cluster.announcing.pop(host_id, None)
     actions: list[Action] = []
@@ -126,3 +128,5 @@ def evicted(cluster: ClusterState, host_id: str, task_id: str) -> None:
     if task:
         task.drop(host_id)
         task.manifest_holders.discard(host_id)
+        if not task.participants:
+            task.graph.leave(host_id)

@@ -6,6 +6,7 @@ import heapq
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from dragonfly_ray.model import DIGEST_SIZE, Task, root_digest
@@ -303,6 +304,17 @@ class TaskState:
     def expelled(self) -> set[str]:
         """Those that were banned for what they did in this task: they are served nothing of it."""
         return self.banned - self.shunned
+
+    def forget_hosts(self, hosts: AbstractSet[str]) -> None:
+        """They do not exist any more."""
+        for named in (self.drawn, self.complaints, self.readers):
+            for host in hosts & named.keys():
+                del named[host]
+        for edge in [e for e in self.repaired if not hosts.isdisjoint(e)]:
+            del self.repaired[edge]
+        self.banned -= hosts
+        self.shunned -= hosts
+        self.manifest_holders -= hosts
 
     def drawn_in(self, a: str, b: str) -> int:
         """The number of the decision that drew the edge of two hosts; 0: unknown."""

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from dragonfly_ray import messages as m
+from dragonfly_ray.errors import ClusterError
 from dragonfly_ray.peer.task import TaskRun
 from dragonfly_ray.scheduling.core import Compare
 from dragonfly_ray.scheduling.redelivery import CONFIRM_AFTER
@@ -181,6 +182,56 @@ def test_a_seed_that_lost_its_delivery_gets_it_again() -> None:
     cluster.said.clear()
     cluster.do(cluster.core.compare(m.Carrying("h0", "1"), cluster.now))
     assert [d.helper for d in cluster.sent(m.Deliver, 0)] == [True]
+
+
+class Away:
+    """A scheduler that cannot be reached with messages of some kind, for the first `times`."""
+
+    def __init__(self, swarm: Swarm, kind: type[m.Message], times: int) -> None:
+        self._call, self._kind, self.left = swarm.scheduler.call, kind, times
+        self.heard: list[m.Message] = []
+
+    def __call__(self, message: m.Message) -> m.Message | None:
+        if isinstance(message, self._kind):
+            if self.left:
+                self.left -= 1
+                raise ClusterError("away")
+            self.heard.append(message)
+        return self._call(message)
+
+
+def test_an_eviction_that_could_not_be_told_is_told_later(
+    build: Callable[..., Swarm], origin: ScriptedOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swarm = build(2)
+    swarm.distribute(origin.url)
+    away = Away(swarm, m.Evicted, 2)
+    monkeypatch.setattr(swarm.scheduler, "call", away)
+    peer = swarm.peers["n0"]
+    (task,) = peer.store.tasks()
+    peer.evict(task.task.id)
+    assert swarm.scheduler.core.where(task.task.source_id) == {"n0": 1.0, "n1": 1.0}
+    for _ in range(2):
+        peer.measure()
+    assert swarm.scheduler.core.where(task.task.source_id) == {"n1": 1.0}
+    peer.measure()
+    assert len(away.heard) == 1
+    assert peer._dropped == {}
+
+
+def test_an_origin_that_asks_for_patience_while_the_scheduler_is_away_gets_it(
+    build: Callable[..., Swarm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swarm = build(2)
+    away = Away(swarm, m.Throttled, 1)
+    monkeypatch.setattr(swarm.scheduler, "call", away)
+    busy = Behaviour(CONTENT, headers={"Retry-After": "2"}, before=lambda number: 429 if number == 6 else 0)
+    with ScriptedOrigin(busy) as origin:
+        assert_all_right(swarm.distribute(origin.url), 2)
+    assert away.left == 0, "it was not asked for patience"
+    (told,) = away.heard
+    assert isinstance(told, m.Throttled)
+    assert 0.0 < told.retry_after < 2.0, "what is left of it"
 
 
 def test_a_peer_names_what_it_carries_until_its_outcome_is_heard(
