@@ -14,14 +14,13 @@ from dragonfly_ray.peer.parents import Parent
 from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling.announcer import Announcer
 from dragonfly_ray.scheduling.slowness import usual
+from dragonfly_ray.scheduling.trust import BAD_PIECES
 
 if TYPE_CHECKING:
     from dragonfly_ray.peer.task import TaskRun
 
 log = logging.getLogger(__name__)
 
-BAD_PIECES = 2
-"""Corrupted pieces from one parent before it is not asked any more."""
 TOGETHER = 0.005
 """Seconds between two messages to a neighbour: pieces that come faster are told together, which wakes
 everybody less often."""
@@ -124,7 +123,7 @@ class Neighbours:
         run = self._run
         log.warning("task %.12s: parent %s is given up: %s", run.task.id, host, error)
         with run.lock:
-            run.reporter.news.bad.append(host)
+            run.reporter.news.bad += [host] * BAD_PIECES  # it is as good as many bad ones
         run.reporter.kick()
         self.ban(host)
 

@@ -75,7 +75,8 @@ class TaskState:
     banned: set[str] = field(default_factory=set)
     granted: dict[str, float] = field(default_factory=dict)
     """host -> when its last grant was made."""
-    complaints: dict[str, set[str]] = field(default_factory=dict)
+    complaints: dict[str, Counter[str]] = field(default_factory=dict)
+    """host -> who got how many bad pieces of it."""
     disputed: dict[int, list[tuple[str, bytes]]] = field(default_factory=dict)
     contested: Counter[int] = field(default_factory=Counter)
     """Piece -> how often there were two digests for it: whatever was said of it, the origin may have been the cause."""

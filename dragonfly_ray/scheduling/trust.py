@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable
 
 from dragonfly_ray import messages as m
@@ -15,8 +16,10 @@ from dragonfly_ray.scheduling.task import Suspicion, TaskState
 log = logging.getLogger(__name__)
 
 MOST_GAPS = 4096
+BAD_PIECES = 2
+"""From one parent, before its child is heard; so many, too, before that does not ask it any more."""
 BAN_AFTER = 2
-"""Complaints of corrupted bytes, from different hosts, without which nobody is banned."""
+"""Hosts that complain of another, without which nobody is banned."""
 MOST_DISPUTES = 4
 """Disputes about one piece, after which the origin is taken to be the cause."""
 GRACE = 2.0
@@ -52,22 +55,25 @@ def learnt(
     return actions
 
 
-def complain(cluster: ClusterState, task: TaskState, about: str, by: str, now: float) -> list[Action]:
+def complain(
+    cluster: ClusterState, task: TaskState, about: str, by: str, now: float, pieces: int = 1
+) -> list[Action]:
     """`by` got bytes from `about` that were not what it promised.
 
     There is no proof of that: whoever complains may be the one who lies. So only the scheduler's own
-    neighbours of a host are heard about it, once each, and it is banned when more than half of those agree
-    that have anything to say. Each of them has turned away from it by itself before.
+    neighbours of a host are heard about it, and it is banned when more than half of those have turned away
+    from it that have anything to say. One bad piece is no reason: the host hears of it, and mends it.
     """
     if about == by or about in task.banned or by not in _neighbours(cluster, task, about):
         return []
-    said = task.complaints.setdefault(about, set())
+    said = task.complaints.setdefault(about, Counter())
     if by not in said:
-        said.add(by)
         cluster.hosts[about].complained(now)
-    judges = {h for h in _neighbours(cluster, task, about) if h in said or _can_tell(task, about, h)}
-    agreed = len(said & judges)
-    if agreed < BAN_AFTER or 2 * agreed <= len(judges):
+    said[by] += pieces
+    known = _neighbours(cluster, task, about)
+    agreed = sum(said[h] >= BAD_PIECES for h in known)
+    judges = sum(said[h] >= BAD_PIECES or _can_tell(task, about, h) for h in known)
+    if agreed < BAN_AFTER or 2 * agreed <= judges:
         return []
     return ban(cluster, task, about, now)
 
@@ -114,7 +120,7 @@ def judge(cluster: ClusterState, task: TaskState, now: float) -> list[Action]:
         del task.suspects[about, piece]
         if about not in task.misled.get(piece, ()) and not task.contested[piece]:
             for by in suspicion.by:
-                actions += complain(cluster, task, about, by, now)
+                actions += complain(cluster, task, about, by, now, BAD_PIECES)
     return actions
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.model import Endpoint, Host, digest
+from dragonfly_ray.scheduling import trust
 from dragonfly_ray.scheduling.core import Ask, SchedulerCore, Send
 from dragonfly_ray.scheduling.evaluator import BalancedEvaluator, Facts
 from tests.unit.one_scheduler import PIECES, SOURCE, TASK, Cluster, host, settings, started
@@ -252,7 +253,7 @@ def test_what_is_counted_along_the_way_stays_true() -> None:
         elif what == 1:
             cluster.do(core.announce(m.Announce(host(number, incarnation=str(step))), cluster.now))
         elif what == 2 and step % 20 == 0:
-            cluster.report(number, bad=(f"h{rng.randrange(60)}",))
+            cluster.do(trust.ban(core.cluster, task, f"h{number}", cluster.now))
         elif what == 3:
             cluster.report(number, lost=tuple(rng.sample(range(PIECES), 3)))
         elif what == 4:

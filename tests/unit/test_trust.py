@@ -6,12 +6,15 @@ from dragonfly_ray import messages as m
 from dragonfly_ray.model import Credentials, Source, digest
 from tests.unit.one_scheduler import PIECES, TASK, Cluster, host, started
 
+BAD = ("h0", "h0")
+"""Two bad pieces of one host."""
+
 
 def test_corrupted_bytes_ban_their_sender_after_two_complaints() -> None:
     cluster = started(4)
-    cluster.report(1, bad=("h0",))
+    cluster.report(1, bad=BAD)
     assert not cluster.core.tasks[TASK.id].banned
-    cluster.report(2, bad=("h0",))
+    cluster.report(2, bad=BAD)
     assert cluster.core.tasks[TASK.id].banned == {"h0"}
     assert all(any(n.banned == ("h0",) for n in cluster.sent(m.News, to)) for to in (1, 2, 3))
 
@@ -87,7 +90,7 @@ def test_where_nobody_else_is_left_those_banned_elsewhere_go_to_the_origin() -> 
 def test_a_ban_is_remembered_in_other_tasks() -> None:
     cluster = started(4)
     for number in (1, 2):
-        cluster.report(number, bad=("h0",))
+        cluster.report(number, bad=BAD)
     assert cluster.core.hosts["h0"].guilt(cluster.now) >= 1.0
     cluster.do(cluster.core.announce(m.Announce(host(0, incarnation="2")), cluster.now))
     assert cluster.core.hosts["h0"].guilt(cluster.now) >= 1.0, "a new process of it, too"
@@ -127,23 +130,34 @@ def test_two_lying_complainers_ban_nobody_out_of_a_healthy_swarm() -> None:
     cluster = started(5)
     for _ in range(10):
         for number in (1, 2):
-            cluster.report(number, bad=("h0",))
+            cluster.report(number, bad=BAD)
     assert not cluster.core.tasks[TASK.id].banned
     assert not cluster.sent(m.Cancel)
-    cluster.report(3, bad=("h0",))
+    cluster.report(3, bad=BAD)
     assert cluster.core.tasks[TASK.id].banned == {"h0"}, "three of four agree"
+
+
+def test_a_bad_piece_that_reached_everybody_bans_nobody() -> None:
+    """Bits rot: the host is told, and reads the piece anew."""
+    cluster = started(4)
+    for number in (1, 2, 3):
+        cluster.report(number, bad=("h0",))
+    assert not cluster.core.tasks[TASK.id].banned
+    for number in (1, 2):
+        cluster.report(number, bad=("h0",))
+    assert cluster.core.tasks[TASK.id].banned == {"h0"}
 
 
 def test_whoever_had_good_bytes_of_a_host_and_says_nothing_speaks_for_it() -> None:
     cluster = started(4)
     everything = tuple(range(PIECES))
     cluster.report(3, got=everything, parents=(("h0", 1000),))
-    cluster.report(1, bad=("h0",))
+    cluster.report(1, bad=BAD)
     assert not cluster.core.tasks[TASK.id].banned
     other = started(4)
     other.report(3, got=everything, parents=(("h1", 1000),))
     for number in (1, 2):
-        other.report(number, bad=("h0",))
+        other.report(number, bad=BAD)
     assert other.core.tasks[TASK.id].banned == {"h0"}, "h3 never needed anything of it"
 
 
@@ -151,12 +165,12 @@ def test_nobody_is_heard_about_a_host_that_it_was_not_sent_to() -> None:
     cluster = started(3)
     for number in (3, 4):
         cluster.do(cluster.core.announce(m.Announce(host(number)), cluster.now))
-        cluster.report(number, bad=("h0",))
-    cluster.report(1, bad=("h0", "h0", "h9"))
-    cluster.report(0, bad=("h0",))
+        cluster.report(number, bad=BAD)
+    cluster.report(1, bad=("h0", "h0", "h0", "h9", "h9"))
+    cluster.report(0, bad=BAD)
     task = cluster.core.tasks[TASK.id]
     assert not task.banned
-    assert task.complaints == {"h0": {"h1"}}
+    assert task.complaints == {"h0": {"h1": 3}}
 
 
 def test_what_the_origin_did_bans_nobody() -> None:
@@ -195,7 +209,7 @@ def banned(count: int = 4) -> Cluster:
     """A swarm that has just banned h0."""
     cluster = started(count)
     for number in range(1, count):
-        cluster.report(number, bad=("h0",))
+        cluster.report(number, bad=BAD)
     assert cluster.core.tasks[TASK.id].banned == {"h0"}
     return cluster
 
@@ -218,7 +232,7 @@ def test_holders_that_take_no_part_hear_of_a_ban() -> None:
     held = m.Held(TASK, b"\xff" * 12 + b"\x0f", b"".join(digest(b"%d" % i) for i in range(PIECES)))
     cluster.do(cluster.core.announce(m.Announce(host(4), (held,)), cluster.now))
     for number in (1, 2, 3):
-        cluster.report(number, bad=("h0",))
+        cluster.report(number, bad=BAD)
     assert [n.banned for n in cluster.sent(m.News, 4) if n.banned] == [("h0",)]
 
 
@@ -258,6 +272,6 @@ def test_where_the_only_host_that_reads_the_source_is_banned_all_fail() -> None:
     cluster.do(cluster.core.submit(spec, Credentials(), cluster.now))
     cluster.resolved()
     for number in (1, 2, 3):
-        cluster.report(number, bad=("h0",))
+        cluster.report(number, bad=BAD)
     assert cluster.view()["phase"] == "ended"
     assert {r["kind"] for r in cluster.view()["nodes"].values()} == {"integrity"}  # type: ignore[attr-defined]

@@ -66,7 +66,7 @@ def test_a_host_that_is_banned_while_it_is_fed_gets_no_more(
     banned = built.peers["n1"].host.id
     others = [built.peers[node] for node in ("n0", "n2", "n3")]
     for peer in others:
-        built.scheduler.call(m.Report(peer.host.id, run.task.id, bad=(banned,)))
+        built.scheduler.call(m.Report(peer.host.id, run.task.id, bad=(banned, banned)))
     view = built.wait()
     assert kinds(view) == {"n0": "", "n1": "integrity", "n2": "", "n3": ""}
     assert "n1 was banned" in view["nodes"]["n1"]["message"]
