@@ -61,7 +61,7 @@ class SharedTask:
         return found
 
     def reading(self, index: int) -> AbstractContextManager[list[Extent]]:
-        return self._store.reading(index)
+        return self._store.serving(index)
 
     def on_have(self, host_id: str, items: list[tuple[int, bytes]]) -> None:
         if run := self._run:

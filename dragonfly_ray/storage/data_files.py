@@ -25,6 +25,10 @@ _U64 = (1 << 64) - 1
 Forget = Callable[[list[int]], None]
 
 
+def mark_of(found: os.stat_result) -> bytes:
+    return _MARK.pack(found.st_mtime_ns & _U64, found.st_size, found.st_ctime_ns & _U64, found.st_ino)
+
+
 def without_ctime(mark: bytes) -> bytes:
     """What a link to the file does not change."""
     return mark[:16] + mark[24:]
@@ -117,10 +121,9 @@ class DataFiles:
     def mark(self, file: int) -> bytes:
         """Changes whenever somebody writes to the file, whatever they do to its times; empty if it is gone."""
         try:
-            found = os.stat(self.path(file))
+            return mark_of(os.stat(self.path(file)))
         except OSError:
             return b""
-        return _MARK.pack(found.st_mtime_ns & _U64, found.st_size, found.st_ctime_ns & _U64, found.st_ino)
 
     # --- writing ----------------------------------------------------------------------------
 

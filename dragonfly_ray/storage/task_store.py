@@ -13,6 +13,7 @@ A thread that serves others (`has`, `reading`, `discard`) takes 3 and 4 only.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -27,7 +28,7 @@ from dragonfly_ray.errors import DragonflyError, IntegrityError, StorageError
 from dragonfly_ray.model import Manifest, PieceTable, Task, digest
 from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.storage import files
-from dragonfly_ray.storage.data_files import PACK, VIEW, DataFiles, without_ctime
+from dragonfly_ray.storage.data_files import PACK, VIEW, DataFiles, mark_of, without_ctime
 from dragonfly_ray.storage.failures import EXHAUSTED, storage_error
 from dragonfly_ray.storage.journal import DISCARDED, FINISHED, HAVE, Journal, Record
 from dragonfly_ray.storage.output import Output, Published
@@ -72,6 +73,8 @@ class TaskStore:
         self.evicted = False
         self._marks: dict[int, bytes] = {}
         """Data file -> its state when its pieces were last known to be good."""
+        self._proved: dict[int, tuple[bytes, ...]] = {}
+        """Piece -> the state of its touched files in which it was hashed again, and was good."""
         self._journal = Journal(folder / JOURNAL, task.manifest_digest, store.files)
         self._resume()
 
@@ -80,8 +83,10 @@ class TaskStore:
 
     def _resume(self) -> None:
         for record in self._journal.records:
-            if record.kind == FINISHED:
+            if record.kind == FINISHED and any(record.data):
                 self._marks[record.piece] = record.data
+            elif record.kind == FINISHED:
+                self._marks.pop(record.piece, None)
             elif record.piece < len(self.table):
                 if record.kind == HAVE:
                     self._bits |= 1 << record.piece
@@ -145,7 +150,7 @@ class TaskStore:
         at = 0
         with self._errors():
             for file, offset, length in self._data.places(index):
-                self._data.make(file, self.has, self._forget)
+                self._make(file)
                 with self._store.files.use(self._data.path(file)) as fd:
                     files.write_all(fd, data[at : at + length], offset)
                 at += length
@@ -155,7 +160,7 @@ class TaskStore:
         with self.using(), self._errors():
             for file in self._data.files_of(index):
                 if not os.path.exists(self._data.path(file)):
-                    self._data.make(file, self.has, self._forget)
+                    self._make(file)
 
     def commit(self, index: int, found: bytes) -> None:
         """It is verified: `found` is its digest. From now on it may be served."""
@@ -174,7 +179,7 @@ class TaskStore:
         with self._errors(), other.reading(other_index) as extents:
             spans = [(e.fd, e.offset, e.length) for e in extents]
             for file, offset, length in self._data.places(index):
-                self._data.make(file, self.has, self._forget)
+                self._make(file)
                 with self._store.files.use(self._data.path(file)) as fd:
                     while length:
                         source, start, there = spans[0]
@@ -187,6 +192,21 @@ class TaskStore:
         if wanted is None or digest(self.read(index)) != wanted:
             raise StorageError(f"{self.task.url}: piece {index} is not what the other task had")
         self.commit(index, wanted)
+
+    def _make(self, file: int) -> None:
+        """The data file may be written to. What an output may have done to it is found out before."""
+        if file in self._marks:
+            if not self.unedited(file):
+                self._recheck_file(file)
+            with self._lock:
+                self._marks.pop(file, None)
+                self._journal.append(Record(FINISHED, file, b""))
+        self._data.make(file, self.has, self._forget)
+
+    def _recheck_file(self, file: int) -> list[int]:
+        """Its pieces that are not what they were; they are discarded."""
+        self._store.files.forget(self._data.path(file))  # its name may mean another file now
+        return [i for i in self._data.pieces_of(file) if self.has(i) and not self.recheck(i)]
 
     def _check_length(self, index: int, length: int) -> None:
         wanted = self.table[index].length
@@ -208,8 +228,8 @@ class TaskStore:
                 self._bits &= ~(1 << index)
                 self._store.unlearnt(self.digests[index], self, index)
                 self.digests[index] = None
+                self._proved.pop(index, None)
                 for file in self._data.files_of(index):
-                    self._marks.pop(file, None)
                     self._data.unready(file)
 
     def verify(self, index: int) -> bool:
@@ -254,9 +274,8 @@ class TaskStore:
         """Looks for edits through an output that shares its blocks; the pieces that suffered."""
         bad: list[int] = []
         for file in [f for f in list(self._marks) if not self.unedited(f)]:
-            self._store.files.forget(self._data.path(file))  # its name may mean another file now
             mark = self._data.mark(file)
-            lost = [i for i in self._data.pieces_of(file) if self.has(i) and not self.recheck(i)]
+            lost = self._recheck_file(file)
             bad += lost
             if not lost:
                 self._note({file: mark})
@@ -279,6 +298,32 @@ class TaskStore:
                 if file not in fds:
                     fds[file] = stack.enter_context(self._store.files.use(self._data.path(file)))
             yield [Extent(fds[file], offset, length) for file, offset, length in places]
+
+    @contextmanager
+    def serving(self, index: int) -> Iterator[list[Extent]]:
+        """As `reading`, for other hosts: where somebody has touched a file, the piece is hashed again before.
+
+        Raises `OSError` if it is not what it was, or cannot be read.
+        """
+        with self.reading(index) as extents:
+            touched = self._touched(index, extents)
+            if touched and self._proved.get(index) != touched:
+                wanted = self.digests[index]
+                if wanted is None or digest(_read(extents)) != wanted:
+                    raise OSError(errno.EIO, "was edited through an output")
+                self._proved[index] = touched
+            yield extents
+
+    def _touched(self, index: int, extents: list[Extent]) -> tuple[bytes, ...]:
+        """How its files are now that are not as we left them."""
+        found = []
+        for (file, _, _), extent in zip(self._data.places(index), extents, strict=True):
+            known = self._marks.get(file)
+            if known is not None:
+                mark = mark_of(os.fstat(extent.fd))
+                if mark != known and not self._store.linked_by_us(mark):
+                    found.append(mark)
+        return tuple(found)
 
     def read(self, index: int) -> bytes:
         """Raises `OSError`, `StorageError`."""
@@ -343,7 +388,8 @@ class TaskStore:
 
     def twin_path(self, number: int) -> str | None:
         """The finished file of an entry, for others to link to; None if it is not what it was."""
-        return self._data.path(number) if not self.evicted and self.unedited(number) else None
+        whole = all(self.has(i) for i in self.table.of_entry(number))
+        return self._data.path(number) if whole and not self.evicted and self.unedited(number) else None
 
     def _content_key(self, number: int) -> bytes | None:
         """Equal for equal files; None where the file shares a piece with its neighbours."""

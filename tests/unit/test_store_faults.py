@@ -14,6 +14,7 @@ import pytest
 from dragonfly_ray.errors import IntegrityError, InvalidRequestError, StorageFullError
 from dragonfly_ray.model import digest
 from dragonfly_ray.storage import files as stored_files
+from dragonfly_ray.storage import task_store
 from dragonfly_ray.storage.data_files import DataFiles
 from dragonfly_ray.storage.task_store import TaskStore
 from tests.unit.test_storage import BIG, FILES, complete, fill, manifest_of, store_at, task_of
@@ -320,6 +321,68 @@ def test_an_edit_with_its_time_restored_is_not_passed_on(tmp_path: Path) -> None
     lost = found.refresh()
     assert lost == list(found.table.of_entry(0))[:1]
     assert not found.has(lost[0])
+
+
+def test_an_edited_piece_is_not_served_and_others_of_its_file_are_hashed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = complete(store_at(tmp_path / "s"), {"x": BIG})
+    found.publish(tmp_path / "out")
+    hashed: list[int] = []
+
+    def counted(data: bytes) -> bytes:
+        hashed.append(len(data))
+        return digest(data)
+
+    monkeypatch.setattr(task_store, "digest", counted)
+    for index in range(len(found.table)):
+        with found.serving(index):
+            pass
+    assert not hashed, "nobody has touched it"
+    _edit(tmp_path / "out", 3 * found.table.leaf)
+    with pytest.raises(OSError, match="was edited"), found.serving(3):
+        pass
+    for _ in range(3):
+        with found.serving(4) as extents:
+            assert extents
+    assert len(hashed) == 2
+    _edit(tmp_path / "out", 4 * found.table.leaf)
+    with pytest.raises(OSError, match="was edited"), found.serving(4):
+        pass
+
+
+def test_what_was_edited_is_not_kept_when_its_file_is_written_to_again(tmp_path: Path) -> None:
+    found = complete(store_at(tmp_path / "s"), {"x": BIG})
+    leaf = found.table.leaf
+    found.publish(tmp_path / "out")
+    _edit(tmp_path / "out", 3 * leaf)
+    found.discard(1)
+    found.put(1, memoryview(BIG)[leaf : 2 * leaf], digest(BIG[leaf : 2 * leaf]))
+    assert [i for i in range(len(found.table)) if not found.has(i)] == [3]
+    found.put(3, memoryview(BIG)[3 * leaf : 4 * leaf], digest(BIG[3 * leaf : 4 * leaf]))
+    found.finish()
+    found.publish(tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == BIG
+
+
+def test_a_file_that_misses_a_piece_is_linked_to_by_nobody(tmp_path: Path) -> None:
+    store = store_at(tmp_path)
+    one = complete(store, {"x": BIG})
+    one.discard(2)
+    two = complete(store, {"x": BIG}, "http://elsewhere/y", "w")
+    assert os.stat(one.folder / "0").st_ino != os.stat(two.folder / "0").st_ino
+
+
+def test_a_file_that_is_written_to_again_has_no_mark_after_a_restart(tmp_path: Path) -> None:
+    store = store_at(tmp_path)
+    found = complete(store, {"x": BIG})
+    found.discard(0)
+    data = BIG[: found.table.leaf]
+    found.put(0, memoryview(data), digest(data))
+    store.close()
+    (again,) = store_at(tmp_path).tasks()
+    assert not again._marks
+    assert again.complete
 
 
 def test_our_own_links_are_no_edits_to_whoever_shares_the_file(

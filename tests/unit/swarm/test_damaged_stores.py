@@ -161,3 +161,26 @@ def test_complaints_keep_nobody_from_being_served(
         assert_everywhere(view, content, 1)
         go_on.set()
     assert task.complete
+
+
+def test_an_edited_output_brings_its_holder_no_complaint(
+    origin: Nginx, swarm: Callable[..., Swarm], content: bytes, tmp_path: Path
+) -> None:
+    built = swarm(3)
+    view = built.distribute(f"{origin.url}/big", "a.0", nodes=["n0"], dest=str(tmp_path / "out"))
+    output = Path(view["nodes"]["n0"]["path"])
+    before = output.stat()
+    output.chmod(0o644)
+    with output.open("r+b") as file:
+        for place in range(0, SIZE, 1 << 20):
+            file.seek(place)
+            file.write(b"edited")
+    os.utime(output, ns=(before.st_atime_ns, before.st_mtime_ns))
+    (task,) = built.peers["n0"].store.tasks()
+    view = built.distribute(f"{origin.url}/big", "b.0", nodes=["n1", "n2"])
+    assert_everywhere(view, content, 2)
+    known = built.scheduler.core.tasks[task.task.id]
+    assert not known.banned
+    assert not [
+        d for d in built.scheduler.core.decisions.recent(task.task.id) if d.kind in ("ban", "complaint")
+    ]
