@@ -46,6 +46,10 @@ class NodeOutcome:
     bytes_peers: int = 0
     bytes_cache: int = 0
     bytes_object_store: int = 0
+    bytes_audit: int = 0
+    """Read at the origin only to be compared with what another node had read."""
+    origin_pieces: str = ""
+    """The pieces that it has read at the origin for everybody, as in `0-63,70`."""
     merged: bool = False
     written_by: str = ""
     error_kind: str = ""

@@ -293,6 +293,8 @@ def _outcome(node: str, record: Mapping[str, Any]) -> NodeOutcome:
         bytes_peers=record["bytes_peers"],
         bytes_cache=record["bytes_cache"],
         bytes_object_store=record["bytes_small"],
+        bytes_audit=record["bytes_audit"],
+        origin_pieces=record["origin_pieces"],
         merged=record["merged"],
         written_by=record["written_by"],
         error_kind=record["kind"],

@@ -63,12 +63,11 @@ class FakeCluster:
         """So much of the content is on these nodes (all of them by default)."""
         self._nodes_of(order_id, index, nodes, state="running", bytes_peers=int(SIZE * share))
 
-    def end(self, order_id: str, *, nodes: Sequence[str] = (), index: int = 0) -> None:
-        """These nodes (all that are open) have everything."""
+    def end(self, order_id: str, *, nodes: Sequence[str] = (), index: int = 0, **more: Any) -> None:
+        """These nodes (all that are open) have everything. `more`: of their outcomes."""
         path = self.orders[order_id].dest or f"/store/{order_id}"
-        self._nodes_of(
-            order_id, index, nodes, state="done", size=SIZE, bytes_peers=SIZE, seconds=1.0, path=path
-        )
+        changes = {"state": "done", "size": SIZE, "bytes_peers": SIZE, "seconds": 1.0, "path": path, **more}
+        self._nodes_of(order_id, index, nodes, **changes)
 
     def fail(
         self, order_id: str, kind: str, message: str, *, nodes: Sequence[str] = (), index: int = 0

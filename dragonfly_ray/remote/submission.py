@@ -258,6 +258,8 @@ def _outcome(node: Mapping[str, Any], name: str) -> Outcome:
         bytes_peers=provenance["peers"],
         bytes_object_store=provenance["object_store"],
         bytes_cache=provenance["cache"],
+        bytes_audit=node["bytes_audit"],
+        origin_pieces=node["origin_pieces"],
         merged=node["merged"],
         written_by=node["written_by"] or "",
         error=from_report(error["kind"], error["message"]) if error else None,

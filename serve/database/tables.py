@@ -284,6 +284,9 @@ class JobNode(Base):
     bytes_peers: Mapped[int] = mapped_column(default=0)
     bytes_cache: Mapped[int] = mapped_column(default=0)
     bytes_object_store: Mapped[int] = mapped_column(default=0)
+    bytes_audit: Mapped[int] = mapped_column(default=0)
+    """Read at the origin only to be compared with what another node had read."""
+    origin_pieces: Mapped[str] = mapped_column(Text, default="")
     merged: Mapped[bool] = mapped_column(default=False)
     written_by: Mapped[str] = mapped_column(String(64), default="")
     error_kind: Mapped[str] = mapped_column(String(64), default="")

@@ -30,11 +30,16 @@ _FIELDS = (
     "bytes_peers",
     "bytes_cache",
     "bytes_object_store",
+    "bytes_audit",
+    "origin_pieces",
     "merged",
     "written_by",
     "error_kind",
     "error",
 )
+
+
+_SUMS = ("bytes_origin", "bytes_peers", "bytes_cache", "bytes_object_store")
 
 
 def locked(session: Session, job_id: str, *states: str) -> Job | None:
@@ -147,7 +152,7 @@ def _update(session: Session, job_id: str, rows: Sequence[Mapping[str, Any]]) ->
 def _sum_up(row: Job, totals: Totals) -> None:
     row.size = totals.size if totals.size is not None else row.size
     row.bytes_done = max(row.bytes_done, totals.bytes_done)
-    for name in ("bytes_origin", "bytes_peers", "bytes_cache", "bytes_object_store"):
+    for name in _SUMS:
         setattr(row, name, max(getattr(row, name), getattr(totals, name)))
     row.nodes_done = max(row.nodes_done, totals.nodes_done)
     row.nodes_failed = min(totals.nodes_failed, row.nodes_total - row.nodes_done)
@@ -182,9 +187,7 @@ def _close(session: Session, row: Job, failures: Sequence[tuple[OutcomeKey, Node
         ),
         cancel_requested=row.cancel_requested,
     )
-    sums = [
-        func.coalesce(func.sum(getattr(JobNode, name)), 0) for name in _FIELDS if name.startswith("bytes_")
-    ]
+    sums = [func.coalesce(func.sum(getattr(JobNode, name)), 0) for name in _SUMS]
     totals: list[Any] = list(session.execute(select(*sums).where(JobNode.job_id == row.id)).one())
     origin, peers, cache, small = totals
     done = session.scalar(

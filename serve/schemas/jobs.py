@@ -140,6 +140,12 @@ class JobNode(Out):
     eta: float | None
     seconds: float
     bytes: Provenance
+    bytes_audit: int = Field(
+        description="Read at the origin only to compare it with what another node had read; in no other number."
+    )
+    origin_pieces: str = Field(
+        description="The pieces that the node has read at the origin for everybody, as in `0-63,70`."
+    )
     merged: bool
     written_by: str | None
     error: Failure | None

@@ -46,6 +46,18 @@ def test_a_job_from_its_start_to_its_end(sign_in: SignIn, cluster: FakeCluster) 
     assert cluster.submitted == [made["id"]]
 
 
+def test_who_read_what_at_the_origin_is_told_and_counted_apart(sign_in: SignIn, cluster: FakeCluster) -> None:
+    client = sign_in("operator")
+    made = submit(client)
+    until(lambda: made["id"] in cluster.orders)
+    cluster.end(made["id"], bytes_peers=SIZE - 100, bytes_origin=100, bytes_audit=7, origin_pieces="0-3,9")
+    ended = job_in(client, made, "succeeded")
+    assert sum(ended["bytes"].values()) == 4 * SIZE
+    for node in nodes_of(client, made):
+        assert (node["bytes_audit"], node["origin_pieces"]) == (7, "0-3,9")
+        assert sum(node["bytes"].values()) == SIZE
+
+
 def test_some_nodes_fail_and_are_tried_again(sign_in: SignIn, cluster: FakeCluster, app: FastAPI) -> None:
     client = sign_in("operator")
     made = submit(client, urls=[URL, URL + "2"], secret=None, tag="t", exclude=["*.tmp"])

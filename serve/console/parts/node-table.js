@@ -30,7 +30,7 @@ const COLUMNS = [
   { id: "eta", accessorFn: (node) => node.eta ?? Infinity, label: "Left", num: true, width: "9%", cell: (node) => (node.state === "running" ? duration(node.eta) : "–") },
   { id: "bytes", accessorFn: (node) => sum(node.bytes), label: "Received", num: true, width: "10%", cell: (node) => bytes(sum(node.bytes)) },
   { id: "from", accessorFn: (node) => (sum(node.bytes) ? node.bytes.origin / sum(node.bytes) : 0), label: "From", width: "11%", narrow: false,
-    cell: (node) => html`<${SplitBar} of=${node.bytes} label=${`${node.node} by source`} />` },
+    cell: (node) => html`<${SplitBar} of=${node.bytes} audit=${node.bytes_audit} label=${`${node.node} by source`} />` },
   { id: "seconds", accessorFn: (node) => node.seconds, label: "Time", num: true, width: "11%", cell: (node) => duration(node.seconds) },
 ];
 

@@ -3,9 +3,10 @@
 import { html } from "../vendor/ui.js";
 import { bytes, percent, rate, SOURCES, sum } from "../lib/format.js";
 
-/** `of`: provenance; `rest`: bytes that are still to come. */
-export function SplitBar({ of, rest = 0, label }) {
-  const text = SOURCES.map(({ key, label: name }) => `${name} ${bytes(of[key])}`).join(", ");
+/** `of`: provenance; `rest`: bytes that are still to come; `audit`: read at the origin only to compare. */
+export function SplitBar({ of, rest = 0, audit = 0, label }) {
+  const parts = SOURCES.map(({ key, label: name }) => `${name} ${bytes(of[key])}`);
+  const text = [...parts, ...(audit ? [`Read again to compare ${bytes(audit)}`] : [])].join(", ");
   return html`<div class="split-bar" role="img" aria-label=${`${label || "Bytes by source"}: ${text}`} title=${text}>
     ${SOURCES.map(({ key }) => (of[key] ? html`<span class=${`swatch-fill swatch ${key}`} style=${{ flexGrow: of[key] }}></span>` : null))}
     ${rest > 0 ? html`<span class="rest" style=${{ flexGrow: rest }}></span>` : null}
