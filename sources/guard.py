@@ -10,13 +10,14 @@ from typing import Any
 
 import pycurl
 import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.util.connection import allowed_gai_family
 
 from dragonfly_ray.errors import SourceForbiddenError
 from dragonfly_ray.policy import Rules, UrlPolicy, rules
+from dragonfly_ray.sources.answers import BoundedConnection, BoundedSecureConnection
 
 
 class Forbidden(Exception):
@@ -59,11 +60,11 @@ class GuardedManager(urllib3.PoolManager):
 
 
 def _pools(known: Rules) -> dict[str, type[HTTPConnectionPool]]:
-    class Plain(HTTPConnection):
+    class Plain(BoundedConnection):
         def _new_conn(self) -> socket.socket:
             return _connect(self, known)
 
-    class Secure(HTTPSConnection):
+    class Secure(BoundedSecureConnection):
         def _new_conn(self) -> socket.socket:
             return _connect(self, known)
 

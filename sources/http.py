@@ -37,6 +37,7 @@ from dragonfly_ray.errors import (
 )
 from dragonfly_ray.model import Credentials, Entry, Manifest, Segment, Source
 from dragonfly_ray.policy import UrlPolicy, rules
+from dragonfly_ray.sources.answers import bounded_manager, let_go
 from dragonfly_ray.sources.autoindex import IndexPage, list_folder
 from dragonfly_ray.sources.base import (
     Adapter,
@@ -76,8 +77,6 @@ _PLAIN = "/:@!$&'()*+,;=~-._"
 _CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,19})-([0-9]{1,19})|\*)/([0-9]+|\*)")
 SPOOL_STEP = 16 * 1024 * 1024
 """Bytes of the spool that room is made for at once."""
-DRAIN = 64 * 1024
-"""Bytes of an answer that are read to keep its connection; of a longer one it is closed."""
 MAX_RETRY_AFTER = 24 * 3600.0
 """Seconds."""
 
@@ -137,7 +136,7 @@ class HttpAdapter(Adapter):
             "maxsize": settings.small_connections + settings.connections,
             "timeout": urllib3.Timeout(connect=settings.connect_timeout, read=settings.read_timeout),
         }
-        self._pool = GuardedManager(self._rules, **options) if self._rules else urllib3.PoolManager(**options)
+        self._pool = GuardedManager(self._rules, **options) if self._rules else bounded_manager(**options)
 
     @property
     def name(self) -> str:
@@ -198,7 +197,7 @@ class HttpAdapter(Adapter):
             manifest = self._single(size, response, ranges=True)
             if size > small_limit:
                 return Resolution(manifest)
-            _let_go(response)
+            let_go(response)
             stream = self.stream(manifest, 0, 0, size)
             try:
                 return Resolution(manifest, read_all(stream, size))
@@ -288,7 +287,7 @@ class HttpAdapter(Adapter):
                 ranges = response.headers.get("Accept-Ranges", "").lower() == "bytes"
                 return Seen(size, version_of(response), ranges, in_headers(response.headers, response.status))
         finally:
-            _let_go(response)
+            let_go(response)
         return self._look_at_first_byte(path)
 
     def _look_at_first_byte(self, path: str) -> Seen:
@@ -570,7 +569,7 @@ class _Body(Stream):
 
     def close(self) -> None:
         if self._left == 0 and self._whole:
-            _let_go(self._response)
+            let_go(self._response)
         else:
             self._response.close()
 
@@ -585,19 +584,6 @@ def _basic(userinfo: str) -> str:
 def version_of(response: urllib3.BaseHTTPResponse) -> str:
     """Whatever tells one content from the next; empty if the server says nothing."""
     return response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
-
-
-def _let_go(response: urllib3.BaseHTTPResponse) -> None:
-    """Keeps the connection where next to nothing is left of the answer; whoever sends without end is hung up on."""
-    left = response.length_remaining
-    try:
-        if (left is not None and left > DRAIN) or response.readinto(bytearray(left or 1)) > (left or 0):
-            response.close()
-            return
-        response.drain_conn()
-        response.release_conn()
-    except (HTTPError, OSError, ValueError):
-        response.close()
 
 
 def _make_room(room: Room, least: int, wished: int) -> int:

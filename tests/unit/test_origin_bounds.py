@@ -13,8 +13,15 @@ import pytest
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.config import OriginSettings, Settings, StorageSettings
-from dragonfly_ray.errors import SourceBusyError, SourceError, SourceUnsupportedError, StorageFullError
+from dragonfly_ray.errors import (
+    SourceBusyError,
+    SourceError,
+    SourceUnreachableError,
+    SourceUnsupportedError,
+    StorageFullError,
+)
 from dragonfly_ray.model import Credentials, Source
+from dragonfly_ray.policy import UrlPolicy
 from dragonfly_ray.sources import resolve
 from dragonfly_ray.storage.store import PieceStore
 from tests.origins import Behaviour, ScriptedOrigin
@@ -175,6 +182,21 @@ def test_an_answer_that_goes_on_after_its_range_is_hung_up_on(
         with contextlib.suppress(SourceError):
             ask(url, store)
         assert sum(sent) < 64 * MIB
+
+
+@pytest.mark.parametrize("policy", [None, UrlPolicy(allow_private=True)])
+@pytest.mark.parametrize(
+    ("status", "error"), [("302 X\r\nLocation: /again", SourceError), ("500 X", SourceUnreachableError)]
+)
+def test_an_answer_without_end_before_another_request_is_hung_up_on(
+    status: str, error: type[SourceError], policy: UrlPolicy | None
+) -> None:
+    again = SETTINGS.model_copy(update={"retries": 2})
+    head = f"HTTP/1.1 {status}\r\n\r\n".encode()
+    with saying(head, endless=b"x" * 65536) as (url, sent):
+        with pytest.raises(error):
+            resolve(Source(url), Credentials(), again, policy=policy)
+        assert sum(sent) < 256 * MIB
 
 
 @pytest.mark.parametrize(
