@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from dragonfly_ray.demo import keeping, show
+from dragonfly_ray.demo.environment import explain
 
 
 def main(arguments: list[str]) -> int:
@@ -45,7 +46,11 @@ def stop() -> int:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    code = main(sys.argv[1:])
+    try:
+        code = main(sys.argv[1:])
+    except OSError as error:
+        sys.stderr.write(f"{explain(error)}\n")
+        code = 1
     if code == show.INTERRUPTED:
         # Everything is put away. Python itself would end by the signal, and not with this code, where the
         # interrupt came while a string was executed (as dataclasses do at import).

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -136,8 +136,16 @@ def cluster(folder: Path) -> Iterator[None]:
         ray.init(address=started.address, log_to_driver=False, logging_level=logging.ERROR)
         yield
     finally:
-        ray.shutdown()
-        started.shutdown()
+        with _unheard():
+            ray.shutdown()
+            started.shutdown()
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Ray's raylets tell a driver's standard output of every actor that is ended with calls under way: here all are."""
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        yield
 
 
 def tree_digest(path: Path) -> str:
@@ -188,7 +196,8 @@ def run(folder: Path, kept: Kept | None = None) -> None:
             replace(kept, url=found.url if found else "", ready=True).write()
             while True:
                 signal.pause()
-        dragonfly_ray.down()
+        with _unheard():
+            dragonfly_ray.down()
 
 
 def _distribute(cluster: Any, url: str, folder: Path, sources: Sequence[Path]) -> None:
@@ -284,9 +293,8 @@ def main(*, keep: bool = False) -> int:
             return _failed(str(error))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.callback(_reap)
-        kept = None
-        if keep:
-            kept = Kept.me(folder)
+        kept = Kept.me(folder) if keep else None
+        if kept:
             stack.callback(kept.forget)
             kept.write()
         ignored = environment.shed(os.environ, keep=(STATE_VARIABLE, TRACEBACK))

@@ -27,6 +27,14 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BareMachine]:
         yield made
 
 
+OF_OTHERS = {
+    "RAY_ADDRESS": "127.0.0.1:6379",
+    "http_proxy": "http://127.0.0.1:9",
+    "HTTPS_PROXY": "http://127.0.0.1:9",
+}
+"""What a shell may have for another cluster, and for hosts elsewhere."""
+
+
 def assert_shown(said: str) -> None:
     assert "Traceback" not in said, said
     assert said.count("every byte verified on 4 nodes") == 2, said
@@ -48,7 +56,9 @@ def test_make_run_is_all_that_it_takes(bare: BareMachine) -> None:
 
 
 def test_tests_pass_and_what_is_missing_is_named(bare: BareMachine) -> None:
-    done = bare.run(f'make test ARGS="{SUITE}"', timeout=LONG)
+    ready = bare.run("make setup", timeout=LONG)
+    assert ready.returncode == 0, ready.stdout
+    done = bare.run(f'make test ARGS="{SUITE}"', timeout=LONG, env=OF_OTHERS)
     assert done.returncode == 0, done.stdout
     assert " error" not in done.stdout.splitlines()[-1], done.stdout
     for program in ("nginx", "postgres", "azurite-blob", "strace", "promtool"):
@@ -66,8 +76,7 @@ def test_make_run_beside_a_cluster_of_somebody_else(bare: BareMachine) -> None:
     )  # fmt: skip
     assert started.returncode == 0, started.stdout
     bare.run("mount -o remount,size=100m /dev/shm", user="root", timeout=60)
-    proxies = {"http_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
-    done = bare.run("make run", timeout=LONG, env={"RAY_ADDRESS": "127.0.0.1:6379", **proxies})
+    done = bare.run("make run", timeout=LONG, env=OF_OTHERS)
     assert done.returncode == 0, done.stdout
     assert_shown(done.stdout)
     assert "not used here: HTTPS_PROXY, RAY_ADDRESS, http_proxy" in done.stdout

@@ -12,6 +12,7 @@ import pytest
 
 from dragonfly_ray.demo import environment
 from dragonfly_ray.demo.environment import UnfitMachineError, explain, prepare_ray, scratch_folder, shed
+from dragonfly_ray.demo.keeping import STATE_VARIABLE
 
 
 @pytest.fixture
@@ -104,3 +105,17 @@ def test_objects_lie_in_the_folder_where_shared_memory_is_too_small(tmp_path: Pa
 def test_any_error_is_one_line(error: BaseException, said: str) -> None:
     assert said in explain(error)
     assert "\n" not in explain(error)
+
+
+@pytest.mark.parametrize("arguments", [[], ["stop"]])
+def test_a_state_folder_that_cannot_be_used_is_one_line(tmp_path: Path, arguments: list[str]) -> None:
+    blocked = tmp_path / "file"
+    blocked.touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "dragonfly_ray.demo", *arguments], capture_output=True, text=True, timeout=100, check=False,
+        env={**os.environ, STATE_VARIABLE: str(blocked / "state"), "KEEP": "1"},
+    )  # fmt: skip
+    said = (done.stdout + done.stderr).splitlines()
+    assert len(said) == 1, said
+    assert "Traceback" not in said[0]
+    assert done.returncode == (0 if arguments else 1)
