@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -105,6 +106,7 @@ class PeerActor:
         telemetry = Telemetry(RaySink("actor"), actor=f"peer:{identity.name}")
         self._verifier = GrantVerifier(public_keys)
         self._node = PeerNode(identity, settings, self._verifier, _Links(settings), telemetry=telemetry)
+        self._node.on_id_taken = lambda: os._exit(1)  # the controller starts another, which takes another id
         self._threads = _Threads()
         self._flusher: asyncio.Task[None] | None = None
         self._objects: LoadedObjects[Any] = LoadedObjects()

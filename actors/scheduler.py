@@ -182,8 +182,19 @@ class SchedulerActor:
                 log.warning("a scheduler does not understand %s", type(message).__name__)
         return b"" if answer is None else m.encode(answer)
 
+    async def _taken(self, host: Host) -> str:
+        """The node of another live peer with this host id: machines were cloned with their stores."""
+        rival = self._core.rival(host)
+        if rival is None or await self._verdict(host.id) != "alive":
+            return ""
+        name = rival.name or rival.node_id
+        log.error("host id %s of node %s is that of node %s: it takes another", host.id, host.name, name)
+        return name
+
     async def _announced(self, message: m.Announce) -> m.Announced:
         """One page at a time, and reports in between: after a restart all peers announce at once."""
+        if not message.page and (taken := await self._taken(message.host)):
+            return m.Announced(taken=taken)
         async with self._pages:
             if not message.page:
                 self._peers.pop(message.host.id, None)

@@ -171,6 +171,12 @@ class NotRunningError(ClusterError):
     kind = "not-running"
 
 
+class HostIdTakenError(ClusterError):
+    """Another live peer has this one's host id: one store is a copy of the other."""
+
+    kind = "host-id-taken"
+
+
 class NodeLostError(ClusterError):
     kind = "node-lost"
 

@@ -82,6 +82,8 @@ class Announce(_Message, frozen=True):
 class Announced(_Message, frozen=True):
     known: bool = True
     """False: the pages before are not known (any more); begin again."""
+    taken: str = ""
+    """The node of another live peer that has this host id: nothing was heard, take another id."""
 
 
 class TellDigests(_Message, frozen=True):

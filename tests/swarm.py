@@ -58,8 +58,9 @@ class LocalScheduler:
                 case m.Report():
                     answer, actions = self.core.report(message, now)
                 case m.Announce():
-                    answer = m.Announced(self.core.follows(message))
-                    actions = self.core.announce(message, now)
+                    rival = None if message.page else self.core.rival(message.host)
+                    answer = m.Announced(self.core.follows(message), rival.name if rival else "")
+                    actions = [] if rival else self.core.announce(message, now)
                 case m.Digests():
                     actions = self.core.digests(message, now)
                 case m.Verify():

@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -120,6 +120,8 @@ class PeerNode:
         self._reannouncing: set[str] = set()
         """Tasks whose scheduler is about to be told again what is here."""
         self._registered: list[Registration] = []
+        self.on_id_taken: Callable[[], None] = lambda: None
+        """Called when another live peer has this one's host id: this process must end."""
         self._lock = threading.Lock()
         self._begun = threading.Condition(self._lock)
         """A delivery has begun."""
@@ -347,10 +349,24 @@ class PeerNode:
         with self._lock:
             if not self._registered:
                 self._registered = [
-                    Registration(self.host, self.store, link, self._in_hand, self._work, self._stopping)
+                    Registration(
+                        self.host,
+                        self.store,
+                        link,
+                        self._in_hand,
+                        self._work,
+                        self._stopping,
+                        self._id_taken,
+                    )
                     for link in self.links.every()
                 ]
             return self._registered
+
+    def _id_taken(self, node: str) -> None:
+        log.error("host id %s is that of node %s: the next process takes another", self.host.id, node)
+        self._stopping.set()
+        self.store.give_up_host_id()
+        self.on_id_taken()
 
     def _in_hand(self) -> list[m.Deliver]:
         with self._lock:

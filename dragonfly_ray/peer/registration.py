@@ -15,7 +15,7 @@ from concurrent.futures import Executor
 from typing import Protocol
 
 from dragonfly_ray import messages as m
-from dragonfly_ray.errors import ClusterError
+from dragonfly_ray.errors import ClusterError, HostIdTakenError
 from dragonfly_ray.model import DIGEST_SIZE, Host, root_digest
 from dragonfly_ray.peer.reporter import SchedulerLink
 from dragonfly_ray.storage.task_store import TaskStore
@@ -52,6 +52,7 @@ class Registration:
         deliveries: Callable[[], list[m.Deliver]],
         work: Executor,
         stopping: threading.Event,
+        on_taken: Callable[[str], None],
     ) -> None:
         self._host = host
         self._store = store
@@ -59,6 +60,7 @@ class Registration:
         self._deliveries = deliveries
         self._work = work
         self._stopping = stopping
+        self._on_taken = on_taken
         self._lock = threading.Lock()
         """One announcement at a time."""
         self._resting = False
@@ -144,6 +146,12 @@ class Registration:
                 self._stopping.wait(pause)
                 pause = min(LONGEST_RETRY, 2 * pause)
                 continue
+            if isinstance(answer, m.Announced) and answer.taken:
+                self._on_taken(answer.taken)
+                raise HostIdTakenError(
+                    f"{self._host.name}: its host id is that of node {answer.taken}, whose store was copied; "
+                    "start this peer again, it takes another"
+                )
             if isinstance(answer, m.Announced) and not answer.known:
                 raise ClusterError(f"page {page.page}: the scheduler has restarted meanwhile")
             return

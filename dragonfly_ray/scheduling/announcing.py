@@ -49,6 +49,14 @@ def follows(cluster: ClusterState, message: m.Announce) -> bool:
     )
 
 
+def rival(cluster: ClusterState, host: Host) -> Host | None:
+    """Another node's peer that is known by this host id, and may be alive: then one of the two must take another."""
+    known = cluster.hosts.get(host.id)
+    if known is None or not known.alive or known.host.incarnation == host.incarnation:
+        return None
+    return known.host if known.host.node_id != host.node_id else None
+
+
 def _enter(cluster: ClusterState, message: m.Announce, now: float) -> tuple[bool, list[Action]]:
     """Whether the host is new here, or was given up, or has restarted."""
     host = message.host

@@ -203,6 +203,10 @@ class SchedulerCore:
         """A peer has started, or has found out that this scheduler is new; or a part of what it has changed."""
         return announcing.announce(self.cluster, message, now)
 
+    def rival(self, host: Host) -> Host | None:
+        """Who has this host id already, on another node. If it lives, `host` must take another."""
+        return announcing.rival(self.cluster, host)
+
     def follows(self, message: m.Announce) -> bool:
         """Whether the pages before this one have come; if not, the announcement begins again."""
         return announcing.follows(self.cluster, message)

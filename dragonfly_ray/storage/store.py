@@ -126,6 +126,10 @@ class PieceStore:
                 if known is not None:
                     self._by_digest.setdefault(known, (found, index))
 
+    def give_up_host_id(self) -> None:
+        """Another host has it, too: whoever opens the store next gets another."""
+        (self.path / "id").unlink(missing_ok=True)
+
     # --- tasks ------------------------------------------------------------------------------
 
     def tasks(self) -> list[TaskStore]:

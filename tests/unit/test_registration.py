@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from dragonfly_ray import messages as m
-from dragonfly_ray.model import Source, Task, digest, root_digest
+from dragonfly_ray.errors import HostIdTakenError
+from dragonfly_ray.model import Host, Source, Task, digest, root_digest
 from dragonfly_ray.peer import registration
 from dragonfly_ray.peer.node import PeerNode
 from dragonfly_ray.scheduling import bits as bitset
@@ -312,6 +313,39 @@ def test_a_restarted_scheduler_knows_the_caches_again_and_nothing_is_read_twice(
     assert origin.sent < served + 8192, "a look and a proof, and no more"
     until(lambda: any(isinstance(message, m.Digests) for message in sent))
     assert sum(isinstance(message, m.Digests) for message in sent) == 1
+
+
+def test_of_two_live_peers_with_one_host_id_both_are_served(
+    swarm: Swarm, origin: ScriptedOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = swarm.peers["n0"]
+    ended: list[bool] = []
+    with monkeypatch.context() as cloned:
+        cloned.setattr("dragonfly_ray.storage.store.host_identity", lambda *_: first.host.id)
+        cloned.setattr(PeerNode, "announce", lambda _: None)
+        clone = swarm.start("n3")
+    swarm.scheduler.peers[first.host.id] = first
+    clone.on_id_taken = lambda: ended.append(True)
+    with pytest.raises(HostIdTakenError, match="its host id is that of node n0"):
+        clone.announce()
+    assert ended == [True], "its process ends"
+    clone.stop()
+    again = swarm.start("n3")
+    assert again.host.id != first.host.id
+    view = swarm.distribute(origin.url)
+    assert {node: r["state"] for node, r in view["nodes"].items()} == dict.fromkeys(
+        ("n0", "n1", "n2", "n3"), "done"
+    )
+
+
+def test_a_store_that_moved_is_no_rival() -> None:
+    cluster = Cluster([host(0)])
+    elsewhere = Host("h0", "n9", incarnation="2")
+    assert cluster.core.rival(host(0)) is None
+    assert cluster.core.rival(host(0, incarnation="2")) is None
+    assert cluster.core.rival(elsewhere) == host(0)
+    cluster.do(cluster.core.probed("h0", "died", cluster.now))
+    assert cluster.core.rival(elsewhere) is None
 
 
 def test_a_peer_that_is_to_read_what_it_has_tells_the_digest(
