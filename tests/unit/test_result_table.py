@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from dragonfly_ray.cli import show
-from dragonfly_ray.distribution import Distribution, Outcome
+from dragonfly_ray.distribution import Distribution, Outcome, told_apart
 from dragonfly_ray.errors import StorageFullError
 from dragonfly_ray.result_table import split
 
@@ -95,3 +95,17 @@ def test_urls_of_a_listing_are_told_apart_by_their_ends() -> None:
         console.print(show.listing(rows))
     joined = "".join(line.split("│")[1].strip() for line in captured.get().splitlines() if "│" in line)
     assert all(url in joined for url in urls)
+
+
+def test_nodes_of_one_name_get_as_much_of_their_ids_as_it_takes() -> None:
+    names = {"aaaaaaaa1": "n", "aaaaaaaa2": "n", "bbbbbbbbb": "n", "cccccccc": "other"}
+    assert told_apart(names) == {
+        "aaaaaaaa1": "n (aaaaaaaa1)",
+        "aaaaaaaa2": "n (aaaaaaaa2)",
+        "bbbbbbbbb": "n (bbbbbbbbb)",
+        "cccccccc": "other",
+    }
+    assert told_apart({"12345678": "n", "87654321": "n"}) == {
+        "12345678": "n (123456)",
+        "87654321": "n (876543)",
+    }
