@@ -38,11 +38,11 @@ def canonical(url: str, filtered_query_params: Collection[str] = ()) -> str:
     host = f"[{host}]" if ":" in host else host
     port = parts.port
     netloc = host if port in (None, _DEFAULT_PORTS.get(parts.scheme.lower())) else f"{host}:{port}"
-    query = [
-        (k, v) for k, v in parse_qsl(parts.query, keep_blank_values=True) if k not in filtered_query_params
-    ]
+    fields = parse_qsl(parts.query, keep_blank_values=True, errors="surrogateescape")
+    query = [(k, v) for k, v in fields if k not in filtered_query_params]
+    query.sort(key=lambda field: field[0])  # of one name, the order may matter
     path = "".join(_canonical_part(part) for part in _KEPT_ESCAPES.split(parts.path)) or "/"
-    return urlunsplit((parts.scheme.lower(), netloc, path, urlencode(sorted(query)), ""))
+    return urlunsplit((parts.scheme.lower(), netloc, path, urlencode(query, errors="surrogateescape"), ""))
 
 
 def _canonical_part(part: str) -> str:

@@ -345,6 +345,23 @@ def test_pin_and_evict(cluster: LocalCluster, origin: Nginx) -> None:
     until(lambda: d.where(url) == [])
 
 
+def test_what_chooses_the_answer_is_part_of_the_source(cluster: LocalCluster, origin: Nginx) -> None:
+    """Whoever asks for another representation has another source, and names it in the same way again."""
+    (origin.root / "variant").write_bytes(b"v" * 3000)
+    url, german = f"{origin.url}/variant", {"Accept-Language": "de", "Authorization": "Bearer x"}
+    d.distribute(url, 2, headers=german)
+    assert d.where(url) == []
+    assert len(d.where(url, headers=german)) == 2
+    assert len(d.where(url, headers={"Accept-Language": "de"})) == 2, "credentials are no part of it"
+    assert d.pin(url, owner="me", headers=german) == 2
+    assert d.unpin(url, owner="me", headers=german) == 2
+    assert d.evict(url) == 0
+    assert d.evict(url, headers=german) == 6000
+    for call in (d.submit, d.where):
+        with pytest.raises(InvalidRequestError, match="Host"):
+            call(url, headers={"Host": "elsewhere"})
+
+
 def test_metrics_are_exported(cluster: LocalCluster, origin: Nginx) -> None:
     make(origin, "m", 9 * MIB)
     d.distribute(f"{origin.url}/m")
