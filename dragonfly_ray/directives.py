@@ -6,6 +6,7 @@ it from them. The newest of each part counts, whoever says it.
 
 from __future__ import annotations
 
+import heapq
 import logging
 from typing import Any
 
@@ -18,8 +19,14 @@ from dragonfly_ray.live import changed, follow, own
 log = logging.getLogger(__name__)
 
 
+QUIET_MS = 24 * 3600 * 1000
+"""Milliseconds for which a mark that says nothing outlives the latest one."""
+MAX_MARKS = 4096
+"""Marks that are kept; the oldest go first. Node ids are not used again, so most are of nodes that are gone."""
+
+
 class Mark(msgspec.Struct, frozen=True, array_like=True):
-    """Of one node. The later stamp counts; one that says nothing is kept, or an older one would come back."""
+    """Of one node. The later stamp counts; one that says nothing is kept for a day, or an older one would come back."""
 
     stamp: int
     cordoned: bool = False
@@ -58,7 +65,7 @@ class Directives(msgspec.Struct, frozen=True, array_like=True):
         for node, mark in other.marks.items():
             if node not in marks or mark.stamp > marks[node].stamp:
                 marks[node] = mark
-        return Directives(newest.version, newest.changes, marks, other.leaving)
+        return Directives(newest.version, newest.changes, _kept(marks), other.leaving)
 
     def marked(
         self, node: str, now: float, *, cordoned: bool | None = None, draining: bool | None = None
@@ -70,7 +77,7 @@ class Directives(msgspec.Struct, frozen=True, array_like=True):
             old.cordoned if cordoned is None else cordoned,
             old.draining if draining is None else draining,
         )
-        return msgspec.structs.replace(self, marks={**self.marks, node: new})
+        return msgspec.structs.replace(self, marks=_kept({**self.marks, node: new}))
 
     def encode(self) -> bytes:
         return msgspec.msgpack.encode(self)
@@ -78,6 +85,20 @@ class Directives(msgspec.Struct, frozen=True, array_like=True):
     @staticmethod
     def decode(data: bytes) -> Directives:
         return msgspec.msgpack.decode(data, type=Directives)
+
+
+def _kept(marks: dict[str, Mark]) -> dict[str, Mark]:
+    """Those that still say something, or could be contradicted."""
+    latest = max((mark.stamp for mark in marks.values()), default=0)
+    kept = {
+        node: mark
+        for node, mark in marks.items()
+        if mark.cordoned or mark.draining or latest - mark.stamp < QUIET_MS
+    }
+    if len(kept) > MAX_MARKS:
+        newest = heapq.nlargest(MAX_MARKS, kept, key=lambda node: kept[node].stamp)
+        kept = {node: kept[node] for node in newest}
+    return kept
 
 
 class Follower:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dragonfly_ray.config import Settings, TransportSettings
-from dragonfly_ray.directives import Directives, Follower, Mark
+from dragonfly_ray.directives import MAX_MARKS, Directives, Follower, Mark
 from dragonfly_ray.errors import InvalidRequestError
 from dragonfly_ray.live import changed, live_fields, live_schema
 
@@ -110,3 +110,26 @@ def test_what_ray_drains_is_cordoned_as_long_as_it_does() -> None:
     known = Directives(leaving=("n",))
     assert known.draining == known.cordoned == {"n"}
     assert known.merged(Directives()).draining == frozenset()
+
+
+def test_marks_that_say_nothing_any_more_are_forgotten_after_a_day() -> None:
+    day = 24 * 3600.0
+    known = Directives()
+    for number in range(1000):
+        node = f"n{number}"
+        known = known.marked(node, number * day / 10, draining=True)
+        known = known.marked(node, number * day / 10 + 1, draining=False)
+    assert len(known.marks) <= 11
+    told = Directives(marks={"n0": Mark(1), "n500": Mark(2, draining=True)})
+    assert set(known.merged(told).marks) == {*known.marks, "n500"}, (
+        "whoever heard them long ago brings none back"
+    )
+
+
+def test_marks_of_nodes_that_are_gone_are_bounded() -> None:
+    known = Directives()
+    for number in range(MAX_MARKS + 10):
+        known = known.marked(f"n{number}", float(number), cordoned=True)
+    assert len(known.marks) == MAX_MARKS
+    assert "n0" not in known.marks
+    assert f"n{MAX_MARKS + 9}" in known.cordoned

@@ -105,6 +105,15 @@ def test_what_is_told_between_two_pages_counts() -> None:
     assert cluster.core.where(TASK.source_id)["n0"] == 1.0
 
 
+def test_what_is_reported_between_two_pages_counts_though_the_distribution_is_cancelled() -> None:
+    cluster = submitted(Cluster([host(0)]), 0)
+    announce(cluster, page(0, last=False))
+    cluster.report(0, got=tuple(range(50)))
+    cluster.do(cluster.core.cancel("s.0", cluster.now))
+    announce(cluster, page(0, at=1))
+    assert cluster.core.where(TASK.source_id) == {"n0": 0.5}
+
+
 def test_pages_of_a_scheduler_that_restarted_begin_again() -> None:
     cluster = Cluster([])
     assert not cluster.core.follows(page(0, at=1))
