@@ -47,6 +47,15 @@ _GOOGLE_TOKEN = re.compile(r"ya29\.[\w.-]+")
 _GOOGLE_TOKEN_URIS = frozenset(
     {"https://oauth2.googleapis.com/token", "https://accounts.google.com/o/oauth2/token"}
 )
+_AZURE_CREDENTIALS = (
+    "connection_string",
+    "account_key",
+    "sas_token",
+    "client_id",
+    "client_secret",
+    "tenant_id",
+    "credential",
+)
 _AZURE_VARIABLES = ("connection_string", "account_key", "sas_token", "client_id", "client_secret")
 
 
@@ -97,11 +106,12 @@ def own_options(
     if _named(protocol, policy):
         return {}
     if family == S3:
-        return {} if _has_keys(options) else {"anon": True}
+        # Named, though nothing: fsspec fills in from its own configuration what is not.
+        return {"token": options.get("token")} if _has_keys(options) else {"anon": True}
     if family == GCS:
         return {} if options.get("token") else {"token": "anon"}
     _check_azure(url, options, environment)
-    return {"anon": True}
+    return {"anon": True, **{name: options.get(name) for name in _AZURE_CREDENTIALS}}
 
 
 def _named(protocol: str, policy: UrlPolicy) -> bool:

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 from dragonfly_ray.ambient import check_options, check_scheme, own_options
@@ -145,6 +146,24 @@ def test_azure_without_credentials_is_anonymous(monkeypatch: pytest.MonkeyPatch)
     assert FsspecAdapter(Source("az://box/f"), given, SETTINGS, allowed)._fs.service_client.credential
 
 
+def test_what_fsspec_is_configured_with_is_not_used(
+    store: Recorder, metadata: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("adlfs")
+    pytest.importorskip("s3fs")
+    keys = {"key": "the-nodes-own", "secret": "s", "endpoint_url": f"http://{store.place}"}
+    azure = {"account_key": "bm9kZQ==", "account_name": "them"}
+    for protocol, options in (("s3", keys), ("abfs", azure), ("az", azure)):
+        monkeypatch.setitem(fsspec.config.conf, protocol, options)
+    look("s3://bucket/f", POLICY)
+    assert store.asked
+    assert not [headers for _, headers in store.asked if "authorization" in headers]
+    adapter = FsspecAdapter(Source("az://box/f"), Credentials(), SETTINGS, POLICY)
+    assert adapter._fs.service_client.credential is None
+    allowed = UrlPolicy(ambient_credentials=("az",))
+    assert FsspecAdapter(Source("az://box/f"), Credentials(), SETTINGS, allowed)._fs.service_client.credential
+
+
 def test_what_only_the_nodes_own_user_opens_is_named_or_refused() -> None:
     with pytest.raises(SourceForbiddenError, match=r"urls\.ambient_credentials"):
         check_scheme("hdfs://name-node.example/x", UrlPolicy())
@@ -193,7 +212,10 @@ def test_ways_round_are_refused(url: str, options: dict[str, object]) -> None:
 def test_no_option_keeps_the_filesystem_from_being_anonymous() -> None:
     assert own_options("s3://b/x", {"anon": False}, UrlPolicy(), {}) == {"anon": True}
     assert own_options("gs://b/x", {"token": ""}, UrlPolicy(), {}) == {"token": "anon"}
+    given = own_options("s3://b/x", {"key": "k", "secret": "s", "token": "t"}, UrlPolicy(), {})
+    assert given == {"token": "t"}
     assert own_options("gs://b/x", {"token": "ya29.a-b_c"}, UrlPolicy(), {}) == {}
-    assert own_options("az://b/x", {"account_name": "a", "anon": False}, UrlPolicy(), {}) == {"anon": True}
+    found = own_options("az://b/x", {"account_name": "a", "anon": False, "sas_token": "s"}, UrlPolicy(), {})
+    assert (found["anon"], found["sas_token"], found["account_key"]) == (True, "s", None)
     inner = {"client_kwargs": {"aws_access_key_id": "k", "aws_secret_access_key": "s"}}
-    assert own_options("s3://b/x", inner, UrlPolicy(), {}) == {}
+    assert own_options("s3://b/x", inner, UrlPolicy(), {}) == {"token": None}
