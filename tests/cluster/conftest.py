@@ -20,11 +20,11 @@ from ray.util import list_named_actors
 import dragonfly_ray as d
 from dragonfly_ray.demo.environment import prepare_ray, scratch_folder
 from tests import waiting
-from tests.nginx import Nginx
+from tests.nginx import Nginx, free_port
 
 NODES = 4
 OBJECT_STORE = 120 * 1024 * 1024
-METRICS_PORT = 18765
+METRICS_PORT = free_port()
 DESCRIPTORS = 24
 """By so many may a peer's descriptors grow in one test: Ray connects to whoever is new."""
 ORIGINS: set[int] = set()
