@@ -12,6 +12,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -156,7 +157,10 @@ class FsspecAdapter(Adapter):
 
     def _walk(self) -> Iterator[Entry]:
         root = self._path.rstrip("/")
-        bounds = {"max_items": self._settings.max_entries + 1} if self._is_s3 else {}
+        most = self._settings.max_entries + 1
+        bounds = {"max_items": most} if self._is_s3 else {}
+        if hasattr(self._fs, "_do_list_objects"):  # gcsfs; the instance is ours alone
+            self._fs._do_list_objects = partial(self._fs._do_list_objects, max_results=most)
         for path, info in self._call("find", root, withdirs=True, detail=True, **bounds).items():
             relative = posixpath.relpath(path, root)
             # An object store's placeholder for a folder has the folder's name and no bytes.
