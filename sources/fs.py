@@ -34,7 +34,7 @@ from dragonfly_ray.errors import (
     SourceUnreachableError,
     SourceUnsupportedError,
 )
-from dragonfly_ray.model import Credentials, Entry, Manifest, Source
+from dragonfly_ray.model import Credentials, Entry, Manifest, Segment, Source
 from dragonfly_ray.policy import HOST_OPTIONS, UrlPolicy, rules
 from dragonfly_ray.sources.base import (
     Adapter,
@@ -229,7 +229,15 @@ class FsspecAdapter(Adapter):
             with self._waiting_lock:
                 self._waiting.discard(work)
 
-    def range(self, path: str, entry: Entry, start: int, end: int) -> bytes:
+    def range_of(self, manifest: Manifest, span: Segment) -> bytes:
+        """Of a file that is read whole otherwise, the listing may spell the version in another way: see
+        `_own_versions`. What is read here is compared with what is held."""
+        entry = manifest.entries[span.entry]
+        path = f"{self._path.rstrip('/')}/{entry.path}" if manifest.directory else self._path
+        spelt = not manifest.directory or entry.size > manifest.leaf
+        return self.range(path, entry, span.offset, span.offset + span.length, check=spelt)
+
+    def range(self, path: str, entry: Entry, start: int, end: int, *, check: bool = True) -> bytes:
         """The bytes [start, end) of the version in the manifest.
 
         Raises `SourceChangedError` for another. An entry that comes whole in one answer cannot be mixed,
@@ -245,7 +253,7 @@ class FsspecAdapter(Adapter):
                 if same
                 else self._call("cat_file", path, start=start, end=end)
             )
-        if part and not etag:
+        if part and not etag and check:
             self._check(path, entry)
         if len(data) != end - start:
             raise SourceTruncatedError(f"{name}: sent {len(data)} bytes instead of {end - start}")

@@ -28,9 +28,11 @@ REFUSALS = frozenset(("source-auth", "source-forbidden", "source-not-found"))
 def resolved(cluster: ClusterState, spec_id: str, now: float) -> list[Action]:
     """Starts what has been resolved, now or as soon as it may."""
     state = cluster.specs.get(spec_id)
-    task = cluster.tasks.get(state.pending) if state else None
-    if state is None or task is None or state.phase != "resolving":
+    if state is None or not state.pending or state.phase != "resolving":
         return []
+    task = cluster.tasks.get(state.pending)
+    if task is None:  # nobody holds it any more
+        return resolving.resolve(cluster, state, now)
     return admit(cluster, state, task, now)
 
 

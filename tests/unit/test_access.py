@@ -222,6 +222,18 @@ def test_samples_that_the_prover_does_not_hold_are_compared_by_holders() -> None
     assert cluster.asked(m.Prove, "b.1"), "what could not be compared, counts once"
 
 
+def test_what_is_dropped_everywhere_during_the_proof_is_resolved_anew() -> None:
+    cluster = Guarded([host(0), host(1)])
+    cluster.do(cluster.core.announce(m.Announce(host(2), (m.Held(TASK, ALL),)), cluster.now))
+    cluster.submitted("b.0", B)
+    cluster.core.evicted("h2", TASK.id)
+    del cluster.core.tasks[TASK.id]
+    cluster.do(cluster.core.tick(cluster.now))
+    assert len(cluster.asked(m.Resolve)) == 2
+    cluster.resolved("b.0")
+    assert cluster.delivered("b.0") == {"h0": False, "h1": False}
+
+
 # --- the proofs themselves ----------------------------------------------------------------------
 
 
