@@ -29,6 +29,7 @@ def run() -> Any:
         task=SimpleNamespace(ranges=True, entries=1, pieces=PIECES),
         provenance={},
         store=None,
+        described=lambda pieces: [],
         reporter=SimpleNamespace(news=News(), kick=lambda: None),
     )
 
