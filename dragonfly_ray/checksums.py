@@ -20,6 +20,9 @@ except ImportError:  # comes with the extra gcs
 STRENGTH = ("sha256", "sha512", "sha1", "md5", "crc32c", "crc32")
 """Of what origins offer, the one to compare first: a checksum that cannot be made up before one that can."""
 
+UNFORGEABLE = frozenset(STRENGTH[:4])
+"""Those of them for which nobody makes up other content by chance or in a moment."""
+
 
 class Hash(Protocol):
     @property

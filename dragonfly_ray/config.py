@@ -119,7 +119,8 @@ class OriginSettings(_Section):
     """Seconds for which content without ETag, version id or mtime counts as unchanged."""
 
     audit: float = Field(0.005, ge=0, le=1, json_schema_extra=LIVE)
-    """Share of the pieces that a second host reads at the origin, to compare. Of a task's last tenth only if it is
+    """Share of the pieces that a second host reads at the origin, to compare, where no checksum of the origin's
+    covers them. Of a task's last tenth only if it is
     1, and none where the origin has no ranges, one node alone may go there, or the content is small."""
     proof_ttl: float = Field(300.0, ge=0, json_schema_extra=LIVE)
     """Seconds for which whoever has shown that the origin lets them read content may have it from the cluster."""

@@ -377,6 +377,8 @@ class Resolved(_Message, frozen=True):
     message: str = ""
     requests: tuple[int, ...] = ()
     """How many requests each piece costs at the origin; empty: one each."""
+    covered: bytes = b""
+    """A bitmap of the pieces whose files the origin offers checksums of that cannot be made up; empty: none."""
     whole: bool = False
     """All of the content was read with these credentials, and is here or in the resolver's store."""
 

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from dragonfly_ray import messages as m
+from dragonfly_ray.checksums import UNFORGEABLE
 from dragonfly_ray.config import Settings
 from dragonfly_ray.errors import (
     ClusterError,
@@ -48,6 +49,7 @@ from dragonfly_ray.peer.registration import Registration, digests_of, held
 from dragonfly_ray.peer.reporter import SchedulerLink
 from dragonfly_ray.peer.shared import SharedTask
 from dragonfly_ray.peer.task import THREADS, TaskRun
+from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.sources import Resolution, Stop, look, range_reader, resolve
 from dragonfly_ray.statuses import PeerStatus
 from dragonfly_ray.storage.files import raise_limit
@@ -471,6 +473,7 @@ class PeerNode:
             content=content,
             digests=digests,
             requests=_requests(manifest, table),
+            covered=_covered(manifest, table),
             whole=found.spooled is not None,
         )
 
@@ -763,6 +766,15 @@ def _of_store(stored: TaskStore) -> Iterator[None]:
         raise StorageError(
             f"{stored.task.url}: cannot be read from the store ({why}); evict it, and fetch it again"
         ) from None
+
+
+def _covered(manifest: Manifest, table: PieceTable) -> bytes:
+    """The pieces in which every file has a checksum of the origin's that every peer compares."""
+    strong = [entry.checksum.partition(":")[0] in UNFORGEABLE for entry in manifest.entries]
+    if not any(strong):
+        return b""
+    pieces = (i for i in range(len(table)) if all(strong[s.entry] for s in table.segments(i)))
+    return bitset.to_bytes(bitset.of(pieces), len(table))
 
 
 def _requests(manifest: Manifest, table: PieceTable) -> tuple[int, ...]:

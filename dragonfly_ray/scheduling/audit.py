@@ -53,6 +53,10 @@ class AuditTable:
         count = min(early, int(wanted) + (self.rng.random() < wanted % 1))
         self.chosen = bitset.of(self.rng.sample(range(early), count))
 
+    def cover(self, pieces: int) -> None:
+        """The origin's own checksums say of these what they must be."""
+        self.chosen &= ~pieces
+
     @property
     def pending(self) -> bool:
         """Whether some that were read once are to be compared yet."""

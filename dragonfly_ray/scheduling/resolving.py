@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dragonfly_ray import messages as m
+from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling import ends
 from dragonfly_ray.scheduling.actions import Action, Ask, Send
 from dragonfly_ray.scheduling.cluster import ClusterState
@@ -100,6 +101,7 @@ def resolved(cluster: ClusterState, spec_id: str, answer: m.Resolved, now: float
         return ends.fail(cluster, state, "invalid-request", text, now)
     task = cluster.task(answer.task, state.spec.source.url, answer.units)
     task.requests = answer.requests or (1,) * answer.task.pieces
+    task.audits.cover(bitset.from_bytes(answer.covered, answer.task.pieces))
     state.content, state.digests = answer.content, answer.digests
     state.manifest, state.beside = answer.manifest, answer.beside
     task.manifest_holders.add(state.resolver)

@@ -10,7 +10,8 @@ import pytest
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.config import OriginSettings, Settings
-from dragonfly_ray.model import digest
+from dragonfly_ray.model import MIB, Entry, Manifest, PieceTable, digest
+from dragonfly_ray.peer.node import _covered
 from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling.audit import AuditTable
 from dragonfly_ray.scheduling.core import SchedulerCore
@@ -31,6 +32,22 @@ def test_a_share_of_the_pieces_is_drawn_but_not_of_the_last_tenth(pieces: int, s
     else:
         assert union.bit_length() <= pieces - pieces // 10
     assert len({t.chosen for t in tables}) > 1 or share == 1.0
+
+
+def test_what_a_checksum_of_the_origin_covers_is_not_read_twice() -> None:
+    table = AuditTable(10, 1.0, 2.0)
+    table.cover(0b11)
+    assert table.chosen == bitset.full(10) & ~0b11
+    entries = (
+        Entry("a", 3 * MIB, checksum="md5:00"),
+        Entry("b", 3 * MIB, checksum="crc32c:00"),
+        Entry("c", 3 * MIB),
+        Entry("d", 3 * MIB, checksum="sha256:00"),
+    )
+    manifest = Manifest(entries, directory=True)
+    pieces = PieceTable.of(manifest)
+    found = bitset.from_bytes(_covered(manifest, pieces), len(pieces))
+    assert found == bitset.of([*pieces.of_entry(0), *pieces.of_entry(3)])
 
 
 class Audited(Cluster):
