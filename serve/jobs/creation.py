@@ -85,14 +85,15 @@ def examined(
     if len(targets) * len(body.urls) > MOST_OUTCOMES:
         wrong.append(Failure(kind="too-large", message=f"{len(body.urls)} URLs on {len(targets)} nodes: at most "
                              f"{MOST_OUTCOMES} outcomes in one job"))  # fmt: skip
-    names = {v.node_id: v.name for v in around.cluster.nodes()} if targets else {}
+    views = around.cluster.nodes() if targets else []
+    names = told_apart({v.node_id: v.name or v.node_id[:12] for v in views})
     return Plan(
         kind="distribution" if isinstance(body, DistributionCreate) else "preheat",
         name=body.name,
         urls=tuple(body.urls),
         nodes=body.nodes,
         targets=tuple(targets),
-        names=told_apart({n: names.get(n) or n[:12] for n in targets}),
+        names={n: names.get(n) or n[:12] for n in targets},
         dest=(body.dest or "") if isinstance(body, DistributionCreate) else "",
         options={name: getattr(body, name) for name in _OPTIONS}
         | {"link": body.link if isinstance(body, DistributionCreate) else True},

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from dragonfly_ray.distribution import told_apart
@@ -64,7 +64,7 @@ def list_nodes(
     if name:
         query = query.where(tables.Node.name.icontains(name, autoescape=True))
     with manager.database.read() as session:
-        names = _names(session, views)
+        names = _names(session)
         return page(
             session,
             query,
@@ -162,7 +162,7 @@ def _answer(manager: Manager, row: tables.Node, response: Response) -> Node:
     views, error = _live(manager, response)
     tag(response, row.version)
     with manager.database.read() as session:
-        names = _names(session, views)
+        names = _names(session)
     return shown.node(row, views.get(row.node_id), names, error)
 
 
@@ -177,12 +177,11 @@ def _live(manager: Manager, response: Response | None) -> tuple[Mapping[str, Nod
     return views, error
 
 
-def _names(session: Session, views: Mapping[str, NodeView]) -> dict[str, str]:
-    """Of every node, also of those that the cluster has forgotten."""
-    rows = session.execute(select(tables.Node.node_id, tables.Node.name))
-    return told_apart(
-        {row.node_id: row.name for row in rows} | {view.node_id: view.name for view in views.values()}
-    )
+def _names(session: Session) -> dict[str, str]:
+    """Of the nodes that share their name with another, also with one that the cluster has forgotten."""
+    shared = select(tables.Node.name).group_by(tables.Node.name).having(func.count() > 1)
+    rows = session.execute(select(tables.Node.node_id, tables.Node.name).where(tables.Node.name.in_(shared)))
+    return told_apart({row.node_id: row.name for row in rows})
 
 
 def _row(session: Session, node_id: str, *, lock: bool = False) -> tables.Node:

@@ -92,6 +92,25 @@ def test_nodes_are_listed_with_what_the_cluster_says_now(
     assert [e.resource_id for e in told(app.state.manager.database, "node.joined")] == ids
 
 
+def test_nodes_of_one_name_are_told_apart_and_a_job_says_which(
+    admin: httpx.Client, cluster: FakeCluster, app: FastAPI, ids: list[str]
+) -> None:
+    for node in ids[:2]:
+        cluster.set_node(node, name="127.0.0.1", address="127.0.0.1")
+
+    def shown() -> dict[str, str]:
+        return {n["node_id"]: n["shown_name"] for n in admin.get(NODES).json()["items"]}
+
+    wanted = {n: f"127.0.0.1 ({n})" for n in ids[:2]}
+    settled(app, lambda: shown() == wanted | {n: cluster.views[n].name for n in ids[2:]})
+    one = admin.get(f"{NODES}/{ids[0]}").json()
+    assert (one["name"], one["shown_name"]) == ("127.0.0.1", wanted[ids[0]])
+    body = {"urls": ["https://example.com/f"], "nodes": [ids[0], ids[3]]}
+    job = admin.post("/api/v1/preheats", json=body).json()
+    told = admin.get(f"/api/v1/preheats/{job['id']}/nodes").json()["items"]
+    assert {n["node_id"]: n["node"] for n in told} == {ids[0]: wanted[ids[0]], ids[3]: "node-3"}
+
+
 def test_one_look_at_the_cluster_for_all_who_ask(
     admin: httpx.Client, cluster: FakeCluster, app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
