@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dragonfly_ray import messages as m
-from dragonfly_ray.errors import DragonflyError, IntegrityError, TransportError
+from dragonfly_ray.errors import DragonflyError, IntegrityError, StalledError, TransportError
 from dragonfly_ray.model import Manifest, PieceTable, digest
+from dragonfly_ray.scheduling.slowness import Transfer
 
 if TYPE_CHECKING:
     from dragonfly_ray.peer.task import TaskRun
+
+
+FIRST_PATIENCE_S, PATIENCE_GROWTH = 10.0, 4.0
+"""Seconds that the rest of a manifest may take at the rate at which it comes, while others have it, too; so many
+times as long in each round."""
 
 
 def manifest_of(run: TaskRun, deliver: m.Deliver) -> Manifest:
@@ -28,15 +36,18 @@ def manifest_of(run: TaskRun, deliver: m.Deliver) -> Manifest:
 
 
 def _fetch(run: TaskRun) -> bytes:
-    """From any neighbour that has it."""
+    """From any neighbour that has it; from one that trickles only after all others were asked."""
     failure: DragonflyError | None = None
     deadline = time.monotonic() + run.settings.origin.give_up
+    patience = FIRST_PATIENCE_S
     while time.monotonic() < deadline and not run.stopping.is_set():
-        for neighbour in [n for n in run.neighbours.known() if n.manifest]:
+        having = [n for n in run.neighbours.known() if n.manifest]
+        for neighbour in having:
             try:
                 connection = run.connect(neighbour)
                 try:
-                    data = connection.manifest(run.task.manifest_size)
+                    watch = _watch(run, neighbour, patience if len(having) > 1 else math.inf)
+                    data = connection.manifest(run.task.manifest_size, watch)
                 finally:
                     connection.close()
                 if digest(data) == run.task.manifest_digest:
@@ -44,5 +55,23 @@ def _fetch(run: TaskRun) -> bytes:
                 failure = IntegrityError(f"{neighbour.host.name}: sent another manifest")
             except DragonflyError as error:
                 failure = error
+        patience *= PATIENCE_GROWTH
         run.stopping.wait(0.1)
     raise failure or TransportError(f"{run.task.url}: nobody has the manifest")
+
+
+def _watch(run: TaskRun, neighbour: m.Neighbour, patience: float) -> Callable[[int], None]:
+    """Told of bytes as they come: ends it where it is not wanted any more, or comes too slowly."""
+    transfer = Transfer(run.task.manifest_size, time.monotonic())
+
+    def progress(count: int) -> None:
+        now = time.monotonic()
+        transfer.moved(count, now)
+        if run.idle():
+            raise TransportError(f"{run.task.url}: its manifest is not wanted any more")
+        if transfer.measured(now) and transfer.left(now) > patience:
+            raise StalledError(
+                f"{neighbour.host.name}: gives {transfer.rate(now):.0f} B/s of the manifest only"
+            )
+
+    return progress

@@ -201,7 +201,7 @@ class TaskRun:
             log.exception("task %.12s failed", self.task.id)
             failure = self._unexpected(error)
         try:
-            if failure:
+            if failure and not self.stopping.is_set():  # else it is resumed, or nobody waits for it
                 self.deliveries.fail(failure)
             self._shut()
             if isinstance(failure, StorageFullError) or self.dropped:

@@ -263,13 +263,13 @@ class ParentConnection:
                 if not self._asked[index]:
                     del self._asked[index]
 
-    def manifest(self, size: int) -> bytes:
-        """The manifest's `size` bytes. Before the first request only."""
+    def manifest(self, size: int, progress: Callable[[int], None] = lambda count: None) -> bytes:
+        """The manifest's `size` bytes. Before the first request only. What `progress(count)` raises ends it."""
         found = bytearray()
         while len(found) < size:
             most = min(p.MANIFEST_CHUNK, size - len(found))
             self._send(p.ManifestRequest(len(found), most))
-            answer = self._frame()
+            answer = self._frame(progress)
             if not isinstance(answer, p.ManifestData) or answer.offset != len(found):
                 raise ProtocolError(f"{self._name}: sent no manifest")
             if not 0 < len(answer.data) <= most:
@@ -277,13 +277,13 @@ class ParentConnection:
             found += answer.data
         return bytes(found)
 
-    def _frame(self) -> p.Frame:
+    def _frame(self, progress: Callable[[int], None] | None = None) -> p.Frame:
         header = bytearray(p.HEADER.size)
         self._fill(memoryview(header))
         kind, length = p.decode_header(header)
         body = bytearray(length)
         if length:
-            self._fill(memoryview(body))
+            self._fill(memoryview(body), progress)
         return p.decode(kind, bytes(body))
 
     def _fill(self, view: memoryview, progress: Callable[[int], None] | None = None) -> None:

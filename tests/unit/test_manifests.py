@@ -1,0 +1,101 @@
+"""A manifest from neighbours of which some trickle."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from dragonfly_ray import messages as m
+from dragonfly_ray.config import Settings
+from dragonfly_ray.errors import TransportError
+from dragonfly_ray.model import Endpoint, Entry, Host, Manifest, PieceTable, digest
+from dragonfly_ray.peer.manifests import manifest_of
+from dragonfly_ray.scheduling import slowness
+from tests.waiting import HANG
+
+if TYPE_CHECKING:
+    from dragonfly_ray.peer.task import TaskRun
+
+MANIFEST = Manifest(tuple(Entry(f"{n}", 1000, "v") for n in range(1000)), directory=True)
+DATA = MANIFEST.encode()
+
+
+class Trickling:
+    """Some bytes at a time, for ever, or until it is stopped."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+
+    def manifest(self, size: int, progress: Callable[[int], None]) -> bytes:
+        assert size == len(DATA)
+        self.begun.set()
+        over = threading.Event()
+        for _ in range(int(100 * HANG)):
+            progress(1)
+            over.wait(0.01)
+        raise AssertionError("nobody stopped it")
+
+    def close(self) -> None:
+        pass
+
+
+class Quick:
+    def manifest(self, size: int, progress: Callable[[int], None]) -> bytes:
+        progress(size)
+        return DATA
+
+    def close(self) -> None:
+        pass
+
+
+def run_of(*parents: Trickling | Quick) -> TaskRun:
+    known = [
+        m.Neighbour(Host(f"h{i}", f"n{i}", (Endpoint("10.0.0.1", i),)), manifest=True)
+        for i in range(len(parents))
+    ]
+    stopping = threading.Event()
+    task = SimpleNamespace(
+        id="t", url="http://h/", manifest_size=len(DATA), manifest_digest=digest(DATA),
+        pieces=len(PieceTable.of(MANIFEST)),
+    )  # fmt: skip
+    run = SimpleNamespace(
+        task=task,
+        settings=Settings(),
+        stopping=stopping,
+        idle=stopping.is_set,
+        context=SimpleNamespace(store=SimpleNamespace(get=lambda task_id: None)),
+        neighbours=SimpleNamespace(known=lambda: known),
+        connect=lambda neighbour: parents[int(neighbour.host.id[1:])],
+    )
+    return cast("TaskRun", run)
+
+
+def deliver() -> m.Deliver:
+    return cast("m.Deliver", SimpleNamespace(manifest=b""))
+
+
+def test_one_that_trickles_is_left_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slowness, "WINDOW_S", 0.1)
+    slow = [Trickling(), Trickling()]
+    assert manifest_of(run_of(*slow, Quick()), deliver()) == MANIFEST
+    assert all(each.begun.is_set() for each in slow)
+
+
+def test_a_cancel_ends_it() -> None:
+    slow = Trickling()
+    run = run_of(slow)
+    ended = threading.Event()
+
+    def fetch() -> None:
+        with pytest.raises(TransportError, match="not wanted"):
+            manifest_of(run, deliver())
+        ended.set()
+
+    threading.Thread(target=fetch, daemon=True).start()
+    assert slow.begun.wait(HANG)
+    run.stopping.set()
+    assert ended.wait(HANG / 3)
