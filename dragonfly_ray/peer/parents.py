@@ -226,8 +226,7 @@ class Parent:
                 if isinstance(answer, Data):
                     self._due -= 1
                     now = time.monotonic()
-                    self._transfer = None
-                    self._paced(now - since, len(answer.view))
+                    self._paced(now - since, now)
                     since = now
                     self._took(connection, answer)
                     lender.give(answer.index)
@@ -246,11 +245,13 @@ class Parent:
                     if wanted:  # and not cancelled
                         run.stopping.wait(FIRST_PAUSE)
 
-    def _paced(self, seconds: float, nbytes: int) -> None:
-        """A piece of so many bytes took so long."""
+    def _paced(self, seconds: float, now: float) -> None:
+        """A piece took so long, with the wait for its buffer."""
         share = SMOOTHING if self._pace else 1.0
         self._pace += share * (seconds - self._pace)
-        self._rate += share * (nbytes / max(1e-6, seconds) - self._rate)
+        if self._transfer is not None:
+            self._rate += share * (self._transfer[1].average(now) - self._rate)
+            self._transfer = None
         self._pauses.end()
 
     def _window(self) -> int:

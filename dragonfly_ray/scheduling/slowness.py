@@ -9,6 +9,8 @@ WINDOW_S = 4.0
 """A rate is measured over so long: links are shared, and everybody pauses now and then."""
 TIMES_SLOWER = 32
 """Holders of one swarm differ by more than ten times; so many times less than usual is no holder."""
+USUAL_MOST = 4e6
+"""Bytes a second; what others give counts as no more. Pieces that lay ready in the kernel seem to come at any rate."""
 WORTH_S = 10.0
 """Only a piece that would take so much longer is worth to be begun again elsewhere."""
 LONGEST_PIECE_S = 900.0
@@ -44,6 +46,10 @@ class Transfer:
         at, moved = self._marks[0]
         return (self._moved - moved) / max(1e-6, now - at)
 
+    def average(self, now: float) -> float:
+        """Bytes a second, since its beginning."""
+        return self._moved / max(1e-6, now - self._since)
+
     def left(self, now: float) -> float:
         """Seconds that it will take at this rate."""
         return (self._length - self._moved) / max(1e-9, self.rate(now))
@@ -61,7 +67,7 @@ def too_slow(transfer: Transfer, others: float, now: float, *, elsewhere: bool, 
     if not transfer.measured(now) or not (elsewhere or waited_for):
         return False
     left = transfer.left(now)
-    if transfer.rate(now) * TIMES_SLOWER < others and left > WORTH_S:
+    if transfer.rate(now) * TIMES_SLOWER < min(others, USUAL_MOST) and left > WORTH_S:
         return True
     return waited_for and left > LONGEST_PIECE_S
 

@@ -49,6 +49,11 @@ def test_links_shared_by_many_are_healthy(children: int, at_a_time: int, unfair:
     assert not too_slow(transfer, rate, now, elsewhere=True, waited_for=waited_for)
 
 
+def test_what_lay_ready_in_the_kernel_makes_no_shared_link_look_slow() -> None:
+    transfer, now = gone_on(4 * MIB, LINK / 40, 10.0)
+    assert not too_slow(transfer, 5e9, now, elsewhere=True, waited_for=True)
+
+
 def test_what_is_nearly_here_is_waited_for() -> None:
     transfer, now = gone_on(16 * MIB, 1000.0, 5.0)
     transfer.moved(16 * MIB - 10_000, now + 4)
