@@ -299,6 +299,9 @@ class ControllerActor:
         self._table = {r["NodeID"]: r for r in rows}
         self._rows = {r["NodeID"]: r for r in rows if nodes.is_eligible(r, self._settings.peer)}
         self._said = {node: said for node, said in self._said.items() if node in self._rows}
+        self._told = {node: told for node, told in self._told.items() if node in self._rows}
+        self._started.intersection_update(self._rows)
+        self._idle.keep(self._rows)
         for action in self._reconciler.tick(self._rows, time.monotonic()):
             self._act(action)
         self._advance_keys()

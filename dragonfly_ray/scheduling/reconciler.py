@@ -147,6 +147,10 @@ class IdleSince:
     def forget(self, node: str) -> None:
         self._seen.pop(node, None)
 
+    def keep(self, nodes: Collection[str]) -> None:
+        """Forgets all others."""
+        self._seen = {node: seen for node, seen in self._seen.items() if node in nodes}
+
     def for_long(self, node: str) -> bool:
         since, until = self._seen.get(node, (0.0, 0.0))
         return until - since >= self.CALM

@@ -161,3 +161,15 @@ def test_idle_counts_from_look_to_look() -> None:
     assert not idle.for_long("n")
     idle.seen("n", False, 9.0)
     assert not idle.for_long("n")
+
+
+def test_nodes_that_are_gone_are_forgotten() -> None:
+    idle = IdleSince()
+    for number in range(100):
+        node = f"n{number}"
+        idle.seen(node, False, 0.0)
+        idle.seen(node, False, 10.0)
+        idle.keep([node])
+    assert not idle.for_long("n0")
+    assert idle.for_long("n99")
+    assert len(idle._seen) == 1
