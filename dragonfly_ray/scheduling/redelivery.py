@@ -22,12 +22,12 @@ REPORTS = 3.0
 
 
 def expected(cluster: ClusterState, task: TaskState, host: str) -> Iterator[SpecState]:
-    """The distributions of a task that a participant must be at."""
+    """The distributions of a task that have been delivered to a participant and are open there."""
     node = cluster.hosts[host].host.node_id
     helper = task.participants.get(host, False)
     for state in task.specs.values():
         record = state.nodes.get(node)
-        if (record is None and helper) or (record is not None and not record.terminal):
+        if helper if record is None else record.state == "running":
             yield state
 
 
