@@ -63,6 +63,8 @@ class Registration:
         self._on_taken = on_taken
         self._lock = threading.Lock()
         """One announcement at a time."""
+        self._heard = False
+        """Whether the scheduler may have told this process something."""
         self._resting = False
         """The pages after the first wait for their turn."""
 
@@ -76,7 +78,8 @@ class Registration:
         with self._lock:
             self._resting = True
             try:
-                self._rest(self._first())
+                if not self._alone():
+                    self._rest(self._first())
             finally:
                 self._resting = False
 
@@ -99,6 +102,13 @@ class Registration:
             self._work.submit(self._later, None)
 
     # --- pages ------------------------------------------------------------------------------
+
+    def _alone(self) -> bool:
+        """A process that has nothing and was never heard of needs no other page; told whether that was so."""
+        if self._heard or self._store.tasks() or self._deliveries():
+            return False
+        self._say(m.Announce(self._host, sequence=secrets.token_hex(8)))
+        return True
 
     def _first(self) -> _Pages:
         in_hand = self._deliveries()
@@ -154,6 +164,7 @@ class Registration:
                 )
             if isinstance(answer, m.Announced) and not answer.known:
                 raise ClusterError(f"page {page.page}: the scheduler has restarted meanwhile")
+            self._heard = True
             return
 
 
