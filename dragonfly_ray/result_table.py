@@ -38,6 +38,8 @@ def render(found: Distribution) -> Group:
                                  decimal(o.size), provenance(o)]  # fmt: skip
         table.add_row(*row, *([Text(cell)] if any(cells) else []))
     below = [Text(f"{'…' if any(rests) else 'path'}: {shared}", overflow="fold")] if shared else []
+    if audited := sum(o.bytes_audit for o in found.outcomes):
+        below.append(Text(f"{decimal(audited)} were read at the origin a second time, to compare"))
     return Group(table, *below, *(Text(line, style="red") for line in errors(found.outcomes)))
 
 

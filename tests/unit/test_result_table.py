@@ -109,3 +109,11 @@ def test_nodes_of_one_name_get_as_much_of_their_ids_as_it_takes() -> None:
         "12345678": "n (123456)",
         "87654321": "n (876543)",
     }
+
+
+def test_what_was_read_twice_at_the_origin_is_said_apart() -> None:
+    line = "read at the origin a second time"
+    assert line not in printed(outcome(0, LONG))
+    found = printed(outcome(0, LONG, bytes_audit=100_000), outcome(1, LONG, bytes_audit=31_072))
+    (said,) = [each for each in found.splitlines() if line in each]
+    assert "131" in said
