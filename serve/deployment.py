@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
@@ -135,6 +136,15 @@ def handed_over(manager: ManagerSettings) -> dict[str, Any]:
         name: value.get_secret_value() if isinstance(value, SecretStr) else _plain(value)
         for name, value in given.items()
     }
+
+
+def exposed(manager: ManagerSettings) -> list[str]:
+    """The secrets that `handed_over` gives to Ray, which keeps them in its control store; each has a setting with
+    `_file` behind its name that does without."""
+    found = [] if manager.secret_key is None else ["secret_key"]
+    if urlsplit(manager.database_url).password:
+        found.append("database_url")
+    return found
 
 
 def _plain(value: Any) -> Any:

@@ -21,9 +21,10 @@ from dragonfly_ray.actors.nodes import current_node, table
 from dragonfly_ray.config import Settings
 from dragonfly_ray.errors import InvalidRequestError, NotRunningError
 from dragonfly_ray.serve.accounts import passwords
-from dragonfly_ray.serve.deployment import application, checked, name_of
+from dragonfly_ray.serve.deployment import application, checked, exposed, name_of
 from dragonfly_ray.serve.settings import ManagerSettings
 
+log = logging.getLogger(__name__)
 START_TIMEOUT = 120.0
 CALL_TIMEOUT = 30.0
 SHUTDOWN_TIMEOUT = 60.0
@@ -60,6 +61,9 @@ def deploy(
             made = passwords.random_password()
             made_hash = passwords.hashed(made)
             found = found.model_copy(update={"admin_password_hash": SecretStr(made_hash)})
+        for exposed_name in exposed(found):
+            log.warning("%s will lie in Ray's control store; %s_file, on the nodes, does without",
+                        exposed_name, exposed_name)  # fmt: skip
         _start_serve(found)
         _run(name, found, settings)
     _await(name, deadline)

@@ -14,7 +14,7 @@ from dragonfly_ray.config import Settings
 from dragonfly_ray.errors import InvalidRequestError
 from dragonfly_ray.serve import background, launch
 from dragonfly_ray.serve.accounts import passwords
-from dragonfly_ray.serve.deployment import Args, application, checked, handed_over, name_of
+from dragonfly_ray.serve.deployment import Args, application, checked, exposed, handed_over, name_of
 from dragonfly_ray.serve.settings import ManagerSettings
 from tests.waiting import until
 
@@ -80,6 +80,16 @@ def test_the_databases_url_comes_from_a_file(tmp_path: Path) -> None:
     assert not found.embedded
     given = handed_over(found)
     assert given == {"database_url_file": str(file)}
+
+
+def test_secrets_that_ray_would_keep_are_named(tmp_path: Path) -> None:
+    assert exposed(ManagerSettings(secret_key=SecretStr("x"), database_url=POSTGRES)) == [
+        "secret_key",
+        "database_url",
+    ]
+    files = ManagerSettings(secret_key_file=tmp_path / "key", database_url_file=tmp_path / "url")
+    assert exposed(files) == []
+    assert exposed(ManagerSettings(database_url="postgresql://db/dragonfly")) == []
 
 
 def test_names_of_applications() -> None:
