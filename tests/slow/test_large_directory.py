@@ -17,6 +17,7 @@ from tests.swarm import Swarm
 FILES, EACH, PEERS = 9000, 1_000_000, 3
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_nine_thousand_files_of_a_megabyte_to_three_peers(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
