@@ -63,14 +63,15 @@ class AuditTable:
         return bool(self._under_way)
 
     def read(self, host: str, pieces: Iterable[int], now: float) -> None:
-        """A host has read these at the origin."""
+        """A host has read these at the origin; empty: one that no other could check."""
         self.now = now
-        if not self.chosen:
-            return
         for piece in pieces:
             if self.chosen >> piece & 1:
                 self.chosen &= ~(1 << piece)
-                self._under_way[piece] = _Audit(host, since=now)
+                if host:
+                    self._under_way[piece] = _Audit(host, since=now)
+                else:
+                    self.missed += 1
 
     def waiting(self, host: str) -> int | None:
         """One that this host could read; none while it reads another."""

@@ -34,7 +34,10 @@ def reported(cluster: ClusterState, task: TaskState, r: m.Report, now: float) ->
     read = [(p, d) for p, d in r.origin if 0 <= p < task.task.pieces and leased >> p & 1]
     if read:
         task.readers[r.host_id] = task.readers.get(r.host_id, 0) | bitset.of(p for p, _ in read)
-        audits.read(r.host_id, (p for p, _ in read), now)
+        if audits.chosen:
+            # With nobody else who may go to the origin there is nothing to wait for.
+            another = origins.claimants(cluster, task, r.host_id) > 1
+            audits.read(r.host_id if another else "", (p for p, _ in read), now)
     if audits.disputed:
         for piece, digest in read:
             actions += _decided(cluster, task, r.host_id, piece, digest, now)
