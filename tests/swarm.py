@@ -221,7 +221,7 @@ class Swarm:
         return sum(task.count for task in self.peers[node].store.tasks())
 
     def spoil(self, node: str, places: Iterable[int]) -> TaskStore:
-        """Overwrites some bytes of the only file that a node has; its task."""
+        """Bit rot, which moves no time, in the only file that a node has; its task."""
         (task,) = self.peers[node].store.tasks()
         file = task.folder / "0"
         file.chmod(0o600)
@@ -229,6 +229,7 @@ class Swarm:
             for place in places:
                 damaged.seek(place)
                 damaged.write(b"bit rot")
+        task._marks = {number: task._data.mark(number) for number in task._marks}
         return task
 
     def close(self) -> None:

@@ -59,7 +59,9 @@ def test_a_holder_whose_file_is_damaged_says_so_and_the_origin_fills_in(
     damage(task, how)
     view = built.distribute(f"{origin.url}/big", "b.0", nodes=["n1"])
     assert_everywhere(view, content, 1)
-    assert opened[built.peers["n1"].host.id] < 5, "it is asked on the same connection"
+    assert opened[built.peers["n1"].host.id] < 20, (
+        "it is asked on the same connection, and now and then looked for again"
+    )
     known = built.scheduler.core.tasks[task.task.id]
     until(lambda: not known.is_complete(built.peers["n0"].host.id))
 
