@@ -208,8 +208,9 @@ class FolderOrigin:
         self.ranges = True
         self.before: Callable[[str, str], int] | None = None
         """Called with method and path; a status to answer with, or 0."""
-        self.allowed: Callable[[str, str], bool] | None = None
-        """Called with a path and the request's X-Api-Key: whether it may be read. Listings and HEAD always may."""
+        self.allowed: Callable[[str, str, str], bool] | None = None
+        """Called with a path, the request's X-Api-Key and its range: whether it may be read. Listings and HEAD
+        always may."""
         self.asked: list[tuple[str, str, str]] = []
         self.keys: list[tuple[str, str]] = []
         """(path, X-Api-Key) of each file that was sent, whole or in part."""
@@ -280,7 +281,7 @@ class FolderOrigin:
             status = 404
         if not status and path and handler.command == "GET":
             key = handler.headers.get("X-Api-Key", "")
-            if self.allowed and not self.allowed(path, key):
+            if self.allowed and not self.allowed(path, key, asked):
                 status = 403
             else:
                 with self.lock:
