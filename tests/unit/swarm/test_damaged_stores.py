@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 from dragonfly_ray.config import OriginSettings, Settings
+from dragonfly_ray.errors import InvalidRequestError
 from dragonfly_ray.grants import SigningKey
 from dragonfly_ray.model import Host
 from dragonfly_ray.storage.task_store import TaskStore
 from dragonfly_ray.transport.connection import Caller, Data, ParentConnection
 from tests.nginx import Nginx
+from tests.origins import Behaviour, ScriptedOrigin
 from tests.swarm import Swarm
 from tests.unit.swarm.conftest import PIECES, SIZE, assert_everywhere, kinds
 from tests.waiting import until
@@ -186,3 +188,24 @@ def test_an_edited_output_brings_its_holder_no_complaint(
     assert not [
         d for d in built.scheduler.core.decisions.recent(task.task.id) if d.kind in ("ban", "complaint")
     ]
+
+
+def test_what_a_resolve_writes_is_not_evicted_under_it(
+    swarm: Callable[..., Swarm], content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = TaskStore.put
+    refused: list[str] = []
+
+    def others_want_room(task: TaskStore, *rest: Any) -> None:
+        try:
+            task._store.evict(task.task.id)
+        except InvalidRequestError as error:
+            refused.append(str(error))
+        put(task, *rest)
+
+    monkeypatch.setattr(TaskStore, "put", others_want_room)
+    with ScriptedOrigin(Behaviour(ranges=False, length=False, content=content)) as poor:
+        built = swarm(1)
+        view = built.distribute(poor.url)
+    assert_everywhere(view, content, 1)
+    assert len(refused) == PIECES
