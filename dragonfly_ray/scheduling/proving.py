@@ -67,7 +67,9 @@ def _entitled(cluster: ClusterState, state: SpecState, task: TaskState, now: flo
         state.fed.update(*(s.fed for s in alike))
         return True
     held = any(held and cluster.alive(host) for host, held in task.holders.items())
-    return not held and not task.specs
+    # Whoever has not told everything yet may hold it, too.
+    untold = any(cluster.alive(host) for host in cluster.announcing)
+    return not (held or task.specs or untold)
 
 
 def _begin(cluster: ClusterState, state: SpecState, task: TaskState, now: float) -> list[Action]:

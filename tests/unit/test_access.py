@@ -164,6 +164,16 @@ def test_a_holder_that_was_not_known_joins_when_those_who_read_have_proved() -> 
     assert {n.host.id for news in cluster.sent(m.News, 0) for n in news.joined} == {"h2"}
 
 
+def test_while_a_host_has_not_told_all_that_it_holds_nobody_starts_unproved() -> None:
+    cluster = Guarded([host(0), host(1)])
+    first = m.Announce(host(2), (), last=False, sequence="x")
+    cluster.do(cluster.core.announce(first, cluster.now))
+    cluster.submitted("a.0", A)
+    assert not cluster.delivered("a.0")
+    cluster.proved("a.0", samples=(m.Sample(0, 3, 5, 10, digest(b"x")),))
+    assert cluster.delivered("a.0") == {"h0": True, "h1": True}
+
+
 def test_a_peer_that_has_it_already_hears_of_it_again_after_the_proof() -> None:
     cluster = Guarded([host(0), host(1)])
     cluster.submitted("a.0", A)
