@@ -7,6 +7,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import random
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +27,7 @@ from tests.origins import Behaviour, FolderOrigin, ScriptedOrigin
 from tests.swarm import Swarm
 
 SETTINGS = OriginSettings(read_timeout=5.0, connect_timeout=1.0)
-CONTENT = os.urandom((1 << 20) + 17)
+CONTENT = random.Random(7).randbytes((1 << 20) + 17)
 
 
 def b64(data: bytes) -> str:
