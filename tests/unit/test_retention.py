@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import tracemalloc
 from collections.abc import Iterator
@@ -84,7 +85,8 @@ class Months:
 
 
 @pytest.fixture
-def months(monkeypatch: pytest.MonkeyPatch) -> Months:
+def months(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Months:
+    caplog.set_level(logging.CRITICAL)  # pytest keeps every record: what it holds is not the scheduler's
     # The log is bounded, and full after some thousands of decisions; here it is full soon.
     monkeypatch.setattr(decisions, "KEPT", dict.fromkeys(decisions.KEPT, 100))
     return Months()
