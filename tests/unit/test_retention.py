@@ -85,11 +85,12 @@ class Months:
 
 
 @pytest.fixture
-def months(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Months:
-    caplog.set_level(logging.CRITICAL)  # pytest keeps every record: what it holds is not the scheduler's
+def months(monkeypatch: pytest.MonkeyPatch) -> Iterator[Months]:
     # The log is bounded, and full after some thousands of decisions; here it is full soon.
     monkeypatch.setattr(decisions, "KEPT", dict.fromkeys(decisions.KEPT, 100))
-    return Months()
+    logging.disable(logging.CRITICAL)  # pytest keeps every record: what it holds is not the scheduler's
+    yield Months()
+    logging.disable(logging.NOTSET)
 
 
 @pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.slow)])
