@@ -4,9 +4,8 @@
 import asyncio
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
@@ -23,6 +22,7 @@ from dragonfly_ray.serve.app import create_app
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database.tables import User
 from dragonfly_ray.serve.manager import Manager
+from dragonfly_ray.serve.secret_files import given_secrets, has_password
 from dragonfly_ray.serve.settings import ManagerSettings
 
 DEPLOYMENT = "manager"
@@ -39,12 +39,18 @@ def name_of(namespace: str) -> str:
 
 @serve.ingress()
 class ManagerReplica:
-    """`manager`, `cluster`: settings by name; what is missing comes from the environment of the replica's node."""
+    """`manager`, `cluster`: settings by name; what is missing comes from the environment of the replica's node.
 
-    def __init__(self, manager: Mapping[str, Any], cluster: Mapping[str, Any]) -> None:
+    `withheld`: names of settings that hold secrets; the node must have them itself.
+    """
+
+    def __init__(
+        self, manager: Mapping[str, Any], cluster: Mapping[str, Any], withheld: Sequence[str] = ()
+    ) -> None:
         self._settings = ManagerSettings(**manager)
         self._cluster = Settings(**cluster)
         logs.setup(f"manager:{uuid.uuid4().hex[:8]}", form=self._cluster.log_format)
+        _need(self._settings, withheld)
         checked(self._settings)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -99,12 +105,27 @@ def checked(settings: ManagerSettings) -> ManagerSettings:
     return settings
 
 
-def application(manager: ManagerSettings, cluster: Settings) -> Application:
-    """What `serve.run` takes. What was set explicitly goes with it; the rest is read on the replica's node."""
+def _need(settings: ManagerSettings, names: Sequence[str]) -> None:
+    for name in names:
+        if settings.model_fields_set.isdisjoint((name, f"{name}_file")):
+            raise InvalidRequestError(
+                f"{name}: it is a secret, and not in the environment of this node; set {_variable(name)} or "
+                f"{_variable(name)}_FILE there"
+            )
+
+
+def _variable(name: str) -> str:
+    return f"{ManagerSettings.model_config['env_prefix']}{name.upper()}"
+
+
+def application(manager: ManagerSettings, cluster: Settings, *, on_head: bool = False) -> Application:
+    """What `serve.run` takes. What was set explicitly goes with it, without secrets; the rest is read on the
+    replica's node. `on_head`: nowhere else, though the database might be reached from everywhere.
+    """
     checked(manager)
     embedded = manager.embedded
     options: dict[str, Any] = {} if embedded else {"max_replicas_per_node": 1}
-    actor: dict[str, Any] = {"num_cpus": 0, "resources": HEAD if embedded else {}}
+    actor: dict[str, Any] = {"num_cpus": 0, "resources": HEAD if embedded or on_head else {}}
     if manager.node_labels:
         actor["label_selector"] = dict(manager.node_labels)
     deployed: Any = serve.deployment(
@@ -122,13 +143,21 @@ def application(manager: ManagerSettings, cluster: Settings) -> Application:
         **options,
     )
     given = handed_over(manager)
-    bound: Application = deployed.bind(given, cluster.model_dump(mode="json", exclude_unset=True))
+    bound: Application = deployed.bind(
+        given, cluster.model_dump(mode="json", exclude_unset=True), given_secrets(manager)
+    )
     return bound
 
 
 def handed_over(manager: ManagerSettings) -> dict[str, Any]:
-    """The explicitly set ones, by the names under which `ManagerSettings` takes them; the password as its hash."""
-    given = {name: getattr(manager, name) for name in manager.model_fields_set}
+    """The explicitly set ones, by the names under which `ManagerSettings` takes them; the password as its hash.
+
+    Ray keeps them in its control store, so secrets are left out: `given_secrets`.
+    """
+    withheld = given_secrets(manager)
+    given = {name: getattr(manager, name) for name in manager.model_fields_set if name not in withheld}
+    if manager.database_url_file is not None:
+        given.pop("database_url", None)
     password: SecretStr | None = given.pop("admin_password", None)
     if password is not None:
         given["admin_password_hash"] = SecretStr(passwords.hashed(password.get_secret_value()))
@@ -136,15 +165,6 @@ def handed_over(manager: ManagerSettings) -> dict[str, Any]:
         name: value.get_secret_value() if isinstance(value, SecretStr) else _plain(value)
         for name, value in given.items()
     }
-
-
-def exposed(manager: ManagerSettings) -> list[str]:
-    """The secrets that `handed_over` gives to Ray, which keeps them in its control store; each has a setting with
-    `_file` behind its name that does without."""
-    found = [] if manager.secret_key is None else ["secret_key"]
-    if urlsplit(manager.database_url).password:
-        found.append("database_url")
-    return found
 
 
 def _plain(value: Any) -> Any:
@@ -181,6 +201,8 @@ def _checked_names(given: dict[str, Any], model: type[BaseModel]) -> dict[str, A
     if unknown:
         raise ValueError(f"no such settings: {', '.join(unknown)}")
     secret = [n for n in given if model.model_fields[n].annotation == SecretStr | None]
+    if model is ManagerSettings and has_password(str(given.get("database_url") or "")):
+        secret.append("database_url")
     if secret:
         raise ValueError(f"{', '.join(secret)}: secrets belong into the environment of the nodes, or a file")
     return given

@@ -21,10 +21,10 @@ from dragonfly_ray.actors.nodes import current_node, table
 from dragonfly_ray.config import Settings
 from dragonfly_ray.errors import InvalidRequestError, NotRunningError
 from dragonfly_ray.serve.accounts import passwords
-from dragonfly_ray.serve.deployment import application, checked, exposed, name_of
+from dragonfly_ray.serve.deployment import application, checked, name_of
+from dragonfly_ray.serve.secret_files import given_secrets, in_files, refuse_elsewhere
 from dragonfly_ray.serve.settings import ManagerSettings
 
-log = logging.getLogger(__name__)
 START_TIMEOUT = 120.0
 CALL_TIMEOUT = 30.0
 SHUTDOWN_TIMEOUT = 60.0
@@ -61,11 +61,10 @@ def deploy(
             made = passwords.random_password()
             made_hash = passwords.hashed(made)
             found = found.model_copy(update={"admin_password_hash": SecretStr(made_hash)})
-        for exposed_name in exposed(found):
-            log.warning("%s will lie in Ray's control store; %s_file, on the nodes, does without",
-                        exposed_name, exposed_name)  # fmt: skip
-        _start_serve(found)
-        _run(name, found, settings)
+        refuse_elsewhere(found, here=_on_head())
+        given = in_files(found, name)
+        _start_serve(given)
+        _run(name, given, settings, on_head=bool(given_secrets(found)))
     _await(name, deadline)
     handle: Any = serve.get_app_handle(name)
     # There may have been an admin before: then what was made up here is nobody's password.
@@ -152,6 +151,12 @@ def _start_serve(manager: ManagerSettings) -> None:
     )
 
 
+def _on_head() -> bool:
+    """Also of a driver beside the head that is connected to another node's raylet."""
+    head = _head()
+    return bool(head["NodeID"] == current_node()) or _is_here(str(head["NodeManagerAddress"]))
+
+
 def _port(manager: ManagerSettings) -> int:
     """Raises `InvalidRequestError` where it is taken, as far as that can be seen from here.
 
@@ -159,7 +164,7 @@ def _port(manager: ManagerSettings) -> int:
     two clusters of one machine.
     """
     host = manager.http_host if manager.http_host not in EVERYWHERE else ""
-    if _head()["NodeID"] != current_node() and not _is_here(str(_head()["NodeManagerAddress"])):
+    if not _on_head():
         return manager.http_port or 8000
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
@@ -182,8 +187,8 @@ def _is_here(host: str) -> bool:
     return True
 
 
-def _run(name: str, manager: ManagerSettings, cluster: Settings) -> None:
-    target = RunTarget(application(manager, cluster), name=name, route_prefix="/")
+def _run(name: str, manager: ManagerSettings, cluster: Settings, *, on_head: bool) -> None:
+    target = RunTarget(application(manager, cluster, on_head=on_head), name=name, route_prefix="/")
     try:
         serve.run_many(
             [target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False
