@@ -249,6 +249,7 @@ class Job(Base):
     bytes_peers: Mapped[int] = mapped_column(default=0)
     bytes_cache: Mapped[int] = mapped_column(default=0)
     bytes_object_store: Mapped[int] = mapped_column(default=0)
+    bytes_audit: Mapped[int] = mapped_column(default=0)
     task_ids: Mapped[list[Any]] = mapped_column(default=list)
     created_at: Mapped[datetime] = mapped_column(default=now, index=True)
     started_at: Mapped[datetime | None]

@@ -77,6 +77,7 @@ class Totals:
     bytes_peers: int
     bytes_cache: int
     bytes_object_store: int
+    bytes_audit: int
     nodes_done: int
     nodes_failed: int
     rate: float
@@ -147,7 +148,7 @@ class JobBoard:
         return LiveNode(key[0], row.outcome, done, rate, eta)
 
     def totals(self, at: float) -> Totals:
-        done, origin, peers, cache, small, good, bad, left = self._sum()
+        done, origin, peers, cache, small, audit, good, bad, left = self._sum()
         known = len(self.parts) == self.urls and all(p.size is not None for p in self.parts.values())
         rate = 0.0 if self.ended else self._rate.now(at)
         return Totals(
@@ -157,6 +158,7 @@ class JobBoard:
             bytes_peers=peers,
             bytes_cache=cache,
             bytes_object_store=small,
+            bytes_audit=audit,
             nodes_done=good,
             nodes_failed=bad,
             rate=rate,
@@ -167,7 +169,7 @@ class JobBoard:
     def _sum(self) -> tuple[int, ...]:
         if self._summed == self.version:
             return self._sums
-        done = origin = peers = cache = small = left = 0
+        done = origin = peers = cache = small = audit = left = 0
         good: dict[str, int] = {}
         bad: set[str] = set()
         for (index, node), row in self.rows.items():
@@ -176,6 +178,7 @@ class JobBoard:
             have = _done(part, o)
             done, origin, peers = done + have, origin + o.bytes_origin, peers + o.bytes_peers
             cache, small = cache + o.bytes_cache, small + o.bytes_object_store
+            audit += o.bytes_audit
             if o.state == "done":
                 good[node] = good.get(node, 0) + 1
             elif o.state == "failed":
@@ -183,7 +186,7 @@ class JobBoard:
             else:
                 left += (part.size or 0) - have
         whole = sum(n == self.urls for n in good.values())
-        self._sums = (done, origin, peers, cache, small, whole, len(bad), left)
+        self._sums = (done, origin, peers, cache, small, audit, whole, len(bad), left)
         self._summed = self.version
         return self._sums
 

@@ -39,7 +39,7 @@ _FIELDS = (
 )
 
 
-_SUMS = ("bytes_origin", "bytes_peers", "bytes_cache", "bytes_object_store")
+_SUMS = ("bytes_origin", "bytes_peers", "bytes_cache", "bytes_object_store", "bytes_audit")
 
 
 def locked(session: Session, job_id: str, *states: str) -> Job | None:
@@ -189,14 +189,13 @@ def _close(session: Session, row: Job, failures: Sequence[tuple[OutcomeKey, Node
     )
     sums = [func.coalesce(func.sum(getattr(JobNode, name)), 0) for name in _SUMS]
     totals: list[Any] = list(session.execute(select(*sums).where(JobNode.job_id == row.id)).one())
-    origin, peers, cache, small = totals
     done = session.scalar(
         select(func.coalesce(func.sum(JobNode.size), 0)).where(
             JobNode.job_id == row.id, JobNode.state == "done"
         )
     )
-    row.bytes_origin, row.bytes_peers = int(origin), int(peers)
-    row.bytes_cache, row.bytes_object_store = int(cache), int(small)
+    for name, bytes_ in zip(_SUMS, totals, strict=True):
+        setattr(row, name, int(bytes_))
     row.bytes_done = max(row.bytes_done if found.nodes_failed else 0, int(done or 0))
     row.state, row.error_kind, row.error = found.state, found.kind, found.message
     row.nodes_done, row.nodes_failed = found.nodes_done, found.nodes_failed

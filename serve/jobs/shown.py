@@ -42,6 +42,7 @@ def job(row: JobRow, board: Board) -> Job:
         size=size,
         progress=_progress(row, totals, size),
         bytes=_provenance(totals or row),
+        bytes_audit=(totals or row).bytes_audit,
         error=Failure.model_construct(kind=row.error_kind, message=row.error) if row.error_kind else None,
         task_ids=list(totals.task_ids) if totals else row.task_ids,
         schedule_id=row.schedule_id,

@@ -119,6 +119,7 @@ class Job(Out):
     size: int | None = Field(description="Bytes of content, all URLs together; null until it is known.")
     progress: Progress
     bytes: Provenance
+    bytes_audit: int = Field(description="Of all nodes together; in no other number. See the nodes' own.")
     error: Failure | None = Field(description="Of the whole job; each node's own is in its outcome.")
     task_ids: list[str] = Field(description="One for each URL; empty text while it is not resolved.")
     schedule_id: str | None

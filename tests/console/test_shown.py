@@ -49,6 +49,21 @@ def test_a_job_that_has_ended_sums_up_the_map_that_it_shows(open_page: Open, con
     expect(page.locator(".heat")).to_have_attribute("aria-label", full)
 
 
+def test_what_was_read_to_compare_stands_beside_the_other_bytes(open_page: Open, console: Console) -> None:
+    page = open_page("/")
+    _head(page, "Overview")
+    job = _start(page, "compared")
+    until(lambda: bool(_order(console, job)))
+    order = _order(console, job)
+    for node in console.swarm.views:
+        console.swarm.end(order, nodes=[node], bytes_audit=1 << 20)
+    page.goto(f"/console/distributions/{job}")
+    expect(page.locator(".page-head [data-state=succeeded]")).to_be_visible(timeout=HANG)
+    expect(
+        page.get_by_text(f"{len(console.swarm.views)}.0 MiB were read at the origin a second")
+    ).to_be_visible()
+
+
 def test_the_chart_shows_what_its_totals_count(open_page: Open, console: Console) -> None:
     """Bytes of the minute that has not ended: the line is not at zero, and reaches to now."""
     with people.database_of(console.app).write() as session:

@@ -16,7 +16,7 @@ from sqlalchemy import select
 
 from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.database.engine import migrations
-from dragonfly_ray.serve.database.tables import Audit, Base, Job, Node
+from dragonfly_ray.serve.database.tables import Audit, Base, Job, JobNode, Node
 from tests import postgres
 
 
@@ -54,6 +54,22 @@ def test_a_migration_back_and_forth(database: Database) -> None:
     database.migrate()
     with database.read() as session:
         assert list(session.scalars(select(Node))) == []
+
+
+def test_jobs_from_before_sum_up_what_was_read_to_compare(database: Database) -> None:
+    with database.write() as session:
+        session.add_all([Job(id="j", kind="preheat"), Job(id="none", kind="preheat")])
+        session.flush()
+        for node, read in (("a", 7), ("b", 5)):
+            session.add(JobNode(job_id="j", url_index=0, node_id=node, state="done", bytes_audit=read))
+    config = migrations()
+    with database.engine.connect() as connection:
+        config.attributes["connection"] = connection.execution_options(sqlite_write=True)
+        with connection.begin():
+            command.downgrade(config, "0004")
+    database.migrate()
+    with database.read() as session:
+        assert {job.id: job.bytes_audit for job in session.scalars(select(Job))} == {"j": 12, "none": 0}
 
 
 def test_several_processes_migrate_at_once(database_url: str) -> None:

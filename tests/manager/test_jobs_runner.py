@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 import pytest
@@ -50,9 +51,20 @@ def test_who_read_what_at_the_origin_is_told_and_counted_apart(sign_in: SignIn, 
     client = sign_in("operator")
     made = submit(client)
     until(lambda: made["id"] in cluster.orders)
-    cluster.end(made["id"], bytes_peers=SIZE - 100, bytes_origin=100, bytes_audit=7, origin_pieces="0-3,9")
+    job = f"/api/v1/distributions/{made['id']}"
+    told: dict[str, Any] = {
+        "bytes_peers": SIZE - 100,
+        "bytes_origin": 100,
+        "bytes_audit": 7,
+        "origin_pieces": "0-3,9",
+    }
+    first, *others = sorted(cluster.views)
+    cluster.end(made["id"], nodes=[first], **told)
+    until(lambda: client.get(job).json()["bytes_audit"] == 7)
+    cluster.end(made["id"], nodes=others, **told)
     ended = job_in(client, made, "succeeded")
     assert sum(ended["bytes"].values()) == 4 * SIZE
+    assert ended["bytes_audit"] == client.get(job).json()["bytes_audit"] == 4 * 7
     for node in nodes_of(client, made):
         assert (node["bytes_audit"], node["origin_pieces"]) == (7, "0-3,9")
         assert sum(node["bytes"].values()) == SIZE
