@@ -115,6 +115,7 @@ def merged(first: m.News, then: m.News) -> m.News:
         record=tuple(record.items()),
         connections=then.connections or first.connections,
         settled=first.settled or then.settled,
+        grant=then.grant or first.grant,
     )
 
 

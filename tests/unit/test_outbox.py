@@ -88,11 +88,22 @@ def test_two_news_leave_a_peer_as_one_does() -> None:
     first = m.News("t", joined=joined(1, 2), left=("h9",), may_claim=False, not_before=2.0, revoked=(1,),
                    record=((1, b"a"), (2, b"b")), connections=3)  # fmt: skip
     then = m.News("t", joined=joined(3), left=("h1",), banned=("h2",), revoked=(2,), discard=(1,),
-                  record=((2, b"c"),), settled=True)  # fmt: skip
+                  record=((2, b"c"),), settled=True, grant=b"new")  # fmt: skip
     assert merged(first, then) == m.News(
         "t", joined=joined(3), left=("h9", "h1"), banned=("h2",), revoked=(1, 2), not_before=2.0,
         may_claim=False, discard=(1,), record=((2, b"c"),), connections=3, settled=True,
+        grant=b"new",
     )  # fmt: skip
+
+
+def test_what_only_one_of_two_news_says_is_kept_whichever_it_is() -> None:
+    said = m.News("t", joined=joined(1), left=("h9",), banned=("h8",), revoked=(1,), not_before=2.0, may_claim=True,
+                  discard=(3,), record=((1, b"a"),), connections=3, settled=True, grant=b"g")  # fmt: skip
+    blank = m.News("t")
+    left_out = [name for name in said.__struct_fields__ if getattr(said, name) == getattr(blank, name)]
+    assert left_out == ["task_id"], "each field has to be tried"
+    assert merged(said, blank) == said
+    assert merged(blank, said) == said
 
 
 def test_whoever_left_and_came_back_is_met_anew() -> None:
