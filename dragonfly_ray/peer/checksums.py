@@ -50,20 +50,24 @@ class OriginChecksums:
         following = EntryChecksums(store.manifest, store.table)
         count = self._run.task.pieces
         self._more.set()
-        while self._next < count and not self._run.stopping.is_set():
+        while self._next < count and not self._over():
             self._more.wait(1.0)
             self._more.clear()
-            while self._next < count and store.has(self._next) and not self._run.stopping.is_set():
+            while self._next < count and store.has(self._next) and not self._over():
                 following.feed(self._next, store.read(self._next))
                 self._next += 1
         self._mismatch = following.mismatch
+
+    def _over(self) -> bool:
+        """What is missing still will not come."""
+        return self._run.stopping.is_set() or self._run.error is not None
 
     def check(self) -> None:
         """Raises `IntegrityError` where a file is not what the origin offers. All of it must be here."""
         self._more.set()
         self._done.wait()
-        if self._failure:
-            raise self._failure
+        if failure := self._failure or self._run.error:
+            raise failure
         if self._mismatch is None:
             return
         # A piece may have been replaced after it was compared: what counts is what is here now.

@@ -74,13 +74,17 @@ class PrefixHash:
         assert store is not None
         count = self._run.task.pieces
         self._more.set()
-        while self._next < count and not self._run.stopping.is_set():
+        while self._next < count and not self._over():
             self._more.wait(1.0)
             self._more.clear()
             while self._next < count and store.has(self._next):
                 self._hash.update(store.read(self._next))
                 self._next += 1
         self._result = self._hash.hexdigest()
+
+    def _over(self) -> bool:
+        """What is missing still will not come."""
+        return self._run.stopping.is_set() or self._run.error is not None
 
     def check(self, wanted: str) -> None:
         """Raises `IntegrityError` if the content is not what the caller expects. All of it must be here."""
@@ -90,8 +94,8 @@ class PrefixHash:
         else:
             self._more.set()
             self._done.wait()
-            if self._failure:
-                raise self._failure
+            if failure := self._failure or self._run.error:
+                raise failure
             found = self._result if algorithm == self._algorithm else self._whole(algorithm)
             if found != value:
                 found = self._whole(algorithm)  # a piece may have been replaced after it was hashed

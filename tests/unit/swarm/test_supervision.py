@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 
 from dragonfly_ray import messages as m
+from dragonfly_ray.errors import StorageFullError
+from dragonfly_ray.model import Entry, Manifest, PieceTable
+from dragonfly_ray.peer.checksums import OriginChecksums
 from dragonfly_ray.peer.deliveries import Deliveries
 from dragonfly_ray.peer.neighbours import Neighbours
 from dragonfly_ray.peer.node import PeerNode
@@ -147,3 +152,28 @@ def test_a_late_thread_leaves_its_successor_alone(
         assert run.picker.outstanding(giver.host.id) == due
     ended.set()
     assert_everywhere(built.wait("b.0"), content, 1)
+
+
+@pytest.mark.parametrize("what", ["digest", "checksums"])
+def test_nobody_waits_for_a_piece_to_be_hashed_that_a_failed_task_will_not_get(what: str) -> None:
+    manifest = Manifest((Entry("f", 3_000_000, "v1"),), directory=False)
+    table = PieceTable.of(manifest)
+    # A piece turned out bad after all were here, and could not be fetched again.
+    store = SimpleNamespace(manifest=manifest, table=table, has=lambda index: False)
+    task = SimpleNamespace(id="t", url="http://origin/f", pieces=len(table))
+    run: Any = SimpleNamespace(store=store, task=task, stopping=threading.Event(), error=None)
+    wanted = f"sha256:{'0' * 64}"
+    following = PrefixHash(run, wanted) if what == "digest" else OriginChecksums(run)
+    with ThreadPoolExecutor(2) as threads:
+        try:
+            threads.submit(following.run)
+            if isinstance(following, PrefixHash):
+                until(lambda: following._started)
+                waiting = threads.submit(following.check, wanted)
+            else:
+                waiting = threads.submit(following.check)
+            run.error = StorageFullError("the disk is full")
+            with pytest.raises(StorageFullError):
+                waiting.result(timeout=HANG)
+        finally:
+            run.stopping.set()
