@@ -364,6 +364,7 @@ class SchedulerCore:
         if now - self._compared > COMPARE:
             self._compared = now
             actions += redelivery.overdue(self.cluster, now) + roots.overdue(self.cluster, now)
+            actions += proving.overdue(self.cluster, now)
         actions += granting.renew(self.cluster, now)
         if now - self._swept > SWEEP:
             self._swept = now

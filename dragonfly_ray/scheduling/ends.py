@@ -107,6 +107,7 @@ def maybe_end(cluster: ClusterState, state: SpecState, now: float) -> list[Actio
     task.contested.clear()
     task.granted.clear()
     task.places.clear()
+    task.closed = False
     return actions
 
 

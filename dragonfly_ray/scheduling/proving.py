@@ -151,12 +151,16 @@ def prove_failed(cluster: ClusterState, spec_id: str, now: float) -> list[Action
 def _failed(
     cluster: ClusterState, state: SpecState, task: TaskState, host: str, kind: str, text: str, now: float
 ) -> list[Action]:
-    """Another node may fare better."""
+    """Another node may fare better, or this one in a while."""
     state.proof_attempts += 1
-    if state.proof_attempts >= PROOF_ATTEMPTS:
-        return refuse(cluster, state, task, kind, text, now)
     if state.phase == "resolving":
+        if state.proof_attempts >= PROOF_ATTEMPTS:
+            return refuse(cluster, state, task, kind, text, now)
         return resolving.resolve(cluster, state, now)
+    # What runs has read the origin before: it may be away no longer than for its readers.
+    state.unproved_since = state.unproved_since or now
+    if now - state.unproved_since > cluster.settings.origin.give_up:
+        return refuse(cluster, state, task, kind, text, now)
     state.unable.add(host)
     return _ask(cluster, state, task, now)
 
@@ -261,6 +265,18 @@ def _proven(cluster: ClusterState, state: SpecState, task: TaskState, now: float
 
 
 # --- what turns out to be held by those that were not known -------------------------------------
+
+
+def overdue(cluster: ClusterState, now: float) -> list[Action]:
+    """Where holders are kept apart: proofs that failed are tried again, and when none is lacking they are met."""
+    actions: list[Action] = []
+    for task in [t for here in cluster.active.values() for t in here.values() if t.closed]:
+        for state in [s for s in task.specs.values() if not s.proved]:
+            if _prover(cluster, state, task) is None:
+                state.unable.clear()
+            actions += _ask(cluster, state, task, now)
+        actions += _opened(cluster, task, now)
+    return actions
 
 
 def found_held(cluster: ClusterState, task: TaskState, host: str, now: float) -> list[Action]:

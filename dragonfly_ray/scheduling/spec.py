@@ -81,6 +81,8 @@ class SpecState:
     proving: str = ""
     """The host that reads samples for it."""
     proof_attempts: int = 0
+    unproved_since: float = 0.0
+    """When a proof failed first of what runs already."""
     unable: set[str] = field(default_factory=set)
     """Hosts that could not."""
     comparing: dict[str, tuple[Sample, ...]] = field(default_factory=dict)
@@ -115,7 +117,7 @@ class SpecState:
     def unresolve(self) -> None:
         """It looks for its task again."""
         self.task_id, self.content, self.pending, self.proving = "", b"", "", ""
-        self.proved = False
+        self.proved, self.unproved_since = False, 0.0
         for each in (self.unable, self.comparing, self.compared_by, self.fed):
             each.clear()
 

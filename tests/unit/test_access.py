@@ -309,3 +309,63 @@ def test_samples_lie_in_their_file_and_in_one_piece_that_is_held(ranges: bool) -
     places = {choose(manifest, table, (bitset.full(len(table)),))[3].segment.offset for _ in range(20)}
     assert len(places) == (20 if ranges else 1)
     assert len(choose(manifest, table, (0,), most=2)) == 2
+
+
+def test_a_proof_that_fails_while_it_runs_is_tried_again_by_whoever_there_is() -> None:
+    cluster = Guarded([host(0)])
+    cluster.submitted("a.0", A, (0,))
+    cluster.do(cluster.core.announce(m.Announce(host(0), (m.Held(TASK, ALL),)), cluster.now))
+    refused = m.Ended("h0", "a.0", TASK.id, False, kind=m.UNPROVED, message="held here already")
+    cluster.do(cluster.core.ended(refused, cluster.now))
+    for seconds in (2.0, 10.0, 10.0):  # as long as the origin may be away for those who read it
+        asked = len(cluster.asked(m.Prove))
+        cluster.do(cluster.core.unanswered(cluster.asked(m.Prove)[-1], cluster.now))
+        assert cluster.phase("a.0") == "running"
+        cluster.now += seconds
+        cluster.core.beat("a.0", cluster.now)
+        cluster.do(cluster.core.tick(cluster.now))
+        assert len(cluster.asked(m.Prove)) > asked
+    cluster.proved("a.0")
+    assert cluster.delivered("a.0") == {"h0": True}
+
+
+def test_a_proof_that_fails_for_as_long_as_an_origin_may_be_away_ends_it() -> None:
+    cluster = Guarded([host(0)])
+    cluster.submitted("a.0", A, (0,))
+    cluster.do(cluster.core.announce(m.Announce(host(0), (m.Held(TASK, ALL),)), cluster.now))
+    refused = m.Ended("h0", "a.0", TASK.id, False, kind=m.UNPROVED, message="held here already")
+    cluster.do(cluster.core.ended(refused, cluster.now))
+    for _ in range(2):
+        cluster.proved("a.0", "source-unreachable")
+        cluster.now += cluster.core.settings.origin.give_up + 1.0
+        cluster.core.beat("a.0", cluster.now)
+        cluster.do(cluster.core.tick(cluster.now))
+    assert cluster.kinds("a.0") == {"source-unreachable"}
+
+
+@pytest.mark.parametrize("end", ["it ends", "it is refused", "it ends, while another runs"])
+def test_holders_that_were_kept_apart_for_somebody_are_met_when_that_is_over(end: str) -> None:
+    cluster = Guarded([host(0), host(1)])
+    cluster.submitted("a.0", A, (0,))
+    if "another" in end:
+        cluster.submitted("b.0", B, (1,))
+        cluster.proved("b.0")
+        cluster.proved("a.0")
+        cluster.core.specs["a.0"].proved = False  # as after a restart of the scheduler
+        cluster.core.specs["a.0"].fed.clear()
+    cluster.do(cluster.core.announce(m.Announce(host(2), (m.Held(TASK, ALL),)), cluster.now))
+    assert cluster.asked(m.Prove, "a.0"), "what that host has, it may not be given yet"
+    if "refused" in end:
+        cluster.proved("a.0", "source-auth")
+    else:
+        cluster.end(0, "a.0")
+    if "another" in end:
+        cluster.now += 2.0
+        cluster.core.beat("b.0", cluster.now)
+        cluster.do(cluster.core.tick(cluster.now))
+        met = {n.host.id for news in cluster.sent(m.News, 1) for n in news.joined}
+    else:
+        cluster.submitted("b.0", B, (1,))
+        cluster.proved("b.0")
+        met = {n.host.id for d in cluster.sent(m.Deliver, 1) for n in d.neighbours}
+    assert "h2" in met
