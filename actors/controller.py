@@ -109,9 +109,15 @@ class ControllerActor:
         Ray's control store, the answers of its calls are not."""
         return self._ring.active
 
-    async def rotate_signing_key(self) -> None:
-        """Another key signs as soon as every peer takes it; grants of the one before hold until they end."""
-        self._keep(self._ring.rotated(time.time()))
+    async def rotate_signing_key(self) -> bool:
+        """Another key signs as soon as every peer takes it; grants of the one before hold until they end.
+
+        False: one that peers do not all take yet is to follow already.
+        """
+        ring = self._ring.rotated(time.time())
+        begun = ring != self._ring
+        self._keep(ring)
+        return begun
 
     def _keep(self, ring: KeyRing) -> None:
         if ring != self._ring:

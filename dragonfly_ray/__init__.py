@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         nodes,
         open,
         pin,
+        rotate_keys,
         status,
         submit,
         uncordon,
@@ -43,6 +44,7 @@ _FROM = {
             "nodes",
             "open",
             "pin",
+            "rotate_keys",
             "status",
             "submit",
             "uncordon",
@@ -63,7 +65,7 @@ _FROM = {
 }
 __all__ = [  # noqa: RUF022, the order of the README
     "distribute", "submit", "attach", "fetch", "open", "load", "where", "pin", "unpin", "evict",
-    "up", "down", "nodes", "cordon", "uncordon", "drain", "status", "connect",
+    "up", "down", "nodes", "cordon", "uncordon", "drain", "rotate_keys", "status", "connect",
     "Client", "Distribution", "Outcome", "Progress", "RemoteSubmission", "Settings", "Submission",
 ]  # fmt: skip
 

@@ -419,6 +419,17 @@ def drain(nodes: Selector, *, wait: bool = True, timeout: float | None = None) -
     return chosen
 
 
+def rotate_keys() -> bool:
+    """Another key signs grants as soon as every peer accepts it; those signed with the one before hold until they end.
+
+    False: a rotation is under way already. Raises `NotRunningError`.
+    """
+    settings = _running_settings()
+    controller = reach(CONTROLLER, settings.namespace)
+    begun: bool = get(controller.rotate_signing_key.remote(), CALL_TIMEOUT, CONTROLLER)
+    return begun
+
+
 def _mark(nodes: Selector, *, cordoned: bool, draining: bool | None = None) -> list[str]:
     settings, known = _cluster()
     # Those that bear a mark are meant as well: nobody could take it away otherwise.

@@ -385,5 +385,20 @@ def drain(
           lambda: f"{len(chosen)} {'drained' if wait else 'draining'}")  # fmt: skip
 
 
+@app.command("rotate-keys", epilog=EPILOG)
+def rotate_keys(json_: Json = False) -> None:
+    """Sign grants with a new key, once every peer accepts it; content that is under way goes on.
+
+    The former key is accepted until the grants that it signed have expired (`scheduler.grant_ttl`). Without this a new
+    one takes over every `scheduler.signing_key_days`.
+    """
+    backend.refuse("rotate-keys: a manager has no part in the cluster's signing key")
+    from dragonfly_ray import api
+
+    begun = api.rotate_keys()
+    emit({"begun": begun}, json_,
+         lambda: "a new key signs once every peer accepts it" if begun else "a rotation is under way already")  # fmt: skip
+
+
 managed.add_to(app)
 app.command(epilog=EPILOG)(simulate)

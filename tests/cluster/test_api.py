@@ -419,6 +419,19 @@ def test_the_command_line(cluster: LocalCluster, origin: Nginx, tmp_path: Path) 
     assert json.loads(dragonfly(cluster, "rm", url, "--json").stdout) == {"freed": 4 * len(data)}
 
 
+def test_keys_are_rotated_from_the_command_line(cluster: LocalCluster, origin: Nginx) -> None:
+    data = make(origin, "rotated", MIB)
+    controller: Any = ray.get_actor("controller", namespace="dragonfly")
+    first: Any = ray.get(controller.signing_key.remote())
+    ran = dragonfly(cluster, "rotate-keys", "--json")
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout) == {"begun": True}
+    until(lambda: ray.get(controller.signing_key.remote()) != first, 100.0)
+    done = d.distribute(f"{origin.url}/rotated")
+    assert done.ok
+    assert all(path.read_bytes() == data for path in done.paths.values())
+
+
 def test_a_detached_distribution_goes_on_without_whoever_submitted_it(
     cluster: LocalCluster, origin: Nginx, tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ import httpx
 import pytest
 import ray
 from httpx_sse import connect_sse
+from ray.experimental import internal_kv as kv
 from ray.util import list_named_actors
 from websockets.sync.client import connect as connect_websocket
 
@@ -24,7 +25,7 @@ import dragonfly_ray as d
 from dragonfly_ray.errors import InvalidRequestError, NotRunningError
 from dragonfly_ray.logs import logs_folder
 from dragonfly_ray.remote import Client
-from dragonfly_ray.serve import launch
+from dragonfly_ray.serve import launch, vault
 from dragonfly_ray.serve.settings import ManagerSettings
 from tests import postgres
 from tests.cluster.conftest import LocalCluster, until
@@ -84,6 +85,7 @@ def settings_for(folder: Path, dest: Path) -> dict[str, str]:
     """In the environment of whoever starts the manager."""
     return {
         "DRAGONFLY_MANAGER_STATE_DIR": str(folder / "state"),
+        "DRAGONFLY_MANAGER_SECRET_KEY": vault.new_key(),
         "DRAGONFLY_MANAGER_DEST_ROOTS": json.dumps([str(dest)]),
         "DRAGONFLY_MANAGER_URLS": json.dumps({"networks": ["127.0.0.0/8"]}),
     }
@@ -117,6 +119,17 @@ def deployed(
     )
     launch.remove("dragonfly")
     assert serve_actors() == set()
+
+
+def test_no_secret_lies_in_rays_control_store(deployed: Deployment) -> None:
+    stored = [
+        kv._internal_kv_get(key, namespace="serve") for key in kv._internal_kv_list(b"", namespace="serve")
+    ]
+    name, key = "dragonfly.secret_key", deployed.env["DRAGONFLY_MANAGER_SECRET_KEY"]
+    assert any(name.encode() in value for value in stored), "the application is there, with the file's path"
+    assert not any(key.encode() in value for value in stored)
+    file = Path(deployed.env["DRAGONFLY_MANAGER_STATE_DIR"]) / name
+    assert (file.read_text().strip(), file.stat().st_mode & 0o777) == (key, 0o600)
 
 
 # --- up -----------------------------------------------------------------------------------------

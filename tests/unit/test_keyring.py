@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from dragonfly_ray import api
 from dragonfly_ray.actors import controller
+from dragonfly_ray.cli import backend
+from dragonfly_ray.cli.app import app
 from dragonfly_ray.config import Settings, StorageSettings
-from dragonfly_ray.errors import GrantError, StorageError
+from dragonfly_ray.errors import GrantError, InvalidRequestError, StorageError
 from dragonfly_ray.grants import SKEW, GrantIssuer, GrantVerifier, SigningKey
 from dragonfly_ray.keyring import LEARNT, WAIT_AT_MOST, KeyRing
 
@@ -97,6 +102,34 @@ def test_a_ring_is_kept_and_begins_with_the_single_key(tmp_path: Path) -> None:
         KeyRing.load_or_create(path)
 
 
+def test_the_command_line_rotates_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Controller:
+        """As a driver sees it."""
+
+        begun = True
+
+        @property
+        def rotate_signing_key(self) -> Controller:
+            return self
+
+        def remote(self) -> bool:
+            return self.begun
+
+    made = Controller()
+    monkeypatch.setattr(api, "_running_settings", Settings)
+    monkeypatch.setattr(api, "reach", lambda *_: made)
+    monkeypatch.setattr(api, "get", lambda reference, *_: reference)
+    runner = CliRunner()
+    done = runner.invoke(app, ["rotate-keys"])
+    assert (done.exit_code, done.stdout) == (0, "a new key signs once every peer accepts it\n")
+    made.begun = False
+    done = runner.invoke(app, ["rotate-keys", "--json"])
+    assert json.loads(done.stdout) == {"begun": False}
+    refused = runner.invoke(app, ["--manager", "http://127.0.0.1:9", "rotate-keys"])
+    assert isinstance(refused.exception, InvalidRequestError)
+    backend.choose(None, None)
+
+
 class Peer:
     """As the controller sees it."""
 
@@ -117,7 +150,8 @@ def test_a_controller_tells_every_peer_before_schedulers_get_the_next_key(tmp_pa
         peers: dict[str, Any] = {"n1": Peer(), "n2": Peer()}
         made._peers = peers
         first = await made.signing_key()
-        await made.rotate_signing_key()
+        assert await made.rotate_signing_key()
+        assert not await made.rotate_signing_key(), "one at a time"
         made._advance_keys()
         assert await made.signing_key() == first
         await made._tell_keys("n1")
