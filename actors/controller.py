@@ -136,7 +136,7 @@ class ControllerActor:
             )
         )
         if self._ring.active != before:
-            log.info("another key signs grants now; the former one is taken until its grants have ended")
+            log.info("a new key signs grants now; those of the former key are accepted until they expire")
 
     async def _tell_keys(self, node: str) -> None:
         trusted = self._trusted

@@ -138,9 +138,9 @@ class PeerActor:
                 self._announced = True
             except Exception as error:
                 if isinstance(error, ClusterError):
-                    log.info("not announced yet: %s", error)
+                    log.info("not registered with the schedulers yet, retrying: %s", error)
                 else:
-                    log.exception("not announced yet")
+                    log.exception("not registered with the schedulers yet, retrying")
                 await asyncio.sleep(ANNOUNCE_PAUSE)
 
     async def announce(self, index: int) -> None:
@@ -157,7 +157,7 @@ class PeerActor:
                 self._node.telemetry.flush(FLUSH_INTERVAL)
                 await self._work(self._node.measure)
             except Exception:
-                log.exception("what this peer does cannot be told")
+                log.exception("metrics not flushed")
 
     @ray.method(concurrency_group="health")
     async def ping(self) -> bool:

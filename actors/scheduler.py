@@ -188,7 +188,9 @@ class SchedulerActor:
         if rival is None or await self._verdict(host.id) != "alive":
             return ""
         name = rival.name or rival.node_id
-        log.error("host id %s of node %s is that of node %s: it takes another", host.id, host.name, name)
+        log.error(
+            "host id %s of node %s is already used by node %s; it gets a new one", host.id, host.name, name
+        )
         return name
 
     async def _announced(self, message: m.Announce) -> m.Announced:
@@ -359,7 +361,7 @@ class SchedulerActor:
         if host in self._comparing:
             self._comparing[host] = True
         if not self._outbox.push(host, known.host.incarnation, message):
-            log.warning("host %s takes no messages; all that it must be at is delivered again", host)
+            log.warning("outbox of host %s overflowed; its open distributions are delivered again", host)
             self._act(self._core.deliver_again(host, time.monotonic()))
         if host not in self._pumps:
             self._pumps[host] = asyncio.Event()
@@ -408,7 +410,7 @@ class SchedulerActor:
             if isinstance(answer, m.Carrying) and not self._comparing[host]:
                 self._act(self._core.compare(answer, time.monotonic()))
         except (RayError, ValueError, TimeoutError) as error:
-            log.info("host %s does not say what it carries: %s", host, type(error).__name__)
+            log.info("host %s did not report its open downloads: %s", host, type(error).__name__)
             self._act([Probe(host)])
         finally:
             del self._comparing[host]

@@ -87,7 +87,7 @@ class SigningKey:
         try:
             return cls.from_private_bytes(read_private(path))
         except ValueError:
-            raise StorageError(f"{path}: is no signing key; remove it, a new one is made") from None
+            raise StorageError(f"{path}: is not a signing key; remove it, a new one is made") from None
 
     def private_bytes(self) -> bytes:
         return self._key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())

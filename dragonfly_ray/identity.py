@@ -111,9 +111,7 @@ def source_of(
     try:
         _ = source.id
     except ValueError:
-        raise InvalidRequestError(
-            f"url {redacted(url)!r}: is none; are the host and the port right?"
-        ) from None
+        raise InvalidRequestError(f"url {redacted(url)!r}: is not valid; check host and port") from None
     return source
 
 
@@ -155,7 +153,7 @@ def check_headers(headers: Mapping[str, str]) -> None:
     for name, value in headers.items():
         low = name.lower()
         if not _HEADER_NAME.fullmatch(name):
-            raise InvalidRequestError(f"header {name[:80]!r}: is no name of a header")
+            raise InvalidRequestError(f"header {name[:80]!r}: is not a valid header name")
         if not _HEADER_VALUE.fullmatch(value):
             raise InvalidRequestError(f"header {name!r}: its value holds control characters")
         if low in _HOP_HEADERS or low.startswith(_HOP_PREFIXES):

@@ -165,8 +165,8 @@ class Submission:
         try:
             self._follow(shard, specs)
         except Exception as error:
-            log.exception("distribution %s is not watched any more", self.id)
-            self._give_up(f"is not watched any more ({type(error).__name__}); it goes on")
+            log.exception("stopped following distribution %s", self.id)
+            self._give_up(f"cannot be followed any more ({type(error).__name__}); it goes on")
 
     def _follow(self, shard: int, specs: list[str]) -> None:
         handle: Any = None

@@ -73,7 +73,7 @@ MAX_CONTENT = 1 << 60
 def check_size(size: object, name: str) -> int:
     """What an origin says of a size; raises `SourceUnsupportedError` for what cannot be one."""
     if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= MAX_CONTENT:
-        raise SourceUnsupportedError(f"{name}: says that it is {str(size)[:30]} bytes long, which cannot be")
+        raise SourceUnsupportedError(f"{name}: invalid size {str(size)[:30]!r}")
     return size
 
 
@@ -82,7 +82,7 @@ def parse_size(text: str | None, name: str) -> int | None:
     if not text or not text.isascii() or not text.isdigit():
         return None
     if len(text) > len(str(MAX_CONTENT)):
-        raise SourceUnsupportedError(f"{name}: says that it is {text[:30]}… bytes long, which cannot be")
+        raise SourceUnsupportedError(f"{name}: invalid size {text[:30]}…")
     return check_size(int(text), name)
 
 
@@ -214,7 +214,7 @@ def together(connections: int, work: Sequence[W], do: Callable[[W], R]) -> list[
 
     def one(each: W) -> R:
         if refused.is_set():
-            raise SourceError("not asked for, another was refused")
+            raise SourceError("not requested, since another request was refused")
         try:
             return do(each)
         except BaseException:

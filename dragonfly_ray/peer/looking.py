@@ -156,7 +156,7 @@ class SharedLook:
         checksums = answer.checksums or ("",) * len(paths)
         columns = (answer.sizes, answer.versions, answer.ranges, checksums)
         if any(len(column) != len(paths) for column in columns):
-            raise ClusterError(f"host {helper}: {len(answer.sizes)} answers to {len(paths)} looks")
+            raise ClusterError(f"host {helper}: {len(answer.sizes)} results for {len(paths)} paths")
         return [Seen(*each) for each in zip(*columns, strict=True)]
 
 
@@ -164,7 +164,7 @@ def answer_of(link: SchedulerLink, look: m.Look) -> m.Looked:
     """Of a helper, through the scheduler. Raises what it met, `ClusterError` where it gave none."""
     answer = link.call(look)
     if not isinstance(answer, m.Looked):
-        raise ClusterError(f"host {look.host}: no answer to a look")
+        raise ClusterError(f"host {look.host}: no answer to a metadata request")
     if answer.kind:
         details = {"retry_after": answer.retry_after} if answer.retry_after else {}
         error = from_report(answer.kind, answer.message)

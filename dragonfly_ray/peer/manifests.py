@@ -68,10 +68,10 @@ def _watch(run: TaskRun, neighbour: m.Neighbour, patience: float) -> Callable[[i
         now = time.monotonic()
         transfer.moved(count, now)
         if run.idle():
-            raise TransportError(f"{run.task.url}: its manifest is not wanted any more")
+            raise TransportError(f"{run.task.url}: its manifest is no longer needed")
         if transfer.measured(now) and transfer.left(now) > patience:
             raise StalledError(
-                f"{neighbour.host.name}: gives {transfer.rate(now):.0f} B/s of the manifest only"
+                f"{neighbour.host.name}: sends the manifest at only {transfer.rate(now):.0f} B/s"
             )
 
     return progress

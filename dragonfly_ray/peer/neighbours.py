@@ -121,7 +121,7 @@ class Neighbours:
     def broke_protocol(self, host: str, error: ProtocolError) -> None:
         """It said what nobody who keeps to the protocol says: it is not asked any more."""
         run = self._run
-        log.warning("task %.12s: parent %s is given up: %s", run.task.id, host, error)
+        log.warning("task %.12s: parent %s broke the protocol and is dropped: %s", run.task.id, host, error)
         with run.lock:
             run.reporter.news.bad += [host] * BAD_PIECES  # it is as good as many bad ones
         run.reporter.kick()

@@ -184,7 +184,7 @@ class PeerNode:
         try:
             self._handle(message, small)
         except Exception as error:
-            log.exception("a %s cannot be handled", type(message).__name__)
+            log.exception("failed to handle %s", type(message).__name__)
             text = f"{self.host.name}: {type(message).__name__} not handled ({type(error).__name__}); see the peer's log"
             if isinstance(message, m.Deliver):
                 self._refuse(message, text)
@@ -365,7 +365,7 @@ class PeerNode:
             return self._registered
 
     def _id_taken(self, node: str) -> None:
-        log.error("host id %s is that of node %s: the next process takes another", self.host.id, node)
+        log.error("host id %s is already used by node %s; restarting with a new one", self.host.id, node)
         self._stopping.set()
         self.store.give_up_host_id()
         self.on_id_taken()
@@ -660,7 +660,7 @@ class PeerNode:
                 try:
                     self.links.of(self._dropped[task_id]).call(m.Evicted(self.host.id, task_id))
                 except ClusterError as error:
-                    log.info("task %.12s: eviction not told yet: %s", task_id, error)
+                    log.info("task %.12s: eviction not reported yet, retrying: %s", task_id, error)
                     return
                 if again:
                     continue

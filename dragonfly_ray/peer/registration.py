@@ -97,7 +97,7 @@ class Registration:
         try:
             self.hurry()
         except ClusterError as error:
-            log.info("not announced yet: %s", error)
+            log.info("not registered with the scheduler yet, retrying: %s", error)
             self._resting = True
             self._work.submit(self._later, None)
 
@@ -139,7 +139,7 @@ class Registration:
                 self._rest(pages)
                 break
             except ClusterError as error:
-                log.info("announcement begins again: %s", error)
+                log.info("restarting the registration: %s", error)
                 pages = None
                 self._stopping.wait(pause)
                 pause = min(LONGEST_RETRY, 2 * pause)
@@ -159,8 +159,8 @@ class Registration:
             if isinstance(answer, m.Announced) and answer.taken:
                 self._on_taken(answer.taken)
                 raise HostIdTakenError(
-                    f"{self._host.name}: its host id is that of node {answer.taken}, whose store was copied; "
-                    "start this peer again, it takes another"
+                    f"{self._host.name}: its host id is already used by node {answer.taken} (a copied store?); "
+                    "start this peer again, it gets a new one"
                 )
             if isinstance(answer, m.Announced) and not answer.known:
                 raise ClusterError(f"page {page.page}: the scheduler has restarted meanwhile")

@@ -124,8 +124,8 @@ class RemoteSubmission:
         try:
             self._follow()
         except Exception as error:
-            log.exception("job %s is not watched any more", self.id)
-            text = f"distribution {self.id}: is not watched any more ({type(error).__name__}); it goes on"
+            log.exception("stopped following job %s", self.id)
+            text = f"distribution {self.id}: cannot be followed any more ({type(error).__name__}); it goes on"
             self._give_up(ClusterError(text))
 
     def _follow(self) -> None:

@@ -83,7 +83,9 @@ def read_private(path: Path) -> bytes:
     with os.fdopen(number, "rb") as file:
         found = os.fstat(number)
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
-            raise StorageError(f"{path}: is no file of uid {os.geteuid()}; remove it, a new one is made")
+            raise StorageError(
+                f"{path}: is not a regular file owned by uid {os.geteuid()}; remove it, a new one is made"
+            )
         if found.st_mode & 0o077:
             raise StorageError(f"{path}: others may use it; remove it, or chmod it to 600 if you trust it")
         return file.read()

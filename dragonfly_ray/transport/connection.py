@@ -121,9 +121,11 @@ class ParentConnection:
             raise TransportError(str(error)) from None
         answer = self._greeting(p.Welcome)
         if len(answer.bitmap) != -(-self._pieces // 8) or self._beyond(answer.bitmap):
-            raise ProtocolError(f"{self._name}: its bitmap is not one of {self._pieces} pieces")
+            raise ProtocolError(
+                f"{self._name}: greeting with a bitmap that does not fit {self._pieces} pieces"
+            )
         if len(answer.digests) + answer.following > self._pieces:
-            raise ProtocolError(f"{self._name}: greets with more digests than {self._pieces}")
+            raise ProtocolError(f"{self._name}: greeting with more digests than {self._pieces} pieces")
         self.bitmap, self.digests = answer.bitmap, self._described(answer.digests)
         self._take_digests(answer.following)
 
@@ -131,7 +133,7 @@ class ParentConnection:
         """Who we are, to a parent that proves who it is."""
         challenge = self._greeting(p.Challenge)
         if challenge.version != p.VERSION:
-            text = f"{self._name}: speaks version {challenge.version} of the protocol, this is {p.VERSION}"
+            text = f"{self._name}: protocol version {challenge.version}, this host has {p.VERSION}"
             raise TransportError(f"{text}; install one version of the package on every node")
         nonce = os.urandom(NONCE_SIZE)
         both = Handshake(
@@ -144,7 +146,7 @@ class ParentConnection:
             both.verify("parent", parent.key, accepted.proof)
         except GrantError:
             # Not its lie: its address is somebody else's now.
-            raise TransportError(f"{self._name}: whoever listens there is not host {parent.id}") from None
+            raise TransportError(f"{self._name}: the peer at this address is not host {parent.id}") from None
 
     def _greeting(self, kind: type[W]) -> W:
         """The parent's next word, if it is of this kind."""
@@ -172,7 +174,7 @@ class ParentConnection:
         while left:
             frame = self._frame()
             if not isinstance(frame, p.Digests) or not 0 < len(frame.items) <= left:
-                raise ProtocolError(f"{self._name}: owes {left} digests of its greeting")
+                raise ProtocolError(f"{self._name}: {left} digests of its greeting are missing")
             self.digests.update(self._described(frame.items))
             left -= len(frame.items)
 
@@ -248,7 +250,7 @@ class ParentConnection:
     def _ponged(self) -> None:
         with self._asking:
             if not self._pinged:
-                raise ProtocolError(f"{self._name}: a PONG, unasked")
+                raise ProtocolError(f"{self._name}: unsolicited PONG")
             self._pinged -= 1
 
     def _answered(self, first: int, count: int) -> None:

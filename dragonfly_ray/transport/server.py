@@ -137,7 +137,7 @@ class _Child:
         """Raises `ProtocolError` unless the task has all of these."""
         for index in pieces:
             if not 0 <= index < self.pieces:
-                raise ProtocolError(f"speaks of piece {index} of {self.pieces}")
+                raise ProtocolError(f"piece {index} of a task with {self.pieces} pieces")
 
     def sends(self, index: int) -> None:
         self.piece = index
@@ -348,7 +348,9 @@ class UploadServer:
                 self._cancel(child, frame)
             case p.ManifestRequest():
                 if not 0 < frame.length <= p.MANIFEST_CHUNK:
-                    raise ProtocolError(f"{frame.length} bytes of the manifest are asked for at once")
+                    raise ProtocolError(
+                        f"a manifest request of {frame.length} bytes, at most {p.MANIFEST_CHUNK} are allowed"
+                    )
                 self._queue(child, frame)
             case p.Ping():
                 self._queue(child, p.encode(p.Pong()))
@@ -357,7 +359,7 @@ class UploadServer:
 
     def _greet(self, child: _Child, hello: p.Hello) -> None:
         if hello.version != p.VERSION:
-            text = f"version {hello.version} of the protocol is not spoken here (this is {p.VERSION})"
+            text = f"protocol version {hello.version} is not supported (this host has {p.VERSION})"
             self._refuse(child, text, p.Refusal.VERSION)
             return
         both = Handshake(
@@ -411,7 +413,7 @@ class UploadServer:
     def _queue_pieces(self, child: _Child, request: p.Request) -> None:
         child.inside(request.first, request.first + request.count - 1)
         if not request.count:
-            raise ProtocolError(f"a request for no piece, from {request.first} on")
+            raise ProtocolError(f"an empty request, at piece {request.first}")
         room = max(0, MAX_QUEUE - len(child.jobs))
         with child.lock:
             child.jobs.extend(range(request.first, request.first + min(room, request.count)))

@@ -230,7 +230,7 @@ def test_a_parent_of_another_version_is_told_apart() -> None:
         body = (3).to_bytes(2, "big") + bytes(100)
         sock.sendall(p.HEADER.pack(16, 0, 0, len(body)) + body)
 
-    with listening(later) as host, pytest.raises(TransportError, match="speaks version 3"):
+    with listening(later) as host, pytest.raises(TransportError, match="protocol version 3"):
         open_to(host)
 
 

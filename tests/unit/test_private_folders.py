@@ -148,7 +148,7 @@ def test_a_key_that_is_a_link_or_that_others_may_read_is_refused(tmp_path: Path)
         SigningKey.load_or_create(path)
     path.unlink()
     path.touch(mode=0o600)
-    with pytest.raises(StorageError, match="is no signing key"):
+    with pytest.raises(StorageError, match="is not a signing key"):
         SigningKey.load_or_create(path)
 
 

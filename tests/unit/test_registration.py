@@ -335,7 +335,7 @@ def test_of_two_live_peers_with_one_host_id_both_are_served(
         clone = swarm.start("n3")
     swarm.scheduler.peers[first.host.id] = first
     clone.on_id_taken = lambda: ended.append(True)
-    with pytest.raises(HostIdTakenError, match="its host id is that of node n0"):
+    with pytest.raises(HostIdTakenError, match="its host id is already used by node n0"):
         clone.announce()
     assert ended == [True], "its process ends"
     clone.stop()

@@ -301,7 +301,7 @@ def test_a_greeting_that_does_not_keep_its_count_is_refused(then: p.Frame) -> No
     with contextlib.closing(ParentConnection(ours, "parent", PATIENT, COUNT)) as connection, theirs:
         ours.settimeout(10.0)
         theirs.sendall(p.encode(then))
-        with pytest.raises(ProtocolError, match="owes 2 digests"):
+        with pytest.raises(ProtocolError, match="2 digests of its greeting are missing"):
             connection._take_digests(2)
 
 
