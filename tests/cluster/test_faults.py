@@ -325,13 +325,14 @@ def test_cancelled_in_the_middle_everything_stands_still(
 def test_content_that_changes_half_way_is_never_mixed(
     cluster: LocalCluster, origin: Nginx, content: bytes, tmp_path: Path
 ) -> None:
-    transfer = Transfer(origin, tmp_path / "o")
-    transfer.half_way(*cluster.node_ids)
+    # Before it begins: on a slow machine all could be here by the time that the other content is made.
     fresh = os.urandom(SIZE)
     draft = origin.root / "draft"
     draft.write_bytes(fresh)
     later = (origin.root / "f").stat().st_mtime + 100
     os.utime(draft, (later, later))
+    transfer = Transfer(origin, tmp_path / "o")
+    transfer.half_way(*cluster.node_ids)
     draft.rename(origin.root / "f")
     done = transfer.end()
     assert_right(done, fresh, cluster.node_ids)
