@@ -62,6 +62,8 @@ from dragonfly_ray.urls import redacted
 
 log = logging.getLogger(__name__)
 
+ENDING = 5.0
+"""Seconds that a run may take to end once all outcomes are known."""
 REMEMBERED = 1000
 """Outcomes kept, for a scheduler that asks again after its restart."""
 
@@ -126,7 +128,7 @@ class PeerNode:
         """Called when another live peer has this one's host id: this process must end."""
         self._lock = threading.Lock()
         self._begun = threading.Condition(self._lock)
-        """A delivery has begun."""
+        """A delivery has begun, or a run has ended."""
         self._work = ThreadPoolExecutor(8, thread_name_prefix="peer")
         self._stopping = threading.Event()
         self._usage = self.store.usage()
@@ -323,6 +325,7 @@ class PeerNode:
         with self._lock:
             if self._runs.get(run.task.id) is run:
                 del self._runs[run.task.id]
+                self._begun.notify_all()
             self.telemetry.gauge("dragonfly_active_tasks", len(self._runs))
             if not self._runs:
                 self.pool.trim()
@@ -636,9 +639,17 @@ class PeerNode:
     def evict(self, task_id: str) -> int:
         """Bytes freed. Raises for what is in use or pinned."""
         found = self.stored(task_id)
+        with self._begun:
+            # Whoever has just heard of the outcome may be faster than the threads that made it.
+            self._begun.wait_for(lambda: not self._ending(task_id), ENDING)
         freed = self.store.evict(task_id)
         self._evicted(found.task)
         return freed
+
+    def _ending(self, task_id: str) -> bool:
+        """Whether a run of it is there that nobody waits for any more."""
+        run = self._runs.get(task_id)
+        return run is not None and not run.deliveries.open()
 
     def _give_up(self, task: Task) -> None:
         """Frees what is here of it, now or when those who read it have ended."""

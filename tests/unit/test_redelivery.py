@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from dragonfly_ray.scheduling.redelivery import CONFIRM_AFTER
 from tests.origins import Behaviour, ScriptedOrigin
 from tests.swarm import Swarm
 from tests.unit.one_scheduler import Cluster, host, started
-from tests.waiting import until
+from tests.waiting import HANG, until
 
 CONTENT = os.urandom(8 << 20)
 
@@ -226,6 +228,32 @@ def test_an_eviction_that_could_not_be_told_is_told_later(
     peer.measure()
     assert len(away.heard) == 1
     assert peer._dropped == {}
+
+
+def test_who_evicts_as_soon_as_the_outcome_is_known_does_not_meet_the_run_that_made_it(
+    build: Callable[..., Swarm], origin: ScriptedOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swarm = build(1)
+    peer = swarm.peers["n0"]
+    told, go_on, call = threading.Event(), threading.Event(), swarm.scheduler.call
+
+    def answers(message: m.Message) -> m.Message | None:
+        answer = call(message)
+        if isinstance(message, m.Ended):
+            told.set()
+            assert go_on.wait(HANG)
+        return answer
+
+    monkeypatch.setattr(swarm.scheduler, "call", answers)
+    swarm.distribute(origin.url)
+    assert told.wait(HANG)
+    (task,) = peer.store.tasks()
+    with ThreadPoolExecutor(1) as threads:
+        freed = threads.submit(peer.evict, task.task.id)
+        with contextlib.suppress(TimeoutError):
+            freed.result(timeout=0.2)  # it is at it by now
+        go_on.set()
+        assert freed.result(timeout=HANG) == len(CONTENT)
 
 
 def test_an_origin_that_asks_for_patience_while_the_scheduler_is_away_gets_it(
