@@ -18,6 +18,7 @@ from dragonfly_ray.transport.limiter import RateLimiter
 
 if TYPE_CHECKING:
     from dragonfly_ray.peer.task import TaskRun
+    from dragonfly_ray.storage.task_store import TaskStore
 
 
 @dataclass
@@ -34,6 +35,8 @@ class Context:
     pool: BufferPool
     announce: Callable[[str], None]
     """Tells the scheduler of a source everything again: it has forgotten."""
+    introduce: Callable[[TaskStore], None]
+    """Tells the scheduler what is here of a task. Raises `ClusterError`."""
     link: Callable[[str], SchedulerLink]
     """By source id."""
     give_up: Callable[[Task], None]

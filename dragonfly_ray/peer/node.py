@@ -283,6 +283,7 @@ class PeerNode:
             store=self.store,
             pool=self.pool,
             announce=self.announce_to,
+            introduce=self.announce_task,
             link=self.links.of,
             give_up=self._give_up,
             ended=self._on_ended,

@@ -25,6 +25,7 @@ def agrees_with_record(run: TaskRun) -> bool:
     assert store is not None
     deadline = time.monotonic() + PATIENCE
     pause = 0.005
+    introduced = not run.was_here  # else whoever reads the origin fills the record
     while not run.stopping.is_set():
         digests = [d or bytes(DIGEST_SIZE) for d in store.digests]
         answer: m.Message | None = None
@@ -43,6 +44,8 @@ def agrees_with_record(run: TaskRun) -> bool:
                     return _mend(run, digests, answer.digests)
                 run.deliveries.placed(places, answer)
                 return True
+            if answer.known and not introduced:
+                introduced = _introduce(run, store)
             if time.monotonic() > deadline:
                 # Either nobody has read those pieces, whatever others say that they have; or whoever
                 # did is gone, and what is here was checked against the digests of its senders. If two
@@ -57,6 +60,15 @@ def agrees_with_record(run: TaskRun) -> bool:
             if run.error or not run.picker.done:
                 return False
     return False
+
+
+def _introduce(run: TaskRun, store: TaskStore) -> bool:
+    """The scheduler does not know what was here all the time: one root says it, and no piece is claimed to be told."""
+    try:
+        run.context.introduce(store)
+    except DragonflyError:
+        return False  # once more, when it is back
+    return True
 
 
 def ask_for_places(run: TaskRun) -> bool:

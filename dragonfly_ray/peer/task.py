@@ -88,6 +88,8 @@ class TaskRun:
         """What came while the task opens, and when."""
         self.prefix: PrefixHash | None = None
         self.checksums: OriginChecksums | None = None
+        self.was_here = False
+        """All of it lay in the store when it was asked for."""
         self.dropped = False
         """What the origin gave is not what it offers: nothing of it is kept here."""
         self.reporter = Reporter(self, context.link(self.task.source_id), deliver.interval)
@@ -223,6 +225,7 @@ class TaskRun:
             self.store = store
             self.reporter.news.lost = edited
             self.picker.have = bitset.from_bytes(store.have(), self.task.pieces)
+            self.was_here = self.picker.done
             self.bytes_cache = sum(store.table[i].length for i in bitset.members(self.picker.have))
             self.context.received("cache", self.bytes_cache)
             self.reporter.news.got = list(bitset.members(self.picker.have))
@@ -489,6 +492,7 @@ class TaskRun:
         """Pieces that are not what they should be: fetch them again."""
         pieces = list(pieces)
         with self.lock:
+            self.was_here = False
             self.neighbours.lost(pieces)
             for index in pieces:
                 self.picker.lost(index)

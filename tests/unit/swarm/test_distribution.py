@@ -103,6 +103,24 @@ def test_the_second_time_nothing_leaves_the_origin(
     assert all(n["bytes_cache"] == SIZE for n in view["nodes"].values())
 
 
+def test_a_scheduler_that_does_not_know_what_is_here_is_told_in_one_word(
+    origin: Nginx, swarm: Callable[..., Swarm], content: bytes
+) -> None:
+    """A host that was given up and has come back in between, say. That its caller may have it, is known."""
+    built = swarm(1)
+    built.distribute(f"{origin.url}/big", "a.0")
+    before = origin.sent("/big")
+    with built.scheduler.changed:
+        built.scheduler.core.tasks.clear()
+        built.scheduler.core.specs.clear()
+        built.scheduler.heard.clear()
+    view = built.distribute(f"{origin.url}/big", "b.0")
+    assert_everywhere(view, content, 1)
+    assert origin.sent("/big") - before <= 1
+    assert built.scheduler.heard["Announce"] == 1
+    assert built.scheduler.heard["Report"] < PIECES / 4, "its digests are not claimed piece by piece"
+
+
 def test_a_newcomer_gets_it_from_those_who_have_it(
     origin: Nginx, swarm: Callable[..., Swarm], content: bytes
 ) -> None:
