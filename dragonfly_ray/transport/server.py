@@ -8,37 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import logging
 import os
 import queue
 import select
 import socket
-import sys
-import termios
 import threading
 import time
 from collections import deque
-from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import Protocol
 
 from dragonfly_ray.config import TransportSettings
 from dragonfly_ray.errors import DragonflyError, GrantError, ProtocolError
-from dragonfly_ray.grants import NONCE_SIZE, GrantVerifier, Handshake, SigningKey
-from dragonfly_ray.storage.failures import EXHAUSTED
+from dragonfly_ray.grants import GrantVerifier, Handshake, SigningKey
 from dragonfly_ray.storage.task_store import Extent
 from dragonfly_ray.transport import protocol as p
 from dragonfly_ray.transport.bans import Bans
+from dragonfly_ray.transport.child import MAX_QUEUE, Child, Job, Library
 from dragonfly_ray.transport.limiter import RateLimiter
+from dragonfly_ray.transport.sending import prepare, send_some, unsent
 
 log = logging.getLogger(__name__)
 
 HELLO_TIMEOUT = 3.0
 MAX_STRANGERS = 1024
 """Connections without a grant; the oldest is closed for one more."""
-MAX_QUEUE = 256
-"""Pieces that one child may have asked for at a time."""
 BAN_SECONDS = 600.0
 """For as long as a scheduler remembers a ban."""
 STUCK_FACTOR = 5
@@ -52,99 +45,6 @@ LEAST_CHUNK = 4 * 1024
 TICKS = 50
 """Under a rate limit, chunks of this fraction of a second: all children get some before any stalls."""
 FULL = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
-SOCKET_ERRORS = frozenset(
-    (errno.EAGAIN, errno.EINTR, errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN,
-     errno.ESHUTDOWN, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN,
-     errno.ENOBUFS, errno.ENOMEM, errno.EBADF)
-)  # fmt: skip
-"""Of `sendfile`, for reasons of the connection; all others are the file's."""
-
-
-class Shared(Protocol):
-    """A task as the server sees it. All of it is called from the server's threads."""
-
-    @property
-    def manifest_file(self) -> Path: ...
-
-    def bitmap(self, host_id: str) -> bytes: ...
-
-    def digests(self) -> list[bytes | None]: ...
-
-    def has(self, index: int) -> bool: ...
-
-    def digest(self, index: int) -> bytes: ...
-
-    def reading(self, index: int) -> AbstractContextManager[list[Extent]]: ...
-
-    def on_have(self, host_id: str, items: list[tuple[int, bytes]]) -> None: ...
-
-    def on_corrupt(self, host_id: str, index: int) -> None: ...
-
-    def on_unreadable(self, index: int) -> None: ...
-
-    def on_sent(self, host_id: str, nbytes: int) -> None: ...
-
-    def on_joined(self, host_id: str) -> None: ...
-
-    def on_left(self, host_id: str) -> None: ...
-
-
-class Library(Protocol):
-    """Where the server finds tasks."""
-
-    def shared(self, task_id: str) -> Shared | None: ...
-
-
-Job = bytes | int | p.ManifestRequest | p.Welcome | p.Digests
-"""An encoded frame, the number of a piece, a stretch of the manifest, or a long frame that its sender encodes."""
-
-
-class _Child:
-    """One connection. `busy` while a sender works on it; only then may others not close it."""
-
-    def __init__(self, sock: socket.socket, now: float) -> None:
-        self.sock = sock
-        self.fd = sock.fileno()
-        self.parser = p.Parser(most=p.MAX_HELLO)
-        self.nonce = os.urandom(NONCE_SIZE)
-        self.since = now
-        self.seen = now
-        self.moved = now
-        """When it last took bytes of what it asked for."""
-        self.unsent = 0
-        self.lock = threading.Lock()
-        self.jobs: deque[Job] = deque()
-        """What to send, in order."""
-        self.rest: list[Extent] = []
-        """What is left of the piece under way."""
-        self.piece = 0
-        """Its number."""
-        self.sent = bytearray()
-        """A bitmap of the pieces that it was sent: only of these it may complain."""
-        self.head = b""
-        """What is left of the frame under way."""
-        self.uses: contextlib.ExitStack | None = None
-        self.busy = False
-        self.blocked = False
-        self.closing = False
-        self.host_id = ""
-        self.task_id = ""
-        self.shared: Shared | None = None
-        self.pieces = 0
-        """Of its task."""
-
-    def inside(self, *pieces: int) -> None:
-        """Raises `ProtocolError` unless the task has all of these."""
-        for index in pieces:
-            if not 0 <= index < self.pieces:
-                raise ProtocolError(f"piece {index} of a task with {self.pieces} pieces")
-
-    def sends(self, index: int) -> None:
-        self.piece = index
-        self.sent[index >> 3] |= 1 << (index & 7)
-
-    def was_sent(self, index: int) -> bool:
-        return bool(self.sent[index >> 3] >> (index & 7) & 1)
 
 
 class UploadServer:
@@ -173,12 +73,12 @@ class UploadServer:
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
         self._epoll = select.epoll()
-        self._children: dict[int, _Child] = {}
-        self._strangers: dict[int, _Child] = {}
-        self._known: dict[tuple[str, str], _Child] = {}
-        self._work: queue.SimpleQueue[_Child | None] = queue.SimpleQueue()
+        self._children: dict[int, Child] = {}
+        self._strangers: dict[int, Child] = {}
+        self._known: dict[tuple[str, str], Child] = {}
+        self._work: queue.SimpleQueue[Child | None] = queue.SimpleQueue()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._dead: queue.SimpleQueue[_Child] = queue.SimpleQueue()
+        self._dead: queue.SimpleQueue[Child] = queue.SimpleQueue()
         self._banned: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
         self._stopping = False
         self._paused = False
@@ -279,7 +179,7 @@ class UploadServer:
             sock.setblocking(False)
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            child = _Child(sock, now)
+            child = Child(sock, now)
             self._children[child.fd] = self._strangers[child.fd] = child
             self._epoll.register(child.fd, select.EPOLLIN | select.EPOLLRDHUP)
             with contextlib.suppress(OSError):
@@ -294,7 +194,7 @@ class UploadServer:
         self._epoll.modify(self._listener.fileno(), 0)
         self._paused = True
 
-    def _serve(self, child: _Child, events: int) -> None:
+    def _serve(self, child: Child, events: int) -> None:
         if child.closing:
             return
         if events & select.EPOLLOUT:
@@ -322,7 +222,7 @@ class UploadServer:
             log.exception("child %s closed", child.host_id or "unknown")
             self._close(child)
 
-    def _on_frame(self, child: _Child, frame: p.Frame) -> None:
+    def _on_frame(self, child: Child, frame: p.Frame) -> None:
         shared = child.shared
         if shared is None:
             if child.closing:
@@ -357,7 +257,7 @@ class UploadServer:
             case _:
                 raise ProtocolError(f"a child does not send {type(frame).__name__}")
 
-    def _greet(self, child: _Child, hello: p.Hello) -> None:
+    def _greet(self, child: Child, hello: p.Hello) -> None:
         if hello.version != p.VERSION:
             text = f"protocol version {hello.version} is not supported (this host has {p.VERSION})"
             self._refuse(child, text, p.Refusal.VERSION)
@@ -399,7 +299,7 @@ class UploadServer:
             self._queue(child, word)
         shared.on_joined(child.host_id)
 
-    def _refuse(self, child: _Child, reason: str, code: p.Refusal) -> None:
+    def _refuse(self, child: Child, reason: str, code: p.Refusal) -> None:
         """One short frame, if it fits; nobody waits for it to be read."""
         with contextlib.suppress(OSError):
             child.sock.send(p.encode(p.Refused(reason, code)))
@@ -410,7 +310,7 @@ class UploadServer:
         if child := self._known.get((task_id, host_id)):
             self._close(child)
 
-    def _queue_pieces(self, child: _Child, request: p.Request) -> None:
+    def _queue_pieces(self, child: Child, request: p.Request) -> None:
         child.inside(request.first, request.first + request.count - 1)
         if not request.count:
             raise ProtocolError(f"an empty request, at piece {request.first}")
@@ -419,20 +319,20 @@ class UploadServer:
             child.jobs.extend(range(request.first, request.first + min(room, request.count)))
             if request.count > room:
                 child.jobs.append(p.encode(p.Busy(request.first + room, request.count - room)))
-            _check(child)
+            child.check()
         self._schedule(child)
 
-    def _cancel(self, child: _Child, frame: p.Cancel) -> None:
+    def _cancel(self, child: Child, frame: p.Cancel) -> None:
         """What is not under way yet is not sent; every request has one answer all the same."""
         unwanted = range(frame.first, frame.first + frame.count)
         with child.lock:
             jobs = [p.encode(p.Busy(j, 1)) if isinstance(j, int) and j in unwanted else j for j in child.jobs]
             child.jobs = deque(jobs)
 
-    def _queue(self, child: _Child, job: Job) -> None:
+    def _queue(self, child: Child, job: Job) -> None:
         with child.lock:
             child.jobs.append(job)
-            _check(child)
+            child.check()
         self._schedule(child)
 
     def _sweep(self, now: float) -> None:
@@ -446,15 +346,15 @@ class UploadServer:
         for child in list(self._children.values()):
             if child.blocked:
                 # The kernel reports room only when a third of its buffer is free: ask it what left.
-                unsent = _unsent(child.sock)
-                if unsent != child.unsent:
-                    child.unsent, child.moved = unsent, now
+                left = unsent(child.sock)
+                if left != child.unsent:
+                    child.unsent, child.moved = left, now
                 if now - child.moved > stuck:
                     self._close(child)
             elif now - child.seen > self._settings.idle_timeout:
                 self._close(child)
 
-    def _close(self, child: _Child) -> None:
+    def _close(self, child: Child) -> None:
         """In the listening thread only, so that a number of a closed socket is never used again."""
         with child.lock:
             child.closing = True
@@ -483,7 +383,7 @@ class UploadServer:
 
     # --- the sending threads ----------------------------------------------------------------
 
-    def _schedule(self, child: _Child) -> None:
+    def _schedule(self, child: Child) -> None:
         with child.lock:
             if child.busy or child.blocked or child.closing:
                 return
@@ -517,7 +417,7 @@ class UploadServer:
             else:
                 self._schedule(child)
 
-    def _turn(self, child: _Child) -> bool:
+    def _turn(self, child: Child) -> bool:
         """Sends until the socket takes no more or a piece is through; under a rate limit, one chunk.
 
         Says whether there is more to do.
@@ -529,7 +429,7 @@ class UploadServer:
                 if not child.jobs:
                     return False
                 job = child.jobs.popleft()
-            self._prepare(child, job)
+            prepare(child, job)
         try:
             while child.head:
                 more = socket.MSG_MORE if child.rest else 0
@@ -537,7 +437,7 @@ class UploadServer:
                 child.moved = time.monotonic()
             while child.rest:
                 fd, offset, length = child.rest[0]
-                count = self._send_some(child, fd, offset, min(length, self._chunk))
+                count = send_some(child, fd, offset, min(length, self._chunk))
                 child.seen = child.moved = time.monotonic()
                 if child.shared:
                     child.shared.on_sent(child.host_id, count)
@@ -558,91 +458,7 @@ class UploadServer:
             child.uses = None
         return bool(child.jobs)
 
-    def _send_some(self, child: _Child, fd: int, offset: int, length: int) -> int:
-        """How many bytes the socket took. Raises `OSError`: within a piece there is no way to say that it ends here."""
-        try:
-            count = os.sendfile(child.fd, fd, offset, length)
-        except OSError as error:
-            if error.errno in SOCKET_ERRORS:
-                raise
-            log.warning("task %.12s: piece %d: %s", child.task_id, child.piece, error.strerror)
-            count = 0
-        if not count:
-            if child.shared:
-                child.shared.on_unreadable(child.piece)
-            raise OSError(errno.EIO, "the piece cannot be read")
-        return count
-
-    def _prepare(self, child: _Child, job: Job) -> None:
-        child.moved = time.monotonic()
-        if isinstance(job, bytes):
-            child.head = job
-            return
-        if isinstance(job, p.Welcome | p.Digests):
-            child.head = p.encode(job)
-            return
-        shared = child.shared
-        assert shared is not None
-        if isinstance(job, p.ManifestRequest):
-            # Read only now: a child that never reads holds one chunk, not all that it asked for.
-            child.head = p.encode(_manifest(shared, job))
-            return
-        uses = contextlib.ExitStack()
-        try:
-            if not shared.has(job):
-                raise KeyError(job)
-            digest = shared.digest(job)
-            extents = uses.enter_context(shared.reading(job))
-            _probe(extents)
-        except (KeyError, DragonflyError):
-            uses.close()
-            child.head = p.encode(p.Missing(job))
-            return
-        except OSError as error:
-            uses.close()
-            child.head = self._instead(shared, job, error)
-            return
-        length = sum(extent.length for extent in extents)
-        child.uses = uses
-        child.sends(job)
-        child.head = p.encode(p.DataHeader(job, length, digest))
-        child.rest = list(extents)
-
-    def _instead(self, shared: Shared, index: int, error: OSError) -> bytes:
-        """The answer to a request for a piece that cannot be opened or read."""
-        if error.errno in EXHAUSTED:
-            return p.encode(p.Busy(index, 1))
-        log.warning("piece %d cannot be read: %s", index, error.strerror)
-        shared.on_unreadable(index)
-        return p.encode(p.Missing(index))
-
-
-def _probe(extents: list[Extent]) -> None:
-    """Before a piece is promised. Raises `OSError` where its file is cut short, or cannot be read at all."""
-    for fd, offset, length in extents:
-        if os.fstat(fd).st_size < offset + length or not os.pread(fd, 1, offset):
-            raise OSError(errno.EIO, "the file is cut short")
-
 
 def _chunk(rate: int | None) -> int:
     """Bytes that are sent at once."""
     return SEND_CHUNK if rate is None else min(SEND_CHUNK, max(LEAST_CHUNK, rate // TICKS))
-
-
-def _check(child: _Child) -> None:
-    if len(child.jobs) > 4 * MAX_QUEUE:
-        raise ProtocolError("asks more than it reads")
-
-
-def _unsent(sock: socket.socket) -> int:
-    """Bytes that the kernel still holds for the other side."""
-    answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
-    return int.from_bytes(answer, sys.byteorder)
-
-
-def _manifest(shared: Shared, ask: p.ManifestRequest) -> p.ManifestData:
-    with shared.manifest_file.open("rb") as file:
-        if ask.offset > os.fstat(file.fileno()).st_size:
-            raise ProtocolError(f"the manifest is asked for from {ask.offset} on")
-        file.seek(ask.offset)
-        return p.ManifestData(ask.offset, file.read(min(ask.length, p.MANIFEST_CHUNK)))

@@ -22,9 +22,10 @@ from dragonfly_ray.grants import GrantIssuer, GrantVerifier, SigningKey
 from dragonfly_ray.model import digest
 from dragonfly_ray.storage.task_store import Extent
 from dragonfly_ray.transport import protocol as p
+from dragonfly_ray.transport.child import MAX_QUEUE
 from dragonfly_ray.transport.connection import Busy, Data, Missing, ParentConnection, Pong
 from dragonfly_ray.transport.limiter import RateLimiter
-from dragonfly_ray.transport.server import HELLO_TIMEOUT, MAX_QUEUE, UploadServer
+from dragonfly_ray.transport.server import HELLO_TIMEOUT, UploadServer
 from tests.handshakes import (
     CHILD_KEY,
     CLUSTER_KEY,

@@ -1,0 +1,111 @@
+"""What a sending thread of the upload server makes of a job, and how it gets it into the socket."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import socket
+import sys
+import termios
+import time
+
+from dragonfly_ray.errors import DragonflyError, ProtocolError
+from dragonfly_ray.storage.failures import EXHAUSTED
+from dragonfly_ray.storage.task_store import Extent
+from dragonfly_ray.transport import protocol as p
+from dragonfly_ray.transport.child import Child, Job, Shared
+
+log = logging.getLogger(__name__)
+
+SOCKET_ERRORS = frozenset(
+    (errno.EAGAIN, errno.EINTR, errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN,
+     errno.ESHUTDOWN, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN,
+     errno.ENOBUFS, errno.ENOMEM, errno.EBADF)
+)  # fmt: skip
+"""Of `sendfile`, for reasons of the connection; all others are the file's."""
+
+
+def send_some(child: Child, fd: int, offset: int, length: int) -> int:
+    """How many bytes the socket took. Raises `OSError`: within a piece there is no way to say that it ends here."""
+    try:
+        count = os.sendfile(child.fd, fd, offset, length)
+    except OSError as error:
+        if error.errno in SOCKET_ERRORS:
+            raise
+        log.warning("task %.12s: piece %d: %s", child.task_id, child.piece, error.strerror)
+        count = 0
+    if not count:
+        if child.shared:
+            child.shared.on_unreadable(child.piece)
+        raise OSError(errno.EIO, "the piece cannot be read")
+    return count
+
+
+def prepare(child: Child, job: Job) -> None:
+    """The job becomes what is sent next: a frame's head, and the stretches of files behind it."""
+    child.moved = time.monotonic()
+    if isinstance(job, bytes):
+        child.head = job
+        return
+    if isinstance(job, p.Welcome | p.Digests):
+        child.head = p.encode(job)
+        return
+    shared = child.shared
+    assert shared is not None
+    if isinstance(job, p.ManifestRequest):
+        # Read only now: a child that never reads holds one chunk, not all that it asked for.
+        child.head = p.encode(_manifest(shared, job))
+        return
+    uses = contextlib.ExitStack()
+    try:
+        if not shared.has(job):
+            raise KeyError(job)
+        digest = shared.digest(job)
+        extents = uses.enter_context(shared.reading(job))
+        _probe(extents)
+    except (KeyError, DragonflyError):
+        uses.close()
+        child.head = p.encode(p.Missing(job))
+        return
+    except OSError as error:
+        uses.close()
+        child.head = _instead(shared, job, error)
+        return
+    length = sum(extent.length for extent in extents)
+    child.uses = uses
+    child.sends(job)
+    child.head = p.encode(p.DataHeader(job, length, digest))
+    child.rest = list(extents)
+
+
+def _instead(shared: Shared, index: int, error: OSError) -> bytes:
+    """The answer to a request for a piece that cannot be opened or read."""
+    if error.errno in EXHAUSTED:
+        return p.encode(p.Busy(index, 1))
+    log.warning("piece %d cannot be read: %s", index, error.strerror)
+    shared.on_unreadable(index)
+    return p.encode(p.Missing(index))
+
+
+def _probe(extents: list[Extent]) -> None:
+    """Before a piece is promised. Raises `OSError` where its file is cut short, or cannot be read at all."""
+    for fd, offset, length in extents:
+        if os.fstat(fd).st_size < offset + length or not os.pread(fd, 1, offset):
+            raise OSError(errno.EIO, "the file is cut short")
+
+
+def unsent(sock: socket.socket) -> int:
+    """Bytes that the kernel still holds for the other side."""
+    answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+    return int.from_bytes(answer, sys.byteorder)
+
+
+def _manifest(shared: Shared, ask: p.ManifestRequest) -> p.ManifestData:
+    with shared.manifest_file.open("rb") as file:
+        if ask.offset > os.fstat(file.fileno()).st_size:
+            raise ProtocolError(f"the manifest is asked for from {ask.offset} on")
+        file.seek(ask.offset)
+        return p.ManifestData(ask.offset, file.read(min(ask.length, p.MANIFEST_CHUNK)))
