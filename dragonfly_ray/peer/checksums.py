@@ -68,6 +68,8 @@ class OriginChecksums:
         self._done.wait()
         if failure := self._failure or self._run.error:
             raise failure
+        if self._next < self._run.task.pieces:
+            raise DragonflyError(f"{self._run.task.url}: ended before its checksums were compared")
         if self._mismatch is None:
             return
         # A piece may have been replaced after it was compared: what counts is what is here now.

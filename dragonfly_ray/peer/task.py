@@ -89,7 +89,7 @@ class TaskRun:
         self.prefix: PrefixHash | None = None
         self.checksums: OriginChecksums | None = None
         self.was_here = False
-        """All of it lay in the store when it was asked for."""
+        """All of it lay in the store, finished, when it was asked for."""
         self.dropped = False
         """What the origin gave is not what it offers: nothing of it is kept here."""
         self.reporter = Reporter(self, context.link(self.task.source_id), deliver.interval)
@@ -225,7 +225,7 @@ class TaskRun:
             self.store = store
             self.reporter.news.lost = edited
             self.picker.have = bitset.from_bytes(store.have(), self.task.pieces)
-            self.was_here = self.picker.done
+            self.was_here = store.finished
             self.bytes_cache = sum(store.table[i].length for i in bitset.members(self.picker.have))
             self.context.received("cache", self.bytes_cache)
             self.reporter.news.got = list(bitset.members(self.picker.have))
@@ -235,8 +235,8 @@ class TaskRun:
         if wanted := self.deliveries.wanted_digest():
             self.prefix = PrefixHash(self, wanted)
             self.spawn("prefix", self.prefix.run)
-        # Small content was compared by whoever looked at the origin, content that is held when it came.
-        if not (self.picker.done or self._first.digests) and offers_any(store.manifest):
+        # Small content was compared by whoever looked at the origin, content that was finished before that.
+        if not (self.was_here or self._first.digests) and offers_any(store.manifest):
             self.checksums = OriginChecksums(self)
             self.spawn("checksums", self.checksums.run)
         while not self._complete(store):

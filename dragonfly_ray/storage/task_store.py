@@ -116,6 +116,11 @@ class TaskStore:
     def complete(self) -> bool:
         return self.count == len(self.table)
 
+    @property
+    def finished(self) -> bool:
+        """Whether it was `finish`ed, by this process or an earlier one: whole, and compared with its origin's word."""
+        return self.complete and all(file in self._marks for file in self._data.numbers())
+
     @contextmanager
     def using(self) -> Iterator[TaskStore]:
         """Inside, the task is not evicted. Raises `StorageError` if it has been."""

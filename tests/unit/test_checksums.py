@@ -8,6 +8,7 @@ import functools
 import hashlib
 import os
 import random
+import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,12 +20,15 @@ import pytest
 
 from dragonfly_ray.checksums import EntryChecksums, spelled
 from dragonfly_ray.config import OriginSettings, Settings
-from dragonfly_ray.errors import IntegrityError
+from dragonfly_ray.errors import IntegrityError, StorageError
 from dragonfly_ray.model import Credentials, Entry, Manifest, PieceTable, Source
+from dragonfly_ray.peer.checksums import OriginChecksums
+from dragonfly_ray.peer.task import TaskRun
 from dragonfly_ray.sources import Resolution, resolve
 from dragonfly_ray.sources.offered import in_headers, in_info, in_s3_head
 from tests.origins import Behaviour, FolderOrigin, ScriptedOrigin
 from tests.swarm import Swarm
+from tests.waiting import HANG, until
 
 SETTINGS = OriginSettings(read_timeout=5.0, connect_timeout=1.0)
 CONTENT = random.Random(7).randbytes((1 << 20) + 17)
@@ -206,6 +210,35 @@ def test_what_the_origin_does_not_send_as_it_offers_it_is_written_nowhere(tmp_pa
         assert not any(t.contested for t in swarm.scheduler.core.tasks.values()), (
             "what was false is forgotten"
         )
+
+
+def test_what_was_whole_but_not_compared_when_its_peer_ended_is_compared_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = os.urandom(3 << 20)
+    with (
+        offering(os.urandom(len(content)), content) as origin,
+        contextlib.closing(Swarm(tmp_path / "peers", 1)) as swarm,
+    ):
+        peer, ended = swarm.peers["n0"], threading.Event()
+
+        def killed(run: TaskRun, checksums: OriginChecksums) -> None:
+            run.stop()
+            ended.set()
+            raise StorageError("the process was killed")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(TaskRun, "_compare", killed)
+            swarm.submit(origin.url, "bad.0")
+            assert ended.wait(HANG)
+        until(lambda: not peer._runs)
+        (task,) = peer.store.tasks()
+        assert task.complete
+        peer.stop()
+        swarm.start("n0")
+        view = swarm.distribute(origin.url, "bad.1", dest=str(tmp_path / "out"))
+        assert {n["kind"] for n in view["nodes"].values()} == {"integrity"}, view
+        assert not (tmp_path / "out").exists()
 
 
 def test_a_file_of_a_folder_that_is_not_what_the_origin_offers_fails_it(tmp_path: Path) -> None:
