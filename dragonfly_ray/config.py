@@ -119,13 +119,13 @@ class OriginSettings(_Section):
     """Seconds for which content without ETag, version id or mtime counts as unchanged."""
 
     audit: float = Field(0.005, ge=0, le=1, json_schema_extra=LIVE)
-    """Share of the pieces that a second host reads at the origin, to compare, where no checksum of the origin's
-    covers them. Of a task's last tenth only if it is
-    1, and none where the origin has no ranges, one node alone may go there, or the content is small."""
+    """Share of the pieces that a second host reads at the origin, too, as an audit, where no checksum of the origin's
+    covers them. Of a task's last tenth only if it is 1; none where the origin has no ranges, one node alone may go
+    there, or the content is small."""
     proof_ttl: float = Field(300.0, ge=0, json_schema_extra=LIVE)
-    """Seconds for which whoever has shown that the origin lets them read content may have it from the cluster."""
+    """Seconds for which a proof that the origin lets these credentials read the content is valid."""
     proof_sample: int = Field(0, ge=0, json_schema_extra=LIVE)
-    """Files of a folder, chosen at random, that are read for such a proof; 0: a little of every one."""
+    """Random files of a directory that such a proof reads; 0: all of them, at most 1 KiB of each."""
 
     def sparing(self, connections: int, rate: float) -> OriginSettings:
         """One peer's part: so many connections at most (0: as they are), and requests a second (0: no limit)."""
@@ -150,9 +150,9 @@ class SchedulerSettings(_Section):
     resolve_timeout: float = Field(60.0, gt=0, json_schema_extra=LIVE)
     """Seconds for a look at the origin."""
     grant_ttl: float = Field(900.0, gt=0)
-    """Seconds for which a peer may open connections with one grant; it is renewed in time."""
+    """Seconds for which a grant is valid for new connections; it is renewed in time."""
     signing_key_days: float = Field(30.0, ge=0)
-    """Days after which another key signs grants; 0: never."""
+    """Days after which the key that signs grants is rotated; 0: never."""
 
 
 class PeerSettings(_Section):
@@ -168,9 +168,9 @@ class PeerSettings(_Section):
     health_interval: float = Field(1.0, gt=0, json_schema_extra=LIVE)
     """Seconds between looks at a peer."""
     loaded_bytes: int = Field(1 * GIB, gt=0, json_schema_extra=LIVE)
-    """Of content that `load` keeps in a node's object store; what workers use stays beyond it."""
+    """Bytes of content that `load` keeps in a node's object store, besides what workers still use."""
     loaded_ttl: float = Field(600.0, gt=0, json_schema_extra=LIVE)
-    """Seconds for which `load` keeps what nobody loads again."""
+    """Seconds without a `load` after which content is released."""
     dest_roots: tuple[str, ...] = Field(("/",), json_schema_extra=LIVE)
     """Folders below which a `dest` may lie."""
 

@@ -37,9 +37,9 @@ class Tokens(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     default: float = Field(90.0, gt=0, le=36500)
-    """Where the request does not say."""
+    """Where the request names no expiry."""
     longest: float = Field(365.0, gt=0, le=36500)
-    """Whatever the request says. Tokens that were made under another limit keep their end."""
+    """The most that a request may name. Tokens that were made under another limit keep their expiry."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Tokens:
@@ -79,7 +79,7 @@ class ManagerSettings(BaseSettings):
     database_url: str = ""
     """SQLAlchemy's; empty: SQLite in `state_dir`. Several replicas need PostgreSQL (`postgresql://…`)."""
     database_url_file: Path | None = None
-    """In place of `database_url`: a file that holds it, on the nodes that replicas run on; of a server's database."""
+    """In place of `database_url`: a file that holds it, on the nodes that replicas run on (PostgreSQL only)."""
     secret_key: SecretStr | None = None
     """32 bytes in URL-safe Base64; else `secret_key_file` is read, and made if it is missing."""
     secret_key_file: Path | None = None

@@ -261,7 +261,7 @@ class PeerNode:
     def _unproved(self, deliver: m.Deliver) -> None:
         """The scheduler did not know that something of it is here, and has its caller prove first."""
         self._reannounce(deliver.task.id)
-        text = "held here already; the caller has not shown that the origin lets them read it"
+        text = "cached here, but read access at the origin is not proved for these credentials"
         ended = m.Ended(
             self.host.id,
             deliver.spec.id,

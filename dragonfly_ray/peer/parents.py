@@ -278,7 +278,7 @@ class Parent:
         self._rate = self.rate(now)
         self._pauses.begin(now)
         log.info(
-            "task %.12s: parent %s gives %.1f kB/s only; others are asked",
+            "task %.12s: parent %s is slow (%.1f kB/s); asking others",
             self._run.task.id, self.neighbour.host.name, self._rate / 1000,
         )  # fmt: skip
 

@@ -22,7 +22,7 @@ def kept_by(row: Secret, principal: Principal) -> None:
     """Raises `Problem` 403 unless `may_keep`."""
     if not may_keep(row, principal):
         raise forbidden(
-            f"{principal.name} may not: secret {row.name!r} is another's; its owner or "
+            f"{principal.name} may not: secret {row.name!r} belongs to another user; its owner or "
             f"{Permission.SECRETS_ADMIN} is needed",
             "secret-of-another",
         )
@@ -61,9 +61,9 @@ def grant(session: Session, name: str, users: Iterable[str], roles: Iterable[str
     ids = {row.name: row.id for row in found}
     known = set(session.scalars(select(Role.name).where(Role.name.in_(roles))))
     if strange := sorted(users - ids.keys()):
-        raise invalid(f"users: there is no {strange[0]!r}", "unknown-user")
+        raise invalid(f"users: unknown user {strange[0]!r}", "unknown-user")
     if strange := sorted(roles - known):
-        raise invalid(f"roles: there is no {strange[0]!r}", "unknown-role")
+        raise invalid(f"roles: unknown role {strange[0]!r}", "unknown-role")
     session.execute(delete(SecretGrant).where(SecretGrant.secret == name))
     session.add_all(SecretGrant(secret=name, user_id=ids[user]) for user in sorted(users))
     session.add_all(SecretGrant(secret=name, role=role) for role in sorted(roles))
