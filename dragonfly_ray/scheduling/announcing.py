@@ -17,7 +17,7 @@ def announce(cluster: ClusterState, message: m.Announce, now: float) -> list[Act
     host = message.host
     if not message.page:
         fresh, actions = _enter(cluster, message, now)
-    elif not follows(cluster, message):
+    elif not follows(cluster, message) or _again(cluster, message):
         return []
     else:
         fresh = cluster.announcing[host.id].fresh
@@ -29,6 +29,7 @@ def announce(cluster: ClusterState, message: m.Announce, now: float) -> list[Act
         announced.told.update(held.task.id for held in message.held)
         if message.last:
             del cluster.announcing[host.id]
+            cluster.hosts[host.id].heard = message.sequence
             _missing(cluster, host.id, announced)
     if not message.page:
         actions += _deliveries(cluster, message, now, fresh=fresh)
@@ -37,7 +38,7 @@ def announce(cluster: ClusterState, message: m.Announce, now: float) -> list[Act
 
 def follows(cluster: ClusterState, message: m.Announce) -> bool:
     """Whether the pages before this one have come."""
-    if not message.page:
+    if not message.page or _again(cluster, message):
         return True
     known, host = cluster.announcing.get(message.host.id), cluster.hosts.get(message.host.id)
     return (
@@ -47,6 +48,14 @@ def follows(cluster: ClusterState, message: m.Announce) -> bool:
         and known.sequence == message.sequence
         and message.page <= known.pages
     )
+
+
+def _again(cluster: ClusterState, message: m.Announce) -> bool:
+    """Whether all of its announcement has been heard: the answer to a page was lost, and it came again."""
+    host = cluster.hosts.get(message.host.id)
+    if host is None or not host.alive or host.host.incarnation != message.host.incarnation:
+        return False
+    return bool(message.sequence) and host.heard == message.sequence
 
 
 def rival(cluster: ClusterState, host: Host) -> Host | None:
@@ -76,7 +85,8 @@ def _enter(cluster: ClusterState, message: m.Announce, now: float) -> tuple[bool
             cluster.discharge(task, [host.id])
     fresh = old is None or restarted or not old.alive
     blame, blamed = (old.blame, old.blamed) if old else (0.0, 0.0)
-    cluster.hosts[host.id] = HostState(host, blame=blame, blamed=blamed, last_seen=now)
+    heard = old.heard if old and not fresh and not message.sequence else ""
+    cluster.hosts[host.id] = HostState(host, blame=blame, blamed=blamed, last_seen=now, heard=heard)
     cluster.by_node[host.node_id] = host.id
     if message.sequence:
         earlier = cluster.announcing.get(host.id)

@@ -30,6 +30,8 @@ class HostState(Facts):
     alive: bool = True
     gone: float = 0.0
     """When it was given up last."""
+    heard: str = ""
+    """The sequence of the last announcement that was heard to its end: its last page may come twice."""
 
 
 @dataclass(frozen=True, slots=True)

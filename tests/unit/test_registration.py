@@ -135,6 +135,24 @@ def test_a_page_may_come_twice() -> None:
     assert cluster.core.where(TASK.source_id) == {"n0": 1.0}
 
 
+def test_the_last_page_may_come_twice() -> None:
+    """Its answer was lost: nothing else of a long announcement has to be told again for that."""
+    cluster = Cluster([])
+    announce(cluster, page(0, last=False))
+    announce(cluster, page(0, whole(), at=1, last=False))
+    announce(cluster, page(0, at=2))
+    announce(cluster, m.Announce(host(0, incarnation="1"), (whole(OTHER),)))  # of one task, in between
+    assert cluster.core.follows(page(0, at=2))
+    announce(cluster, page(0, at=2))
+    assert cluster.core.cluster.announcing == {}
+    assert {t for t, state in cluster.core.tasks.items() if "h0" in state.holders} == {TASK.id, OTHER.id}
+    assert not cluster.core.follows(page(0, at=2, incarnation="2"))
+    announce(cluster, page(0, last=False))
+    assert not cluster.core.follows(page(0, at=2)), "it has begun anew"
+    announce(cluster, page(0, at=1))
+    assert cluster.core.cluster.announcing == {}
+
+
 def test_a_holder_on_a_late_page_feeds_those_that_are_at_it() -> None:
     cluster = started(2)
     cluster.core.specs["s.0"].proved = True
