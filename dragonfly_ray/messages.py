@@ -249,6 +249,8 @@ class Look(_Message, frozen=True):
     """Files to read `spans` of instead."""
     spans: tuple[tuple[int, int, int], ...] = ()
     """(entry of `part`, offset, length)"""
+    run: str = ""
+    """Of the distribution."""
 
 
 class Looked(_Message, frozen=True):
@@ -311,6 +313,8 @@ class Resolve(_Message, frozen=True):
     """What may be asked for it; None: anything."""
     spec_id: str = ""
     """A `Cancel` of it ends the look."""
+    run: str = ""
+    """Of the distribution."""
 
 
 class Prove(_Message, frozen=True):
@@ -333,6 +337,8 @@ class Prove(_Message, frozen=True):
     policy: UrlPolicy | None = None
     spec_id: str = ""
     """A `Cancel` of it ends the proof."""
+    run: str = ""
+    """Of the distribution."""
 
 
 class Proved(_Message, frozen=True):
@@ -486,6 +492,8 @@ class Cancel(_Message, frozen=True):
     spec_id: str
     kind: str = "cancelled"
     message: str = "cancelled"
+    run: str = ""
+    """Of the distribution: looks at the origin for another run go on. Empty: any."""
 
 
 Message = (

@@ -151,6 +151,7 @@ class SharedLook:
                 ask.rate,
                 ask.policy,
                 ask.spec_id,
+                run=ask.run,
             ),
         )
         checksums = answer.checksums or ("",) * len(paths)

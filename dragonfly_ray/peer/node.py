@@ -112,9 +112,9 @@ class PeerNode:
         self._limiter = RateLimiter(settings.transport.download_rate)
         self.telemetry = telemetry or Telemetry()
         self._runs: dict[str, TaskRun] = {}
-        self._looks: dict[str, Stop] = {}
-        """Spec id -> what ends the looks at the origin for it."""
-        self._looking: Counter[str] = Counter()
+        self._looks: dict[tuple[str, str], Stop] = {}
+        """(spec id, run) -> what ends the looks at the origin for it."""
+        self._looking: Counter[tuple[str, str]] = Counter()
         self._ended: OrderedDict[str, m.Ended] = OrderedDict()
         self._dropped: dict[str, str] = {}
         """Task id -> source id: evicted, and the scheduler has not heard it yet."""
@@ -221,14 +221,18 @@ class PeerNode:
             case m.TellDigests():
                 self._work.submit(self._tell_digests, message.task_id)
             case m.Cancel():
-                with self._lock:
-                    looks = self._looks.get(message.spec_id)
-                if looks:
-                    looks.stop()
+                if message.kind != "superseded":  # that is about the content before the look
+                    self._stop_looks(message.spec_id, message.run)
                 for run in list(self._runs.values()):
                     run.cancel(message.spec_id, message.kind, message.message)
             case _:
                 log.warning("a peer does not understand %s", type(message).__name__)
+
+    def _stop_looks(self, spec_id: str, run: str) -> None:
+        with self._lock:
+            found = [stop for (spec, of), stop in self._looks.items() if spec == spec_id and run in ("", of)]
+        for stop in found:
+            stop.stop()
 
     def _deliver(self, deliver: m.Deliver, small: bytes | None) -> None:
         for banned in deliver.banned:
@@ -390,24 +394,25 @@ class PeerNode:
     # --- resolving --------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _stoppable(self, spec_id: str) -> Iterator[Stop]:
-        """Looks at the origin for a distribution, which its `Cancel` ends."""
+    def _stoppable(self, ask: m.Resolve | m.Look | m.Prove) -> Iterator[Stop]:
+        """Looks at the origin for a run of a distribution, which its `Cancel` ends."""
+        key = ask.spec_id, ask.run
         with self._lock:
-            stop = self._looks.setdefault(spec_id, Stop())
-            self._looking[spec_id] += 1
+            stop = self._looks.setdefault(key, Stop())
+            self._looking[key] += 1
         try:
             yield stop
         finally:
             with self._lock:
-                self._looking[spec_id] -= 1
-                if not self._looking[spec_id]:
-                    del self._looking[spec_id], self._looks[spec_id]
+                self._looking[key] -= 1
+                if not self._looking[key]:
+                    del self._looking[key], self._looks[key]
 
     def resolve(self, ask: m.Resolve) -> m.Resolved:
         """Looks at the origin; the answer carries an error as its kind and message."""
         started = time.monotonic()
         try:
-            with self._stoppable(ask.spec_id) as stop:
+            with self._stoppable(ask) as stop:
                 found = self._resolve(ask, stop)
             shown = redacted(ask.source.url)
             log.info("%s resolved after %.2f s", shown, time.monotonic() - started)
@@ -485,7 +490,7 @@ class PeerNode:
         """At files of a folder that another peer resolves, or samples; an error as in `resolve`."""
         try:
             settings = self.settings.origin.sparing(ask.connections, ask.rate)
-            with self._stoppable(ask.spec_id) as stop:
+            with self._stoppable(ask) as stop:
                 if ask.part is not None:
                     spans = [Segment(*span) for span in ask.spans]
                     reader = range_reader(ask.source, ask.credentials, settings, ask.part, ask.policy, stop)
@@ -529,7 +534,7 @@ class PeerNode:
             manifest = Manifest.decode(ask.manifest) if ask.manifest else None
             store = self.store.open(ask.task, manifest) if manifest else self.stored(ask.task.id)
             link, settings = self.links.of(ask.source.id), self.settings.origin
-            with self._stoppable(ask.spec_id) as stop, store.using():
+            with self._stoppable(ask) as stop, store.using():
                 return AccessProver(ask, store, link, settings, stop, self.host.id)()
         except DragonflyError as error:
             return m.Proved(ask.task.id, kind=error.kind, message=str(error))

@@ -153,6 +153,7 @@ class AccessProver:
             rate=ask.rate,
             policy=ask.policy,
             spec_id=ask.spec_id,
+            run=ask.run,
             part=msgspec.structs.replace(manifest, entries=entries),
             spans=tuple((at, s.segment.offset, s.segment.length) for at, s in enumerate(spans)),
         )

@@ -23,6 +23,7 @@ class Ask:
     host: str
     message: m.Resolve | m.Prove | m.CompareSamples
     spec_id: str
+    run: str
 
 
 @dataclass(frozen=True, slots=True)

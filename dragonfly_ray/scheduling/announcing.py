@@ -137,7 +137,11 @@ def _deliveries(cluster: ClusterState, message: m.Announce, now: float, *, fresh
     actions: list[Action] = []
     for delivery in message.deliveries:
         if cancelled := cluster.cancel_of(delivery.spec):
-            actions.append(Send(host.id, m.Cancel(delivery.spec.id, cancelled.kind, cancelled.message)))
+            actions.append(
+                Send(
+                    host.id, m.Cancel(delivery.spec.id, cancelled.kind, cancelled.message, delivery.spec.run)
+                )
+            )
         else:
             actions += _adopt(cluster, delivery, host, now)
     for task in cluster.tasks.values():
@@ -169,7 +173,7 @@ def _adopt(cluster: ClusterState, delivery: m.Deliver, host: Host, now: float) -
         if delivery.may_claim:
             state.fingerprint = cluster.access.fingerprint(delivery.spec, delivery.credentials)
     if state.phase == "ended":
-        return [Send(host.id, m.Cancel(delivery.spec.id, "done", ""))]
+        return [Send(host.id, m.Cancel(delivery.spec.id, "done", "", delivery.spec.run))]
     state.runs.add(delivery.spec.run)
     if state.phase == "resolving":
         state.pending, state.proved = "", delivery.proved

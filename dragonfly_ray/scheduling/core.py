@@ -166,6 +166,8 @@ class SchedulerCore:
 
     def answered(self, ask: Ask, answer: m.Message, now: float) -> list[Action]:
         """A peer's answer to an `Ask`."""
+        if self._outlived(ask):
+            return []
         match answer:
             case m.Resolved():
                 return self.resolved(ask.spec_id, answer, now)
@@ -177,6 +179,8 @@ class SchedulerCore:
 
     def unanswered(self, ask: Ask, now: float) -> list[Action]:
         """The peer died or did not answer: ask another."""
+        if self._outlived(ask):
+            return []
         match ask.message:
             case m.Resolve():
                 return self.resolve_failed(ask.spec_id, now)
@@ -184,6 +188,11 @@ class SchedulerCore:
                 return proving.prove_failed(self.cluster, ask.spec_id, now)
             case m.CompareSamples():
                 return proving.compare_failed(self.cluster, ask.message, ask.spec_id, now)
+
+    def _outlived(self, ask: Ask) -> bool:
+        """Whether it was for a run that has ended, and another one of the same id goes on."""
+        state = self.specs.get(ask.spec_id)
+        return state is not None and state.spec.run != ask.run
 
     def throttled(self, message: m.Throttled, now: float) -> list[Action]:
         return origins.throttled(self.cluster, message, now)

@@ -25,7 +25,7 @@ def fail(cluster: ClusterState, state: SpecState, kind: str, message: str, now: 
         return []
     actions: list[Action] = []
     task = cluster.tasks.get(state.task_id)
-    cancel = m.Cancel(state.spec.id, kind, message)
+    cancel = m.Cancel(state.spec.id, kind, message, state.spec.run)
     if task:
         actions += [Send(h, cancel) for h in task.participants if cluster.hosts[h].alive]
     elif state.phase == "resolving":
@@ -55,7 +55,7 @@ def expel(cluster: ClusterState, task: TaskState, host: str, now: float) -> list
             continue
         text = f"{name} was banned: its bytes did not match their digests; check its disk and memory"
         if host in task.participants and cluster.alive(host):
-            actions.append(Send(host, m.Cancel(state.spec.id, EXPELLED, text)))
+            actions.append(Send(host, m.Cancel(state.spec.id, EXPELLED, text, state.spec.run)))
         record = state.nodes.get(node)
         if record and not record.terminal:
             state.fail_node(node, EXPELLED, text)
@@ -85,7 +85,7 @@ def maybe_end(cluster: ClusterState, state: SpecState, now: float) -> list[Actio
         return []
     if task.specs:
         return settled(cluster, task, task.places.over(state.spec.id))
-    done = m.Cancel(state.spec.id, "done", "")
+    done = m.Cancel(state.spec.id, "done", "", state.spec.run)
     actions: list[Action] = [
         Send(h, done) for h, helper in task.participants.items() if helper and cluster.alive(h)
     ]

@@ -14,10 +14,11 @@ nobody can pass on."""
 
 @dataclass(frozen=True, slots=True)
 class Late:
-    """A lease that takes long. `read`: bytes that its holder had from the origin when it was given."""
+    """A lease. `since`: when it was given; `read`: bytes that its holder had from the origin by then."""
 
     piece: int
     holder: str
+    since: float
     read: int
 
 
@@ -157,20 +158,26 @@ class LeaseTable:
                 del self._holders[host]
         self.leased &= ~pieces
 
-    def late(self, host: str, seconds: float, now: float) -> Late | None:
-        """The oldest lease of another than `host`, if it was given longer than `seconds` ago. None, too, where
+    def late(self, host: str, seconds: float, now: float) -> list[Late]:
+        """The oldest lease of each holder but `host`, where it was given longer than `seconds` ago. None where
         `host` itself is as late, and where an origin has no ranges: a stretch is not begun in its middle."""
         if self._units:
-            return None
-        found = None
+            return []
+        found: dict[str, Late] = {}
         for piece, (since, read) in self._given.items():
-            if now - max(since, self._paused) <= seconds:
+            since = max(since, self._paused)
+            if now - since <= seconds:
                 break
             owner = self._owners[piece]
             if owner == host:
-                return None
-            found = found or Late(piece, owner, read)
-        return found
+                return []
+            found.setdefault(owner, Late(piece, owner, since, read))
+        return list(found.values())
+
+    def newest(self, holder: str) -> Late:
+        """The lease that `holder`, who has one, got last: what it comes to last."""
+        piece = next(p for p in reversed(self._given) if self._owners[p] == holder)
+        return Late(piece, holder, *self._given[piece])
 
     def postpone(self, until: float) -> None:
         """The origin asked for patience: no lease runs out before `until` plus its time-out."""

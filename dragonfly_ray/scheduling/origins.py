@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dragonfly_ray import messages as m
 from dragonfly_ray.scheduling.actions import Action, Send, Tell
 from dragonfly_ray.scheduling.cluster import ClusterState
+from dragonfly_ray.scheduling.leases import Late
 from dragonfly_ray.scheduling.spec import SpecState
 from dragonfly_ray.scheduling.task import TaskState, Traffic
 
@@ -127,30 +128,40 @@ def take_over(
 ) -> tuple[list[int], list[Action]]:
     """Near the end, when everything is leased: an idle host reads what is late with another, whose lease ends.
 
-    It is late next to what quick hosts take, however many bytes trickle in. What was read of it in vain counts
+    Late is who has held a lease for long next to what quick hosts take, and will not come to its end for as long
+    again at the rate that it reads. It loses what it comes to last; what it has read of that in vain counts
     against a small share of the content.
     """
     usual = task.passing.usual(now)
     if task.leases.free or claimants < 2 or not usual:
         return [], []
-    late = task.leases.late(host, max(LATE_LEAST_S, LATE * usual), now)
-    if late is None or not task.room(host, now):
+    limit = max(LATE_LEAST_S, LATE * usual)
+    held_up = [each for each in task.leases.late(host, limit, now) if not _in_time(task, each, limit, now)]
+    if not held_up or not task.room(host, now):
         return [], []
-    since = max(0, task.read(late.holder) - late.read) / task.leases.held_by(late.holder).bit_count()
+    last = task.leases.newest(held_up[0].holder)
+    since = max(0, task.read(last.holder) - last.read) / task.leases.held_by(last.holder).bit_count()
     vain = min(since, task.task.size / task.task.pieces)
     if task.reread + vain > max(REREAD_LEAST, REREAD_SHARE * task.task.size):
         return [], []
-    task.leases.release(late.holder, [late.piece])
-    task.passing.back(late.holder, [late.piece], now)
+    task.leases.release(last.holder, [last.piece])
+    task.passing.back(last.holder, [last.piece], now)
     pieces = grant(cluster, task, host, 1, claimants, now, rate=rate)
     task.reread += vain
     log.info(
-        "task %.12s: piece %d is late with host %s, %s reads it", task.task.id, late.piece, late.holder, host,
+        "task %.12s: piece %d is late with host %s, %s reads it", task.task.id, last.piece, last.holder, host,
         extra={"task_id": task.task.id},
     )  # fmt: skip
-    if not cluster.alive(late.holder):
+    if not cluster.alive(last.holder):
         return pieces, []
-    return pieces, [Send(late.holder, m.News(task.task.id, revoked=(late.piece,)))]
+    return pieces, [Send(last.holder, m.News(task.task.id, revoked=(last.piece,)))]
+
+
+def _in_time(task: TaskState, late: Late, limit: float, now: float) -> bool:
+    """Whether the holder of a late lease reads at a rate that brings all that it has leased within `limit` seconds:
+    it was given much at once, and comes to it."""
+    left = task.leases.held_by(late.holder).bit_count() * task.task.size / task.task.pieces
+    return (task.read(late.holder) - late.read) * limit >= left * (now - late.since)
 
 
 def connections(cluster: ClusterState, task: TaskState, host: str, now: float) -> int:

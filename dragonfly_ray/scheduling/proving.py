@@ -107,8 +107,9 @@ def _ask(cluster: ClusterState, state: SpecState, task: TaskState, now: float) -
         rate=(cluster.most_requests or 0.0) / (len(helpers) + 1),
         policy=state.spec.policy,
         spec_id=state.spec.id,
+        run=state.spec.run,
     )
-    return [Ask(host, ask, state.spec.id)]
+    return [Ask(host, ask, state.spec.id, state.spec.run)]
 
 
 def _prover(cluster: ClusterState, state: SpecState, task: TaskState) -> str | None:
@@ -227,7 +228,7 @@ def _compare(
     if not state.comparing:
         return _proven(cluster, state, task, now)
     ask = {h: m.CompareSamples(h, task.task.id, tuple(part)) for h, part in parts.items()}
-    return [Ask(host, message, state.spec.id) for host, message in ask.items()]
+    return [Ask(host, message, state.spec.id, state.spec.run) for host, message in ask.items()]
 
 
 def compared(cluster: ClusterState, spec_id: str, answer: m.SamplesCompared, now: float) -> list[Action]:

@@ -70,7 +70,7 @@ def compare(cluster: ClusterState, message: m.Carrying, now: float) -> list[Acti
     for spec_id, run in message.carried:
         state = cluster.specs.get(spec_id)
         if state and state.phase == "ended" and run in state.runs:
-            actions.append(Send(message.host_id, m.Cancel(spec_id, "done", "")))
+            actions.append(Send(message.host_id, m.Cancel(spec_id, "done", "", run)))
     return actions
 
 

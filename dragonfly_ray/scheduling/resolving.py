@@ -40,8 +40,9 @@ def resolve(cluster: ClusterState, state: SpecState, now: float) -> list[Action]
         rate,
         state.spec.policy,
         state.spec.id,
+        state.spec.run,
     )
-    return [Ask(host, ask, state.spec.id)]
+    return [Ask(host, ask, state.spec.id, state.spec.run)]
 
 
 def lookers(cluster: ClusterState, state: SpecState, now: float) -> tuple[tuple[str, ...], int]:
@@ -153,7 +154,9 @@ def _changed(cluster: ClusterState, task: TaskState, message: m.OriginFailed, no
             continue
         state.changes, state.attempts = 1, 0
         for host in list(task.participants):
-            actions.append(Send(host, m.Cancel(state.spec.id, "superseded", "the source has changed")))
+            actions.append(
+                Send(host, m.Cancel(state.spec.id, "superseded", "the source has changed", state.spec.run))
+            )
         for record in state.nodes.values():
             if not record.terminal:
                 record.state = "waiting"

@@ -151,18 +151,20 @@ def test_what_is_late_is_found_and_nobody_is_late_for_a_pause_of_the_origin() ->
     leases = table(4)
     assert leases.claim("slow", 1, 4, 0.0, read=100) == [0]
     assert leases.claim("quick", 1, 4, 5.0) == [1]
-    assert leases.late("idle", 2.0, 1.0) is None
-    assert leases.late("idle", 2.0, 5.0) == Late(0, "slow", 100)
-    assert leases.late("slow", 2.0, 5.0) is None, "its own"
-    assert leases.late("quick", 2.0, 8.0) is None, "it is late itself"
+    assert leases.late("idle", 2.0, 1.0) == []
+    assert leases.late("idle", 2.0, 5.0) == [Late(0, "slow", 0.0, 100)]
+    assert leases.late("slow", 2.0, 5.0) == [], "its own"
+    assert leases.late("quick", 2.0, 8.0) == [], "it is late itself"
     leases.postpone(6.0)
-    assert leases.late("idle", 2.0, 8.0) is None
-    assert leases.late("idle", 2.0, 8.1) == Late(0, "slow", 100)
+    assert leases.late("idle", 2.0, 8.0) == []
+    assert leases.late("idle", 2.0, 8.1) == [Late(0, "slow", 6.0, 100), Late(1, "quick", 6.0, 0)]
+    assert leases.claim("slow", 1, 4, 8.0, read=150) == [2]
+    assert leases.newest("slow") == Late(2, "slow", 8.0, 150)
     leases.done(0b1)
-    assert leases.late("idle", 2.0, 8.1) == Late(1, "quick", 0)
+    assert leases.late("idle", 2.0, 8.1) == [Late(1, "quick", 6.0, 0)]
 
 
 def test_a_stretch_without_ranges_is_never_late() -> None:
     leases = table(10, units=(0, 6))
     leases.claim("a", 1, 4, 0.0)
-    assert leases.late("b", 2.0, 100.0) is None
+    assert leases.late("b", 2.0, 100.0) == []

@@ -14,7 +14,8 @@ BYTE_A_TIME = 3000
 class Tail:
     """Three hosts; the first has `slow` pieces leased, all others are everywhere after some seconds."""
 
-    def __init__(self, slow: int = 2, usual: float = 0.5) -> None:
+    def __init__(self, slow: int = 2, usual: float = 0.5, pace: int = BYTE_A_TIME) -> None:
+        self.pace = pace
         self.cluster: Cluster = started(3)
         mine = next(d for d in self.cluster.sent(m.Deliver) if d.lease).lease
         self.cluster.report(0)
@@ -53,7 +54,7 @@ class Tail:
             step = min(0.5, seconds)
             seconds -= step
             self.cluster.now += step
-            self.slow_read += int(BYTE_A_TIME * step)
+            self.slow_read += int(self.pace * step)
             self.cluster.report(0, bytes_origin=self.slow_read)
             self.cluster.do(self.cluster.core.tick(self.cluster.now))
 
@@ -76,6 +77,18 @@ def test_nobody_is_late_where_all_take_as_long() -> None:
         assert task.leases.claim("h0", 1, 3, tail.cluster.now, urgent=[piece]) == [piece]
     tail.pass_time(20.0)
     assert not tail.cluster.report(1, claim=1).lease
+
+
+def test_who_was_given_much_and_comes_to_it_loses_nothing() -> None:
+    """However long ago the lease was given that it is at."""
+    tail = Tail(slow=8, pace=8 * SHORT_LEAF)
+    tail.pass_time(10.0)
+    assert not tail.cluster.report(1, claim=1).lease
+
+
+def test_what_a_late_host_comes_to_last_is_read_first_by_others() -> None:
+    tail = Tail(slow=3)
+    assert tail.cluster.report(1, claim=1).lease == (tail.held[-1],)
 
 
 def test_no_more_is_read_in_vain_than_a_small_share() -> None:

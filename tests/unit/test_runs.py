@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dragonfly_ray import messages as m
+from dragonfly_ray.identity import source_of
 from dragonfly_ray.model import Credentials
+from dragonfly_ray.scheduling.actions import Ask
 from tests.origins import Behaviour, ScriptedOrigin
 from tests.swarm import Swarm
 from tests.unit.one_scheduler import SOURCE, TASK, Cluster, host, started
@@ -171,3 +174,50 @@ def test_a_node_that_was_given_up_is_told_that_its_distribution_has_ended() -> N
     assert [c.spec_id for c in cluster.sent(m.Cancel, 1)] == ["s.0"]
     assert not cluster.core.tasks[TASK.id].participants
     assert cluster.core.cluster.busy == 0
+
+
+def test_the_answer_to_an_earlier_run_says_nothing_of_the_next() -> None:
+    cluster = Cluster(host(i) for i in range(2))
+    spec = m.Spec("nightly.0", SOURCE, ("n0", "n1"), run="monday")
+    asked = next(a for a in cluster.core.submit(spec, Credentials(), cluster.now) if isinstance(a, Ask))
+    cluster.do(cluster.core.cancel("nightly.0", cluster.now))
+    submit(cluster, "tuesday")
+    stopped = m.Resolved(kind="source", message="cancelled")
+    cluster.do(cluster.core.answered(asked, stopped, cluster.now))
+    cluster.do(cluster.core.unanswered(asked, cluster.now))
+    assert cluster.core.specs["nightly.0"].phase == "resolving"
+
+
+@pytest.mark.parametrize(
+    ("cancel", "goes_on"),
+    [
+        (m.Cancel("nightly.0", run="monday"), True),
+        (m.Cancel("nightly.0", "superseded", "the source has changed", "tuesday"), True),
+        (m.Cancel("nightly.0", run="tuesday"), False),
+        (m.Cancel("nightly.0"), False),
+    ],
+    ids=["an earlier run's", "of content that has changed", "its own", "of any run"],
+)
+def test_a_late_cancel_ends_no_look_but_its_own(
+    swarm: Swarm, tmp_path: Path, cancel: m.Cancel, goes_on: bool
+) -> None:
+    asked, held = threading.Event(), threading.Event()
+
+    def hold(number: int) -> int:
+        asked.set()
+        held.wait(30)
+        return 0
+
+    with ScriptedOrigin(Behaviour(CONTENT, before=hold)) as origin:
+        peer = next(iter(swarm.peers.values()))
+        ask = m.Resolve(source_of(origin.url, Credentials()), spec_id="nightly.0", run="tuesday")
+        answers: list[m.Resolved] = []
+        look = threading.Thread(target=lambda: answers.append(peer.resolve(ask)))
+        look.start()
+        assert asked.wait(20)
+        peer.handle(cancel)
+        if not goes_on:
+            look.join(20)
+        held.set()
+        look.join(20)
+    assert bool(answers[0].task) == goes_on, answers[0].message
