@@ -369,11 +369,17 @@ class SchedulerActor:
 
     async def _pump(self, host: str, back: asyncio.Event) -> None:
         """Until the host has acknowledged everything, or is given up."""
+        try:
+            await self._send_queued(host, back)
+        finally:
+            del self._pumps[host]
+
+    async def _send_queued(self, host: str, back: asyncio.Event) -> None:
         pause = FIRST_RETRY
         while queued := self._outbox.head(host):
             if not self._core.cluster.alive(host):
                 self._outbox.drop(host)
-                break
+                return
             try:
                 await asyncio.wait_for(self._say(host, queued), SEND_TIMEOUT)
             except RayTaskError as error:
@@ -387,9 +393,10 @@ class SchedulerActor:
                 back.clear()
                 pause = min(LONGEST_RETRY, 2 * pause)
                 continue
+            except Exception:  # of ours: what comes behind it must not wait for ever
+                log.exception("host %s: a %s could not be sent", host, type(queued.message).__name__)
             pause = FIRST_RETRY
             self._outbox.acknowledged(host, queued.number)
-        del self._pumps[host]
 
     async def _say(self, host: str, queued: Queued) -> None:
         peer, message = self._peer(host), queued.message
@@ -435,11 +442,14 @@ class SchedulerActor:
             answer = m.decode(payload)
             if objects:
                 self._objects[ask.spec_id] = objects
-            self._act(self._core.answered(ask, answer, time.monotonic()))
-        except (RayError, ValueError, TimeoutError) as error:
-            log.warning("host %s did not answer %s: %s", ask.host, question, type(error).__name__)
+            actions = self._core.answered(ask, answer, time.monotonic())
+        except Exception as error:  # an unexpected one, too, must not leave the distribution waiting for ever
+            unexpected = not isinstance(error, (RayError, ValueError, TimeoutError))
+            name = type(error).__name__
+            log.warning("host %s did not answer %s: %s", ask.host, question, name, exc_info=unexpected)
             self._peers.pop(ask.host, None)
-            self._act([Probe(ask.host), *self._core.unanswered(ask, time.monotonic())])
+            actions = [Probe(ask.host), *self._core.unanswered(ask, time.monotonic())]
+        self._act(actions)
 
     async def _look(self, message: m.Look) -> m.Message:
         """Passes it on to the peer that is meant."""

@@ -1,0 +1,100 @@
+"""The scheduler's actor without Ray: an unexpected error costs its own message or question, nobody else's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dragonfly_ray import messages as m
+from dragonfly_ray.actors import scheduler
+from dragonfly_ray.config import Settings, StorageSettings
+from dragonfly_ray.model import Credentials
+from dragonfly_ray.scheduling.actions import Send
+from tests.unit.one_scheduler import SOURCE, host
+
+HANG = 20.0
+
+
+class Method:
+    """Of a peer's actor. `answer` is called with what it is told; what it raises is the answer."""
+
+    def __init__(self, answer: Callable[..., Any]) -> None:
+        self._answer = answer
+
+    def remote(self, *args: Any) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        try:
+            future.set_result(self._answer(*args))
+        except KeyError as error:
+            future.set_exception(error)
+        return future
+
+
+class Peer:
+    def __init__(self, call: Callable[..., Any] = bytes, resolve: Callable[..., Any] = bytes) -> None:
+        self.call, self.resolve = Method(call), Method(resolve)
+
+
+def actor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, peer: Peer) -> scheduler.SchedulerActor:
+    """With one host, which `peer` answers for. To be called in a loop."""
+    monkeypatch.setattr(scheduler.SchedulerActor, "_start", lambda self: None)
+    made = scheduler.SchedulerActor(0, Settings(storage=StorageSettings(root=tmp_path)))
+    made._act(made._core.announce(m.Announce(host(0)), 0.0))
+    monkeypatch.setattr(scheduler.SchedulerActor, "_peer", lambda self, host: peer)
+    return made
+
+
+def test_a_message_that_cannot_be_sent_does_not_keep_back_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[m.Message] = []
+
+    def call(payload: bytes, sender: str, number: int) -> bytes:
+        message = m.decode(payload)
+        if message == m.Cancel("first.0"):
+            raise KeyError("a fault of ours")
+        heard.append(message)
+        return b""
+
+    async def send() -> None:
+        made = actor(tmp_path, monkeypatch, Peer(call))
+        for name in ("first", "second"):
+            made._act([Send("h0", m.Cancel(f"{name}.0"))])
+        while made._pumps:
+            await asyncio.sleep(0)
+        made._act([Send("h0", m.Cancel("third.0"))])
+        while made._pumps:
+            await asyncio.sleep(0)
+
+    asyncio.run(asyncio.wait_for(send(), HANG))
+    assert heard == [m.Cancel("second.0"), m.Cancel("third.0")]
+
+
+@pytest.mark.parametrize("fault", [KeyError("a fault of ours"), None], ids=["raises", "is no message"])
+def test_a_question_whose_answer_cannot_be_used_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: KeyError | None
+) -> None:
+    asked: list[m.Message] = []
+
+    def resolve(payload: bytes) -> tuple[bytes, list[Any]]:
+        asked.append(m.decode(payload))
+        if fault:
+            raise fault
+        return b"no message", []
+
+    async def submit() -> dict[str, Any] | None:
+        made = actor(tmp_path, monkeypatch, Peer(resolve=resolve))
+        monkeypatch.setattr(made, "_probe", lambda host: asyncio.sleep(0))
+        made._act(made._core.submit(m.Spec("s.0", SOURCE, ("n0",)), Credentials(), 0.0))
+        while made._core.specs["s.0"].phase != "ended":
+            await asyncio.sleep(0)
+        return made._core.view("s.0")
+
+    view = asyncio.run(asyncio.wait_for(submit(), HANG))
+    assert len(asked) > 1
+    assert view is not None
+    assert "no node could resolve it" in str(view), view
