@@ -91,7 +91,7 @@ def test_a_cancel_ends_it() -> None:
     ended = threading.Event()
 
     def fetch() -> None:
-        with pytest.raises(TransportError, match="not wanted"):
+        with pytest.raises(TransportError, match="no longer needed"):
             manifest_of(run, deliver())
         ended.set()
 
