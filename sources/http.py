@@ -151,8 +151,13 @@ class HttpAdapter(Adapter):
                 answer.shutdown()
 
     def rest(self) -> None:
-        self._pool.clear()
         self._close_many()
+        # `clear` alone leaves their sockets to the garbage collector, which cycles and tracebacks delay.
+        for key in self._pool.pools.keys():  # noqa: SIM118, it cannot be iterated
+            pool = self._pool.pools.get(key)
+            if pool is not None:
+                pool.close()
+        self._pool.clear()
 
     def _close_many(self) -> None:
         while self._many:
@@ -160,13 +165,7 @@ class HttpAdapter(Adapter):
                 self._many.pop().close()
 
     def close(self) -> None:
-        self._close_many()
-        # `clear` alone leaves their sockets to the garbage collector, which an error's traceback delays.
-        for key in self._pool.pools.keys():  # noqa: SIM118, it cannot be iterated
-            pool = self._pool.pools.get(key)
-            if pool is not None:
-                pool.close()
-        self._pool.clear()
+        self.rest()
 
     # --- resolving --------------------------------------------------------------------------
 

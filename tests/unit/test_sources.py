@@ -6,7 +6,7 @@ import asyncio
 import base64
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from dragonfly_ray.errors import (
     UnsafePathError,
 )
 from dragonfly_ray.model import Credentials, Manifest, PieceTable, Source
-from dragonfly_ray.sources import Resolution, Stop, open_reader, resolve
+from dragonfly_ray.sources import Reader, Resolution, Stop, open_reader, resolve
 from dragonfly_ray.sources.index_page import parse
 from tests.nginx import Nginx
 from tests.origins import Behaviour, FolderOrigin, ScriptedOrigin
@@ -77,8 +77,9 @@ def test_a_file_is_one_small_question_and_one_request(origin: ScriptedOrigin) ->
     assert [asked for _, _, asked in origin.requests] == ["bytes=0-0", ""]
 
 
-def test_closing_a_reader_closes_its_connections_though_an_error_is_remembered(
-    origin: ScriptedOrigin,
+@pytest.mark.parametrize("end", [Reader.close, Reader.rest])
+def test_a_reader_that_is_closed_or_rests_has_no_connections_though_an_error_is_remembered(
+    origin: ScriptedOrigin, end: Callable[[Reader], None]
 ) -> None:
     manifest = look(origin.url).manifest
     table = PieceTable.of(manifest)
@@ -93,8 +94,9 @@ def test_closing_a_reader_closes_its_connections_though_an_error_is_remembered(
     origin.behaviour = Behaviour(CONTENT)
     assert list(reader.read(0, len(table), lambda i: memoryview(bytearray(table[i].length)), lambda n: None))
     assert connections_to(origin.port)
-    reader.close()
+    end(reader)
     assert connections_to(origin.port) == []
+    reader.close()
 
 
 def connections_to(port: int) -> list[str]:
