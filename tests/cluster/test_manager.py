@@ -174,6 +174,7 @@ def test_the_scheduler_is_killed_during_a_job(
 def test_cancel_while_the_scheduler_restarts(
     cluster: LocalCluster, managed: Managed, origin: Nginx, content: bytes
 ) -> None:
+    origin.restart("limit_rate 300k;")  # longer than it may take until the restarted scheduler hears of it
     made = managed.distribute(f"{origin.url}/f")
     managed.half_way(made, cluster.node_ids)
     os.kill(d.status()["pids"]["scheduler:0"], signal.SIGKILL)
