@@ -1,11 +1,14 @@
 """Whether the tests always pass: suites many times over, and everything while the processors are busy.
 
-    python -m tests.endurance [--rounds 10] [--loaded 2] [--folder endurance-results] [--again]
+    python -m tests.endurance [--rounds 10] [--loaded 2] [--lanes 1] [--folder endurance-results] [--again]
 
 The cluster, testbed and fault suites run `--rounds` times, then all tests `--loaded` times beside two busy loops.
 Each run's last line goes to FOLDER/COMMIT/results.jsonl, what failed to failures.txt there, its whole output to a
 log beside them. Started again on the same commit it goes on behind the last run that ended; `--again` begins anew.
 Ends with 0 if every run passed.
+
+`--lanes 2`: two runs at a time, each with a network, processes, shared memory and a Ray folder of its own (needs
+root); the runs then are beside each other, too. `--suites PATH...`: the rounds run these instead.
 """
 
 from __future__ import annotations
@@ -57,10 +60,10 @@ class Result:
     """Unix time."""
 
 
-def plan(rounds: int, loaded: int) -> list[Step]:
-    suites = [Step(f"suites-{n:02}", ((*PYTEST, *SUITES),)) for n in range(1, rounds + 1)]
+def plan(rounds: int, loaded: int, suites: Sequence[str] = SUITES) -> list[Step]:
+    steps = [Step(f"suites-{n:02}", ((*PYTEST, *suites),)) for n in range(1, rounds + 1)]
     whole = ((*PYTEST, "--numprocesses", "3", *WHOLE), (*PYTEST, *ON_RAY))
-    return suites + [Step(f"whole-beside-busy-loops-{n:02}", whole, BUSY_LOOPS) for n in range(1, loaded + 1)]
+    return steps + [Step(f"whole-beside-busy-loops-{n:02}", whole, BUSY_LOOPS) for n in range(1, loaded + 1)]
 
 
 class Journal:
@@ -90,6 +93,48 @@ class Journal:
             file.write("\n" + json.dumps(asdict(result)) + "\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+_LANE = """
+mount --make-rprivate /
+mkdir -p /tmp/ray /run/netns
+mount -t tmpfs -o mode=1777 tmpfs /tmp/ray
+mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+mount -t tmpfs tmpfs /run/netns
+ip link set lo up
+exec "$@"
+"""
+
+
+_NAMESPACES = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
+
+
+def lanes_possible() -> bool:
+    return (
+        shutil.which("ip") is not None
+        and not subprocess.run((*_NAMESPACES, "true"), check=False, stderr=subprocess.DEVNULL).returncode
+    )
+
+
+def run_lanes(lanes: int, command: Sequence[str]) -> bool:
+    """`command` so many times at once, with `--lane NUMBER` at its end; whether all ended with 0.
+
+    What runs in a lane ends with it, and all lanes end with this process."""
+    libc = ctypes.CDLL(None)
+    started = [
+        subprocess.Popen(
+            (*_NAMESPACES, "bash", "-euc", _LANE, "lane", *command, "--lane", str(number)),
+            cwd=CHECKOUT,
+            preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),  # noqa: PLW1509, no other threads
+        )
+        for number in range(lanes)
+    ]
+    try:
+        return max(process.wait() for process in started) == 0
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
 
 
 def run_all(steps: Sequence[Step], journal: Journal, timeout: float = TIMEOUT) -> bool:
@@ -185,15 +230,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--loaded", type=int, default=2)
+    parser.add_argument("--lanes", type=int, default=1, help="so many runs at a time")
+    parser.add_argument("--suites", nargs="+", default=SUITES, help="what the rounds run")
+    parser.add_argument("--lane", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, default=CHECKOUT / "endurance-results")
     parser.add_argument("--again", action="store_true", help="forget what ended before on this commit")
     given = parser.parse_args(arguments)
-    folder = given.folder / commit()
+    folder = given.folder.absolute() / commit()
     if given.again:
         shutil.rmtree(folder, ignore_errors=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    steps = plan(given.rounds, given.loaded, given.suites)
     try:
-        return 0 if run_all(plan(given.rounds, given.loaded), Journal(folder)) else 1
+        if given.lanes > 1 and given.lane is None:
+            told = [a for a in (sys.argv[1:] if arguments is None else arguments) if a != "--again"]
+            passed = run_lanes(given.lanes, (sys.executable, "-m", "tests.endurance", *told))
+        else:
+            passed = run_all(steps[given.lane or 0 :: given.lanes], Journal(folder))
+        return 0 if passed else 1
     except KeyboardInterrupt:
         print(f"interrupted; the same command goes on ({folder})", flush=True)
         return 130

@@ -351,7 +351,7 @@ class TestEverywhere:
         page.get_by_role("navigation", name="Main").get_by_role("link", name="Audit").press("Enter")
         _head(page, "Audit")
         expect(page.locator("#main")).to_be_focused()
-        assert page.title() == "Audit · dragonfly-ray"
+        expect(page).to_have_title("Audit · dragonfly-ray")
 
     def test_a_broken_stream_is_told_and_comes_back(self, open_page: Open, watched: Watched) -> None:
         page = open_page("/")

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests import endurance
 from tests.endurance import Journal, Step, run_all
@@ -66,6 +67,28 @@ def test_a_run_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> N
     pid = int((tmp_path / "pid").read_text())
     until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE, 30.0)
     assert "ended after 3 s" in (tmp_path / "j" / "failures.txt").read_text()
+
+
+@pytest.mark.skipif(not endurance.lanes_possible(), reason="needs root")
+def test_lanes_share_the_rounds_and_nothing_else(tmp_path: Path) -> None:
+    probe = tmp_path / "test_probe.py"
+    probe.write_text(f"""
+import os, pathlib, socket
+def test_alone():
+    with socket.create_server(("127.0.0.1", 8265)):
+        pathlib.Path("/tmp/ray/mine").touch(exist_ok=True)
+        assert len(os.listdir("/tmp/ray")) == 1
+        with open({str(tmp_path / "runs")!r}, "a") as file:
+            file.write(os.readlink("/proc/self/ns/net") + "\\n")
+""")
+    options = ("--rounds", "3", "--loaded", "0", "--lanes", "2", "--folder", str(tmp_path / "j"))
+    assert endurance.main((*options, "--suites", str(probe))) == 0
+    networks = (tmp_path / "runs").read_text().split()
+    assert len(networks) == 3
+    assert len(set(networks)) == 2
+    assert os.readlink("/proc/self/ns/net") not in networks
+    probe.write_text("def test_bad(): assert False")
+    assert endurance.main((*options, "--again", "--suites", str(probe))) == 1
 
 
 def test_an_interrupted_run_does_not_count_and_its_busy_loops_end(tmp_path: Path) -> None:
