@@ -130,7 +130,8 @@ def run_lanes(lanes: int, command: Sequence[str]) -> bool:
         for number in range(lanes)
     ]
     try:
-        return max(process.wait() for process in started) == 0
+        codes = [process.wait() for process in started]
+        return not any(codes)
     finally:
         for process in started:
             process.kill()
