@@ -109,13 +109,6 @@ exec "$@"
 _NAMESPACES = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
-def lanes_possible() -> bool:
-    return (
-        shutil.which("ip") is not None
-        and not subprocess.run((*_NAMESPACES, "true"), check=False, stderr=subprocess.DEVNULL).returncode
-    )
-
-
 def run_lanes(lanes: int, command: Sequence[str]) -> bool:
     """`command` so many times at once, with `--lane NUMBER` at its end; whether all ended with 0.
 

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from tests import endurance
+from tests.bare.machine import available
 from tests.endurance import Journal, Step, run_all
 from tests.waiting import until
 
@@ -69,7 +70,7 @@ def test_a_run_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> N
     assert "ended after 3 s" in (tmp_path / "j" / "failures.txt").read_text()
 
 
-@pytest.mark.skipif(not endurance.lanes_possible(), reason="needs root")
+@pytest.mark.skipif(bool(available()), reason=available())
 def test_lanes_share_the_rounds_and_nothing_else(tmp_path: Path) -> None:
     probe = tmp_path / "test_probe.py"
     probe.write_text(f"""
