@@ -13,7 +13,7 @@ from dragonfly_ray.sources.base import LISTED, Seen, Share, chosen
 from dragonfly_ray.sources.index_page import Listed, parse
 
 if TYPE_CHECKING:
-    from dragonfly_ray.sources.http import HttpAdapter
+    from dragonfly_ray.sources.http_resolving import HttpResolver
 
 MAX_DEPTH = 64
 MAX_LISTING = 256 * 1024 * 1024
@@ -29,7 +29,7 @@ class IndexPage:
 
 
 def list_folder(
-    adapter: HttpAdapter, source: Source, page: IndexPage, share: Share, max_entries: int
+    folders: HttpResolver, source: Source, page: IndexPage, share: Share, max_entries: int
 ) -> tuple[tuple[Entry, ...], bool] | None:
     """The entries of the folder and all below, and whether its files can be read in ranges; None for a
     page that is no listing.
@@ -41,12 +41,12 @@ def list_folder(
     top = parse(page.text, page.address, max_entries)
     if top is None:
         return None
-    found = _Walk(adapter, max_entries, len(page.text)).all(top)
+    found = _Walk(folders, max_entries, len(page.text)).all(top)
     entries = {entry.path: entry for entry in chosen(source, map(_entry, found, found.values()))}
     looked: dict[str, Seen] = {}
     todo = [path for path, entry in entries.items() if entry.kind == "file" and found[path].size is None]
     while todo or (todo := _long(entries, looked)):
-        for path, seen in zip(todo, share(adapter.look, todo), strict=True):
+        for path, seen in zip(todo, share(folders.look, todo), strict=True):
             looked[path] = seen
             entries[path] = Entry(
                 path, seen.size, seen.version or entries[path].version, checksum=seen.checksum
@@ -71,8 +71,8 @@ def _long(entries: dict[str, Entry], looked: dict[str, Seen]) -> list[str]:
 class _Walk:
     """Through the folders below one, until too much is listed."""
 
-    def __init__(self, adapter: HttpAdapter, max_entries: int, listed: int) -> None:
-        self._adapter = adapter
+    def __init__(self, folders: HttpResolver, max_entries: int, listed: int) -> None:
+        self._folders = folders
         self._max_entries = max_entries
         self._listed = listed
 
@@ -83,7 +83,7 @@ class _Walk:
             found[path] = each
             if len(found) > self._max_entries:
                 raise SourceUnsupportedError(
-                    f"{self._adapter.name}: more than {self._max_entries:,} names are listed (origin.max_entries)"
+                    f"{self._folders.name}: more than {self._max_entries:,} names are listed (origin.max_entries)"
                 )
         return found
 
@@ -95,10 +95,10 @@ class _Walk:
                 yield from self._walk(self._folder(path, depth), path, depth + 1)
 
     def _folder(self, path: str, depth: int) -> list[Listed]:
-        name = f"{self._adapter.name}{path}/"
+        name = f"{self._folders.name}{path}/"
         if depth > MAX_DEPTH:
             raise SourceUnsupportedError(f"{name}: folders are nested more than {MAX_DEPTH} deep")
-        page = self._adapter.folder(path)
+        page = self._folders.folder(path)
         self._listed += len(page.text)
         if self._listed > MAX_LISTING:
             raise SourceUnsupportedError(

@@ -1,0 +1,107 @@
+"""Bodies of HTTP answers as streams, and what an answer's headers tell of them."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import urllib3
+from urllib3.exceptions import HTTPError
+
+from dragonfly_ray.errors import SourceError, SourceTruncatedError, SourceUnreachableError
+from dragonfly_ray.sources.answers import let_go
+from dragonfly_ray.sources.base import Stream, parse_size
+from dragonfly_ray.sources.http_client import HttpClient
+
+SKIP = 256 * 1024
+"""Bytes that are read at once of what nobody wants."""
+_CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,19})-([0-9]{1,19})|\*)/([0-9]+|\*)")
+
+
+class ContentRange(NamedTuple):
+    """Of an answer to a range: where it starts, and how long the file is; None where it does not say."""
+
+    start: int | None
+    total: int | None
+
+
+def content_range(response: urllib3.BaseHTTPResponse, name: str) -> ContentRange | None:
+    """None without such a header. Raises `SourceUnsupportedError` for a length that cannot be one."""
+    match = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
+    if not match:
+        return None
+    total = parse_size(match[3], name) if match[3] != "*" else None
+    return ContentRange(None if match[1] is None else int(match[1]), total)
+
+
+def total_of(response: urllib3.BaseHTTPResponse, name: str) -> int | None:
+    """The length of the whole file, from an answer to a range."""
+    found = content_range(response, name)
+    return found.total if found else None
+
+
+def length_of(response: urllib3.BaseHTTPResponse, name: str) -> int | None:
+    """The length of the body; None where only its end tells."""
+    if "chunked" in response.headers.get("Transfer-Encoding", "").lower():
+        return None
+    return parse_size(response.headers.get("Content-Length"), name)
+
+
+def version_of(response: urllib3.BaseHTTPResponse) -> str:
+    """Whatever tells one content from the next; empty if the server says nothing."""
+    return response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
+
+
+class Body(Stream):
+    """`length` bytes of a response; None: until it ends. `whole`: the body has no more than that."""
+
+    def __init__(
+        self,
+        client: HttpClient,
+        response: urllib3.BaseHTTPResponse,
+        length: int | None,
+        *,
+        whole: bool = True,
+    ) -> None:
+        self._client = client
+        self._response = response
+        self._left = length
+        self._whole = whole
+
+    def skip(self, count: int) -> None:
+        """Of a server that has no ranges."""
+        scratch = memoryview(bytearray(min(SKIP, count))) if count else memoryview(b"")
+        while count:
+            got = self._read(scratch[:count])
+            if not got:
+                raise SourceTruncatedError(f"{self._client.name}: ended too early")
+            count -= got
+
+    def readinto(self, view: memoryview) -> int:
+        if self._left is not None:
+            view = view[: self._left]
+        count = self._read(view) if len(view) else 0
+        if self._left is not None:
+            self._left -= count
+        return count
+
+    def _read(self, view: memoryview) -> int:
+        try:
+            count = self._response.readinto(view)
+            if not count:
+                self._client.go_on()  # where no length was told, a cut stream looks like its end
+            return count
+        except SourceError:
+            raise
+        except HTTPError as error:
+            raise self._client.failed(error) from None
+        except (OSError, ValueError) as error:
+            raise SourceUnreachableError(
+                f"{self._client.name}: the connection broke ({type(error).__name__})"
+            ) from None
+
+    def close(self) -> None:
+        if self._left == 0 and self._whole:
+            let_go(self._response)
+        else:
+            self._response.close()

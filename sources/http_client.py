@@ -1,0 +1,213 @@
+"""Requests to an HTTP origin: asked again where that may help, and refusals as typed errors."""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import time
+import weakref
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Self
+
+import urllib3
+from urllib3.exceptions import ClosedPoolError, HTTPError, IncompleteRead, ReadTimeoutError
+from urllib3.exceptions import ProtocolError as BrokenError
+
+from dragonfly_ray.config import OriginSettings
+from dragonfly_ray.errors import (
+    SourceAuthError,
+    SourceBusyError,
+    SourceChangedError,
+    SourceError,
+    SourceForbiddenError,
+    SourceNotFoundError,
+    SourceTruncatedError,
+    SourceUnreachableError,
+    SourceUnsupportedError,
+)
+from dragonfly_ray.policy import Rules
+from dragonfly_ray.sources.answers import bounded_manager
+from dragonfly_ray.sources.guard import Forbidden, GuardedManager
+
+FIRST_PAUSE = 0.1
+"""Seconds before the second try; doubles with each."""
+MAX_REDIRECTS = 10
+MAX_RETRY_AFTER = 24 * 3600.0
+"""Seconds."""
+_PLAINLY = {
+    "ResponseError": "too many redirects",
+    "NameResolutionError": "no such host; check its name",
+    "NewConnectionError": "nobody listens there; check the address and the port",
+    "ConnectTimeoutError": "the host does not answer",
+    "SSLError": "its certificate is not trusted",
+}
+
+
+class HttpClient:
+    """One origin's connections, kept and shared by all threads.
+
+    `name`: the source, for errors. `headers` go with every request; those in `secret` stay behind at a redirect to
+    another host.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        headers: Mapping[str, str],
+        secret: Collection[str],
+        settings: OriginSettings,
+        known: Rules | None,
+    ) -> None:
+        self.name = name
+        self._headers = dict(headers)
+        tries = settings.retries
+        self._retries = _Tries(
+            total=None,
+            connect=tries,
+            read=tries,
+            status=tries,
+            other=0,
+            redirect=MAX_REDIRECTS,
+            # Not 429 and 503: there the whole cluster must wait, not this request alone.
+            status_forcelist=(500, 502, 504),
+            respect_retry_after_header=False,
+            raise_on_status=False,
+            backoff_factor=FIRST_PAUSE,
+            # What opens this origin is nobody else's business: a redirect elsewhere goes without it.
+            remove_headers_on_redirect=secret,
+        )
+        self._retries.go_on = self.go_on
+        self._answers: weakref.WeakSet[urllib3.BaseHTTPResponse] = weakref.WeakSet()
+        """Those whose bodies may be under way."""
+        self._aborted = False
+        options: Any = {
+            "maxsize": settings.small_connections + settings.connections,
+            "timeout": urllib3.Timeout(connect=settings.connect_timeout, read=settings.read_timeout),
+        }
+        self._pool = GuardedManager(known, **options) if known else bounded_manager(**options)
+
+    def get(
+        self,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        allow: Collection[int] = (),
+        method: str = "GET",
+    ) -> urllib3.BaseHTTPResponse:
+        """An answer of 2xx (or one in `allow`), its body unread. Tries again where that may help.
+
+        Raises `SourceError`. A 429 or 503 is never tried again here: the whole cluster must wait.
+        """
+        self.go_on()
+        try:
+            response = self._request(method, url, {**self._headers, **(headers or {})})
+        except Forbidden as refused:
+            raise SourceForbiddenError(f"{self.name}: {refused.error}") from None
+        except HTTPError as failure:
+            raise self.failed(failure) from None
+        except (ValueError, UnicodeError):
+            raise SourceUnsupportedError(f"{self.name}: is no URL that can be asked for") from None
+        self._answers.add(response)
+        if 200 <= response.status < 300 or response.status in allow:
+            try:
+                self.go_on()
+            except SourceError:
+                response.close()
+                raise
+            return response
+        response.close()
+        raise self.refused(response.status, response.headers.get("Retry-After"))
+
+    def _request(self, method: str, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+        while True:
+            try:
+                return self._pool.request(
+                    method,
+                    url,
+                    headers=headers,
+                    preload_content=False,
+                    decode_content=False,
+                    retries=self._retries,
+                )
+            except ClosedPoolError:
+                pass  # `rest` came between: nothing was asked yet, and the pool has a successor
+
+    def go_on(self) -> None:
+        """Raises `SourceError` once the work was aborted."""
+        if self._aborted:
+            raise SourceError(f"{self.name}: not wanted any more")
+
+    def abort(self) -> None:
+        """From any thread: what is under way ends with an error, and nothing more is asked."""
+        self._aborted = True
+        for answer in list(self._answers):
+            # Whoever waits for its next byte is woken up. What is over already has no socket.
+            with contextlib.suppress(ValueError, OSError, RuntimeError):
+                answer.shutdown()
+
+    def rest(self) -> None:
+        """Closes connections that nobody uses now."""
+        # `clear` alone leaves their sockets to the garbage collector, which cycles and tracebacks delay.
+        for key in self._pool.pools.keys():  # noqa: SIM118, it cannot be iterated
+            pool = self._pool.pools.get(key)
+            if pool is not None:
+                pool.close()
+        self._pool.clear()
+
+    def refused(self, status: int, retry_after: str | None) -> SourceError:
+        """What an answer with this status means."""
+        if status in (401, 403, 407):
+            return SourceAuthError(f"{self.name}: {status}, not allowed; check the credentials or headers")
+        if status == 412:
+            return SourceChangedError(f"{self.name}: has changed since it was looked at; start again")
+        if status in (404, 410):
+            return SourceNotFoundError(f"{self.name}: {status}, not found")
+        if status in (429, 503):
+            after = _retry_after(retry_after)
+            wait = "" if after is None else f" for {after:g} s"
+            return SourceBusyError(f"{self.name}: {status}, asks for patience{wait}", retry_after=after)
+        if status >= 500:
+            return SourceUnreachableError(f"{self.name}: {status}, the server has failed")
+        return SourceError(f"{self.name}: {status}, refused")
+
+    def failed(self, error: Exception) -> SourceError:
+        """What an error of urllib3 means."""
+        cause: Any = error
+        while getattr(cause, "reason", None) is not None and isinstance(cause.reason, Exception):
+            cause = cause.reason
+        if isinstance(cause, ReadTimeoutError):
+            return SourceUnreachableError(f"{self.name}: silent for too long")
+        if isinstance(cause, IncompleteRead):
+            return SourceTruncatedError(f"{self.name}: ended too early")
+        if isinstance(cause, BrokenError):
+            return SourceUnreachableError(f"{self.name}: the connection broke")
+        shown = _PLAINLY.get(type(cause).__name__, f"not reached ({type(cause).__name__})")
+        return SourceUnreachableError(f"{self.name}: {shown}")
+
+
+class _Tries(urllib3.Retry):
+    """Asked before every further request: a redirect, or another try."""
+
+    go_on: Callable[[], None] = staticmethod(lambda: None)
+
+    def new(self, **changes: Any) -> Self:
+        made = super().new(**changes)
+        made.go_on = self.go_on
+        return made
+
+    def increment(self, *what: Any, **more: Any) -> Self:
+        self.go_on()
+        return super().increment(*what, **more)
+
+
+def _retry_after(text: str | None) -> float | None:
+    if not text:
+        return None
+    text = text.strip()
+    if text.isascii() and text.isdigit():
+        return MAX_RETRY_AFTER if len(text) > 5 else min(MAX_RETRY_AFTER, float(text))
+    try:
+        seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return min(MAX_RETRY_AFTER, max(0.0, seconds))

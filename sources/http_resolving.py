@@ -1,0 +1,208 @@
+"""What an HTTP source is: a file or a folder, how long, which version, and whether it is read in ranges."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urljoin
+
+import urllib3
+
+from dragonfly_ray.config import OriginSettings
+from dragonfly_ray.errors import SourceUnsupportedError, StorageFullError
+from dragonfly_ray.model import Entry, Manifest, Source
+from dragonfly_ray.sources.answers import let_go
+from dragonfly_ray.sources.autoindex import IndexPage, list_folder
+from dragonfly_ray.sources.base import Resolution, Room, Seen, Share, read_all, together
+from dragonfly_ray.sources.http_address import HttpAddress
+from dragonfly_ray.sources.http_body import SKIP, Body, length_of, total_of, version_of
+from dragonfly_ray.sources.http_client import HttpClient
+from dragonfly_ray.sources.http_reading import HttpReader
+from dragonfly_ray.sources.index_page import looks_like_index
+from dragonfly_ray.sources.offered import in_headers
+from dragonfly_ray.sources.pace import Pace
+from dragonfly_ray.urls import basename
+
+MAX_PAGE = 64 * 1024 * 1024
+"""Bytes of one page of a listing."""
+SPOOL_STEP = 16 * 1024 * 1024
+"""Bytes of the spool that room is made for at once."""
+
+
+class HttpResolver:
+    """Of one source."""
+
+    def __init__(
+        self,
+        source: Source,
+        address: HttpAddress,
+        client: HttpClient,
+        reader: HttpReader,
+        pace: Pace,
+        settings: OriginSettings,
+    ) -> None:
+        self._source = source
+        self._address = address
+        self._client = client
+        self._reader = reader
+        self._pace = pace
+        self._settings = settings
+
+    @property
+    def name(self) -> str:
+        """The URL, for people."""
+        return self._client.name
+
+    def resolve(self, small_limit: int, spool: Path | None, share: Share, room: Room) -> Resolution:
+        if self._address.is_folder:
+            return self._resolve_page(small_limit, spool, share, room)
+        response = self._client.get(self._address.url, {"Range": "bytes=0-0"}, allow=(416,))
+        try:
+            if response.url and HttpAddress.url_is_folder(response.url):
+                response.close()
+                return self._resolve_page(small_limit, spool, share, room)
+            return self._resolve_file(response, small_limit, spool, room)
+        finally:
+            response.close()
+
+    # --- a file -----------------------------------------------------------------------------
+
+    def _resolve_file(
+        self, response: urllib3.BaseHTTPResponse, small_limit: int, spool: Path | None, room: Room
+    ) -> Resolution:
+        if response.status == 416:
+            size = total_of(response, self.name)
+            if size:
+                raise SourceUnsupportedError(f"{self.name}: refuses to send its first byte")
+            return Resolution(self._single(0, response, ranges=True), b"")
+        if response.status == 206:
+            size = total_of(response, self.name)
+            if size is None:
+                raise SourceUnsupportedError(f"{self.name}: does not say how long it is")
+            manifest = self._single(size, response, ranges=True)
+            if size > small_limit:
+                return Resolution(manifest)
+            let_go(response)
+            stream = self._reader.stream(manifest, 0, 0, size)
+            try:
+                return Resolution(manifest, read_all(stream, size))
+            finally:
+                stream.close()
+        length = length_of(response, self.name)
+        if length is None:
+            return self._spool(response, spool, room)
+        manifest = self._single(length, response, ranges=False)
+        if length > small_limit:
+            return Resolution(manifest)
+        return Resolution(manifest, read_all(Body(self._client, response, length), length))
+
+    def _spool(self, response: urllib3.BaseHTTPResponse, spool: Path | None, room: Room) -> Resolution:
+        """One stream, whose end tells how long it is."""
+        if spool is None:
+            raise SourceUnsupportedError(f"{self.name}: does not say how long it is")
+        body = Body(self._client, response, None)
+        buffer = memoryview(bytearray(SKIP))
+        size = granted = 0
+        with tempfile.NamedTemporaryFile(dir=spool, delete=False) as file:
+            path = Path(file.name)
+            try:
+                while count := body.readinto(buffer):
+                    if size + count > granted:
+                        granted += _make_room(room, count, min(size, SPOOL_STEP))
+                    file.write(buffer[:count])
+                    size += count
+            except BaseException:
+                path.unlink()
+                raise
+        return Resolution(self._single(size, response, ranges=False), spooled=path)
+
+    def _single(self, size: int, response: urllib3.BaseHTTPResponse, *, ranges: bool) -> Manifest:
+        offered = in_headers(response.headers, response.status) if size else ""
+        entry = Entry(basename(self._source.url), size, version_of(response), checksum=offered)
+        return Manifest((entry,), directory=False, ranges=ranges)
+
+    # --- a folder ---------------------------------------------------------------------------
+
+    def _resolve_page(self, small_limit: int, spool: Path | None, share: Share, room: Room) -> Resolution:
+        url = self._address.folder("")
+        response = self._client.get(url)
+        try:
+            if not looks_like_index(response.headers.get("Content-Type", "")):
+                return self._resolve_file(response, small_limit, spool, room)
+            page = self._page(response, url)
+        finally:
+            response.close()
+        found = list_folder(self, self._source, page, share, self._settings.max_entries)
+        if found is None:
+            raise SourceUnsupportedError(
+                f"{self.name}: is a page, not a listing; name a file, or have the server list the folder"
+            )
+        entries, ranges = found
+        return Resolution(Manifest(entries, directory=True, ranges=ranges))
+
+    def _page(self, response: urllib3.BaseHTTPResponse, url: str) -> IndexPage:
+        data = bytearray()
+        body = Body(self._client, response, length_of(response, self.name))
+        buffer = memoryview(bytearray(SKIP))
+        while count := body.readinto(buffer):
+            data += buffer[:count]
+            if len(data) > MAX_PAGE:
+                raise SourceUnsupportedError(f"{self.name}: its listing is longer than {MAX_PAGE} bytes")
+        for hop in response.retries.history if response.retries else ():
+            url = urljoin(url, hop.redirect_location or "")
+        return IndexPage(data.decode(errors="replace"), url)
+
+    def folder(self, path: str) -> IndexPage:
+        """The listing of a folder below this one."""
+        self._pace.wait()
+        url = self._address.folder(path)
+        response = self._client.get(url)
+        try:
+            return self._page(response, url)
+        finally:
+            response.close()
+
+    # --- files of a folder ------------------------------------------------------------------
+
+    def look(self, paths: Sequence[str]) -> list[Seen]:
+        """Without their bytes. The first refusal ends it: nothing more is asked."""
+        return together(self._settings.small_connections, paths, self._look)
+
+    def _look(self, path: str) -> Seen:
+        self._pace.wait()
+        response = self._client.get(self._address.file(path), allow=(405, 501), method="HEAD")
+        try:
+            size = length_of(response, self.name)
+            if response.status < 300 and size is not None:
+                ranges = response.headers.get("Accept-Ranges", "").lower() == "bytes"
+                return Seen(size, version_of(response), ranges, in_headers(response.headers, response.status))
+        finally:
+            let_go(response)
+        return self._look_at_first_byte(path)
+
+    def _look_at_first_byte(self, path: str) -> Seen:
+        """For servers that do not answer HEAD, or not with the length."""
+        self._pace.wait()
+        response = self._client.get(self._address.file(path), {"Range": "bytes=0-0"}, allow=(416,))
+        try:
+            ranges = response.status in (206, 416)
+            size = total_of(response, self.name) if ranges else length_of(response, self.name)
+            if size is None:
+                raise SourceUnsupportedError(f"{self.name}{path}: does not say how long it is")
+            return Seen(size, version_of(response), ranges, in_headers(response.headers, response.status))
+        finally:
+            response.close()
+
+
+def _make_room(room: Room, least: int, wished: int) -> int:
+    """Of the spool: how many bytes may be written. Raises `StorageFullError`."""
+    if wished > least:
+        try:
+            room.spool_more(wished)
+        except StorageFullError:
+            pass  # the end may be nearer than that
+        else:
+            return wished
+    room.spool_more(least)
+    return least
