@@ -87,7 +87,8 @@ def distribute(
         digest: `algorithm:hex` of the whole content; nothing is visible unless it matches.
         include, exclude: Patterns for the names of a directory.
         storage_options, headers: What opens the source: for fsspec, and for HTTP.
-        tag, application, filtered_query_params: Part of the task's identity, as in Dragonfly.
+        tag, application, filtered_query_params: Part of the task's identity, as in Dragonfly. Parameters that sign
+            a URL are left out of it in any case.
         link: Whether outputs may share their blocks with the store; then they are read-only.
         shared: A `file` source that every node sees at the same path (NFS).
         detached: Go on when this process has gone; find it again with `attach(id)`.

@@ -78,13 +78,14 @@ class Source(msgspec.Struct, frozen=True):
 
     @property
     def id(self) -> str:
-        from dragonfly_ray.urls import canonical
+        from dragonfly_ray.urls import canonical, chosen_filters
 
         url = canonical(self.url, self.filtered_query_params)
         parts = [self.tenant, url, self.tag, self.application, self.node]
-        if self.server or self.filtered_query_params:
+        filters = chosen_filters(self.url, self.filtered_query_params)
+        if self.server or filters:
             # A parameter that is left out may choose the content, so nobody else's source is without it.
-            parts += [self.server, *sorted(set(self.filtered_query_params))]
+            parts += [self.server, *filters]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

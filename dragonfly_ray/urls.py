@@ -7,13 +7,17 @@ import re
 from collections.abc import Collection
 from urllib.parse import parse_qsl, quote, unquote, unquote_to_bytes, urlencode, urlsplit, urlunsplit
 
+from dragonfly_ray.presigned import SIGNATURE_NAMES, signing
+
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _WEB = frozenset({"http", "https"})
+_PATHS = frozenset({"file", "local"})
 _PLAIN = "/%:@!$&'()*+,;=~-._"
 _KEPT_ESCAPES = re.compile(r"(%2f|%25)", re.IGNORECASE)
 """Escapes that are no spelling of the character itself: `a%2Fb` is one name, `a/b` are two."""
 _CHAIN = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]*(?:://|::))")
 """Between the links of a chained fsspec URL."""
+_PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(?:://|::)")
 _OPAQUE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?!//).*@", re.DOTALL)
 """A URL without `//` that has something before an `@`."""
 _INNER_USERINFO = re.compile(r"://[^/@]*@")
@@ -27,22 +31,51 @@ def scheme(url: str) -> str:
 
 
 def canonical(url: str, filtered_query_params: Collection[str] = ()) -> str:
-    """The spelling under which a URL is filed: equal for equal content, without password and fragment.
+    """The spelling under which a URL is filed: equal for equal content, without password, signature and fragment.
 
     Without user, too, for http and https: there the origin's own answer tells whether the content is the same.
     """
     if scheme(url) not in _WEB:
-        return _without_password(url)
+        links = _CHAIN.split(url) if _is_chain(url) else [url]
+        return "::".join(_without_password(_unsigned(each, filtered_query_params)) for each in links)
     parts = urlsplit(url)
     host = (parts.hostname or "").lower()
     host = f"[{host}]" if ":" in host else host
     port = parts.port
     netloc = host if port in (None, _DEFAULT_PORTS.get(parts.scheme.lower())) else f"{host}:{port}"
     fields = parse_qsl(parts.query, keep_blank_values=True, errors="surrogateescape")
-    query = [(k, v) for k, v in fields if k not in filtered_query_params]
+    signs = signing({name for name, _ in fields})
+    query = [(k, v) for k, v in fields if k not in signs and k not in filtered_query_params]
     query.sort(key=lambda field: field[0])  # of one name, the order may matter
     path = "".join(_canonical_part(part) for part in _KEPT_ESCAPES.split(parts.path)) or "/"
     return urlunsplit((parts.scheme.lower(), netloc, path, urlencode(query, errors="surrogateescape"), ""))
+
+
+def chosen_filters(url: str, filtered_query_params: Collection[str]) -> list[str]:
+    """Those of a caller's own filters that leave out more than signatures: a source's identity tells of them."""
+    signs = SIGNATURE_NAMES
+    if filtered_query_params and scheme(url) in _WEB:
+        fields = parse_qsl(urlsplit(url).query, keep_blank_values=True, errors="surrogateescape")
+        signs |= signing({name for name, _ in fields})
+    return sorted(set(filtered_query_params) - signs)
+
+
+def _is_chain(url: str) -> bool:
+    """A path of a node may hold anything, `::https://` too."""
+    protocol = _PROTOCOL.match(url)
+    return protocol is not None and protocol[1].lower() not in _PATHS
+
+
+def _unsigned(link: str, filtered: Collection[str]) -> str:
+    """A link of a chained URL as it is spelled, but for what signs it."""
+    if scheme(link) not in _WEB:
+        return link
+    head, found, rest = link.partition("?")
+    query, hash_sign, fragment = rest.partition("#")
+    fields = [(unquote(field.partition("=")[0].replace("+", " ")), field) for field in query.split("&")]
+    left_out = signing({name for name, _ in fields}) | set(filtered)
+    kept = "&".join(field for name, field in fields if name not in left_out)
+    return f"{head}{found if kept else ''}{kept}{hash_sign}{fragment}"
 
 
 def _canonical_part(part: str) -> str:

@@ -24,6 +24,7 @@ from dragonfly_ray.errors import SourceAuthError, SourceUnsupportedError
 from dragonfly_ray.sources.conformance import Place, SourceConformance
 from tests import programs
 from tests.nginx import Nginx
+from tests.presigning import AZURE_KEY
 
 
 def writer(root: Path) -> Any:
@@ -157,8 +158,6 @@ class TestGcs(SourceConformance):
 
 
 ACCOUNT = "devstoreaccount1"
-# The key that every Azurite has, published with it.
-KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +175,7 @@ def azurite() -> Iterator[str]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     blobs = f"http://127.0.0.1:{port}/{ACCOUNT}"
-    yield f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint={blobs};"
+    yield f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={AZURE_KEY};BlobEndpoint={blobs};"
     process.kill()
     process.wait()
 
