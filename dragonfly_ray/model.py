@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 import msgspec
 from blake3 import blake3
@@ -35,6 +35,14 @@ PACK_LIMIT = 64 * KIB
 def digest(data: bytes | bytearray | memoryview) -> bytes:
     """BLAKE3 of `data`, 32 bytes. Releases the GIL for anything longer than 2 KiB."""
     return blake3(data).digest()
+
+
+def digest_of(file: BinaryIO) -> bytes:
+    """As `digest`, of the rest of a file. Raises `OSError`."""
+    found = blake3()
+    while data := file.read(MIB):
+        found.update(data)
+    return found.digest()
 
 
 def leaf_size(size: int) -> int:
@@ -121,6 +129,9 @@ class Manifest(msgspec.Struct, frozen=True):
     entries: tuple[Entry, ...]
     directory: bool
     ranges: bool = True
+    generation: str = ""
+    """Tells contents apart that the origin gives one version, or none: the digest of what was seen whole, or a
+    token where hosts have read different bytes under one version. Empty: the versions tell enough."""
 
     @property
     def size(self) -> int:
@@ -141,12 +152,13 @@ class Manifest(msgspec.Struct, frozen=True):
 
     @property
     def fingerprint(self) -> str:
-        """Changes whenever a name, a size or a version does."""
-        return hashlib.sha256(
-            msgspec.msgpack.encode([(e.path, e.size, e.version, e.kind, e.target) for e in self.entries])
-        ).hexdigest()
+        """Changes whenever a name, a size, a version or the generation does."""
+        named: list[object] = [(e.path, e.size, e.version, e.kind, e.target) for e in self.entries]
+        if self.generation:
+            named.append(self.generation)
+        return hashlib.sha256(msgspec.msgpack.encode(named)).hexdigest()
 
-    def marked(self, nonce: str) -> Manifest:
+    def marked(self, nonce: str, generation: str = "") -> Manifest:
         """With `nonce` for a version where the origin tells none, so that it is not taken for the same for ever."""
         entries = [
             msgspec.structs.replace(e, version=f"{UNTOLD}{nonce}")
@@ -154,7 +166,7 @@ class Manifest(msgspec.Struct, frozen=True):
             else e
             for e in self.entries
         ]
-        return msgspec.structs.replace(self, entries=tuple(entries))
+        return msgspec.structs.replace(self, entries=tuple(entries), generation=generation)
 
     def task_id(self, source_id: str) -> str:
         """One version of a source: new content at the same URL is a new task."""

@@ -38,6 +38,7 @@ from dragonfly_ray.model import (
     Segment,
     Task,
     digest,
+    digest_of,
 )
 from dragonfly_ray.peer.buffers import BufferPool
 from dragonfly_ray.peer.context import Context
@@ -447,7 +448,9 @@ class PeerNode:
 
     def _resolved(self, ask: m.Resolve, found: Resolution, limit: int) -> m.Resolved:
         source = ask.source
-        manifest = found.manifest.marked(ask.nonce)
+        seen = _seen(found)
+        # What was seen whole is named by what it is: the next look may see something else under the same version.
+        manifest = found.manifest.marked(seen or ask.nonce, seen)
         encoded = manifest.encode()
         table = PieceTable.of(manifest)
         task = Task(
@@ -783,6 +786,14 @@ def _of_store(stored: TaskStore) -> Iterator[None]:
         raise StorageError(
             f"{stored.task.url}: cannot be read from the store ({why}); evict it, and fetch it again"
         ) from None
+
+
+def _seen(found: Resolution) -> str:
+    """The digest of all of the content, where the look brought it along; else empty."""
+    if found.spooled is not None:
+        with found.spooled.open("rb") as file:
+            return digest_of(file).hex()
+    return digest(found.content).hex() if found.content else ""
 
 
 def _covered(manifest: Manifest, table: PieceTable) -> bytes:

@@ -1,0 +1,74 @@
+"""Content that changes while its origin tells no version of it, or the same one: old or new, never a mix, at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.nginx import Nginx
+from tests.origins import Behaviour, ScriptedOrigin
+from tests.swarm import Swarm
+from tests.unit.swarm.conftest import assert_everywhere, states
+
+SMALL = 50_000
+
+
+def honest(built: Swarm) -> None:
+    """Nobody is blamed for anything."""
+    for host in built.scheduler.core.hosts.values():
+        assert not host.blame, host.host.name
+
+
+def outputs(root: Path, nodes: int) -> list[bytes]:
+    return [(root / f"n{number}").read_bytes() for number in range(nodes)]
+
+
+@pytest.mark.parametrize("behaviour", [
+    Behaviour(etag=""), Behaviour(etag="", ranges=False), Behaviour(etag="", ranges=False, length=False), Behaviour(),
+], ids=["ranges", "no ranges", "no length", "one version"])  # fmt: skip
+@pytest.mark.parametrize("audit", [0.0, 1.0])
+def test_small_content_that_changes_without_a_new_version_is_delivered_at_once(
+    swarm: Callable[..., Swarm], behaviour: Behaviour, audit: float, tmp_path: Path
+) -> None:
+    dest = str(tmp_path / "out" / "{node}")
+    with ScriptedOrigin(behaviour) as origin:
+        built = swarm(3, audit=audit)
+        for turn in range(3):
+            origin.behaviour.content = content = os.urandom(SMALL)
+            view = built.distribute(origin.url, f"{turn}.0", dest=dest)
+            assert list(states(view).values()) == ["done"] * 3, view
+            assert outputs(tmp_path / "out", 3) == [content] * 3
+        honest(built)
+
+
+def test_a_small_file_written_twice_within_a_second(origin: Nginx, swarm: Callable[..., Swarm]) -> None:
+    built = swarm(3)
+    for turn in range(3):
+        content = os.urandom(SMALL)
+        (origin.root / "small").write_bytes(content)
+        os.utime(origin.root / "small", (1_700_000_000, 1_700_000_000.1 + turn / 10))
+        assert_everywhere(built.distribute(f"{origin.url}/small", f"{turn}.0"), content, 3)
+    honest(built)
+
+
+@pytest.mark.parametrize("size", [SMALL, 3_000_000])
+def test_what_was_delivered_stays_what_it_was(swarm: Callable[..., Swarm], size: int, tmp_path: Path) -> None:
+    """A chunked answer without length or version."""
+    first, second = os.urandom(size), os.urandom(size)
+    with ScriptedOrigin(Behaviour(first, etag="", ranges=False, length=False)) as origin:
+        built = swarm(2)
+        out = tmp_path / "out"
+        view = built.distribute(origin.url, "a.0", nodes=["n0"], dest=str(out / "{node}"))
+        assert states(view) == {"n0": "done"}, view
+        origin.behaviour.content = second
+        view = built.distribute(origin.url, "b.0", nodes=["n1"], dest=str(out / "{node}"))
+        assert states(view) == {"n1": "done"}, view
+        assert outputs(out, 2) == [first, second]
+        view = built.distribute(origin.url, "c.0", dest=str(out / "c-{node}"))
+        assert list(states(view).values()) == ["done"] * 2, view
+        assert (out / "n0").read_bytes() == first
+        assert (out / "c-n0").read_bytes() == (out / "c-n1").read_bytes() == second
+        honest(built)
