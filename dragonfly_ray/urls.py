@@ -5,16 +5,20 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Collection
-from urllib.parse import parse_qsl, quote, unquote, unquote_to_bytes, urlencode, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from dragonfly_ray.presigned import SIGNATURE_NAMES, signing
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _WEB = frozenset({"http", "https"})
 _PATHS = frozenset({"file", "local"})
-_PLAIN = "/%:@!$&'()*+,;=~-._"
-_KEPT_ESCAPES = re.compile(r"(%2f|%25)", re.IGNORECASE)
-"""Escapes that are no spelling of the character itself: `a%2Fb` is one name, `a/b` are two."""
+_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+"""RFC 3986: of these alone an escape is another spelling. `a%2Fb` is one name, `a/b` are two; `a%3Bb` is no `a;b`."""
+_IN_PATH = "/%[]:@!$&'()*+,;="
+_IN_QUERY = _IN_PATH + "?"
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_NO_NAME = re.compile(r"(%2f|%00)", re.IGNORECASE)
+"""Escapes of what no file's name has in it."""
 _CHAIN = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]*(?:://|::))")
 """Between the links of a chained fsspec URL."""
 _PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(?:://|::)")
@@ -43,20 +47,20 @@ def canonical(url: str, filtered_query_params: Collection[str] = ()) -> str:
     host = f"[{host}]" if ":" in host else host
     port = parts.port
     netloc = host if port in (None, _DEFAULT_PORTS.get(parts.scheme.lower())) else f"{host}:{port}"
-    fields = parse_qsl(parts.query, keep_blank_values=True, errors="surrogateescape")
-    signs = signing({name for name, _ in fields})
-    query = [(k, v) for k, v in fields if k not in signs and k not in filtered_query_params]
-    query.sort(key=lambda field: field[0])  # of one name, the order may matter
-    path = "".join(_canonical_part(part) for part in _KEPT_ESCAPES.split(parts.path)) or "/"
-    return urlunsplit((parts.scheme.lower(), netloc, path, urlencode(query, errors="surrogateescape"), ""))
+    fields = _fields(parts.query)
+    left_out = signing({name for name, _ in fields}) | set(filtered_query_params)
+    kept = [(name, field) for name, field in fields if name not in left_out]
+    kept.sort(key=lambda field: field[0])  # of one name, the order may matter
+    query = "&".join(_respelled(field, _IN_QUERY) for _, field in kept)
+    path = _respelled(parts.path, _IN_PATH) or "/"
+    return urlunsplit((parts.scheme.lower(), netloc, path, query, ""))
 
 
 def chosen_filters(url: str, filtered_query_params: Collection[str]) -> list[str]:
     """Those of a caller's own filters that leave out more than signatures: a source's identity tells of them."""
     signs = SIGNATURE_NAMES
     if filtered_query_params and scheme(url) in _WEB:
-        fields = parse_qsl(urlsplit(url).query, keep_blank_values=True, errors="surrogateescape")
-        signs |= signing({name for name, _ in fields})
+        signs |= signing({name for name, _ in _fields(urlsplit(url).query)})
     return sorted(set(filtered_query_params) - signs)
 
 
@@ -72,16 +76,29 @@ def _unsigned(link: str, filtered: Collection[str]) -> str:
         return link
     head, found, rest = link.partition("?")
     query, hash_sign, fragment = rest.partition("#")
-    fields = [(unquote(field.partition("=")[0].replace("+", " ")), field) for field in query.split("&")]
+    fields = _fields(query)
     left_out = signing({name for name, _ in fields}) | set(filtered)
     kept = "&".join(field for name, field in fields if name not in left_out)
     return f"{head}{found if kept else ''}{kept}{hash_sign}{fragment}"
 
 
-def _canonical_part(part: str) -> str:
-    if _KEPT_ESCAPES.fullmatch(part):
-        return part.upper()
-    return quote(unquote_to_bytes(part), safe=_PLAIN)
+def _fields(query: str) -> list[tuple[str, str]]:
+    """Of a query: the name of each, decoded, and all of it as it is spelled."""
+    fields = [field for field in query.split("&") if field]
+    return [
+        (unquote(field.partition("=")[0].replace("+", " "), errors="surrogateescape"), field)
+        for field in fields
+    ]
+
+
+def _respelled(text: str, legal: str) -> str:
+    """What may not stand in a URL is escaped; escapes are in capitals, and there are none of unreserved characters."""
+    return _ESCAPE.sub(_capital, quote(text, safe=legal))
+
+
+def _capital(escape: re.Match[str]) -> str:
+    code = int(escape[1], 16)
+    return chr(code) if code in _UNRESERVED else escape[0].upper()
 
 
 def _without_password(url: str) -> str:
@@ -121,10 +138,20 @@ def _redacted_field(field: str) -> str:
 
 
 def basename(url: str) -> str:
-    """The last name in the path, decoded; `index` where there is none."""
+    """The last name in the path, decoded as far as it stays one name; `index` where there is none."""
     path = urlsplit(url).path if scheme(url) != "file" else url.removeprefix("file://")
     name = posixpath.basename(path.rstrip("/"))
-    return (unquote(name) if scheme(url) in _WEB else name) or "index"
+    return (_decoded(name) if scheme(url) in _WEB else name) or "index"
+
+
+def _decoded(name: str) -> str:
+    try:
+        return "".join(
+            part if _NO_NAME.fullmatch(part) else unquote(part, errors="strict")
+            for part in _NO_NAME.split(name)
+        )
+    except UnicodeDecodeError:
+        return name
 
 
 def origin(url: str) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from dragonfly_ray.urls import canonical, redacted
+from dragonfly_ray.urls import basename, canonical, redacted
 
+RESERVED = ":/?#[]@!$&'()*+,;="
+"""RFC 3986: an escape of one of these is another character than itself."""
 SECRETS = [
     "https://host/a?hunter2",
     "https://host/a?x=1&hunter2",
@@ -71,6 +73,18 @@ def test_the_rest_of_a_url_is_shown_as_it_is(url: str, shown: str) -> None:
         ("http://h/a?x=%ff", "http://h/a?x=%fe"),
         ("http://h/a?x=1&x=2", "http://h/a?x=2&x=1"),
         ("https://h/a", "http://h/a"),
+        ("http://h/g%2Fp/raw.bin", "http://h/g/p/raw.bin"),
+        ("http://h/g%2fp/raw.bin", "http://h/g/p/raw.bin"),
+        ("http://h/a%5Cb", "http://h/a/b"),
+        *((f"http://h/a%{ord(c):02X}b", f"http://h/a{c}b") for c in RESERVED),
+        *((f"http://h/a?x=a%{ord(c):02X}b", f"http://h/a?x=a{c}b") for c in RESERVED),
+        ("http://h/a%2541", "http://h/aA"),
+        ("http://h/a%20b", "http://h/a+b"),
+        ("http://h/a?x=a%20b", "http://h/a?x=a+b"),
+        ("http://h/a?x", "http://h/a?x="),
+        ("http://h/a/", "http://h/a"),
+        ("http://h//a", "http://h/a"),
+        ("http://h/A", "http://h/a"),
     ],
 )
 def test_urls_that_may_name_different_content_are_never_one(one: str, other: str) -> None:
@@ -86,8 +100,28 @@ def test_urls_that_may_name_different_content_are_never_one(one: str, other: str
         ("http://h/%7Ea%2fb", "http://h/~a%2Fb"),
         ("http://h/%C3%A4", "http://h/ä"),
         ("http://u:p@h/a#f", "http://h/a"),
+        ("http://h/a%3bb%2b%3f%23%25", "http://h/a%3Bb%2B%3F%23%25"),
+        *((f"http://h/a%{ord(c):02x}b?x=%{ord(c):02X}", f"http://h/a{c}b?x={c}") for c in "azAZ09-._~"),
         ("sftp://u:one@h/a", "sftp://u:other@h/a"),
     ],
 )
 def test_spellings_of_one_url_are_one(one: str, other: str) -> None:
     assert canonical(one) == canonical(other)
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("http://h/a/b%20c%3B%3F%23%25.bin?x=1", "b c;?#%.bin"),
+        ("http://h/%C3%A4", "ä"),
+        ("http://h/projects/group%2Fproject", "group%2Fproject"),
+        ("http://h/..%2f..%2Fetc%2fpasswd", "..%2f..%2Fetc%2fpasswd"),
+        ("http://h/a%00b", "a%00b"),
+        ("http://h/%ff.bin", "%ff.bin"),
+        ("http://h/%252F", "%2F"),
+        ("http://h/dir/", "dir"),
+        ("http://h", "index"),
+    ],
+)
+def test_the_name_of_a_file_is_one_name(url: str, name: str) -> None:
+    assert basename(url) == name
