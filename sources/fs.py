@@ -47,6 +47,7 @@ from dragonfly_ray.sources.base import (
     comparable,
     counted,
 )
+from dragonfly_ray.sources.gcs import bound_look_ups
 from dragonfly_ray.sources.guard import forbidden_in, guarded_loop
 from dragonfly_ray.sources.offered import in_info, in_s3_head
 from dragonfly_ray.urls import basename, redacted, scheme
@@ -98,6 +99,7 @@ class FsspecAdapter(Adapter):
                 options |= own_options(source.url, credentials.storage_options, policy, os.environ)
                 options |= _guard(source.url, credentials.storage_options, policy, self._name)
             self._fs, self._path = fsspec.core.url_to_fs(source.url, **options)
+            bound_look_ups(self._fs, guarded=policy is not None)
         except (ImportError, ValueError) as error:
             extra = EXTRAS.get(protocol)
             hint = f"; pip install 'dragonfly-ray[{extra}]'" if extra else "; install a filesystem for it"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import socket
 import subprocess
@@ -16,7 +15,6 @@ from uuid import uuid4
 
 import boto3
 import fsspec
-import httpx
 import pytest
 from moto.server import ThreadedMotoServer
 
@@ -25,6 +23,7 @@ from dragonfly_ray.sources.conformance import Place, SourceConformance
 from tests import programs
 from tests.nginx import Nginx
 from tests.presigning import AZURE_KEY
+from tests.stores import put_gcs
 
 
 def writer(root: Path) -> Any:
@@ -140,21 +139,10 @@ class TestGcs(SourceConformance):
     @pytest.fixture
     def place(self, gcs: str) -> Place:
         options: dict[str, object] = {"endpoint_url": gcs, "token": "anon", "project": "p"}
-        files: Any = fsspec.filesystem("gs", **options)
-        bucket = f"b{uuid4().hex[:12]}"
-        files.mkdir(bucket)
-
-        def put(path: str, data: bytes) -> None:
-            # Not by gcsfs: it ends a form's parts with a bare newline, and this server then takes a return
-            # at the end of the data for a part of that.
-            parts: Any = {
-                "meta": (None, json.dumps({"name": f"top/{path}"}), "application/json"),
-                "data": (None, data, "application/octet-stream"),
-            }
-            url = f"{gcs}/upload/storage/v1/b/{bucket}/o"
-            httpx.post(url, params={"uploadType": "multipart"}, files=parts).raise_for_status()
-
-        return Place(f"gs://{bucket}/top", put, options)
+        bucket = put_gcs(gcs, {})
+        return Place(
+            f"gs://{bucket}/top", lambda path, data: put_gcs(gcs, {f"top/{path}": data}, bucket), options
+        )
 
 
 ACCOUNT = "devstoreaccount1"
