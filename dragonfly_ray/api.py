@@ -39,6 +39,7 @@ from dragonfly_ray.peer.prefix import parse as parse_digest
 from dragonfly_ray.reading import PieceFile
 from dragonfly_ray.scheduling.ring import shard_of
 from dragonfly_ray.statuses import NodeStatus, decode_nodes
+from dragonfly_ray.storage.modes import current_umask
 from dragonfly_ray.submission import Submission
 from dragonfly_ray.targets import Member, Selector, check_dest, select
 from dragonfly_ray.urls import redacted, scheme
@@ -183,6 +184,7 @@ def submit(
             link=link,
             detached=detached,
             run=run,
+            umask=_umask(target, chosen),
         )
         for position, source in enumerate(sources)
     ]
@@ -517,6 +519,12 @@ def _scheduler_of(source: Source, settings: Settings) -> Any:
 
 def _names(known: Sequence[Member]) -> dict[str, str]:
     return told_apart({member.node_id: member.name or member.address for member in known})
+
+
+def _umask(dest: str, chosen: Sequence[Member]) -> int | None:
+    """The caller's own, where an output is for nobody but its node: as if it wrote there itself."""
+    here = bool(dest) and [member.node_id for member in chosen] == [current_node()]
+    return current_umask() if here else None
 
 
 def _urls(url: str | os.PathLike[str] | Sequence[str]) -> list[str]:

@@ -50,6 +50,8 @@ class Spec(_Message, frozen=True):
     """`dest` must lie below one of them, with no link on the way; None: below the peer's own."""
     run: str = ""
     """Tells one run of this id from the next: random, made by whoever submits. See `SchedulerCore.submit`."""
+    umask: int | None = None
+    """Of the caller, where it asks for an output on its own node; None: each peer's own."""
 
 
 # --- peer to scheduler ----------------------------------------------------------------------

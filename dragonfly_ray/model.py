@@ -132,6 +132,8 @@ class Manifest(msgspec.Struct, frozen=True):
     generation: str = ""
     """Tells contents apart that the origin gives one version, or none: the digest of what was seen whole, or a
     token where hosts have read different bytes under one version. Empty: the versions tell enough."""
+    mode: int | None = None
+    """Of the directory itself, where the source tells it."""
 
     @property
     def size(self) -> int:
@@ -152,8 +154,13 @@ class Manifest(msgspec.Struct, frozen=True):
 
     @property
     def fingerprint(self) -> str:
-        """Changes whenever a name, a size, a version or the generation does."""
-        named: list[object] = [(e.path, e.size, e.version, e.kind, e.target) for e in self.entries]
+        """Changes whenever a name, a size, a version, a mode or the generation does."""
+        named: list[object] = [
+            (e.path, e.size, e.version, e.kind, e.target, *(() if e.mode is None else (e.mode,)))
+            for e in self.entries
+        ]
+        if self.mode is not None:
+            named.append(self.mode)
         if self.generation:
             named.append(self.generation)
         return hashlib.sha256(msgspec.msgpack.encode(named)).hexdigest()

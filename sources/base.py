@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -276,18 +276,34 @@ def comparable(entry: Entry) -> str:
 def chosen(source: Source, entries: Iterable[Entry]) -> tuple[Entry, ...]:
     """The entries that the source's patterns let through, in order of their names.
 
-    Patterns are matched against the relative path; `*` crosses folders. Folders are kept where no
-    `include` is given.
+    Patterns are matched against the relative path; `*` crosses folders. Where an `include` is given,
+    folders are kept only for their mode, on the way to what is.
     """
-    found = [
-        e
-        for e in entries
-        if (not source.include or (e.kind != "dir" and _matches(e.path, source.include)))
-        and not (source.exclude and _matches(e.path, source.exclude))
-    ]
+    found: list[Entry] = []
+    folders: dict[str, Entry] = {}
+    for entry in entries:
+        if source.exclude and _matches(entry.path, source.exclude):
+            continue
+        if not source.include or (entry.kind != "dir" and _matches(entry.path, source.include)):
+            found.append(entry)
+        elif entry.kind == "dir" and entry.mode is not None:
+            folders[entry.path] = entry
+    if folders:
+        found += _on_the_way(found, folders)
     if not found and (source.include or source.exclude):
         raise SourceNotFoundError(f"{redacted(source.url)}: nothing is left after include and exclude")
     return tuple(sorted(found, key=lambda e: e.path))
+
+
+def _on_the_way(entries: Iterable[Entry], folders: Mapping[str, Entry]) -> list[Entry]:
+    """Those of `folders` that something lies in."""
+    needed: set[str] = set()
+    for entry in entries:
+        path = entry.path.rpartition("/")[0]
+        while path and path not in needed:
+            needed.add(path)
+            path = path.rpartition("/")[0]
+    return [folders[path] for path in needed if path in folders]
 
 
 def _matches(path: str, patterns: Iterable[str]) -> bool:

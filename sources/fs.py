@@ -127,7 +127,8 @@ class FsspecAdapter(Adapter):
                 raise SourceUnsupportedError(f"{self._name}: does not say how long it is")
             size = check_size(size, self._name)
             offered = self._offered(info) if size else ""
-            entry = Entry(basename(self._source.url), size, _version(info), checksum=offered)
+            name = basename(self._source.url)
+            entry = Entry(name, size, _version(info), mode=_mode(info), checksum=offered)
             manifest = Manifest((entry,), directory=False)
             if size > small_limit:
                 return Resolution(manifest)
@@ -169,7 +170,7 @@ class FsspecAdapter(Adapter):
             if relative == "." or path.rstrip("/") == root:
                 continue
             if info.get("type") == "directory" or path.endswith("/"):
-                yield Entry(relative, kind="dir")
+                yield Entry(relative, kind="dir", mode=_mode(info))
             else:
                 size = check_size(info["size"] or 0, f"{self._name} ({relative})")
                 offered = "" if self._is_s3 else in_info(info)

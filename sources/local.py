@@ -37,7 +37,8 @@ class LocalAdapter(Adapter):
             found = os.stat(self._path)
             if stat.S_ISDIR(found.st_mode):
                 entries = counted(self._walk(""), str(self._path), self._settings.max_entries)
-                return Resolution(Manifest(chosen(self._source, entries), directory=True))
+                mode = stat.S_IMODE(found.st_mode)
+                return Resolution(Manifest(chosen(self._source, entries), directory=True, mode=mode))
             if not stat.S_ISREG(found.st_mode):
                 raise SourceError(f"{self._path}: is neither a file nor a folder")
             manifest = Manifest((_entry(self._path.name, found),), directory=False)

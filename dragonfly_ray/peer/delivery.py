@@ -55,7 +55,7 @@ class Delivery:
                 ):  # publishing will say what is wrong with it
                     dest = self.destination(context)
                     with self._way(dest) as way:
-                        self.place = place_of(way, link=self.spec.link)
+                        self.place = place_of(way, link=self.spec.link, umask=self.spec.umask)
         return self.place if not self.told or self._waits() else ""
 
     def decided(self, elsewhere: m.Elsewhere | None) -> None:
@@ -80,7 +80,7 @@ class Delivery:
             if other and store.published(way, other.stamp):
                 self.path, self.merged, self.written_by = dest, other.merged, other.node_id
                 return True
-            done = store.publish(dest, link=self.spec.link, by=way)
+            done = store.publish(dest, link=self.spec.link, by=way, umask=self.spec.umask)
             self.path, self.merged = dest, done.merged
             if self.place:
                 self.stamp = stamp_of(way)

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -72,19 +72,33 @@ def opened(folder: Path, *, follow: bool = False) -> Iterator[Path]:
         os.close(number)
 
 
+def make_folders(folder: Path, umask: int | None = None) -> None:
+    """`folder` and those above it, where they are missing; `umask`: beside the process's own. Raises `OSError`."""
+    if umask is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        return
+    try:
+        folder.mkdir(0o777 & ~umask, exist_ok=True)
+    except FileNotFoundError:
+        make_folders(folder.parent, umask)
+        folder.mkdir(0o777 & ~umask, exist_ok=True)
+
+
 @contextmanager
-def guarded(folder: Path) -> Iterator[Path]:
+def guarded(folder: Path, mode: int | None = None) -> Iterator[Path]:
     """A folder that was made just now, by way of its descriptor: inside the block it is nobody's but ours.
 
-    Its mode is then as it was made with. Raises `OSError`, and `UnsafePathError` if another one lies there.
+    Its mode is then `mode`, or as it was made with. Raises `OSError`, and `UnsafePathError` if another one lies there.
     """
     with opened(folder) as root:
         found = os.stat(root)
-        os.chmod(root, stat.S_IRWXU)
+        # The folder above may have lent it the group that it is for.
+        os.chmod(root, stat.S_IRWXU | found.st_mode & stat.S_ISGID)
         if os.listdir(root) or not _ours(root, found):
             raise UnsafePathError(f"{shown(folder)}: was replaced while it was made; nothing was written")
         yield root
-        os.chmod(root, stat.S_IMODE(found.st_mode))
+        made = stat.S_IMODE(found.st_mode)
+        os.chmod(root, made if mode is None else mode | made & stat.S_ISGID)
 
 
 def _ours(root: Path, found: os.stat_result) -> bool:
@@ -103,17 +117,22 @@ def _ours(root: Path, found: os.stat_result) -> bool:
 class Folders:
     """Folders below an open one, which is closed with this; one of them is open at a time.
 
-    `make`: whether what is missing is made.
+    `make`: whether what is missing is made. `mode`: of a folder that is made, by its path; None: the usual one.
     """
 
-    def __init__(self, root: int, *, make: bool = True) -> None:
+    def __init__(
+        self, root: int, *, make: bool = True, mode: Callable[[str], int | None] = lambda path: None
+    ) -> None:
         self._root = root
         self._make = make
+        self._mode = mode
         self._last: tuple[str, int] | None = None
 
     @classmethod
-    def of(cls, root: Path, *, make: bool = True) -> Folders:
-        return cls(os.open(root, _FOLDER), make=make)
+    def of(
+        cls, root: Path, *, make: bool = True, mode: Callable[[str], int | None] = lambda path: None
+    ) -> Folders:
+        return cls(os.open(root, _FOLDER), make=make, mode=mode)
 
     def at(self, path: str) -> Path:
         """`a/b`, made where it is missing; good until the next is asked for."""
@@ -131,25 +150,32 @@ class Folders:
 
     def _walk(self, path: str) -> int:
         number = os.dup(self._root)
-        for name in path.split("/"):
+        names = path.split("/")
+        for depth, name in enumerate(names, 1):
             try:
-                below = self._enter(name, number)
+                below = self._enter(name, number, "/".join(names[:depth]))
             finally:
                 os.close(number)
             number = below
         return number
 
-    def _enter(self, name: str, folder: int) -> int:
+    def _enter(self, name: str, folder: int, path: str) -> int:
         if name in ("", ".", ".."):
             raise UnsafePathError(f"{name!r}: is no name of a folder")
+        made = False
         while True:
             try:
-                return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+                number = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+                if made:
+                    _widen(number, self._mode(path))
+                return number
             except FileNotFoundError:
                 if not self._make:
                     raise
+                mode = self._mode(path)
                 with contextlib.suppress(FileExistsError):  # somebody else was faster
-                    os.mkdir(name, dir_fd=folder)
+                    os.mkdir(name, 0o777 if mode is None else mode, dir_fd=folder)
+                    made = True
             except OSError as error:
                 if error.errno not in _NO_FOLDER:
                     raise
@@ -168,6 +194,13 @@ class Folders:
     ) -> None:
         self._leave()
         os.close(self._root)
+
+
+def _widen(folder: int, mode: int | None) -> None:
+    """A folder that was made just now has `mode`, though this process's umask may not let it through."""
+    found = os.fstat(folder)
+    if mode is not None and mode & ~found.st_mode and found.st_uid == os.geteuid():
+        os.chmod(f"{_OPEN}{folder}", mode | found.st_mode & stat.S_ISGID)
 
 
 def _in_the_way(name: str, folder: int) -> DestinationError | UnsafePathError:

@@ -21,8 +21,9 @@ from typing import NamedTuple
 from dragonfly_ray.errors import DestinationError, StorageError, StorageFullError, UnsafePathError
 from dragonfly_ray.model import Entry, Manifest
 from dragonfly_ray.storage import files
-from dragonfly_ray.storage.beneath import Folders, guarded, opened, shown
+from dragonfly_ray.storage.beneath import Folders, guarded, make_folders, opened, shown
 from dragonfly_ray.storage.failures import FULL_DISK, NO_DESCRIPTOR, storage_error
+from dragonfly_ray.storage.modes import Modes, shared
 
 PREFIX = ".dragonfly-"
 """Names of what is not finished begin so."""
@@ -30,21 +31,7 @@ _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACC
 _KINDS = {"file": stat.S_IFREG, "dir": stat.S_IFDIR, "symlink": stat.S_IFLNK}
 _GONE = (errno.ELOOP, errno.ENOENT, errno.ENXIO)
 _TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
-USUAL = 0o644
-"""The mode of most files: where the umask lets it through, they are made with it."""
 _COMPARE = 1024 * 1024
-
-
-def _umask() -> int:
-    """Of this process. Asking the kernel the usual way changes it for a moment, for all threads."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("Umask:"):
-                return int(line.split()[1], 8)
-    return 0o777
-
-
-_UMASK = _umask()
 
 
 class Stored(NamedTuple):
@@ -69,7 +56,8 @@ class Published:
 class Output:
     """Makes the entries of a manifest visible. `link`: whether they may share blocks with the store.
 
-    `mark`: of the store, in the names of what is not finished.
+    `mark`: of the store, in the names of what is not finished. `umask`: of this process; `asked_umask`: of the
+    caller, which holds in its place.
     """
 
     def __init__(
@@ -80,6 +68,8 @@ class Output:
         link: bool,
         durable: bool,
         mark: str = "",
+        umask: int,
+        asked_umask: int | None = None,
         linked: Callable[[int], None] = lambda number: None,
     ) -> None:
         self._manifest = manifest
@@ -91,13 +81,16 @@ class Output:
         self._opened: tuple[Path, int] | None = None
         """The stored file that was copied from last: small entries share one."""
         self._mark = f"{mark}-" if mark else ""
+        self._umask = umask
+        self._asked_umask = asked_umask
+        self._modes = Modes(manifest, umask if asked_umask is None else asked_umask)
 
     def publish(self, dest: Path) -> Published:
         """Raises `DestinationError`, `StorageFullError`, `UnsafePathError`."""
         done = Published(dest)
         with destination_errors(dest), contextlib.ExitStack() as stack:
             stack.callback(self._let_go)
-            dest.parent.mkdir(parents=True, exist_ok=True)
+            make_folders(dest.parent, self._asked_umask)
             # From here on the folder is meant that lies there now, whatever becomes of its name.
             dest = stack.enter_context(opened(dest.parent, follow=True)) / dest.name
             if not self._manifest.directory:
@@ -167,7 +160,7 @@ class Output:
         draft = self._beside(dest)
         try:
             draft.mkdir()
-            with guarded(draft) as root:
+            with guarded(draft, self._folder_mode("")) as root:
                 self._fresh(root, done)
             try:
                 os.rename(draft, dest)
@@ -183,7 +176,7 @@ class Output:
 
     def _fresh(self, root: Path, done: Published) -> None:
         """Into a folder that nobody else sees yet: each name is made once, in its place."""
-        with Folders.of(root) as folders:
+        with Folders.of(root, mode=self._folder_mode) as folders:
             for number, entry in enumerate(self._manifest.entries):
                 if entry.kind == "dir":
                     folders.number(entry.path)
@@ -192,15 +185,16 @@ class Output:
                 at = folders.number(parent)
                 if entry.kind == "symlink":
                     os.symlink(entry.target, name, dir_fd=at)
-                elif self._make(entry, self._stored(number), name, at):
+                elif self._make(entry, self._stored(number), name, self._modes.file(entry), at):
                     done.linked += 1
                     self._linked(number)
                 else:
                     done.copied += 1
-            for entry in self._manifest.entries:
-                if entry.kind == "dir" and entry.mode is not None:
-                    # Writable for its owner whatever the source says, or nothing could be merged into it.
-                    os.chmod(folders.at(entry.path), entry.mode & 0o777 | stat.S_IRWXU)
+
+    def _folder_mode(self, path: str) -> int | None:
+        """None: as any folder that this process makes, so that a default ACL of the one above holds, too."""
+        own = self._asked_umask is None and not self._modes.says(path)
+        return None if own else self._modes.folder(path)
 
     def _merge(self, dest: Path, done: Published) -> None:
         if not stat.S_ISDIR(os.lstat(dest).st_mode):
@@ -232,29 +226,46 @@ class Output:
                     )
 
     def _entries(self, root: Path, done: Published) -> None:
-        with Folders.of(root) as folders:
+        closed: dict[str, int] = {}
+        with Folders.of(root, mode=self._folder_mode) as folders:
             for number, entry in enumerate(self._manifest.entries):
                 if entry.kind == "dir":
                     folders.at(entry.path)
                     continue
                 folder, _, name = entry.path.rpartition("/")
+                if folder not in closed:
+                    closed[folder] = self._kept_out(folders, folder)
                 target = folders.at(folder) / name
                 if entry.kind == "file":
-                    self._file(number, target, done)
+                    self._file(number, target, done, closed[folder])
                 else:
                     self._symlink(entry, target)
 
+    def _kept_out(self, folders: Folders, folder: str) -> int:
+        """Bits that files in it must not have: it was there, and may be open to more users than at the source."""
+        if not self._modes.closed_folders:
+            return 0
+        names = folder.split("/") if folder else []
+        way = ["", *("/".join(names[:depth]) for depth in range(1, len(names) + 1))]
+        return self._modes.kept_out([(path, os.stat(folders.at(path)).st_mode) for path in way])
+
     # --- one file ---------------------------------------------------------------------------
 
-    def _file(self, number: int, target: Path, done: Published) -> None:
+    def _file(self, number: int, target: Path, done: Published, keep_out: int = 0) -> None:
         entry = self._manifest.entries[number]
         stored = self._stored(number)
-        if self._unchanged(entry, stored, target):
+        found = self._replaced(target)
+        if (
+            found
+            and self._modes.fits(entry, found.st_mode, keep_out)
+            and self._unchanged(entry, stored, target, found)
+        ):
             done.unchanged += 1
             return
+        mode = self._modes.file(entry, found.st_mode if found else None, keep_out)
         draft = self._beside(target)
         try:
-            linked = self._make(entry, stored, draft)
+            linked = self._make(entry, stored, draft, mode)
             os.replace(draft, target)
         finally:
             with contextlib.suppress(FileNotFoundError):
@@ -279,17 +290,18 @@ class Output:
     def _beside(self, path: Path) -> Path:
         return path.with_name(f"{PREFIX}{self._mark}{secrets.token_hex(8)}")
 
-    def _make(self, entry: Entry, stored: Stored, draft: Path | str, folder: int | None = None) -> bool:
-        """Whether it is a link. `folder`: what a relative `draft` is relative to, an open one."""
-        if self._link and stored.whole and entry.size:
+    def _make(
+        self, entry: Entry, stored: Stored, draft: Path | str, mode: int, folder: int | None = None
+    ) -> bool:
+        """Whether it is a link. `mode`: of a copy; `folder`: what a relative `draft` is relative to, an open one."""
+        if self._link and stored.whole and entry.size and self._has_mode(stored, shared(mode)):
             try:
                 os.link(stored.file, draft, dst_dir_fd=folder)
                 return True
             except OSError as error:
                 if error.errno not in _NO_LINK:
                     raise
-        mode = 0o644 if entry.mode is None else entry.mode & 0o777 | stat.S_IWUSR
-        plain = mode == USUAL and not _UMASK & USUAL
+        plain = not mode & self._umask
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         target = os.open(draft, flags, mode if plain else 0o600, dir_fd=folder)
         try:
@@ -305,15 +317,23 @@ class Output:
             os.close(target)
         return False
 
-    def _unchanged(self, entry: Entry, stored: Stored, target: Path) -> bool:
+    @staticmethod
+    def _has_mode(stored: Stored, mode: int) -> bool:
+        """A link has the mode of the store's file, and so has every other link to it."""
+        return stat.S_IMODE(os.stat(stored.file).st_mode) == mode
+
+    @staticmethod
+    def _replaced(target: Path) -> os.stat_result | None:
+        """The file that lies there. Raises `DestinationError` for a folder."""
         try:
             found = os.lstat(target)
         except FileNotFoundError:
-            return False
-        if not stat.S_ISREG(found.st_mode):
-            if stat.S_ISDIR(found.st_mode):
-                raise DestinationError(f"{shown(target)}: a folder lies where a file must be")
-            return False
+            return None
+        if stat.S_ISDIR(found.st_mode):
+            raise DestinationError(f"{shown(target)}: a folder lies where a file must be")
+        return found if stat.S_ISREG(found.st_mode) else None
+
+    def _unchanged(self, entry: Entry, stored: Stored, target: Path, found: os.stat_result) -> bool:
         if found.st_size != entry.size:
             return False
         if not entry.size:

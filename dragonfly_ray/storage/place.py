@@ -11,6 +11,7 @@ import os
 import socket
 from pathlib import Path
 
+from dragonfly_ray.storage.beneath import make_folders
 from dragonfly_ray.storage.output import destination_errors
 
 NETWORK = frozenset(
@@ -30,16 +31,19 @@ def boot_id() -> str:
         return ""
 
 
-def place_of(dest: Path, *, link: bool) -> str:
+def place_of(dest: Path, *, link: bool, umask: int | None = None) -> str:
     """Equal for nodes that would write one and the same output; `dest`'s folder is made for it.
+
+    `umask`: of the caller, where it holds.
 
     Raises `DestinationError`, `StorageFullError`.
     """
     with destination_errors(dest):
-        dest.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(dest.parent, umask)
         folder = os.stat(dest.parent)
         home = _server(folder.st_dev) or f"{boot_id() or socket.gethostname()}:{folder.st_dev}"
-    return f"{home}:{folder.st_ino}/{dest.name}{'' if link else ' (a copy)'}"
+    asked = "" if umask is None else f" (umask {umask:03o})"
+    return f"{home}:{folder.st_ino}/{dest.name}{'' if link else ' (a copy)'}{asked}"
 
 
 def stamp_of(path: Path) -> str:

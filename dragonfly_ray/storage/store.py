@@ -26,6 +26,7 @@ from dragonfly_ray.storage.failures import EXHAUSTED, storage_error, storage_err
 from dragonfly_ray.storage.files import OpenFiles
 from dragonfly_ray.storage.identity import host_identity
 from dragonfly_ray.storage.media import medium
+from dragonfly_ray.storage.modes import current_umask
 from dragonfly_ray.storage.names import check_manifest
 from dragonfly_ray.storage.place import boot_id as this_boot
 from dragonfly_ray.storage.private import private_folder, root_of
@@ -56,6 +57,8 @@ class PieceStore:
 
     def __init__(self, settings: StorageSettings, *, boot_id: str | None = None) -> None:
         self.settings = settings
+        self.umask = current_umask()
+        """Of this process, as it was started with."""
         self._medium = medium(settings.medium)
         self.path, self._lock_fd = _claim(self._medium.folder(root_of(settings)))
         self.files = OpenFiles()

@@ -31,6 +31,7 @@ from dragonfly_ray.storage import files
 from dragonfly_ray.storage.data_files import PACK, VIEW, DataFiles, mark_of, without_ctime
 from dragonfly_ray.storage.failures import EXHAUSTED, storage_error
 from dragonfly_ray.storage.journal import DISCARDED, FINISHED, HAVE, Journal, Record
+from dragonfly_ray.storage.modes import Modes, shared
 from dragonfly_ray.storage.output import Output, Published
 from dragonfly_ray.storage.place import stamp_of
 
@@ -360,20 +361,21 @@ class TaskStore:
         """All pieces are here: files become read-only, and the same content is stored once."""
         with self._errors(), self._data.lock:
             finished = self._data.numbers()
+            modes = Modes(self.manifest, self._store.umask)
             for number in finished:
                 if number == PACK:
-                    os.chmod(self._data.path(PACK), 0o444)
+                    os.chmod(self._data.path(PACK), 0o400)
                 else:
-                    mode = self.manifest.entries[number].mode or 0
-                    self._finish_file(number, 0o444 | (mode & 0o111))
+                    self._finish_file(number, shared(modes.file(self.manifest.entries[number])))
                 self._data.unready(number)
             self._note({file: self._data.mark(file) for file in finished})
             if self._store.settings.durable:
                 self._sync(finished)
 
     def _finish_file(self, number: int, mode: int) -> None:
+        """`mode`: what outputs that are links to it have."""
         path = self._data.path(number)
-        key = self._content_key(number)
+        key = self._content_key(number, mode)
         twin = self._store.twin(key, self, number) if key else None
         with contextlib.suppress(OSError):
             if twin is not None and not os.path.samefile(twin, path):
@@ -396,15 +398,14 @@ class TaskStore:
         whole = all(self.has(i) for i in self.table.of_entry(number))
         return self._data.path(number) if whole and not self.evicted and self.unedited(number) else None
 
-    def _content_key(self, number: int) -> bytes | None:
-        """Equal for equal files; None where the file shares a piece with its neighbours."""
+    def _content_key(self, number: int, mode: int) -> bytes | None:
+        """Equal for equal files of equal mode; None where the file shares a piece with its neighbours."""
         pieces = self.table.of_entry(number)
         start, end = self.table.starts[number], self.table.starts[number + 1]
         if not pieces or self.table.cuts[pieces.start] != start or self.table.cuts[pieces.stop] != end:
             return None
         found = [self.digests[i] or b"" for i in pieces]
-        mode = (self.manifest.entries[number].mode or 0) & 0o111
-        return digest(b"".join([*found, (end - start).to_bytes(8, "big"), bytes([mode])]))
+        return digest(b"".join([*found, (end - start).to_bytes(8, "big"), mode.to_bytes(2, "big")]))
 
     def _note(self, marks: dict[int, bytes]) -> None:
         """The state of data files whose pieces are all good."""
@@ -429,22 +430,25 @@ class TaskStore:
             self._publish(view, link=True)
         return view
 
-    def publish(self, dest: Path, *, link: bool = True, by: Path | None = None) -> Published:
+    def publish(
+        self, dest: Path, *, link: bool = True, by: Path | None = None, umask: int | None = None
+    ) -> Published:
         """Makes the content visible at `dest`, whole or not at all. Raises `StorageError`.
 
-        `by`: another way to the same place, such as an open folder. Killed in the middle, the next process of this store removes what was not finished.
+        `by`: another way to the same place, such as an open folder. `umask`: of the caller; None: this process's
+        own. Killed in the middle, the next process of this store removes what was not finished.
         """
         note = self.folder / f"{NOTE}{secrets.token_hex(8)}"
         with self._errors():
             note.symlink_to(dest)  # never torn, and written at once
         try:
             with self._errors():
-                return self._publish(by or dest, link=link)
+                return self._publish(by or dest, link=link, umask=umask)
         finally:
             with contextlib.suppress(FileNotFoundError):  # evicted meanwhile
                 note.unlink()
 
-    def _publish(self, dest: Path, *, link: bool) -> Published:
+    def _publish(self, dest: Path, *, link: bool, umask: int | None = None) -> Published:
         if self.refresh() or not self.complete:
             raise StorageError(
                 f"{self.task.url}: changed in the store, maybe through an earlier output; distribute it again"
@@ -459,7 +463,7 @@ class TaskStore:
                 self._store.note_link(mark)
 
         try:
-            return self._output(link=link, linked=linked).publish(dest)
+            return self._output(link=link, umask=umask, linked=linked).publish(dest)
         finally:
             with contextlib.suppress(OSError):  # what is not noted is hashed again
                 self._note(marks)
@@ -474,9 +478,24 @@ class TaskStore:
         """Whether what another node has written there, and stamped so, is the output, visible from here."""
         return stamp_of(dest) == stamp and self._output(link=True).visible(dest)
 
-    def _output(self, *, link: bool, linked: Callable[[int], None] = lambda number: None) -> Output:
+    def _output(
+        self,
+        *,
+        link: bool,
+        umask: int | None = None,
+        linked: Callable[[int], None] = lambda number: None,
+    ) -> Output:
         durable, mark = self._store.settings.durable, self._store.host_id[:12]
-        return Output(self.manifest, self._data.stored, link=link, durable=durable, mark=mark, linked=linked)
+        return Output(
+            self.manifest,
+            self._data.stored,
+            link=link,
+            durable=durable,
+            mark=mark,
+            umask=self._store.umask,
+            asked_umask=umask,
+            linked=linked,
+        )
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

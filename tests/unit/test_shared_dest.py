@@ -44,9 +44,9 @@ def published(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
     seen: list[tuple[str, Path]] = []
     publish = TaskStore.publish
 
-    def noted(self: TaskStore, dest: Path, *, link: bool = True, by: Path | None = None) -> Published:
+    def noted(self: TaskStore, dest: Path, **options: Any) -> Published:
         seen.append((node_of(self), dest))
-        return publish(self, dest, link=link, by=by)
+        return publish(self, dest, **options)
 
     monkeypatch.setattr(TaskStore, "publish", noted)
     return seen
@@ -130,12 +130,12 @@ def test_when_the_writer_cannot_another_does(
     publish = TaskStore.publish
     dest = tmp_path / "out"
 
-    def fail_first(self: TaskStore, to: Path, *, link: bool = True, by: Path | None = None) -> Published:
+    def fail_first(self: TaskStore, to: Path, **options: Any) -> Published:
         tried.append(node_of(self))
         if len(tried) == 1:
             all_wait(swarm)
             raise DestinationError(f"{to}: Read-only file system")
-        return publish(self, to, link=link, by=by)
+        return publish(self, to, **options)
 
     monkeypatch.setattr(TaskStore, "publish", fail_first)
     view = swarm.distribute(f"{origin.url}/{name}", dest=str(dest))
@@ -170,7 +170,7 @@ def test_when_the_writer_dies_another_takes_over(
     tried: list[str] = []
     publish = TaskStore.publish
 
-    def hang_first(self: TaskStore, to: Path, *, link: bool = True, by: Path | None = None) -> Published:
+    def hang_first(self: TaskStore, to: Path, **options: Any) -> Published:
         tried.append(node_of(self))
         if len(tried) == 1:
             all_wait(swarm)
@@ -179,7 +179,7 @@ def test_when_the_writer_dies_another_takes_over(
                 swarm.scheduler.act(swarm.scheduler.core.probed(victim.host.id, "gone", 0.0))
             dead.wait(60)
             raise DestinationError("dead")
-        return publish(self, to, link=link, by=by)
+        return publish(self, to, **options)
 
     monkeypatch.setattr(TaskStore, "publish", hang_first)
     view = swarm.distribute(f"{origin.url}/f", dest=str(tmp_path / "out"))
@@ -195,7 +195,7 @@ def test_when_the_scheduler_forgets_who_writes_all_end_well(
     publish = TaskStore.publish
     tried: list[str] = []
 
-    def forgotten(self: TaskStore, to: Path, *, link: bool = True, by: Path | None = None) -> Published:
+    def forgotten(self: TaskStore, to: Path, **options: Any) -> Published:
         tried.append(node_of(self))
         if len(tried) == 1:
             all_wait(swarm)
@@ -203,7 +203,7 @@ def test_when_the_scheduler_forgets_who_writes_all_end_well(
                 core = swarm.scheduler.core
                 swarm.scheduler.core = type(core)(core.settings, core.sign)
             until_tried(tried)
-        return publish(self, to, link=link, by=by)
+        return publish(self, to, **options)
 
     def until_tried(tried: list[str]) -> None:
         with swarm.scheduler.changed:
@@ -224,12 +224,12 @@ def test_what_is_not_there_when_one_looks_is_written(
     publish = TaskStore.publish
     tried: list[str] = []
 
-    def replaced(self: TaskStore, to: Path, *, link: bool = True, by: Path | None = None) -> Published:
+    def replaced(self: TaskStore, to: Path, **options: Any) -> Published:
         tried.append(node_of(self))
         if len(tried) > 1:
-            return publish(self, to, link=link, by=by)
+            return publish(self, to, **options)
         all_wait(swarm)
-        done = publish(self, to, link=link, by=by)
+        done = publish(self, to, **options)
         monkeypatch.setattr("dragonfly_ray.peer.delivery.stamp_of", lambda path: "1:2:3")
         return done
 
@@ -245,11 +245,11 @@ def test_a_digest_that_joins_while_another_output_is_waited_for_is_checked(
     publish = TaskStore.publish
     go, hung = threading.Event(), threading.Event()
 
-    def hang_first(self: TaskStore, to: Path, *, link: bool = True, by: Path | None = None) -> Published:
+    def hang_first(self: TaskStore, to: Path, **options: Any) -> Published:
         if not hung.is_set():
             hung.set()
             go.wait(60)
-        return publish(self, to, link=link, by=by)
+        return publish(self, to, **options)
 
     monkeypatch.setattr(TaskStore, "publish", hang_first)
     swarm.submit(f"{origin.url}/f", "a.0", dest=str(tmp_path / "out"))
@@ -302,11 +302,11 @@ def test_a_spec_that_is_cancelled_leaves_its_place_to_others(
     publish = TaskStore.publish
     hung, go = threading.Event(), threading.Event()
 
-    def hang_first(self: TaskStore, to: Path, *, link: bool = True, by: Path | None = None) -> Published:
+    def hang_first(self: TaskStore, to: Path, **options: Any) -> Published:
         if not hung.is_set():
             hung.set()
             go.wait(60)
-        return publish(self, to, link=link, by=by)
+        return publish(self, to, **options)
 
     monkeypatch.setattr(TaskStore, "publish", hang_first)
     swarm.submit(f"{origin.url}/f", "a.0", ["n0"], dest=str(tmp_path / "out"))
