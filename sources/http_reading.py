@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import urllib3
 
@@ -15,7 +15,7 @@ from dragonfly_ray.sources.base import Progress, Stream, comparable
 from dragonfly_ray.sources.http_address import HttpAddress
 from dragonfly_ray.sources.http_body import Body, content_range, length_of, version_of
 from dragonfly_ray.sources.http_client import HttpClient
-from dragonfly_ray.sources.many import BUSY, ManyFiles, Wanted
+from dragonfly_ray.sources.many import BUSY, Head, ManyFiles, Wanted
 from dragonfly_ray.sources.pace import Slots
 
 PARTS = 2
@@ -120,22 +120,35 @@ class HttpReader:
         bad = {each.number for each in self._fetch_many(asked, connections, lambda _: self._client.go_on())}
         return {each.number: bytes(each.view) for each in asked if each.number not in bad}
 
+    def heads(self, paths: Sequence[str], connections: int) -> list[Head]:
+        """The headers of files of a folder, as far as all goes well at the first try: what does not ends it."""
+        asked = [Head(at, self._address.file(path)) for at, path in enumerate(paths)]
+        with self._one_of_many() as many:
+            bad = many.fetch(asked, connections, lambda _: self._client.go_on(), ends=lambda status: True)
+        refused = {each.number for each in bad}
+        return [each for each in asked if each.number not in refused]
+
     def _fetch_many(self, asked: Sequence[Wanted], connections: int, progress: Progress) -> list[Wanted]:
         """Those that did not go well."""
+        with self._one_of_many() as many:
+            bad = many.fetch(asked, connections, progress)
+        for each in bad:
+            if each.status in BUSY:
+                raise self._client.refused(each.status, each.retry_after)
+        return bad
+
+    @contextlib.contextmanager
+    def _one_of_many(self) -> Iterator[ManyFiles]:
         try:
             many = self._many.pop()
         except IndexError:
             many = ManyFiles(self._headers, self._settings, self._rules)
         try:
-            bad = many.fetch(asked, connections, progress)
+            yield many
         except BaseException:
             many.close()
             raise
         self._many.append(many)
-        for each in bad:
-            if each.status in BUSY:
-                raise self._client.refused(each.status, each.retry_after)
-        return bad
 
     def _wanted(self, entry: Entry, number: int, view: memoryview, start: int | None = None) -> Wanted:
         version = comparable(entry)

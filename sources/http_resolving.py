@@ -18,6 +18,7 @@ from dragonfly_ray.sources.base import Resolution, Room, Seen, Share, read_all, 
 from dragonfly_ray.sources.http_address import HttpAddress
 from dragonfly_ray.sources.http_body import SKIP, Body, length_of, total_of, version_of
 from dragonfly_ray.sources.http_client import HttpClient
+from dragonfly_ray.sources.http_heads import QuickLooks
 from dragonfly_ray.sources.http_reading import HttpReader
 from dragonfly_ray.sources.index_page import looks_like_index
 from dragonfly_ray.sources.offered import in_headers
@@ -48,6 +49,7 @@ class HttpResolver:
         self._reader = reader
         self._pace = pace
         self._settings = settings
+        self._quick_looks = QuickLooks(reader, client.name, settings.small_connections)
 
     @property
     def name(self) -> str:
@@ -167,7 +169,12 @@ class HttpResolver:
 
     def look(self, paths: Sequence[str]) -> list[Seen]:
         """Without their bytes. The first refusal ends it: nothing more is asked."""
-        return together(self._settings.small_connections, paths, self._look)
+        found = self._quick_looks(paths) if self._settings.max_requests is None else {}
+        rest = [at for at in range(len(paths)) if at not in found]
+        if rest:
+            looked = together(self._settings.small_connections, rest, lambda at: self._look(paths[at]))
+            found |= zip(rest, looked, strict=True)
+        return [found[at] for at in range(len(paths))]
 
     def _look(self, path: str) -> Seen:
         self._pace.wait()

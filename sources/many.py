@@ -1,4 +1,5 @@
-"""Many small files at once over a few kept connections: libcurl, whole bodies, straight into their buffers.
+"""Many small files, or the headers of many, at once over a few kept connections: libcurl, whole bodies, straight into
+their buffers.
 
 Only for what goes well at the first try. A request that does not end in a plain 200 (206 for a stretch of a
 file) of the right length and version is handed back, and asked for again with all the care that a single file gets.
@@ -10,6 +11,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 import pycurl
 
@@ -28,6 +30,32 @@ WAIT = 1.0
 """Seconds after which a quiet round looks whether it is still wanted."""
 
 
+class Request(Protocol):
+    """What is asked for at once with others. `status` is 0 where no answer came."""
+
+    url: str
+    view: memoryview
+    """What the body goes into."""
+    status: int
+    headers_only: bool
+
+    @property
+    def range(self) -> str:
+        """As libcurl wants it; empty for the whole file."""
+
+    def begin(self) -> None: ...
+
+    def header(self, line: bytes) -> None: ...
+
+    def body(self, data: bytes) -> int: ...
+
+    def end(self, status: int) -> bool:
+        """Whether all is as it should be."""
+
+
+R = TypeVar("R", bound=Request)
+
+
 @dataclass
 class Wanted:
     """One whole file, or a stretch of one. `fits(etag, last_modified)`: whether these tell of the version that is meant."""
@@ -40,6 +68,7 @@ class Wanted:
     """Where the stretch begins that is wanted, as long as the view; None: the whole file."""
     status: int = 0
     retry_after: str = ""
+    headers_only: bool = False
     _at: int = 0
     _good: bool = False
     _headers: dict[str, str] = field(default_factory=dict)
@@ -93,6 +122,42 @@ class Wanted:
         )
 
 
+@dataclass
+class Head:
+    """The headers of one file."""
+
+    number: int
+    url: str
+    status: int = 0
+    retry_after: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Their names in small letters."""
+    view: memoryview = field(default_factory=lambda: memoryview(b""))
+    headers_only: bool = True
+    range: str = ""
+
+    def begin(self) -> None:
+        self.status = 0
+        self.headers.clear()
+
+    def header(self, line: bytes) -> None:
+        if line.startswith(b"HTTP/"):
+            self.headers.clear()
+            return
+        name, colon, value = line.decode("latin-1").partition(":")
+        if colon:
+            key, value = name.strip().lower(), value.strip()
+            self.headers[key] = f"{known}, {value}" if (known := self.headers.get(key)) else value
+
+    def body(self, data: bytes) -> int:
+        return len(data)
+
+    def end(self, status: int) -> bool:
+        self.status = status
+        self.retry_after = self.headers.get("retry-after", "")
+        return status == 200
+
+
 class ManyFiles:
     """For one thread at a time. Connections are kept between calls, as many as the last one might use."""
 
@@ -106,15 +171,22 @@ class ManyFiles:
         self._idle: list[pycurl.Curl] = []
 
     def fetch(
-        self, wanted: Sequence[Wanted], connections: int, progress: Callable[[int], None]
-    ) -> list[Wanted]:
+        self,
+        wanted: Sequence[R],
+        connections: int,
+        progress: Callable[[int], None],
+        *,
+        ends: Callable[[int], bool] = lambda status: status in BUSY,
+    ) -> list[R]:
         """Fills the views. Returns those that did not go well, `status` 0 where no answer came.
 
-        After a 429 or 503 (`BUSY`) nothing further is asked. `progress` may raise, to end it.
+        After one of these whose status `ends` it (by default `BUSY`, 429 or 503) nothing further is asked. `progress`
+        may raise, to end it.
         """
         self._multi.setopt(pycurl.M_MAXCONNECTS, connections)
-        todo, bad = deque(wanted), []
-        active: dict[pycurl.Curl, Wanted] = {}
+        todo: deque[R] = deque(wanted)
+        bad: list[R] = []
+        active: dict[pycurl.Curl, R] = {}
         try:
             while todo or active:
                 while todo and len(active) < connections:
@@ -130,7 +202,7 @@ class ManyFiles:
                             progress(len(done.view))
                             continue
                         bad.append(done)
-                        if done.status in BUSY:
+                        if ends(done.status):
                             bad.extend(todo)
                             todo.clear()
                 if todo and len(active) < connections:
@@ -149,10 +221,11 @@ class ManyFiles:
         self._idle.clear()
         self._multi.close()
 
-    def _begin(self, wanted: Wanted, active: dict[pycurl.Curl, Wanted]) -> None:
+    def _begin(self, wanted: R, active: dict[pycurl.Curl, R]) -> None:
         handle = self._idle.pop() if self._idle else self._handle()
         wanted.begin()
         handle.setopt(pycurl.URL, wanted.url)
+        handle.setopt(pycurl.NOBODY if wanted.headers_only else pycurl.HTTPGET, 1)
         if wanted.range:
             handle.setopt(pycurl.RANGE, wanted.range)
         else:
@@ -162,7 +235,7 @@ class ManyFiles:
         self._multi.add_handle(handle)
         active[handle] = wanted
 
-    def _end(self, handle: pycurl.Curl, active: dict[pycurl.Curl, Wanted], *, keep: bool = True) -> Wanted:
+    def _end(self, handle: pycurl.Curl, active: dict[pycurl.Curl, R], *, keep: bool = True) -> R:
         self._multi.remove_handle(handle)
         if keep:
             self._idle.append(handle)

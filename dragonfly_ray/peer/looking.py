@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 FEW = 32
 """Up to so many files, asking others would take longer."""
-LEAST_CHUNK, MOST_CHUNK = 16, 64
+LEAST_CHUNK, MOST_CHUNK = 16, 256
 ORIGIN_SAID = frozenset(
     (
         "source",

@@ -1,0 +1,49 @@
+"""Looks at many files of an HTTP folder at once: the headers of each, as far as all goes well at the first try."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dragonfly_ray.sources.base import Seen, parse_size
+from dragonfly_ray.sources.http_reading import HttpReader
+from dragonfly_ray.sources.many import Head
+from dragonfly_ray.sources.offered import in_headers
+
+FEW = 8
+"""Fewer files are looked at one by one: that is as quick."""
+
+
+class QuickLooks:
+    """Of one source. What it leaves out is for a look with more care, which knows what a refusal means."""
+
+    def __init__(self, reader: HttpReader, name: str, connections: int) -> None:
+        self._reader = reader
+        self._name = name
+        self._connections = connections
+        self._useful = True
+        """Until one did not go well: most servers answer all alike."""
+
+    def __call__(self, paths: Sequence[str]) -> dict[int, Seen]:
+        """By its place in `paths`. Raises `SourceError` for a size that cannot be one, and once aborted."""
+        if not self._useful or len(paths) < FEW:
+            return {}
+        found: dict[int, Seen] = {}
+        for head in self._reader.heads(paths, self._connections):
+            seen = _seen(head, self._name)
+            if seen is not None:
+                found[head.number] = seen
+        self._useful = len(found) == len(paths)
+        return found
+
+
+def _seen(head: Head, name: str) -> Seen | None:
+    """None where the headers do not tell how long the file is."""
+    headers = head.headers
+    if "chunked" in headers.get("transfer-encoding", "").lower():
+        return None
+    size = parse_size(headers.get("content-length"), name)
+    if size is None:
+        return None
+    version = headers.get("etag") or headers.get("last-modified") or ""
+    ranges = headers.get("accept-ranges", "").lower() == "bytes"
+    return Seen(size, version, ranges, in_headers(headers, head.status))

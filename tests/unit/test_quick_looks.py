@@ -1,0 +1,108 @@
+"""Files whose listing does not tell their size are looked at many at once, and with care where that does not go well."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import httpx
+import pytest
+
+from dragonfly_ray.config import OriginSettings
+from dragonfly_ray.errors import SourceBusyError, SourceNotFoundError
+from dragonfly_ray.model import Credentials, Manifest, Source
+from dragonfly_ray.sources import resolve
+from tests.nginx import Nginx
+from tests.origins import FolderOrigin
+
+FILES = 300
+SETTINGS = OriginSettings(retries=1, connect_timeout=5.0, read_timeout=5.0)
+
+
+@pytest.fixture
+def folder() -> Iterator[FolderOrigin]:
+    with FolderOrigin({f"f{i:03}": b"x" * (i % 7 + 1) for i in range(FILES)}) as made:
+        yield made
+
+
+def manifest_of(url: str, settings: OriginSettings = SETTINGS) -> Manifest:
+    return resolve(Source(url), Credentials(), settings).manifest
+
+
+def assert_right(found: Manifest, folder: FolderOrigin) -> None:
+    assert {e.path: e.size for e in found.entries} == {n: len(d) for n, d in folder.files.items()}
+    assert all(e.version for e in found.entries)
+    assert found.ranges
+
+
+def test_each_is_asked_for_once_over_few_connections(folder: FolderOrigin) -> None:
+    assert_right(manifest_of(folder.url, SETTINGS.model_copy(update={"small_connections": 5})), folder)
+    assert folder.count("HEAD") == dict.fromkeys(folder.files, 1)
+    assert folder.most_open <= 6
+
+
+def test_one_that_fails_once_is_asked_for_again(folder: FolderOrigin) -> None:
+    failed: Counter[str] = Counter()
+
+    def once(method: str, path: str) -> int:
+        failed[path] += 1
+        return 500 if path == "f100" and failed[path] == 1 else 0
+
+    folder.before = once
+    assert_right(manifest_of(folder.url), folder)
+    assert folder.count("HEAD")["f100"] == 2
+
+
+def test_where_head_is_refused_most_files_are_asked_for_once(folder: FolderOrigin) -> None:
+    folder.head_status = 405
+    assert_right(manifest_of(folder.url), folder)
+    assert folder.count("GET") == {"": 1} | dict.fromkeys(folder.files, 1)
+    asked = sum(folder.count("HEAD").values())
+    assert asked <= FILES + SETTINGS.small_connections
+
+
+@pytest.mark.parametrize(("status", "error"), [(404, SourceNotFoundError), (429, SourceBusyError)])
+def test_a_refusal_is_told_as_what_it_is(folder: FolderOrigin, status: int, error: type[Exception]) -> None:
+    folder.before = lambda method, path: status if path == "f150" else 0
+    with pytest.raises(error):
+        manifest_of(folder.url)
+
+
+def test_a_limit_of_requests_is_kept(folder: FolderOrigin) -> None:
+    folder.files = {f"f{i}": b"x" for i in range(20)}
+    assert_right(manifest_of(folder.url, SETTINGS.model_copy(update={"max_requests": 200.0})), folder)
+    first, last = folder.times[1], folder.times[-1]
+    assert last - first >= 0.9 * 19 / 200
+
+
+def _cpu(seconds: list[float]) -> float:
+    return sorted(seconds)[len(seconds) // 2]
+
+
+def test_looks_cost_little_more_than_the_page_that_lists_them(tmp_path: Path) -> None:
+    """As ratios of what this process computes, whatever else the machine does."""
+    tmp_path.chmod(0o755)
+    many = tmp_path / "www" / "many"
+    many.mkdir(parents=True)
+    (many / "0000").write_bytes(b"x" * 20_000)
+    for number in range(1, 3000):
+        (many / f"{number:04}").hardlink_to(many / "0000")
+    with Nginx(tmp_path / "www", tmp_path / "nginx", extra="autoindex_exact_size off;", real=True) as origin:
+        url = f"{origin.url}/many/"
+        page = httpx.get(url).text
+        parsing, resolving = [], []
+        for _ in range(3):
+            at = time.process_time()
+            HTMLParser().feed(page)
+            parsing.append(time.process_time() - at)
+            at = time.process_time()
+            found = manifest_of(url)
+            resolving.append(time.process_time() - at)
+        assert {e.size for e in found.entries} == {20_000}
+        assert len(found.entries) == 3000
+        hits = Counter(hit.method for hit in origin.hits())
+        assert hits == {"HEAD": 3 * 3000, "GET": 1 + 3}
+        assert _cpu(resolving) < 30 * _cpu(parsing)
