@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.errors import DestinationError, DragonflyError
-from dragonfly_ray.storage.beneath import beneath, inside
+from dragonfly_ray.storage.beneath import behind, beneath, inside
 from dragonfly_ray.storage.output import destination_errors
 from dragonfly_ray.storage.place import place_of, stamp_of
 from dragonfly_ray.storage.task_store import TaskStore
@@ -80,28 +80,28 @@ class Delivery:
             if other and store.published(way, other.stamp):
                 self.path, self.merged, self.written_by = dest, other.merged, other.node_id
                 return True
-            done = store.publish(dest, link=self.spec.link, by=way, umask=self.spec.umask)
+            place = way if self.spec.dest_roots is None else dest
+            done = store.publish(place, link=self.spec.link, by=way, umask=self.spec.umask)
             self.path, self.merged = dest, done.merged
             if self.place:
                 self.stamp = stamp_of(way)
         return True
 
     def _way(self, dest: Path) -> AbstractContextManager[Path]:
-        """Where roots came with the order, no link is followed below them."""
+        """Where roots came with the order, no link is followed below them; else one to a folder is this folder."""
         roots = self.spec.dest_roots
-        return nullcontext(dest) if roots is None else beneath(dest, roots)
+        return nullcontext(behind(dest)) if roots is None else beneath(dest, roots)
 
     def destination(self, context: Context) -> Path:
-        """`dest` with its placeholders filled in; below the allowed roots."""
-        name = basename(self.spec.source.url)
-        text, spec = self.spec.dest, self.spec
-        named = "{name}" in text or (text.endswith("/") and not self.message.task.directory)
-        if named and (name in (".", "..") or "/" in name or "\0" in name):
-            raise DestinationError(f"{context.node_name}: {name!r} is no name of a file; say one in dest")
-        values = {"{name}": name, "{node}": context.node_id}
+        """`dest` with its placeholders filled in; below the allowed roots. Raises `DestinationError`.
+
+        A file goes into the folder, under its name, where `dest` ends with `/` or is a link to one.
+        """
+        text, spec, file = self.spec.dest, self.spec, not self.message.task.directory
+        values = {"{name}": self._name(context) if "{name}" in text else "", "{node}": context.node_id}
         path = Path(_PLACEHOLDER.sub(lambda found: values[found[0]], text))
-        if text.endswith("/") and not self.message.task.directory:
-            path = path / name
+        if file and text.endswith("/"):
+            path = path / self._name(context)
         if not path.is_absolute() or ".." in path.parts:
             raise DestinationError(
                 f"{context.node_name}: dest {text!r} must be an absolute path without '..'"
@@ -117,4 +117,14 @@ class Delivery:
                 f"{context.node_name}: dest {text!r} lies outside the allowed roots"
                 f" ({os.pathsep.join(roots) or 'none'})"
             )
+        if spec.dest_roots is None:
+            into_folder = behind(path) != path and file and not text.endswith("/")
+            return path / self._name(context) if into_folder else path
         return path
+
+    def _name(self, context: Context) -> str:
+        """The source's own."""
+        name = basename(self.spec.source.url)
+        if name in (".", "..") or "/" in name or "\0" in name:
+            raise DestinationError(f"{context.node_name}: {name!r} is no name of a file; say one in dest")
+        return name

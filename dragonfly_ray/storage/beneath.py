@@ -72,6 +72,37 @@ def opened(folder: Path, *, follow: bool = False) -> Iterator[Path]:
         os.close(number)
 
 
+def behind(dest: Path) -> Path:
+    """`dest`, or the folder that it is a link to; a link to a file is a name to be replaced.
+
+    Raises `DestinationError` where it, or a folder above, is a link that leads nowhere.
+    """
+    for path in (*reversed(dest.parents), dest):
+        try:
+            if not stat.S_ISLNK(os.lstat(path).st_mode):
+                continue
+        except OSError:
+            return dest  # nothing is there to be followed; making it will say what is wrong
+        _check_link(path)
+    return Path(os.path.realpath(dest)) if dest.is_symlink() and dest.is_dir() else dest
+
+
+def _check_link(path: Path) -> None:
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        there = os.readlink(path)
+        raise DestinationError(
+            f"{path}: is a link to {there!r}, which is not there; make that folder, or remove the link"
+        ) from None
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            return
+        raise DestinationError(
+            f"{path}: is a link that leads in a circle; remove it, or choose another dest"
+        ) from None
+
+
 def make_folders(folder: Path, umask: int | None = None) -> None:
     """`folder` and those above it, where they are missing; `umask`: beside the process's own. Raises `OSError`."""
     if umask is None:

@@ -93,8 +93,12 @@ class Output:
             make_folders(dest.parent, self._asked_umask)
             # From here on the folder is meant that lies there now, whatever becomes of its name.
             dest = stack.enter_context(opened(dest.parent, follow=True)) / dest.name
+            if dest.is_symlink() and (self._manifest.directory or dest.is_dir()):
+                raise UnsafePathError(
+                    f"{shown(dest)}: is a link, and links are not followed here; name what is behind it"
+                )
             if not self._manifest.directory:
-                if dest.is_dir() and not dest.is_symlink():
+                if dest.is_dir():
                     raise DestinationError(
                         f"{shown(dest)}: is a folder; end dest with '/' to put the file into it"
                     )

@@ -175,7 +175,14 @@ def test_a_linked_parent_is_refused_on_the_node(
     assert not any(outside.rglob("*"))
 
 
-@pytest.mark.parametrize("name", ["%2e%2e", "..%2f..%2fescaped", "a%2Fb", "%00", "."])
+def test_an_escaped_slash_stays_one_in_the_name(swarm: Swarm, origin: ScriptedOrigin, root: Path) -> None:
+    url = origin.url.replace("content.bin", "d/a%2Fb")
+    found = distribute(swarm, url, f"{root}/sub/{{name}}", (str(root),), policy=UrlPolicy(allow_private=True))
+    assert {r["path"] for r in found.values()} == {f"{root}/sub/a%2Fb"}
+    assert [p.name for p in (root / "sub").iterdir()] == ["a%2Fb"]
+
+
+@pytest.mark.parametrize("name", ["%2e%2e", "..%2f..%2fescaped", "%00", "."])
 def test_a_name_that_expands_oddly_leads_nowhere(
     swarm: Swarm, origin: ScriptedOrigin, root: Path, tmp_path: Path, name: str
 ) -> None:
