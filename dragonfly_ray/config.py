@@ -105,8 +105,10 @@ class OriginSettings(_Section):
     """Seconds without a byte before a lease goes to somebody else."""
     connect_timeout: float = Field(5.0, gt=0, json_schema_extra=LIVE)
     """Seconds for a connection to the origin."""
+    answer_timeout: float = Field(60.0, gt=0, json_schema_extra=LIVE)
+    """Seconds for an answer of the origin to begin, of whatever request."""
     read_timeout: float = Field(10.0, gt=0, json_schema_extra=LIVE)
-    """Seconds without a byte from the origin."""
+    """Seconds without a byte within an answer, or without a sign that the origin's host is there."""
     retries: int = Field(2, ge=0, json_schema_extra=LIVE)
     """Of one request, where the server or the connection failed; a 429 or 503 is never retried."""
     give_up: float = Field(30.0, gt=0, json_schema_extra=LIVE)

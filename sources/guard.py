@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import pycurl
 import urllib3
 from urllib3.connection import HTTPConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.util.connection import allowed_gai_family
 
 from dragonfly_ray.errors import SourceForbiddenError
 from dragonfly_ray.policy import Rules, UrlPolicy, rules
-from dragonfly_ray.sources.answers import BoundedConnection, BoundedSecureConnection
+from dragonfly_ray.sources.answers import Unanswered, pool_classes
 
 
 class Forbidden(Exception):
@@ -45,10 +44,10 @@ def forbidden_in(error: BaseException | None) -> SourceForbiddenError | None:
 class GuardedManager(urllib3.PoolManager):
     """Every URL is asked about, redirects included, and every address. Raises `Forbidden`."""
 
-    def __init__(self, known: Rules, **options: Any) -> None:
+    def __init__(self, known: Rules, unanswered: Unanswered, **options: Any) -> None:
         super().__init__(**options)
         self._rules = known
-        self.pool_classes_by_scheme = _pools(known)
+        self.pool_classes_by_scheme = pool_classes(unanswered, partial(_connect, known))
 
     def urlopen(self, method: str, url: str, redirect: bool = True, **options: Any) -> Any:  # type: ignore[override]
         # It calls itself for every hop, with the hop's whole URL.
@@ -59,25 +58,7 @@ class GuardedManager(urllib3.PoolManager):
         return super().urlopen(method, url, redirect, **options)
 
 
-def _pools(known: Rules) -> dict[str, type[HTTPConnectionPool]]:
-    class Plain(BoundedConnection):
-        def _new_conn(self) -> socket.socket:
-            return _connect(self, known)
-
-    class Secure(BoundedSecureConnection):
-        def _new_conn(self) -> socket.socket:
-            return _connect(self, known)
-
-    class PlainPool(HTTPConnectionPool):
-        ConnectionCls = Plain
-
-    class SecurePool(HTTPSConnectionPool):
-        ConnectionCls = Secure
-
-    return {"http": PlainPool, "https": SecurePool}
-
-
-def _connect(connection: HTTPConnection, known: Rules) -> socket.socket:
+def _connect(known: Rules, connection: HTTPConnection) -> socket.socket:
     """As urllib3's own, but for addresses that may be asked alone."""
     host, port = connection._dns_host, connection.port
     try:

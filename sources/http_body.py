@@ -67,6 +67,7 @@ class Body(Stream):
         self._response = response
         self._left = length
         self._whole = whole
+        self._begun = False
 
     def skip(self, count: int) -> None:
         """Of a server that has no ranges."""
@@ -87,7 +88,12 @@ class Body(Stream):
 
     def _read(self, view: memoryview) -> int:
         try:
-            count = self._response.readinto(view)
+            # A read goes on until the view is full: the first byte by itself tells that the body has begun.
+            count = self._response.readinto(view if self._begun else view[:1])
+            if count and not self._begun:
+                self._begun = True
+                self._client.begun(self._response)
+                count += self._response.readinto(view[1:]) if len(view) > 1 else 0
             if not count:
                 self._client.go_on()  # where no length was told, a cut stream looks like its end
             return count

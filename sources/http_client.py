@@ -26,7 +26,7 @@ from dragonfly_ray.errors import (
     SourceUnsupportedError,
 )
 from dragonfly_ray.policy import Rules
-from dragonfly_ray.sources.answers import bounded_manager
+from dragonfly_ray.sources.answers import Unanswered, body_begun, bounded_manager, gone, watching
 from dragonfly_ray.sources.guard import Forbidden, GuardedManager
 
 FIRST_PAUSE = 0.1
@@ -82,9 +82,15 @@ class HttpClient:
         self._aborted = False
         options: Any = {
             "maxsize": settings.small_connections + settings.connections,
-            "timeout": urllib3.Timeout(connect=settings.connect_timeout, read=settings.read_timeout),
+            "timeout": urllib3.Timeout(connect=settings.connect_timeout, read=settings.answer_timeout),
+            "socket_options": watching(settings.read_timeout),
         }
-        self._pool = GuardedManager(known, **options) if known else bounded_manager(**options)
+        self._stall = settings.read_timeout
+        self._unanswered = Unanswered()
+        if known:
+            self._pool: urllib3.PoolManager = GuardedManager(known, self._unanswered, **options)
+        else:
+            self._pool = bounded_manager(self._unanswered, **options)
 
     def get(
         self,
@@ -140,10 +146,15 @@ class HttpClient:
     def abort(self) -> None:
         """From any thread: what is under way ends with an error, and nothing more is asked."""
         self._aborted = True
+        self._unanswered.end()
         for answer in list(self._answers):
             # Whoever waits for its next byte is woken up. What is over already has no socket.
             with contextlib.suppress(ValueError, OSError, RuntimeError):
                 answer.shutdown()
+
+    def begun(self, response: urllib3.BaseHTTPResponse) -> None:
+        """Its body has begun: from now on a silence is a stall."""
+        body_begun(response, self._stall)
 
     def rest(self) -> None:
         """Closes connections that nobody uses now."""
@@ -176,7 +187,9 @@ class HttpClient:
         while getattr(cause, "reason", None) is not None and isinstance(cause.reason, Exception):
             cause = cause.reason
         if isinstance(cause, ReadTimeoutError):
-            return SourceUnreachableError(f"{self.name}: silent for too long")
+            return SourceUnreachableError(
+                f"{self.name}: silent for too long (origin.answer_timeout, origin.read_timeout)"
+            )
         if isinstance(cause, IncompleteRead):
             return SourceTruncatedError(f"{self.name}: ended too early")
         if isinstance(cause, BrokenError):
@@ -197,6 +210,9 @@ class _Tries(urllib3.Retry):
 
     def increment(self, *what: Any, **more: Any) -> Self:
         self.go_on()
+        error = more.get("error")
+        if isinstance(error, ReadTimeoutError) and not gone(error):
+            raise error  # it has had all the time for an answer that it gets
         return super().increment(*what, **more)
 
 

@@ -8,6 +8,7 @@ file) of the right length and version is handed back, and asked for again with a
 from __future__ import annotations
 
 import ssl
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ import pycurl
 from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.policy import Rules
 from dragonfly_ray.sources.guard import guard_handle
+from dragonfly_ray.sources.silence import Silences
 
 BUSY = (429, 503)
 TELLING = (b"e", b"E", b"l", b"L", b"r", b"R")
@@ -169,6 +171,7 @@ class ManyFiles:
         self._settings = settings
         self._multi = pycurl.CurlMulti()
         self._idle: list[pycurl.Curl] = []
+        self._silences = Silences(settings)
 
     def fetch(
         self,
@@ -208,8 +211,12 @@ class ManyFiles:
                 if todo and len(active) < connections:
                     continue  # a request that is not begun wakes nobody up
                 if active:
-                    self._multi.select(WAIT)
+                    self._multi.select(min(WAIT, self._silences.pause))
                     progress(0)
+                    bad.extend(
+                        self._end(each, active, keep=False)
+                        for each in self._silences.overdue(time.monotonic())
+                    )
         finally:
             for handle in list(active):
                 self._end(handle, active, keep=False)
@@ -233,10 +240,12 @@ class ManyFiles:
         handle.setopt(pycurl.WRITEFUNCTION, wanted.body)
         handle.setopt(pycurl.HEADERFUNCTION, wanted.header)
         self._multi.add_handle(handle)
+        self._silences.begin(handle, time.monotonic())
         active[handle] = wanted
 
     def _end(self, handle: pycurl.Curl, active: dict[pycurl.Curl, R], *, keep: bool = True) -> R:
         self._multi.remove_handle(handle)
+        self._silences.end(handle)
         if keep:
             self._idle.append(handle)
         else:
@@ -256,8 +265,7 @@ class ManyFiles:
         handle.setopt(pycurl.FOLLOWLOCATION, 0)
         handle.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
         handle.setopt(pycurl.CONNECTTIMEOUT_MS, int(1000 * settings.connect_timeout))
-        handle.setopt(pycurl.LOW_SPEED_LIMIT, 1)
-        handle.setopt(pycurl.LOW_SPEED_TIME, max(1, round(settings.read_timeout)))
+        handle.setopt(pycurl.SOCKOPTFUNCTION, self._silences.watch)
         trusted = ssl.get_default_verify_paths()
         if trusted.cafile:
             handle.setopt(pycurl.CAINFO, trusted.cafile)

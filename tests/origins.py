@@ -41,6 +41,8 @@ class Behaviour:
     """Bytes a second of each answer, in small steps."""
     hold: float = 0.0
     """Seconds before an answer begins."""
+    hold_body: float = 0.0
+    """Seconds between its headers and its body."""
     before: Callable[[int], int] | None = None
     """Called with the number of the request; a status to answer with, or 0."""
 
@@ -177,6 +179,8 @@ class ScriptedOrigin:
         handler.end_headers()
         if handler.command == "HEAD":
             return
+        if b.hold_body and self._stop.wait(b.hold_body):
+            return
         cut = min(x for x in (b.truncate, b.stall, len(data)) if x is not None)
         try:
             step = len(data) if b.pace is None else max(1, int(b.pace / 20))
@@ -206,6 +210,9 @@ class FolderOrigin:
         self.head_status = 0
         """Answer HEAD with this, if not 0."""
         self.ranges = True
+        self.stall: int | None = None
+        """Say nothing more after so many bytes of a file."""
+        self.stopped = threading.Event()
         self.before: Callable[[str, str], int] | None = None
         """Called with method and path; a status to answer with, or 0."""
         self.allowed: Callable[[str, str, str], bool] | None = None
@@ -261,6 +268,7 @@ class FolderOrigin:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.stopped.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -316,4 +324,8 @@ class FolderOrigin:
         handler.end_headers()
         if handler.command != "HEAD":
             with contextlib.suppress(OSError):
+                if self.stall is not None and self.stall < len(data):
+                    handler.wfile.write(data[: self.stall])
+                    self.stopped.wait(60)
+                    return
                 handler.wfile.write(data)

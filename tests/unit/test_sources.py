@@ -34,7 +34,7 @@ from dragonfly_ray.sources.index_page import parse
 from tests.nginx import Nginx
 from tests.origins import Behaviour, FolderOrigin, ScriptedOrigin
 
-SETTINGS = OriginSettings(read_timeout=0.5, connect_timeout=1.0)
+SETTINGS = OriginSettings(answer_timeout=0.5, read_timeout=0.5, connect_timeout=1.0)
 CONTENT = os.urandom(3 * 1024 * 1024 + 17)
 
 
@@ -529,7 +529,7 @@ def test_a_slow_look_ends_when_it_is_stopped(origin: ScriptedOrigin, tmp_path: P
     origin.behaviour.ranges = origin.behaviour.length = False
     origin.behaviour.stall = 1000
     stop, ended = Stop(), threading.Event()
-    patient = OriginSettings(read_timeout=60.0, retries=5)
+    patient = OriginSettings(answer_timeout=60.0, read_timeout=60.0, retries=5)
 
     def resolve_it() -> None:
         with pytest.raises(SourceError):
