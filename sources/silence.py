@@ -18,13 +18,13 @@ class Silences:
 
     def __init__(self, settings: OriginSettings) -> None:
         self._answer, self._stall = settings.answer_timeout, settings.read_timeout
-        self._moved: dict[pycurl.Curl, tuple[float, float]] = {}
+        self._moved: dict[pycurl.Curl, tuple[float, int]] = {}
         """(when its last bytes were seen, how many there were by then)"""
         self._pause = min(1.0, min(self._answer, self._stall) / LOOKS)
         self._next = 0.0
 
     def begin(self, handle: pycurl.Curl, now: float) -> None:
-        self._moved[handle] = (now, 0.0)
+        self._moved[handle] = (now, 0)
 
     def end(self, handle: pycurl.Curl) -> None:
         self._moved.pop(handle, None)
@@ -36,7 +36,7 @@ class Silences:
         self._next = now + self._pause
         found = []
         for handle, (since, before) in self._moved.items():
-            count = handle.getinfo(pycurl.SIZE_DOWNLOAD)
+            count = handle.getinfo(pycurl.SIZE_DOWNLOAD_T)
             if count != before:
                 self._moved[handle] = (now, count)
             elif now - since > (self._stall if count else self._answer):
