@@ -52,6 +52,8 @@ class DataFiles:
         self._files = files
         self._ready: set[int] = set()
         """Those that may be written to."""
+        self._sealed: set[int] = set()
+        """Those that were whole: somebody may have a link to them, or read them."""
         self._pack_at: dict[int, int] = {}
         at = 0
         for number, entry in enumerate(manifest.entries):
@@ -145,12 +147,19 @@ class DataFiles:
                 forget([i for i in self.pieces_of(file) if held(i)])
             else:
                 forget([i for i in self.beyond(file, found.st_size) if held(i)])
-                if found.st_nlink > 1 or not found.st_mode & stat.S_IWUSR:
+                sealed = file in self._sealed or not found.st_mode & stat.S_IWUSR
+                if sealed or found.st_nlink > 1:
                     self._unshare(file, min(size, found.st_size), held, forget)
             with self._files.use(path, os.O_CREAT) as fd:
                 if os.fstat(fd).st_size < size:
                     io.allocate(fd, size)
+            self._sealed.discard(file)
             self._ready.add(file)
+
+    def seal(self, file: int) -> None:
+        """It is never written to again: what comes later goes into a copy of it."""
+        self._sealed.add(file)
+        self._ready.discard(file)
 
     def unready(self, file: int) -> None:
         """Before it is written to again it is looked at again."""

@@ -67,6 +67,9 @@ class TaskStore:
         self._store = store
         self._data = DataFiles(folder, manifest, self.table, store.files)
         self._lock = threading.Lock()
+        self._written = threading.Condition(self._lock)
+        self._writing: set[int] = set()
+        """Pieces that a thread is writing."""
         self._life = threading.Lock()
         self._bits = 0
         self.digests: list[bytes | None] = [None] * len(self.table)
@@ -145,14 +148,38 @@ class TaskStore:
     # --- pieces in --------------------------------------------------------------------------
 
     def put(self, index: int, data: memoryview, found: bytes) -> None:
-        self.write(index, data)
-        self.commit(index, found)
+        """Writes and commits a piece, unless it is here. Raises as `write` does."""
+        self._check_length(index, len(data))
+        with self._alone_at(index) as missing:
+            if missing:
+                self._write(index, data)
+                self.commit(index, found)
 
     def write(self, index: int, data: memoryview) -> None:
         """The whole piece; not visible yet. Raises `IntegrityError` for another length, `StorageFullError`, `StorageError`."""
         self._check_length(index, len(data))
-        if self.has(index):
-            return  # its file may be somebody's output by now
+        with self._alone_at(index) as missing:
+            if missing:
+                self._write(index, data)
+
+    @contextmanager
+    def _alone_at(self, index: int) -> Iterator[bool]:
+        """One thread writes a piece at a time. False: it is here, and its file may be somebody's output by now."""
+        with self._written:
+            while index in self._writing:
+                self._written.wait()
+            missing = not self.has(index)
+            if missing:
+                self._writing.add(index)
+        try:
+            yield missing
+        finally:
+            if missing:
+                with self._written:
+                    self._writing.discard(index)
+                    self._written.notify_all()
+
+    def _write(self, index: int, data: memoryview) -> None:
         at = 0
         with self._errors():
             for file, offset, length in self._data.places(index):
@@ -180,8 +207,13 @@ class TaskStore:
 
     def copy_from(self, other: TaskStore, other_index: int, index: int) -> None:
         """The same bytes, from another task of this store; checked, then committed. Raises as `write` does."""
-        wanted = other.digests[other_index]
         self._check_length(index, other.table[other_index].length)
+        with self._alone_at(index) as missing:
+            if missing:
+                self._copy_from(other, other_index, index)
+
+    def _copy_from(self, other: TaskStore, other_index: int, index: int) -> None:
+        wanted = other.digests[other_index]
         with self._errors(), other.reading(other_index) as extents:
             spans = [(e.fd, e.offset, e.length) for e in extents]
             for file, offset, length in self._data.places(index):
@@ -207,6 +239,7 @@ class TaskStore:
             with self._lock:
                 self._marks.pop(file, None)
                 self._journal.append(Record(FINISHED, file, b""))
+            self._data.seal(file)
         self._data.make(file, self.has, self._forget)
 
     def _recheck_file(self, file: int) -> list[int]:
@@ -367,7 +400,7 @@ class TaskStore:
                     os.chmod(self._data.path(PACK), 0o400)
                 else:
                     self._finish_file(number, shared(modes.file(self.manifest.entries[number])))
-                self._data.unready(number)
+                self._data.seal(number)
             self._note({file: self._data.mark(file) for file in finished})
             if self._store.settings.durable:
                 self._sync(finished)

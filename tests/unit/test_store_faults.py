@@ -41,6 +41,63 @@ def in_time(work: Callable[[], object]) -> None:
         raise failed[0]
 
 
+# --- what was delivered -------------------------------------------------------------------------
+
+
+def test_a_piece_that_comes_twice_and_differs_does_not_change_an_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One thread has begun to write it when the other, with other bytes, makes the task whole, and the output."""
+    store, manifest = store_at(tmp_path / "store"), manifest_of({"x": BIG})
+    found = store.open(task_of(manifest), manifest)
+    last, dest = len(found.table) - 1, tmp_path / "out"
+    for piece in found.table:
+        data = memoryview(BIG)[piece.offset : piece.offset + piece.length]
+        if piece.index != last:
+            found.put(piece.index, data, digest(data))
+    good = data
+
+    def whole() -> None:
+        found.put(last, good, digest(good))
+        found.finish()
+        found.publish(dest)
+
+    second = threading.Thread(target=whole, daemon=True)
+    write_all = stored_files.write_all
+
+    def slowly(fd: int, view: memoryview, offset: int) -> None:
+        if not second.ident:
+            second.start()
+            second.join(1.0)  # or it waits for us
+        write_all(fd, view, offset)
+
+    monkeypatch.setattr(stored_files, "write_all", slowly)
+    other = memoryview(bytes(len(good)))
+    in_time(lambda: found.put(last, other, digest(other)))
+    in_time(second.join)
+    kept = found.digests[last]
+    assert kept is not None
+    assert digest(dest.read_bytes()[found.table[last].offset :]) == kept
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_file_that_was_whole_is_never_written_to_again(tmp_path: Path, restart: bool) -> None:
+    """Somebody reads it, though no link to it is left, and it may be written to as its mode has it."""
+    store = store_at(tmp_path)
+    found = complete(store, {"x": BIG})
+    (found.folder / "0").chmod(0o644)
+    found.refresh()
+    with (found.folder / "0").open("rb") as reader:
+        if restart:
+            store.close()
+            (found,) = store_at(tmp_path).tasks()
+        found.discard(0)
+        other = memoryview(bytes(found.table[0].length))
+        found.put(0, other, digest(other))
+        assert reader.read() == BIG
+    assert found.read(0) == other
+
+
 # --- lengths ------------------------------------------------------------------------------------
 
 
