@@ -18,6 +18,9 @@ VERSION = 1
 UNPROVED = "unproved"
 """Kind of an `Ended`: the peer holds something of the task, and was told of no proof that its caller may read it."""
 
+SUPERSEDED = "superseded"
+"""Kind of a `Cancel`: the content is another by now, and its delivery follows."""
+
 DeliveryState = Literal["waiting", "running", "done", "failed", "cancelled"]
 
 
@@ -317,6 +320,8 @@ class Resolve(_Message, frozen=True):
     """A `Cancel` of it ends the look."""
     run: str = ""
     """Of the distribution."""
+    generation: str = ""
+    """As `Manifest` has it: hosts have read different bytes of the source under one version."""
 
 
 class Prove(_Message, frozen=True):

@@ -315,6 +315,8 @@ class Task(msgspec.Struct, frozen=True):
     entries: int
     directory: bool
     ranges: bool
+    validator: Literal["strong", "weak", "none"] = "strong"
+    """What the versions of its files prove: see `versions.Validator`."""
 
 
 def root_digest(digests: Sequence[bytes]) -> bytes:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from dragonfly_ray.errors import SourceUnsupportedError
 from dragonfly_ray.model import Entry, Manifest, Source
-from dragonfly_ray.sources.base import LISTED, Seen, Share, chosen
+from dragonfly_ray.sources.base import Seen, Share, chosen
 from dragonfly_ray.sources.index_page import Listed, parse
+from dragonfly_ray.versions import LISTED
 
 if TYPE_CHECKING:
     from dragonfly_ray.sources.http_resolving import HttpResolver
@@ -53,7 +54,9 @@ def list_folder(
             )
         todo = []
     leaf = Manifest(tuple(entries.values()), directory=True).leaf
-    return tuple(entries.values()), all(seen.ranges for seen in looked.values() if seen.size > leaf)
+    return tuple(entries.values()), all(
+        seen.ranges and seen.version for seen in looked.values() if seen.size > leaf
+    )
 
 
 def _entry(path: str, listed: Listed) -> Entry:

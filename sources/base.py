@@ -22,9 +22,8 @@ from dragonfly_ray.errors import (
 from dragonfly_ray.model import UNTOLD, Entry, Manifest, Segment, Source
 from dragonfly_ray.sources.pace import Slots
 from dragonfly_ray.urls import redacted
+from dragonfly_ray.versions import LISTED
 
-LISTED = "listed:"
-"""Versions that come from a listing begin so: the file's own answer spells them in another way."""
 W = TypeVar("W")
 R = TypeVar("R")
 Take = Callable[[int], memoryview]

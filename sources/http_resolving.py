@@ -82,7 +82,8 @@ class HttpResolver:
             size = total_of(response, self.name)
             if size is None:
                 raise SourceUnsupportedError(f"{self.name}: does not say how long it is")
-            manifest = self._single(size, response, ranges=True)
+            # Nothing would tell parts of one content from parts of another: without a version it is one stream.
+            manifest = self._single(size, response, ranges=bool(version_of(response)))
             if size > small_limit:
                 return Resolution(manifest)
             let_go(response)

@@ -23,6 +23,7 @@ class Behaviour:
 
     content: bytes = b""
     etag: str = '"v1"'
+    last_modified: str = ""
     ranges: bool = True
     length: bool = True
     status: int = 0
@@ -167,6 +168,8 @@ class ScriptedOrigin:
         handler.send_response(code)
         if b.etag:
             handler.send_header("ETag", b.etag)
+        if b.last_modified:
+            handler.send_header("Last-Modified", b.last_modified)
         if code == 416:
             handler.send_header("Content-Range", f"bytes */{len(b.content)}")
         elif code == 206:

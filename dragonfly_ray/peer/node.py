@@ -60,6 +60,7 @@ from dragonfly_ray.telemetry import Telemetry
 from dragonfly_ray.transport.limiter import RateLimiter
 from dragonfly_ray.transport.server import UploadServer
 from dragonfly_ray.urls import redacted
+from dragonfly_ray.versions import validator_of
 
 log = logging.getLogger(__name__)
 
@@ -222,7 +223,7 @@ class PeerNode:
             case m.TellDigests():
                 self._work.submit(self._tell_digests, message.task_id)
             case m.Cancel():
-                if message.kind != "superseded":  # that is about the content before the look
+                if message.kind != m.SUPERSEDED:  # that is about the content before the look
                     self._stop_looks(message.spec_id, message.run)
                 for run in list(self._runs.values()):
                     run.cancel(message.spec_id, message.kind, message.message)
@@ -450,7 +451,7 @@ class PeerNode:
         source = ask.source
         seen = _seen(found)
         # What was seen whole is named by what it is: the next look may see something else under the same version.
-        manifest = found.manifest.marked(seen or ask.nonce, seen)
+        manifest = found.manifest.marked(seen or ask.nonce, seen or ask.generation)
         encoded = manifest.encode()
         table = PieceTable.of(manifest)
         task = Task(
@@ -465,6 +466,7 @@ class PeerNode:
             entries=len(manifest.entries),
             directory=manifest.directory,
             ranges=manifest.ranges,
+            validator=validator_of(manifest),
         )
         content, digests = b"", b""
         if found.spooled is not None:

@@ -297,10 +297,11 @@ class OriginWorkers:
 
         try:
             reader = self._open()
+            first = self._from_the_start(pieces.start)
             # All of them before anything is asked for: a read never waits for a buffer.
-            lender.reserve(reader.buffers(pieces.start, pieces.stop))
+            lender.reserve(reader.buffers(first, pieces.stop))
             started = time.monotonic()
-            for index, view in reader.read(pieces.start, pieces.stop, take, progress):
+            for index, view in reader.read(first, pieces.stop, take, progress):
                 run.from_origin(index, view)
                 lender.give(index)
                 rest.discard(index)
@@ -327,6 +328,15 @@ class OriginWorkers:
             self._partial[number] = 0
             with run.lock:
                 run.picker.unclaimed(rest)
+
+    def _from_the_start(self, first: int) -> int:
+        """Where a stream to piece `first` begins. What it passes on its way there is read, too, where no strong
+        version tells that it is what others have read of it: the record does."""
+        task, table = self._run.task, self._run.table()
+        if task.ranges or task.validator == "strong":
+            return first
+        segments = table.segments(first)
+        return table.of_entry(segments[0].entry).start if len(segments) == 1 and segments[0].offset else first
 
     def _open(self) -> Reader:
         run = self._run

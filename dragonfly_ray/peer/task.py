@@ -92,6 +92,8 @@ class TaskRun:
         """All of it lay in the store, finished, when it was asked for."""
         self.dropped = False
         """What the origin gave is not what it offers: nothing of it is kept here."""
+        self.superseded = False
+        """The origin has other content by now. What is here in part is of no use, and may be of both."""
         self.reporter = Reporter(self, context.link(self.task.source_id), deliver.interval)
 
     # --- life -------------------------------------------------------------------------------
@@ -206,7 +208,8 @@ class TaskRun:
             if failure and not self.stopping.is_set():  # else it is resumed, or nobody waits for it
                 self.deliveries.fail(failure)
             self._shut()
-            if isinstance(failure, StorageFullError) or self.dropped:
+            partly = self.superseded and not (self.store and self.store.finished)
+            if isinstance(failure, StorageFullError) or self.dropped or partly:
                 # What a full disk could not take whole is of no use there; what is false is of none anywhere.
                 self.context.give_up(self.task)
         finally:
@@ -346,6 +349,8 @@ class TaskRun:
 
     def cancel(self, spec_id: str, kind: str, message: str) -> None:
         with self.lock:
+            if kind == m.SUPERSEDED and self.deliveries.knows(spec_id):
+                self.superseded = True
             self.deliveries.cancel(spec_id)
             over = self.idle()
             if not over and self.access.spec.id == spec_id:

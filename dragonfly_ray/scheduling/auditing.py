@@ -68,6 +68,9 @@ def _differ(cluster: ClusterState, task: TaskState, piece: int, now: float) -> l
     )  # fmt: skip
     task.forget(piece)
     task.contested[piece] += 1
+    if task.task.validator != "strong":
+        task.audits.disputed.clear()  # nobody is wrong: it is all read anew
+        return trust.learnt(cluster, task, [piece], [], now)
     return [*trust.learnt(cluster, task, [piece], [], now), *unresolved(cluster, task, now)]
 
 

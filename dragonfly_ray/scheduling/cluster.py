@@ -16,7 +16,7 @@ from dragonfly_ray.scheduling.budget import OriginBudget
 from dragonfly_ray.scheduling.decisions import DecisionLog
 from dragonfly_ray.scheduling.drawing import Drawing
 from dragonfly_ray.scheduling.evaluator import Evaluator, Facts
-from dragonfly_ray.scheduling.nonces import Nonces
+from dragonfly_ray.scheduling.nonces import Generations, Nonces
 from dragonfly_ray.scheduling.spec import SpecState
 from dragonfly_ray.scheduling.task import TaskState, new_task
 from dragonfly_ray.urls import origin
@@ -90,6 +90,7 @@ class ClusterState:
     renewal_due: float = 0.0
     """When to look for grants that are to be renewed."""
     nonces: Nonces = field(default_factory=lambda: Nonces(0.0))
+    generations: Generations = field(default_factory=Generations)
     cordoned: frozenset[str] = frozenset()
     """Nodes that are chosen for nothing unless they are named."""
     draining: frozenset[str] = frozenset()

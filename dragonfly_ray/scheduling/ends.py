@@ -89,6 +89,15 @@ def maybe_end(cluster: ClusterState, state: SpecState, now: float) -> list[Actio
     actions: list[Action] = [
         Send(h, done) for h, helper in task.participants.items() if helper and cluster.alive(h)
     ]
+    rest(cluster, task, now)
+    return actions
+
+
+def rest(cluster: ClusterState, task: TaskState, now: float) -> None:
+    """No distribution is at it any more."""
+    if task.task.validator == "none" and task.task.ranges and not any(map(task.is_complete, task.holders)):
+        # Nothing would tell whether what is read later belongs to what is here.
+        cluster.nonces.forget(task.task.source_id)
     for host in task.participants:
         task.leases.drop(host)
         if host in task.graph and not task.is_complete(host):
@@ -108,7 +117,6 @@ def maybe_end(cluster: ClusterState, state: SpecState, now: float) -> list[Actio
     task.granted.clear()
     task.places.clear()
     task.closed = False
-    return actions
 
 
 def settled(cluster: ClusterState, task: TaskState, hosts: Iterable[str]) -> list[Action]:

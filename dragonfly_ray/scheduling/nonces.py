@@ -1,9 +1,12 @@
-"""Names for content whose origin tells no version."""
+"""Names for content whose origin tells no version, or one version for different contents."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+
+MAX_GENERATIONS = 10_000
+"""Sources that are remembered; the oldest goes first."""
 
 
 class Nonces:
@@ -28,3 +31,22 @@ class Nonces:
         """The content has changed: the next one is new."""
         for each in [key for key in self._known if key[0] == source_id]:
             del self._known[each]
+
+
+class Generations:
+    """Of sources of which hosts have read different bytes under one version: what is read from then on is another
+    task."""
+
+    def __init__(self, *, make: Callable[[], str] = lambda: secrets.token_hex(8)) -> None:
+        self._make = make
+        self._known: dict[str, str] = {}
+
+    def of(self, source_id: str) -> str:
+        """Empty where nothing of the kind is known."""
+        return self._known.get(source_id, "")
+
+    def next(self, source_id: str) -> None:
+        self._known.pop(source_id, None)
+        self._known[source_id] = self._make()
+        while len(self._known) > MAX_GENERATIONS:
+            del self._known[next(iter(self._known))]

@@ -41,6 +41,7 @@ def resolve(cluster: ClusterState, state: SpecState, now: float) -> list[Action]
         state.spec.policy,
         state.spec.id,
         state.spec.run,
+        cluster.generations.of(state.spec.source.id),
     )
     return [Ask(host, ask, state.spec.id, state.spec.run)]
 
@@ -144,25 +145,43 @@ def origin_failed(cluster: ClusterState, message: m.OriginFailed, now: float) ->
 
 
 def _changed(cluster: ClusterState, task: TaskState, message: m.OriginFailed, now: float) -> list[Action]:
-    """Other content at the same URL: everything starts again with a new resolve, once."""
+    """Another version at the same URL."""
     cluster.nonces.forget(task.task.source_id)
+    return _anew(cluster, task, message.message, now)
+
+
+def start_anew(cluster: ClusterState, task: TaskState, now: float) -> list[Action]:
+    """Hosts have read different bytes under one version, or none: from now on it is another task. What was read
+    of this one may be of either content, and is joined with nothing that is read later."""
+    cluster.nonces.forget(task.task.source_id)
+    cluster.generations.next(task.task.source_id)
+    text = f"{task.task.url}: the origin gives different bytes under one version"
+    actions = _anew(cluster, task, text, now)
+    for state in list(cluster.specs.values()):
+        if state.phase == "resolving" and state.pending == task.task.id:
+            actions += resolve(cluster, state, now)
+    return actions
+
+
+def _anew(cluster: ClusterState, task: TaskState, why: str, now: float) -> list[Action]:
+    """Every distribution of the task looks at the origin again, once; also for nodes that are done."""
     actions: list[Action] = []
     for state in list(task.specs.values()):
         if state.changes:
-            twice = f"{message.message} (twice: do its replicas agree on the version?)"
-            actions += ends.fail(cluster, state, message.kind, twice, now)
+            twice = f"{why} (twice: do its replicas agree on the version?)"
+            actions += ends.fail(cluster, state, "source-changed", twice, now)
             continue
         state.changes, state.attempts = 1, 0
         for host in list(task.participants):
             actions.append(
-                Send(host, m.Cancel(state.spec.id, "superseded", "the source has changed", state.spec.run))
+                Send(host, m.Cancel(state.spec.id, m.SUPERSEDED, "the source has changed", state.spec.run))
             )
-        for record in state.nodes.values():
-            if not record.terminal:
-                record.state = "waiting"
+        state.begin_again(cluster.alive_node)
         cluster.settled(state)
         state.phase = "resolving"
         state.version += 1
         actions += resolve(cluster, state, now)
+    if not task.specs:
+        ends.rest(cluster, task, now)
     task.places.clear()
     return actions

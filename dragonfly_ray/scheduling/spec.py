@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -142,6 +143,14 @@ class SpecState:
             setattr(record, name, getattr(ended, name))
         record.merged, record.written_by = ended.merged, ended.written_by
         record.kind, record.message = ended.kind, ended.message
+
+    def begin_again(self, alive: Callable[[str], bool]) -> None:
+        """Other content is to come; nodes that have what was there before get it, too, if they live. What failed
+        has failed."""
+        for node, record in self.nodes.items():
+            if not record.terminal or (record.state == "done" and alive(node)):
+                self.unfinished += record.terminal
+                self.nodes[node] = NodeRecord()
 
     def fail_node(self, node: str, kind: str, message: str) -> None:
         record = self.nodes[node]

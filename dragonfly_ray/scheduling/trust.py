@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.scheduling import bits as bitset
-from dragonfly_ray.scheduling import ends
+from dragonfly_ray.scheduling import ends, resolving
 from dragonfly_ray.scheduling.actions import Action, Send
 from dragonfly_ray.scheduling.cluster import ClusterState
 from dragonfly_ray.scheduling.task import Suspicion, TaskState
@@ -31,7 +31,8 @@ def learnt(
 ) -> list[Action]:
     """Two digests for one piece: nobody keeps either.
 
-    Nobody is banned for it: whoever read the origin first may have read what has been replaced since.
+    Nobody is banned for it: whoever read the origin first may have read what has been replaced since. Where no
+    strong version says that it has not been, other pieces may be of either content, and all of it is read anew.
     """
     if others:
         log.warning(
@@ -49,6 +50,8 @@ def learnt(
     )
     news = m.News(task.task.id, discard=tuple(dropped))
     actions: list[Action] = [Send(h, news) for h in task.discard(bitset.of(dropped)) if cluster.alive(h)]
+    if task.task.validator != "strong":
+        return actions + resolving.start_anew(cluster, task, now)
     if max(task.contested[piece] for piece in dropped) >= MOST_DISPUTES:
         text = f"{task.task.url}: the origin gives different bytes under one version, again and again"
         actions += ends.fail_task(cluster, task, "source-changed", text, now)
@@ -112,13 +115,15 @@ def misled(
 
 
 def judge(cluster: ClusterState, task: TaskState, now: float) -> list[Action]:
-    """Whoever spread what the record denies, and names nobody that it had it from, made it up."""
+    """Whoever spread what the record denies, and names nobody that it had it from, made it up; unless it may have
+    read it at an origin that gives different bytes under one version, or none."""
     actions: list[Action] = []
     for (about, piece), suspicion in list(task.suspects.items()):
         if now - suspicion.since < GRACE:
             continue
         del task.suspects[about, piece]
-        if about not in task.misled.get(piece, ()) and not task.contested[piece]:
+        disputed = task.contested[piece] or task.task.validator != "strong"
+        if about not in task.misled.get(piece, ()) and not disputed:
             for by in suspicion.by:
                 actions += complain(cluster, task, about, by, now, BAD_PIECES)
     return actions

@@ -57,6 +57,8 @@ class Cluster:
     def __init__(self, hosts: Iterable[Host], policy: str = "all") -> None:
         self.core = SchedulerCore(settings(policy), lambda task, host: b"grant")
         self.now = 100.0
+        self.found = TASK
+        """What the source is resolved to."""
         self.said: list[Action] = []
         for each in hosts:
             self.do(self.core.announce(m.Announce(each), self.now))
@@ -70,7 +72,7 @@ class Cluster:
         self.do(self.core.submit(spec, Credentials(), self.now))
 
     def resolved(self, spec_id: str = "s.0") -> None:
-        self.do(self.core.resolved(spec_id, m.Resolved(task=TASK, manifest=b"m"), self.now))
+        self.do(self.core.resolved(spec_id, m.Resolved(task=self.found, manifest=b"m"), self.now))
 
     def report(self, number: int, **news: object) -> m.ReportReply:
         reply, actions = self.core.report(m.Report(f"h{number}", TASK.id, **news), self.now)  # type: ignore[arg-type]

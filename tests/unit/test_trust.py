@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
+import msgspec
+import pytest
+
 from dragonfly_ray import messages as m
 from dragonfly_ray.model import Credentials, Source, digest
+from dragonfly_ray.scheduling.core import Ask
 from tests.unit.one_scheduler import PIECES, TASK, Cluster, host, started
 
 BAD = ("h0", "h0")
@@ -275,3 +281,63 @@ def test_where_the_only_host_that_reads_the_source_is_banned_all_fail() -> None:
         cluster.report(number, bad=BAD)
     assert cluster.view()["phase"] == "ended"
     assert {r["kind"] for r in cluster.view()["nodes"].values()} == {"integrity"}  # type: ignore[attr-defined]
+
+
+# --- content without a strong version -----------------------------------------------------------
+
+
+def weakly(count: int = 3, validator: Literal["weak", "none"] = "weak") -> Cluster:
+    cluster = Cluster(host(i) for i in range(count))
+    cluster.submit(range(count))
+    cluster.found = msgspec.structs.replace(TASK, validator=validator)
+    cluster.resolved()
+    return cluster
+
+
+@pytest.mark.parametrize("validator", ["weak", "none"])
+def test_without_a_strong_version_two_digests_begin_the_content_anew(
+    validator: Literal["weak", "none"],
+) -> None:
+    cluster = weakly(validator=validator)
+    cluster.end(2)
+    asked = [a.message for a in cluster.said if isinstance(a, Ask) and isinstance(a.message, m.Resolve)]
+    cluster.said.clear()
+    cluster.report(0, got=(0,), origin=((0, digest(b"old")),))
+    cluster.report(1, got=(0,), origin=((0, digest(b"new")),))
+    again = [a.message for a in cluster.said if isinstance(a, Ask) and isinstance(a.message, m.Resolve)]
+    assert len(again) == 1
+    assert again[0].generation, "what is read from now on is another task"
+    assert again[0].generation != asked[0].generation
+    assert again[0].nonce != asked[0].nonce
+    assert {c.kind for c in cluster.sent(m.Cancel)} == {m.SUPERSEDED}
+    assert not cluster.core.tasks[TASK.id].participants
+    nodes = cluster.view()["nodes"]
+    assert {r["state"] for r in nodes.values()} == {"waiting"}, "also who had it all"  # type: ignore[attr-defined]
+    cluster.submit([0], "s.1")
+    asked = [a.message for a in cluster.said if isinstance(a, Ask) and isinstance(a.message, m.Resolve)]
+    assert asked[-1].generation == again[0].generation, "and it stays one"
+
+
+def test_without_a_strong_version_the_second_dispute_is_an_error() -> None:
+    cluster = weakly()
+    for turn in range(2):
+        for number in (0, 1):
+            cluster.report(number, got=(0,), origin=((0, digest(b"%d" % number)),))
+        if not turn:
+            cluster.core.cluster.access.prove(TASK.id, cluster.core.specs["s.0"].fingerprint, cluster.now)
+            cluster.resolved()
+    nodes: Any = cluster.view()["nodes"]
+    assert {r["kind"] for r in nodes.values()} == {"source-changed"}
+    assert all("replicas" in r["message"] for r in nodes.values())
+    assert not cluster.core.tasks[TASK.id].banned
+
+
+def test_without_a_strong_version_nobody_is_banned_for_another_word() -> None:
+    cluster = weakly(5)
+    cluster.report(0, got=(0,), origin=((0, digest(b"good")),))
+    for number in (3, 4):
+        cluster.report(number, misled=(("h1", 0),))
+    cluster.now += 2.1
+    cluster.do(cluster.core.tick(cluster.now))
+    assert not cluster.core.tasks[TASK.id].banned
+    assert not cluster.core.hosts["h1"].guilt(cluster.now)

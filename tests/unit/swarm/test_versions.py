@@ -11,9 +11,9 @@ import pytest
 from tests.nginx import Nginx
 from tests.origins import Behaviour, ScriptedOrigin
 from tests.swarm import Swarm
-from tests.unit.swarm.conftest import assert_everywhere, states
+from tests.unit.swarm.conftest import assert_everywhere, kinds, states
 
-SMALL = 50_000
+SMALL, LARGE = 50_000, 16_000_000
 
 
 def honest(built: Swarm) -> None:
@@ -71,4 +71,52 @@ def test_what_was_delivered_stays_what_it_was(swarm: Callable[..., Swarm], size:
         assert list(states(view).values()) == ["done"] * 2, view
         assert (out / "n0").read_bytes() == first
         assert (out / "c-n0").read_bytes() == (out / "c-n1").read_bytes() == second
+        honest(built)
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_what_continues_a_stream_without_a_version_is_not_joined_to_other_content(
+    swarm: Callable[..., Swarm], ranges: bool
+) -> None:
+    """The first stream breaks half way, and the next one is of other content of that length."""
+    first, second = os.urandom(LARGE), os.urandom(LARGE)
+    behaviour = Behaviour(first, etag="", ranges=ranges, truncate=LARGE // 2)
+    streams = []
+
+    def change(number: int) -> int:
+        if number:
+            streams.append(number)
+        if len(streams) == 2:
+            behaviour.content, behaviour.truncate = second, None
+        return 0
+
+    behaviour.before = change
+    with ScriptedOrigin(behaviour) as origin:
+        built = swarm(3)
+        view = built.distribute(origin.url)
+        assert_everywhere(view, second, 3)
+        honest(built)
+
+
+@pytest.mark.parametrize("how", ["rewritten", "replicas"])
+def test_large_content_that_differs_under_a_weak_version_blames_nobody(
+    swarm: Callable[..., Swarm], how: str
+) -> None:
+    """All of it is read twice, so the second reading finds out."""
+    contents = os.urandom(LARGE), os.urandom(LARGE)
+    behaviour = Behaviour(contents[0], etag="", last_modified="Sun, 06 Nov 1994 08:49:37 GMT")
+
+    def change(number: int) -> int:
+        behaviour.content = contents[number % 2 if how == "replicas" else number > 10]
+        return 0
+
+    behaviour.before = change
+    with ScriptedOrigin(behaviour) as origin:
+        built = swarm(4, audit=1.0)
+        view = built.distribute(origin.url)
+        if how == "rewritten":
+            assert_everywhere(view, contents[1], 4)
+        else:
+            assert set(kinds(view).values()) == {"source-changed"}, view
+            assert all("replicas" in record["message"] for record in view["nodes"].values())
         honest(built)
