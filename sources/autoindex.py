@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
+import threading
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dragonfly_ray.errors import SourceUnsupportedError
 from dragonfly_ray.model import Entry, Manifest, Source
-from dragonfly_ray.sources.base import Seen, Share, chosen
+from dragonfly_ray.sources.base import Seen, Share, chosen, together
 from dragonfly_ray.sources.index_page import Listed, parse
 from dragonfly_ray.versions import LISTED
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 MAX_DEPTH = 64
 MAX_LISTING = 256 * 1024 * 1024
 """Characters of all pages of a folder and those below."""
+PARALLEL_FOLDERS = 8
+"""Listings that are asked for at once: an origin that is far away takes its time for each."""
+BATCHES = 8
+"""Times as many are handed out together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,38 +77,63 @@ def _long(entries: dict[str, Entry], looked: dict[str, Seen]) -> list[str]:
 
 
 class _Walk:
-    """Through the folders below one, until too much is listed."""
+    """Through the folders below one, level by level, until too much is listed."""
 
     def __init__(self, folders: HttpResolver, max_entries: int, listed: int) -> None:
         self._folders = folders
         self._max_entries = max_entries
-        self._listed = listed
+        self._listed = self._longest = listed
+        """Characters of all pages, and of the longest."""
+        self._lock = threading.Lock()
 
     def all(self, top: list[Listed]) -> dict[str, Listed]:
         """By path. Raises `SourceUnsupportedError` where there is no end of it."""
         found: dict[str, Listed] = {}
-        for path, each in self._walk(top, "", 1):
-            found[path] = each
-            if len(found) > self._max_entries:
-                raise SourceUnsupportedError(
-                    f"{self._folders.name}: more than {self._max_entries:,} names are listed (origin.max_entries)"
-                )
-        return found
+        level = deque(self._add(found, top, ""))
+        for _ in range(MAX_DEPTH):
+            level = self._below(found, level)
+            if not level:
+                return found
+        name = f"{self._folders.name}{level[0]}/"
+        raise SourceUnsupportedError(f"{name}: folders are nested more than {MAX_DEPTH} deep")
 
-    def _walk(self, listed: list[Listed], base: str, depth: int) -> Iterator[tuple[str, Listed]]:
+    def _below(self, found: dict[str, Listed], level: deque[str]) -> deque[str]:
+        """What these folders list, a few at once: the folders in them."""
+        below: deque[str] = deque()
+        while level:
+            at_once = self._at_once()
+            batch = [level.popleft() for _ in range(min(len(level), BATCHES * at_once))]
+            for path, listed in zip(batch, together(at_once, batch, self._folder), strict=True):
+                below.extend(self._add(found, listed, path))
+        return below
+
+    def _at_once(self) -> int:
+        """As many as would still be allowed if each were as long as the longest."""
+        room = (MAX_LISTING - self._listed) // max(1, self._longest)
+        return max(1, min(PARALLEL_FOLDERS, self._folders.connections, room))
+
+    def _add(self, found: dict[str, Listed], listed: list[Listed], base: str) -> list[str]:
+        """The folders among them."""
+        folders = []
         for each in listed:
             path = posixpath.join(base, each.name)
-            yield path, each
+            found[path] = each
             if each.folder:
-                yield from self._walk(self._folder(path, depth), path, depth + 1)
+                folders.append(path)
+        if len(found) > self._max_entries:
+            raise SourceUnsupportedError(
+                f"{self._folders.name}: more than {self._max_entries:,} names are listed (origin.max_entries)"
+            )
+        return folders
 
-    def _folder(self, path: str, depth: int) -> list[Listed]:
+    def _folder(self, path: str) -> list[Listed]:
         name = f"{self._folders.name}{path}/"
-        if depth > MAX_DEPTH:
-            raise SourceUnsupportedError(f"{name}: folders are nested more than {MAX_DEPTH} deep")
         page = self._folders.folder(path)
-        self._listed += len(page.text)
-        if self._listed > MAX_LISTING:
+        with self._lock:
+            self._longest = max(self._longest, len(page.text))
+            self._listed += len(page.text)
+            too_much = self._listed > MAX_LISTING
+        if too_much:
             raise SourceUnsupportedError(
                 f"{name}: with this listing there are more than {MAX_LISTING:,} bytes"
             )

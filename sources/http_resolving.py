@@ -56,6 +56,11 @@ class HttpResolver:
         """The URL, for people."""
         return self._client.name
 
+    @property
+    def connections(self) -> int:
+        """As many as may be open at once."""
+        return self._settings.small_connections
+
     def resolve(self, small_limit: int, spool: Path | None, share: Share, room: Room) -> Resolution:
         if self._address.is_folder:
             return self._resolve_page(small_limit, spool, share, room)

@@ -40,6 +40,8 @@ _BYTES = re.compile(r"\s*(\d[\d.,'\u2019 ]{0,30}) bytes\s*")
 """A number with whatever a locale puts between its digits."""
 _PARENT_HREFS = frozenset(("..", "../", "./..", "./../", "../.."))
 _NEXUS = re.compile(r"(.*/)service/rest/repository/browse/(.+)")
+_PLAIN_LINK = re.compile(r"[A-Za-z0-9_~%@+,=&$!'()*.-]+/?")
+"""A single name: nothing in it could be a scheme, a host, a query or parameters."""
 _CUT = ("..>", "...", "…")
 
 
@@ -206,6 +208,18 @@ class _Page:
         self._path = unquote(parts.path[: parts.path.rfind("/") + 1] or "/")
         self._places = {self._path, content_path(self._path)}
         self._base = urljoin(address, parser.base) if parser.base else address
+        self._own = self._host_and_folder(self._base) == (self._host, self._path)
+        """Whether links are relative to this very folder, as almost always."""
+
+    @staticmethod
+    def _host_and_folder(url: str) -> tuple[str, str] | None:
+        try:
+            parts = urlsplit(url)
+            host = (parts.hostname or "").lower()
+        except ValueError:
+            return None
+        web = parts.scheme in ("http", "https")
+        return (host, unquote(parts.path[: parts.path.rfind("/") + 1] or "/")) if web else None
 
     def listed(self, limit: int) -> list[Listed] | None:
         below: dict[str, list[_Link]] = {}
@@ -233,6 +247,11 @@ class _Page:
 
     def _below(self, link: _Link) -> tuple[str, bool] | None:
         """The name that it leads to, right below this page, and whether that is a folder."""
+        if self._own and _PLAIN_LINK.fullmatch(link.href):  # most are, and to join URLs takes long
+            folder = link.href.endswith("/")
+            name = unquote(link.href[:-1] if folder else link.href)
+            if "/" not in name and name not in ("", ".", ".."):
+                return name, folder
         try:
             parts = urlsplit(urljoin(self._base, link.href))
             elsewhere = parts.scheme not in ("http", "https") or (parts.hostname or "").lower() != self._host

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import threading
 import tracemalloc
@@ -10,7 +11,9 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.errors import SourceError, SourceUnsupportedError, StorageFullError
@@ -176,6 +179,16 @@ def test_links_that_lead_elsewhere_are_no_entries() -> None:
     assert {each.name for each in found} == {"good", "also", "path", "whole"}
 
 
+@hypothesis.given(st.text("aé7%2Fe.~+@&=()'*-", min_size=1, max_size=8), st.sampled_from(["", "/"]))
+def test_a_name_alone_means_what_its_whole_address_means(name: str, end: str) -> None:
+    pages = [
+        f'<title>Index of /d/</title><a href="{html.escape(prefix + name + end)}">x</a>'
+        for prefix in ("", "http://host/d/")
+    ]
+    relative, absolute = (parse(page, "http://host/d/") for page in pages)
+    assert relative == absolute
+
+
 def test_links_are_resolved_against_the_address_after_a_redirect() -> None:
     page = SERVERS["jetty"]("/real/", {"a": 3}, []).encode()
 
@@ -231,6 +244,24 @@ def test_sizes_that_do_not_fit_together_are_refused() -> None:
         pytest.raises(StorageFullError, match="12,000,000"),
     ):
         resolve(Source(f"http://{address}/"), Credentials(), SETTINGS, room=Small())
+
+
+def test_folders_of_one_level_are_asked_for_at_once() -> None:
+    """Each answer waits until four are wanted: one after the other, none would ever come."""
+    together = threading.Barrier(4)
+
+    def answer(path: str) -> tuple[str, bytes] | None:
+        if path != "/":
+            together.wait(20)
+        own = {"file": 3} if path != "/" else {}
+        folders = [f"d{n}" for n in range(12)] if path == "/" else []
+        return "text/html", SERVERS["nginx"](path, own, folders).encode()
+
+    with serving(answer) as (address, asked):
+        settings = SETTINGS.model_copy(update={"read_timeout": 20.0})
+        manifest = resolve(Source(f"http://{address}/"), Credentials(), settings).manifest
+    assert [e.path for e in manifest.entries if e.kind == "file"] == sorted(f"d{n}/file" for n in range(12))
+    assert len(asked) == 13
 
 
 def test_folders_without_end_are_refused() -> None:
