@@ -35,6 +35,7 @@ from dragonfly_ray.errors import (
 )
 from dragonfly_ray.identity import source_of
 from dragonfly_ray.model import Credentials, Source
+from dragonfly_ray.output_names import check_outputs, names_alike
 from dragonfly_ray.peer.prefix import parse as parse_digest
 from dragonfly_ray.reading import PieceFile
 from dragonfly_ray.scheduling.ring import shard_of
@@ -148,8 +149,8 @@ def submit(
     """`distribute` without waiting."""
     urls = _urls(url)
     target = "" if dest is None else check_dest(dest)
-    if target and len(urls) > 1 and "{name}" not in target:
-        raise InvalidRequestError(f"dest {target!r}: several URLs need {{name}} in it")
+    if target:
+        check_outputs(target, urls)
     if digest is not None:
         if len(urls) > 1:
             raise InvalidRequestError("digest: only for one URL")
@@ -174,6 +175,7 @@ def submit(
     settings, known = _cluster()
     chosen = select(nodes, known)
     number, run = id or uuid.uuid4().hex, uuid.uuid4().hex
+    umask = _umask(target, chosen)
     specs = [
         m.Spec(
             id=f"{number}.{position}",
@@ -184,9 +186,10 @@ def submit(
             link=link,
             detached=detached,
             run=run,
-            umask=_umask(target, chosen),
+            umask=umask,
+            beside=beside,
         )
-        for position, source in enumerate(sources)
+        for position, (source, beside) in enumerate(zip(sources, names_alike(urls), strict=True))
     ]
     submission = Submission(number, specs, credentials, settings, _names(known))
     submission.start()

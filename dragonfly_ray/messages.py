@@ -55,6 +55,9 @@ class Spec(_Message, frozen=True):
     """Tells one run of this id from the next: random, made by whoever submits. See `SchedulerCore.submit`."""
     umask: int | None = None
     """Of the caller, where it asks for an output on its own node; None: each peer's own."""
+    beside: tuple[str, ...] = ()
+    """Names of the distribution's other sources that differ from this one's in case or composition alone, where `dest`
+    has `{name}` in it: outputs of their own where the file system tells them apart."""
 
 
 # --- peer to scheduler ----------------------------------------------------------------------

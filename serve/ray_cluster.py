@@ -13,6 +13,7 @@ from dragonfly_ray.actors.handles import CONTROLLER, find, peer_name, scheduler_
 from dragonfly_ray.config import Settings
 from dragonfly_ray.errors import ClusterError, DragonflyError, InvalidRequestError
 from dragonfly_ray.model import Credentials, Source
+from dragonfly_ray.output_names import check_outputs, names_alike
 from dragonfly_ray.policy import check_url
 from dragonfly_ray.scheduling.ring import shard_of
 from dragonfly_ray.serve.cluster import (
@@ -64,9 +65,11 @@ class RayCluster:
     def submit(self, order: Order, credentials: Credentials) -> None:
         if order.dest:
             check_dest(order.dest, order.dest_roots)
+            check_outputs(order.dest, [source.url for source in order.sources])
         for source in order.sources:
             check_url(source.url, order.policy, credentials.storage_options)
-        for index, source in enumerate(order.sources):
+        alike = names_alike([source.url for source in order.sources])
+        for index, (source, beside) in enumerate(zip(order.sources, alike, strict=True)):
             spec = m.Spec(
                 id=_spec_id(order.id, index),
                 source=source,
@@ -77,6 +80,7 @@ class RayCluster:
                 detached=True,
                 policy=order.policy,
                 dest_roots=order.dest_roots,
+                beside=beside,
                 run=order.id,  # a job has one run: whoever leads next attaches to it, ended or not
             )
             name = scheduler_name(self.shard_of(source))

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.errors import DestinationError, DragonflyError
-from dragonfly_ray.storage.beneath import behind, beneath, inside
+from dragonfly_ray.storage.beneath import behind, beneath, inside, make_folders
 from dragonfly_ray.storage.output import destination_errors
 from dragonfly_ray.storage.place import place_of, stamp_of
+from dragonfly_ray.storage.spelling import check_spellings
 from dragonfly_ray.storage.task_store import TaskStore
 from dragonfly_ray.urls import basename
 
@@ -80,6 +81,9 @@ class Delivery:
             if other and store.published(way, other.stamp):
                 self.path, self.merged, self.written_by = dest, other.merged, other.node_id
                 return True
+            if self.spec.beside and "{name}" in self.spec.dest:
+                make_folders(way.parent, self.spec.umask)
+                check_spellings(way.parent, [self._name(context), *self.spec.beside])
             place = way if self.spec.dest_roots is None else dest
             done = store.publish(place, link=self.spec.link, by=way, umask=self.spec.umask)
             self.path, self.merged = dest, done.merged

@@ -13,6 +13,7 @@ from sqlalchemy import select
 from dragonfly_ray.ambient import check_scheme
 from dragonfly_ray.distribution import told_apart
 from dragonfly_ray.errors import InvalidRequestError, SourceForbiddenError
+from dragonfly_ray.output_names import check_outputs
 from dragonfly_ray.peer.prefix import parse as parse_digest
 from dragonfly_ray.policy import UrlPolicy, check_url
 from dragonfly_ray.serve.accounts import grants, secrets
@@ -26,7 +27,7 @@ from dragonfly_ray.serve.schemas.base import Failure
 from dragonfly_ray.serve.schemas.jobs import DistributionCreate, Kind, Nodes, PreheatCreate
 from dragonfly_ray.serve.settings import ManagerSettings
 from dragonfly_ray.targets import Selector, check_dest
-from dragonfly_ray.urls import basename, redacted
+from dragonfly_ray.urls import redacted
 
 MOST_OUTCOMES = 200_000
 """URLs times nodes of one job."""
@@ -174,25 +175,7 @@ def check_placed(dest: str, urls: Sequence[str], roots: Sequence[str]) -> None:
     path = PurePosixPath(text)
     if not any(PurePosixPath(root) in path.parents for root in roots):
         raise InvalidRequestError(f"dest {text!r}: must lie below one of {', '.join(roots)}")
-    if len(urls) > 1 and "{name}" not in text:
-        raise InvalidRequestError(f"dest {text!r}: several URLs need {{name}} in it")
-    if "{name}" in text:
-        _check_names(urls)
-
-
-def _check_names(urls: Sequence[str]) -> None:
-    seen: dict[str, str] = {}
-    for url in urls:
-        name = basename(url)
-        if name in (".", "..") or "/" in name or any(ord(c) < 32 for c in name):
-            raise InvalidRequestError(
-                f"url {redacted(url)}: its name {name!r} cannot be one on a node's disk"
-            )
-        if name in seen:
-            raise InvalidRequestError(
-                f"dest: {redacted(url)} and {redacted(seen[name])} are both called {name!r}"
-            )
-        seen[name] = url
+    check_outputs(text, urls)
 
 
 def _secret(
