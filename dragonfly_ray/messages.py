@@ -158,6 +158,10 @@ class Report(_Message, frozen=True):
     """(spec id, run) of the deliveries of the task that have no outcome here yet."""
     grant_refused: bool = False
     """A parent does not take the grant: another one is needed."""
+    awaiting: float = 0.0
+    """Seconds that the oldest of its requests has waited for the origin's answer to begin; 0: none waits."""
+    answer: float = 0.0
+    """Seconds that the origin's answers take to begin, measured; 0: unknown."""
 
 
 class Throttled(_Message, frozen=True):

@@ -130,7 +130,12 @@ def counted(entries: Iterable[Entry], name: str, max_entries: int) -> Iterator[E
 
 
 class Stream(ABC):
-    """Bytes of one entry, in order. Raises `SourceError`."""
+    """Bytes of one entry, in order. Raises `SourceError`.
+
+    `asks`: whether the next read waits for an answer of the origin to begin.
+    """
+
+    asks: bool = False
 
     @abstractmethod
     def readinto(self, view: memoryview) -> int:

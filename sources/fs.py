@@ -329,6 +329,10 @@ class _Ranges(Stream):
         self._at, self._end = offset, offset + length
         self._data = memoryview(b"")
 
+    @property
+    def asks(self) -> bool:  # type: ignore[override]
+        return not self._data
+
     def readinto(self, view: memoryview) -> int:
         if not self._data:
             stop = min(self._end, self._at + STEP)

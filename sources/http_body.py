@@ -67,7 +67,7 @@ class Body(Stream):
         self._response = response
         self._left = length
         self._whole = whole
-        self._begun = False
+        self.asks = True
 
     def skip(self, count: int) -> None:
         """Of a server that has no ranges."""
@@ -89,9 +89,9 @@ class Body(Stream):
     def _read(self, view: memoryview) -> int:
         try:
             # A read goes on until the view is full: the first byte by itself tells that the body has begun.
-            count = self._response.readinto(view if self._begun else view[:1])
-            if count and not self._begun:
-                self._begun = True
+            count = self._response.readinto(view[:1] if self.asks else view)
+            if count and self.asks:
+                self.asks = False
                 self._client.begun(self._response)
                 count += self._response.readinto(view[1:]) if len(view) > 1 else 0
             if not count:

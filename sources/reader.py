@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.errors import SourceTruncatedError
 from dragonfly_ray.model import Manifest, PieceTable, Segment
-from dragonfly_ray.sources.base import Adapter, Progress, Take
+from dragonfly_ray.sources.base import Adapter, Progress, Stream, Take
+from dragonfly_ray.sources.first_bytes import FirstBytes
 from dragonfly_ray.sources.pace import Slots
 
 CHUNK = 64 * 1024
@@ -34,6 +35,8 @@ class Reader:
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._slots = Slots(settings.connections + settings.small_connections)
+        self.first_bytes = FirstBytes()
+        """For how long requests wait for their answers."""
 
     def read(self, first: int, last: int, take: Take, progress: Progress) -> Iterator[tuple[int, memoryview]]:
         """The pieces `first` … `last - 1`, each as soon as it is full: (index, buffer).
@@ -112,13 +115,13 @@ class Reader:
         self, start: Segment, index: int, stop: int, take: Take, progress: Progress
     ) -> Iterator[tuple[int, memoryview]]:
         length = self._table.cuts[stop] - self._table.cuts[index]
-        stream = self._adapter.stream(self._manifest, start.entry, start.offset, length)
+        stream = self._open(start.entry, start.offset, length)
         try:
             for number in range(index, stop):
                 view = take(number)
                 at = 0
                 while at < len(view):
-                    count = stream.readinto(view[at : at + CHUNK])
+                    count = self._read(stream, view[at : at + CHUNK])
                     if not count:
                         raise SourceTruncatedError(f"{self._name(start.entry)}: ended too early")
                     at += count
@@ -126,6 +129,32 @@ class Reader:
                 yield number, view
         finally:
             stream.close()
+
+    def _many(self, wanted: Sequence[tuple[int, memoryview]], progress: Progress) -> list[int]:
+        """The entries that are left. The first to come tells how long answers take to begin."""
+        with self.first_bytes.wait() as wait:
+            told = False
+
+            def moved(count: int) -> None:
+                nonlocal told
+                if count:
+                    wait.again() if told else wait.began()
+                    told = True
+                progress(count)
+
+            return self._adapter.many(self._manifest, wanted, self._slots, moved)
+
+    def _open(self, entry: int, offset: int, length: int) -> Stream:
+        with self.first_bytes.wait() as wait:
+            stream = self._adapter.stream(self._manifest, entry, offset, length)
+            wait.began()
+        return stream
+
+    def _read(self, stream: Stream, view: memoryview) -> int:
+        if not stream.asks:
+            return stream.readinto(view)
+        with self.first_bytes.wait():
+            return stream.readinto(view)
 
     def _gather(self, first: int, views: list[memoryview], progress: Progress) -> None:
         """Pieces of several small entries, from `first` on: a request each, several at once."""
@@ -138,7 +167,7 @@ class Reader:
         whole = {s.entry: s for s in places if s.length == self._manifest.entries[s.entry].size}
         rest = [s for s in places if s.entry not in whole]
         wanted = [(number, places[s]) for number, s in whole.items()]
-        rest += [whole[n] for n in self._adapter.many(self._manifest, wanted, self._slots, progress)]
+        rest += [whole[number] for number in self._many(wanted, progress)]
         if rest:
             self._carefully(rest, places, progress)
 
@@ -164,11 +193,11 @@ class Reader:
             return self._whole(segment, view)
 
     def _whole(self, segment: Segment, view: memoryview) -> int:
-        stream = self._adapter.stream(self._manifest, segment.entry, segment.offset, segment.length)
+        stream = self._open(segment.entry, segment.offset, segment.length)
         try:
             at = 0
             while at < len(view):
-                count = stream.readinto(view[at:])
+                count = self._read(stream, view[at:])
                 if not count:
                     raise SourceTruncatedError(f"{self._name(segment.entry)}: ended too early")
                 at += count

@@ -23,6 +23,7 @@ from dragonfly_ray.errors import (
 )
 from dragonfly_ray.peer.buffers import Lender, NotLentError
 from dragonfly_ray.scheduling import bits as bitset
+from dragonfly_ray.scheduling.answer_waits import SLOW_S
 from dragonfly_ray.sources import Reader, open_reader
 from dragonfly_ray.sources.reader import TOGETHER
 
@@ -90,6 +91,8 @@ class OriginWorkers:
         """Readers of distributions that were cancelled; a request of theirs may be under way."""
         self._backoff = 0.0
         self.rate = 0.0
+        self._flow = 0.0
+        """Bytes a second of one worker, once they flow; smoothed."""
         self._connections = connections or max(self._settings.connections, self._settings.small_connections)
         """What the scheduler allows this peer now, of the whole cluster's."""
 
@@ -107,6 +110,18 @@ class OriginWorkers:
     @property
     def bytes(self) -> int:
         return self._whole + sum(self._partial.values())
+
+    @property
+    def awaiting(self) -> float:
+        """Seconds that the oldest request has waited for its answer to begin; 0: none waits."""
+        reader = self._reader
+        return reader.first_bytes.longest() if reader else 0.0
+
+    @property
+    def answer(self) -> float:
+        """Seconds that answers take to begin; 0: unknown."""
+        reader = self._reader
+        return reader.first_bytes.usual if reader else 0.0
 
     @property
     def waits(self) -> bool:
@@ -218,7 +233,7 @@ class OriginWorkers:
             waiting = len(self._queue)
             workers = self._useful()
             idle = workers - len(self._active)
-        ahead = 0 if self._ending() else workers * self._per_request()
+        ahead = 0 if self._ending() and self.answer <= SLOW_S else workers * self._per_request()
         return max(0, ahead + idle - waiting)
 
     def _ending(self) -> bool:
@@ -230,7 +245,10 @@ class OriginWorkers:
         task = self._run.task
         least = TOGETHER if task.entries > MANY * task.pieces else 1
         leaf = max(1, run_leaf(self._run))
-        return max(least, min(64, int(self.rate * self._settings.lease_seconds / leaf)))
+        worth = self.rate * self._settings.lease_seconds
+        if self.answer > SLOW_S:
+            worth = max(worth, self._flow * self.answer)  # a wait costs as much as so many bytes
+        return max(least, min(64, int(worth / leaf)))
 
     # --- work -------------------------------------------------------------------------------
 
@@ -282,13 +300,16 @@ class OriginWorkers:
         rest = set(pieces)
         spec_id = run.access.spec.id
         started = time.monotonic()
+        began = started
         taken = 0
 
         def take(index: int) -> memoryview:
             return lender.take(index, run.table()[index].length)
 
         def progress(count: int) -> None:
-            nonlocal taken
+            nonlocal taken, began
+            if count and not taken:
+                began = time.monotonic()
             taken += count
             self._partial[number] = self._partial.get(number, 0) + count
             if self._over() or number in self._unwanted:
@@ -310,8 +331,9 @@ class OriginWorkers:
                     self._partial[number] = max(0, self._partial.get(number, 0) - len(view))
                     self._backoff = 0.0
             seconds = max(1e-6, time.monotonic() - started)
+            self._flow = _smoothed(self._flow, taken / max(1e-3, time.monotonic() - began))
             seen = taken / seconds
-            self.rate = seen if not self.rate else (1 - SMOOTHING) * self.rate + SMOOTHING * seen
+            self.rate = _smoothed(self.rate, seen)
         except (_Stopped, NotLentError):
             pass
         except StorageError:
@@ -378,6 +400,10 @@ class OriginWorkers:
                 spec_id=spec_id,
             )
         )
+
+
+def _smoothed(before: float, seen: float) -> float:
+    return seen if not before else (1 - SMOOTHING) * before + SMOOTHING * seen
 
 
 def run_leaf(run: TaskRun) -> int:

@@ -165,6 +165,8 @@ class Reporter:
                 uploads=run.context.uploads(),
                 slots=run.settings.transport.upload_threads,
                 carried=run.deliveries.carried(),
+                awaiting=origin.awaiting if origin else 0.0,
+                answer=origin.answer if origin else 0.0,
             )
             try:
                 reply = self._link.call(message)

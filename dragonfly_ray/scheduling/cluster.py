@@ -110,6 +110,7 @@ class ClusterState:
             budget.change(self.most_connections, self.most_requests)
         for task in self.tasks.values():
             task.leases.timeout = task.audits.timeout = origins.lease_timeout
+            task.leases.waits.most = origins.answer_timeout
             task.graph.everybody, task.graph.degree = known.everybody, known.neighbours
 
     def task(self, task: Task, url: str, units: tuple[int, ...] = ()) -> TaskState:
@@ -119,6 +120,7 @@ class ClusterState:
             found = self.tasks[task.id] = new_task(
                 task,
                 timeout=s.origin.lease_timeout,
+                answer_timeout=s.origin.answer_timeout,
                 everybody=s.scheduler.everybody,
                 degree=s.scheduler.neighbours,
                 origin=origin(url) if url else "",

@@ -232,6 +232,7 @@ class SchedulerCore:
         redelivery.confirm(self.cluster, task, r.host_id, r.carried, now)
         actions: list[Action] = []
         traffic = task.traffic.setdefault(r.host_id, Traffic())
+        task.leases.waits.told(r.host_id, r.awaiting, r.answer, now)
         if r.bytes_origin > traffic.origin:
             task.leases.progress(r.host_id, now)
             task.failing_since, task.failures = None, 0

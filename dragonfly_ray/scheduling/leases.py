@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from dragonfly_ray.scheduling import bits as bitset
+from dragonfly_ray.scheduling.answer_waits import AnswerWaits
 
 TAIL = 0.1
 """The last share of a task is leased piece by piece: what is in flight from the origin at the end,
@@ -36,10 +37,20 @@ class LeaseTable:
     fetch; such a stretch is leased whole, and to one holder.
     """
 
-    def __init__(self, count: int, *, free: int, timeout: float, units: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        count: int,
+        *,
+        free: int,
+        timeout: float,
+        units: Sequence[int] = (),
+        waits: AnswerWaits | None = None,
+    ) -> None:
         self.count = count
         self.free = free
         self.timeout = timeout
+        self.waits = waits or AnswerWaits(timeout)
+        """For answers to begin: a holder is not late for those."""
         self._units = [*units, count] if units else []
         self._holders: dict[str, _Holder] = {}
         """Those that hold something; an entry goes with its last piece."""
@@ -95,7 +106,7 @@ class LeaseTable:
             pieces = self._whole_unit(free)
         else:
             left = self.left
-            fair = 1 if left <= max(TAIL * self.count, claimants) else max(1, left // (2 * max(1, claimants)))
+            fair = self._fair(left, max(1, claimants))
             wanted = next((p for p in urgent if free >> p & 1), None)
             first = bitset.lowest(free) if wanted is None else wanted
             pieces = range(first, first + bitset.run_from(free, first, min(most, fair)))
@@ -114,6 +125,12 @@ class LeaseTable:
         self.granted += len(pieces)
         return list(pieces)
 
+    def _fair(self, left: int, claimants: int) -> int:
+        """How many pieces one of `claimants` may have at once."""
+        if self.waits.slow:
+            return -(-left // claimants)  # one by one, each would cost a wait
+        return 1 if left <= max(TAIL * self.count, claimants) else max(1, left // (2 * claimants))
+
     def _whole_unit(self, free: int) -> range:
         first = bitset.lowest(free)
         for start, stop in zip(self._units, self._units[1:], strict=False):
@@ -129,6 +146,7 @@ class LeaseTable:
     def done(self, pieces: int) -> None:
         """Somebody has them now."""
         self.free &= ~pieces
+        self.waits.done(pieces)
         self._end(pieces)
 
     def lost(self, pieces: int) -> None:
@@ -190,8 +208,10 @@ class LeaseTable:
         late = {
             host: holder.pieces
             for host, holder in self._holders.items()
-            if holder.pieces and now - holder.since > self.timeout
+            if holder.pieces
+            and now - holder.since > self.timeout
+            and not self.waits.bears(host, holder.pieces, self.timeout, now)
         }
         for host in late:
-            self.drop(host)
+            self.waits.in_vain(self.drop(host))
         return late

@@ -137,6 +137,8 @@ def take_over(
         return [], []
     limit = max(LATE_LEAST_S, LATE * usual)
     held_up = [each for each in task.leases.late(host, limit, now) if not _in_time(task, each, limit, now)]
+    waits = task.leases.waits
+    held_up = [each for each in held_up if not _waits(task, each, limit, now)]
     if not held_up or not task.room(host, now):
         return [], []
     last = task.leases.newest(held_up[0].holder)
@@ -145,6 +147,7 @@ def take_over(
     if task.reread + vain > max(REREAD_LEAST, REREAD_SHARE * task.task.size):
         return [], []
     task.leases.release(last.holder, [last.piece])
+    waits.in_vain(1 << last.piece)
     task.passing.back(last.holder, [last.piece], now)
     pieces = grant(cluster, task, host, 1, claimants, now, rate=rate)
     task.reread += vain
@@ -155,6 +158,16 @@ def take_over(
     if not cluster.alive(last.holder):
         return pieces, []
     return pieces, [Send(last.holder, m.News(task.task.id, revoked=(last.piece,)))]
+
+
+def _waits(task: TaskState, late: Late, limit: float, now: float) -> bool:
+    """Whether the holder of a late lease has had nothing since, and may wait on for an answer; or another has waited
+    for this piece in vain before, and not much less long."""
+    waits, piece = task.leases.waits, 1 << late.piece
+    silent = task.read(late.holder) == late.read
+    return (silent and waits.bears(late.holder, piece, limit, now)) or waits.tried(
+        piece, now - late.since, limit
+    )
 
 
 def _in_time(task: TaskState, late: Late, limit: float, now: float) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from dragonfly_ray.model import DIGEST_SIZE, Task, root_digest
 from dragonfly_ray.scheduling import bits as bitset
+from dragonfly_ray.scheduling.answer_waits import AnswerWaits
 from dragonfly_ray.scheduling.audit import AuditTable
 from dragonfly_ray.scheduling.decisions import arm_of
 from dragonfly_ray.scheduling.flows import Flows
@@ -203,6 +204,7 @@ class TaskState:
         lost = self._unhold(host, pieces)
         if pieces is None:
             self.leases.drop(host)
+            self.leases.waits.left(host)
             self.audits.gave_up(host)
             self.passing.left(host)
         self.leases.lost(lost & ~self.somewhere())
@@ -372,8 +374,10 @@ def new_task(
     origin: str,
     units: Sequence[int] = (),
     audit: float = 0.0,
+    answer_timeout: float = 60.0,
 ) -> TaskState:
-    leases = LeaseTable(task.pieces, free=bitset.full(task.pieces), timeout=timeout, units=units)
+    waits = AnswerWaits(answer_timeout)
+    leases = LeaseTable(task.pieces, free=bitset.full(task.pieces), timeout=timeout, units=units, waits=waits)
     graph = Graph(everybody=everybody, degree=degree, seed=task.id)
     # Where the origin has no ranges, one piece costs all that lies before it.
     audits = AuditTable(task.pieces, audit if task.ranges else 0.0, timeout)

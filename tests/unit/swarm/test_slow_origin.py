@@ -54,3 +54,27 @@ def test_one_host_with_a_nearly_dead_way_to_the_origin_holds_nobody_up(
         sent = [path for each in (quick, dead) for method, path, _ in each.asked if method == "GET" and path]
         assert set(dead.count("GET")), "it has tried"
         assert len(sent) <= 1.01 * FILES + REREAD_LEAST // EACH
+
+
+@pytest.mark.parametrize("small", [False, True], ids=["a file", "small files"])
+def test_an_origin_whose_every_answer_begins_late_is_read_once(
+    swarm: Callable[..., Swarm], small: bool
+) -> None:
+    """Six times as late as a lease lasts without a byte."""
+    files = {f"{number:03}": os.urandom(4096 if small else 2 << 20) for number in range(200 if small else 2)}
+    with FolderOrigin(files) as origin:
+        late = threading.Event()
+
+        def before(method: str, path: str) -> int:
+            late.wait(1.2)
+            return 0
+
+        origin.before = before
+        built = swarm(3, settings=Settings(origin=OriginSettings(lease_timeout=0.2)))
+        view = built.distribute(origin.url)
+        late.set()
+        assert list(states(view).values()) == ["done"] * 3, view
+        for record in view["nodes"].values():
+            assert {p.name: p.read_bytes() for p in Path(record["path"]).iterdir()} == files
+        read = sum(record["bytes_origin"] for record in view["nodes"].values())
+        assert read <= 1.05 * sum(map(len, files.values()))
