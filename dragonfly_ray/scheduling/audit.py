@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dragonfly_ray.scheduling import bits as bitset
@@ -45,6 +45,13 @@ class AuditTable:
     """Pieces that two hosts have read alike."""
     missed: int = 0
     now: float = 0.0
+    controls: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    """Piece that is read again to find out whether the origin has changed -> those who were wrong if it has not."""
+    suspects: frozenset[str] | None = None
+    """Those who are party to every dispute so far; None: there was none. Nobody: it is no single host's doing."""
+    _read_at: dict[int, int] = field(default_factory=dict)
+    """Piece -> the number of its reading."""
+    _readings: int = 0
     _under_way: dict[int, _Audit] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -61,6 +68,13 @@ class AuditTable:
     def pending(self) -> bool:
         """Whether some that were read once are to be compared yet."""
         return bool(self._under_way)
+
+    def noted(self, pieces: Iterable[int]) -> None:
+        """They were read at the origin, in this order."""
+        for piece in pieces:
+            self._readings += 1
+            if piece not in self.disputed:
+                self._read_at[piece] = self._readings
 
     def read(self, host: str, pieces: Iterable[int], now: float) -> None:
         """A host has read these at the origin; empty: one that no other could check."""
@@ -95,6 +109,8 @@ class AuditTable:
             self.confirmed |= 1 << piece
             return True
         self.disputed[piece] = {audit.reader: known, host: found}
+        said = frozenset((audit.reader, host))
+        self.suspects = said if self.suspects is None else self.suspects & said
         return False
 
     def gave_up(self, host: str, pieces: Collection[int] | None = None) -> None:
@@ -118,6 +134,48 @@ class AuditTable:
         if len(wrong) < len(said):
             self.confirmed |= 1 << piece
         return wrong, len(wrong) < len(said)
+
+    def control(self, piece: int, wrong: Sequence[str], readers: Mapping[str, int], recorded: int) -> bool:
+        """Has a piece read again that others had read before anybody had the disputed one, the nearest to it; or
+        the first that they have read since.
+
+        `readers`: host -> the pieces that it has read. False: there is none.
+        """
+        before = self._read_at.get(piece, 0)
+        others = [(host, bits & recorded) for host, bits in readers.items() if host not in wrong]
+        found = [
+            ((0, abs(p - piece)) if at < before else (1, at), p, host)
+            for p, at in self._read_at.items()
+            if p != piece and p not in self.disputed
+            for host, bits in others
+            if bits >> p & 1
+        ]
+        if not found:
+            return False
+        _, nearest, reader = min(found)
+        audit = self._under_way.setdefault(nearest, _Audit(reader, since=self.now))
+        audit.unable.update(wrong)
+        self.controls[nearest] = tuple(wrong)
+        return True
+
+    def controlled(self, host: str, piece: int, found: bytes, known: bytes | None) -> bool | None:
+        """What came of that: whether the origin is as it was. None: it was not asked for, or tells nothing."""
+        audit = self._under_way.get(piece)
+        if audit is None or audit.auditor != host or known is None:
+            return None
+        del self._under_way[piece]
+        return found == known
+
+    def uncontrolled(self) -> list[str]:
+        """Those who were wrong, where nobody has found out in time whether the origin has changed."""
+        over = [piece for piece in self.controls if piece not in self._under_way]
+        return [host for piece in over for host in self.controls.pop(piece)]
+
+    def stop(self) -> None:
+        """Nothing of it counts any more."""
+        for each in (self.disputed, self.controls, self._under_way):
+            each.clear()
+        self.chosen = 0
 
     def expel(self, host: str) -> None:
         """What it has read counts for nothing any more, and what it says about others neither."""

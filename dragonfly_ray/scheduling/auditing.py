@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.scheduling import bits as bitset
-from dragonfly_ray.scheduling import ends, origins, trust
+from dragonfly_ray.scheduling import ends, origins, resolving, trust
 from dragonfly_ray.scheduling.actions import Action
 from dragonfly_ray.scheduling.cluster import ClusterState
 from dragonfly_ray.scheduling.task import TaskState
@@ -34,6 +35,7 @@ def reported(cluster: ClusterState, task: TaskState, r: m.Report, now: float) ->
     read = [(p, d) for p, d in r.origin if 0 <= p < task.task.pieces and leased >> p & 1]
     if read:
         task.readers[r.host_id] = task.readers.get(r.host_id, 0) | bitset.of(p for p, _ in read)
+        audits.noted(p for p, _ in read)
         if audits.chosen:
             # With nobody else who may go to the origin there is nothing to wait for.
             another = origins.claimants(cluster, task, r.host_id) > 1
@@ -44,7 +46,9 @@ def reported(cluster: ClusterState, task: TaskState, r: m.Report, now: float) ->
     if r.unaudited:
         audits.gave_up(r.host_id, r.unaudited)
     for piece, digest in r.audited:
-        if not audits.result(r.host_id, piece, digest, task.record.get(piece)):
+        if piece in audits.controls:
+            actions += _controlled(cluster, task, r.host_id, piece, digest, now)
+        elif not audits.result(r.host_id, piece, digest, task.record.get(piece)):
             actions += _differ(cluster, task, piece, now)
     return actions
 
@@ -69,9 +73,13 @@ def _differ(cluster: ClusterState, task: TaskState, piece: int, now: float) -> l
     task.forget(piece)
     task.contested[piece] += 1
     if task.task.validator != "strong":
-        task.audits.disputed.clear()  # nobody is wrong: it is all read anew
+        task.audits.stop()  # nobody is wrong: it is all read anew
         return trust.learnt(cluster, task, [piece], [], now)
-    return [*trust.learnt(cluster, task, [piece], [], now), *unresolved(cluster, task, now)]
+    actions = trust.learnt(cluster, task, [piece], [], now)
+    if not task.audits.suspects:  # hosts that have nothing in common differ: it is the origin that does
+        task.audits.stop()
+        return actions + resolving.start_anew(cluster, task, now)
+    return actions + unresolved(cluster, task, now)
 
 
 def _decided(
@@ -84,7 +92,39 @@ def _decided(
     if not agreed:
         text = f"{task.task.url}: the origin gave three hosts three different contents of piece {piece}"
         return ends.fail_task(cluster, task, "source-changed", text, now)
-    return [action for liar in wrong for action in _expel(cluster, task, liar, now)]
+    if wrong and task.audits.control(piece, wrong, task.readers, task.recorded):
+        return []
+    return _expel_all(cluster, task, wrong, now)
+
+
+def _controlled(
+    cluster: ClusterState, task: TaskState, host: str, piece: int, digest: bytes, now: float
+) -> list[Action]:
+    """A piece was read again that nobody disputed. Another now than then, the origin has changed, whatever its
+    versions say: whoever read it before was as right as those who read it since."""
+    same = task.audits.controlled(host, piece, digest, task.record.get(piece))
+    if same is None:
+        return []
+    if same:
+        return _expel_all(cluster, task, task.audits.controls.pop(piece), now)
+    log.warning(
+        "task %.12s: the origin has changed under one version (piece %d); starting anew", task.task.id, piece,
+        extra={"task_id": task.task.id},
+    )  # fmt: skip
+    task.audits.stop()
+    return resolving.start_anew(cluster, task, now)
+
+
+def expired(cluster: ClusterState, task: TaskState, now: float) -> list[Action]:
+    """What nobody could compare in time."""
+    task.audits.expire(now)
+    if not task.audits.controls:
+        return []
+    return _expel_all(cluster, task, task.audits.uncontrolled(), now)
+
+
+def _expel_all(cluster: ClusterState, task: TaskState, wrong: Iterable[str], now: float) -> list[Action]:
+    return [action for liar in dict.fromkeys(wrong) for action in _expel(cluster, task, liar, now)]
 
 
 def _expel(cluster: ClusterState, task: TaskState, host: str, now: float) -> list[Action]:

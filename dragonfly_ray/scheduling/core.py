@@ -358,7 +358,7 @@ class SchedulerCore:
         """What is due by time alone; call it a few times a second."""
         actions: list[Action] = []
         for task in self.tasks.values():
-            task.audits.expire(now)
+            actions += auditing.expired(self.cluster, task, now)
             if task.audits.disputed:
                 actions += auditing.unresolved(self.cluster, task, now)
             if task.suspects:

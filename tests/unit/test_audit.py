@@ -14,7 +14,7 @@ from dragonfly_ray.model import MIB, Entry, Manifest, PieceTable, digest
 from dragonfly_ray.peer.node import _covered
 from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling.audit import AuditTable
-from dragonfly_ray.scheduling.core import SchedulerCore
+from dragonfly_ray.scheduling.core import Ask, SchedulerCore
 from tests.unit.one_scheduler import PIECES, TASK, Cluster, host
 
 TRUE, FALSE = digest(b"true"), digest(b"false")
@@ -217,3 +217,69 @@ def test_ranges_for_people() -> None:
     assert bitset.ranges(0) == ""
     assert bitset.ranges(0b1011_0111) == "0-2,4-5,7"
     assert bitset.ranges(bitset.full(100) << 3) == "3-102"
+
+
+# --- the origin's doing, or a host's ------------------------------------------------------------
+
+
+def disputed() -> tuple[Audited, int]:
+    """h1 has read a piece, then h0 another, which h2 and h1 read otherwise since. Returns the first."""
+    cluster = Audited(4)
+    before, piece = min(cluster.leased[1]), min(cluster.leased[0])
+    cluster.read(1, [before])
+    assert cluster.read(0, [piece], FALSE).audit == (before,)
+    cluster.report(0, audited=((before, TRUE),))
+    assert cluster.report(2).audit == (piece,)
+    cluster.report(2, audited=((piece, TRUE),))
+    cluster.report(1, released=tuple(cluster.leased[1] - {before}))
+    while piece not in (lease := cluster.report(1, claim=8).lease):
+        assert lease
+    assert not cluster.read(1, [piece]).audit
+    assert not cluster.task.banned, "first it is found out whether the origin has changed"
+    return cluster, before
+
+
+def auditor_of(cluster: Audited, piece: int) -> int:
+    assert not cluster.report(0).audit, "not whom it is about"
+    assert not cluster.report(1).audit, "nor who has read it"
+    return next(n for n in (2, 3) if cluster.report(n).audit == (piece,))
+
+
+def test_who_was_wrong_is_banned_once_the_origin_is_known_to_be_as_it_was() -> None:
+    cluster, before = disputed()
+    cluster.report(auditor_of(cluster, before), audited=((before, TRUE),))
+    assert cluster.task.banned == {"h0"}
+
+
+def test_nobody_is_banned_where_the_origin_has_changed_under_a_strong_version() -> None:
+    cluster, before = disputed()
+    cluster.said.clear()
+    cluster.report(auditor_of(cluster, before), audited=((before, FALSE),))
+    cluster.now += 60.0
+    cluster.do(cluster.core.tick(cluster.now))
+    assert not cluster.task.banned
+    assert not any(each.blame for each in cluster.core.hosts.values())
+    (again,) = [a.message for a in cluster.said if isinstance(a, Ask) and isinstance(a.message, m.Resolve)]
+    assert again.generation
+
+
+def test_what_nobody_can_find_out_in_time_does_not_save_who_was_wrong() -> None:
+    cluster, _ = disputed()
+    cluster.now += 60.0
+    cluster.do(cluster.core.tick(cluster.now))
+    assert cluster.task.banned == {"h0"}
+
+
+def test_disputes_that_have_no_host_in_common_are_the_origins_doing() -> None:
+    cluster = Audited(4)
+    first, second = min(cluster.leased[0]), min(cluster.leased[2])
+    cluster.read(0, [first], FALSE)
+    assert cluster.report(1).audit == (first,)
+    assert cluster.read(2, [second], FALSE).audit == ()
+    assert cluster.report(3).audit == (second,)
+    cluster.report(1, audited=((first, TRUE),))
+    cluster.said.clear()
+    cluster.report(3, audited=((second, TRUE),))
+    assert [a for a in cluster.said if isinstance(a, Ask) and isinstance(a.message, m.Resolve)]
+    assert not cluster.task.participants
+    assert not cluster.task.banned
