@@ -8,7 +8,7 @@ from typing import NamedTuple
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from dragonfly_ray.errors import SourceError, SourceTruncatedError, SourceUnreachableError
+from dragonfly_ray.errors import SourceChangedError, SourceError, SourceTruncatedError, SourceUnreachableError
 from dragonfly_ray.sources.answers import let_go
 from dragonfly_ray.sources.base import Stream, parse_size
 from dragonfly_ray.sources.http_client import HttpClient
@@ -34,12 +34,6 @@ def content_range(response: urllib3.BaseHTTPResponse, name: str) -> ContentRange
     return ContentRange(None if match[1] is None else int(match[1]), total)
 
 
-def total_of(response: urllib3.BaseHTTPResponse, name: str) -> int | None:
-    """The length of the whole file, from an answer to a range."""
-    found = content_range(response, name)
-    return found.total if found else None
-
-
 def length_of(response: urllib3.BaseHTTPResponse, name: str) -> int | None:
     """The length of the body; None where only its end tells."""
     if "chunked" in response.headers.get("Transfer-Encoding", "").lower():
@@ -53,7 +47,10 @@ def version_of(response: urllib3.BaseHTTPResponse) -> str:
 
 
 class Body(Stream):
-    """`length` bytes of a response; None: until it ends. `whole`: the body has no more than that."""
+    """`length` bytes of a response; None: until it ends. `whole`: the body has no more than that.
+
+    Where the response does not say that itself, one that goes on raises `SourceChangedError`.
+    """
 
     def __init__(
         self,
@@ -68,12 +65,18 @@ class Body(Stream):
         self._left = length
         self._whole = whole
         self.asks = True
+        self._checks_end = whole and length is not None and length_of(response, client.name) is None
+
+    @property
+    def ended(self) -> bool:
+        """All of it was read."""
+        return self._left == 0
 
     def skip(self, count: int) -> None:
-        """Of a server that has no ranges."""
+        """Reads so many bytes that nobody wants."""
         scratch = memoryview(bytearray(min(SKIP, count))) if count else memoryview(b"")
         while count:
-            got = self._read(scratch[:count])
+            got = self.readinto(scratch[:count])
             if not got:
                 raise SourceTruncatedError(f"{self._client.name}: ended too early")
             count -= got
@@ -84,6 +87,8 @@ class Body(Stream):
         count = self._read(view) if len(view) else 0
         if self._left is not None:
             self._left -= count
+            if count and not self._left and self._checks_end and self._read(memoryview(bytearray(1))):
+                raise SourceChangedError(f"{self._client.name}: is longer than it was; start again")
         return count
 
     def _read(self, view: memoryview) -> int:

@@ -77,6 +77,7 @@ class HttpClient:
             remove_headers_on_redirect=secret,
         )
         self._retries.go_on = self.go_on
+        self._once = self._retries.new(read=0, status=0, status_forcelist=())
         self._answers: weakref.WeakSet[urllib3.BaseHTTPResponse] = weakref.WeakSet()
         """Those whose bodies may be under way."""
         self._aborted = False
@@ -99,14 +100,19 @@ class HttpClient:
         *,
         allow: Collection[int] = (),
         method: str = "GET",
+        retry: bool = True,
     ) -> urllib3.BaseHTTPResponse:
         """An answer of 2xx (or one in `allow`), its body unread. Tries again where that may help.
+
+        Not with `retry=False`, but to connect: for what has another way.
 
         Raises `SourceError`. A 429 or 503 is never tried again here: the whole cluster must wait.
         """
         self.go_on()
         try:
-            response = self._request(method, url, {**self._headers, **(headers or {})})
+            response = self._request(
+                method, url, {**self._headers, **(headers or {})}, self._retries if retry else self._once
+            )
         except Forbidden as refused:
             raise SourceForbiddenError(f"{self.name}: {refused.error}") from None
         except HTTPError as failure:
@@ -124,7 +130,9 @@ class HttpClient:
         response.close()
         raise self.refused(response.status, response.headers.get("Retry-After"))
 
-    def _request(self, method: str, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+    def _request(
+        self, method: str, url: str, headers: dict[str, str], retries: urllib3.Retry
+    ) -> urllib3.BaseHTTPResponse:
         while True:
             try:
                 return self._pool.request(
@@ -133,7 +141,7 @@ class HttpClient:
                     headers=headers,
                     preload_content=False,
                     decode_content=False,
-                    retries=self._retries,
+                    retries=retries,
                 )
             except ClosedPoolError:
                 pass  # `rest` came between: nothing was asked yet, and the pool has a successor

@@ -22,13 +22,19 @@ class QuickLooks:
         self._connections = connections
         self._useful = True
         """Until one did not go well: most servers answer all alike."""
+        self.refused: list[int] = []
+        """Of the last paths, by their places: those that were asked for and did not go well."""
 
     def __call__(self, paths: Sequence[str]) -> dict[int, Seen]:
         """By its place in `paths`. Raises `SourceError` for a size that cannot be one, and once aborted."""
+        self.refused = []
         if not self._useful or len(paths) < FEW:
             return {}
         found: dict[int, Seen] = {}
         for head in self._reader.heads(paths, self._connections):
+            if head.status != 200:
+                self.refused += [head.number] if head.status else []
+                continue
             seen = _seen(head, self._name)
             if seen is not None:
                 found[head.number] = seen

@@ -8,13 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 import urllib3
 
 from dragonfly_ray.config import OriginSettings
-from dragonfly_ray.errors import SourceChangedError, SourceUnsupportedError
+from dragonfly_ray.errors import SourceChangedError
 from dragonfly_ray.model import Entry, Manifest, Segment
 from dragonfly_ray.policy import Rules
+from dragonfly_ray.sources.answers import let_go
 from dragonfly_ray.sources.base import Progress, Stream, comparable
 from dragonfly_ray.sources.http_address import HttpAddress
 from dragonfly_ray.sources.http_body import Body, content_range, length_of, version_of
 from dragonfly_ray.sources.http_client import HttpClient
+from dragonfly_ray.sources.http_plain import PlainAnswers, PlainStream
+from dragonfly_ray.sources.http_probe import RANGE_REFUSED
 from dragonfly_ray.sources.many import BUSY, Head, ManyFiles, Wanted
 from dragonfly_ray.sources.pace import Slots
 
@@ -41,9 +44,13 @@ class HttpReader:
         self._parallel = max(1, settings.small_connections // PARTS)
         self._many: list[ManyFiles] = []
         """Those that nobody uses now."""
+        self._without_ranges: set[str] = set()
+        """URLs whose ranges were refused, and which were read without."""
+        self._answers = PlainAnswers(settings.connections)
 
     def rest(self) -> None:
         """Closes connections that nobody uses now."""
+        self._answers.close()
         while self._many:
             with contextlib.suppress(IndexError):  # somebody uses it again
                 self._many.pop().close()
@@ -55,44 +62,77 @@ class HttpReader:
         entry = manifest.entries[number]
         url = self._address.of(entry, directory=manifest.directory)
         whole = offset == 0 and length == entry.size
-        headers = {}
-        if manifest.ranges and not whole:
-            headers["Range"] = f"bytes={offset}-{offset + length - 1}"
         try:
-            return self._stream(url, headers, entry, offset, length, whole=whole)
+            return self._stream(url, entry, offset, length, ranges=manifest.ranges and not whole)
         except SourceChangedError:
             # Replicas of one origin may differ for a moment, or in how they spell a version.
-            return self._stream(url, headers, entry, offset, length, whole=whole)
+            return self._stream(url, entry, offset, length, ranges=manifest.ranges and not whole)
 
-    def _stream(
-        self, url: str, headers: dict[str, str], entry: Entry, offset: int, length: int, *, whole: bool
-    ) -> Stream:
-        response = self._client.get(url, headers, allow=(416,))
+    def _stream(self, url: str, entry: Entry, offset: int, length: int, *, ranges: bool) -> Stream:
+        if not ranges or url in self._without_ranges:
+            return self._plain(url, entry, offset, length)
+        response = self._client.get(
+            url, {"Range": f"bytes={offset}-{offset + length - 1}"}, allow=RANGE_REFUSED
+        )
         try:
-            start = self._check(response, entry, offset)
-            stream = Body(self._client, response, length, whole=response.status == 206 or whole)
-            stream.skip(offset - start)
-            return stream
+            if not self._refused(response, entry, offset):
+                return self._checked(response, url, entry, offset, length)
+            let_go(response)
+        except BaseException:
+            response.close()
+            raise
+        stream = self._plain(url, entry, offset, length)
+        if response.status != 500:  # which an origin with too much to do says, too
+            self._without_ranges.add(url)
+        return stream
+
+    def _plain(self, url: str, entry: Entry, offset: int, length: int) -> Stream:
+        """Without a range."""
+        if kept := self._answers.take(url, offset):
+            body, at = kept
+            return PlainStream(self._answers, url, body, at, offset, length)
+        response = self._client.get(url)
+        try:
+            return self._checked(response, url, entry, offset, length)
         except BaseException:
             response.close()
             raise
 
-    def _check(self, response: urllib3.BaseHTTPResponse, entry: Entry, offset: int) -> int:
-        """Where the body starts in the entry. Raises `SourceChangedError` for another version."""
-        name = f"{self._client.name} ({entry.path})"
+    def _refused(self, response: urllib3.BaseHTTPResponse, entry: Entry, offset: int) -> bool:
+        """Whether it is no answer to the range. Raises `SourceChangedError` where the file ends before it."""
+        answered = content_range(response, self._client.name)
+        if response.status == 416 and answered and answered.total not in (None, entry.size):
+            raise self._changed(entry, answered.total)
+        if response.status == 206:
+            return answered is None or answered.start != offset
+        return response.status >= 300
+
+    def _checked(
+        self, response: urllib3.BaseHTTPResponse, url: str, entry: Entry, offset: int, length: int
+    ) -> Stream:
+        """The stretch of the entry in an answer. Raises `SourceChangedError` for another version."""
         wanted, found = comparable(entry), version_of(response)
-        if response.status == 416 or (wanted and found and found != wanted):
-            raise SourceChangedError(f"{name}: has changed since it was looked at; start again")
+        if wanted and found and found != wanted:
+            raise SourceChangedError(f"{self._name(entry)}: has changed since it was looked at; start again")
         if response.status == 206:
             answered = content_range(response, self._client.name)
-            if answered is None or answered.start != offset:
-                raise SourceUnsupportedError(f"{name}: answers with another range than the one asked for")
-            total, start = answered.total, offset
+            total = answered.total if answered else None
         else:
-            total, start = length_of(response, self._client.name), 0
+            total = length_of(response, self._client.name)
         if total is not None and total != entry.size:
-            raise SourceChangedError(f"{name}: has {total} bytes now, not {entry.size}; start again")
-        return start
+            raise self._changed(entry, total)
+        if response.status == 206:
+            return Body(self._client, response, length)
+        body = Body(self._client, response, entry.size)
+        return PlainStream(self._answers, url, body, 0, offset, length)
+
+    def _changed(self, entry: Entry, total: int | None) -> SourceChangedError:
+        return SourceChangedError(
+            f"{self._name(entry)}: has {total} bytes now, not {entry.size}; start again"
+        )
+
+    def _name(self, entry: Entry) -> str:
+        return f"{self._client.name} ({entry.path})"
 
     # --- many at once -----------------------------------------------------------------------
 
@@ -121,12 +161,11 @@ class HttpReader:
         return {each.number: bytes(each.view) for each in asked if each.number not in bad}
 
     def heads(self, paths: Sequence[str], connections: int) -> list[Head]:
-        """The headers of files of a folder, as far as all goes well at the first try: what does not ends it."""
+        """The headers of files of a folder: the first that does not go well ends it, and some were not asked for."""
         asked = [Head(at, self._address.file(path)) for at, path in enumerate(paths)]
         with self._one_of_many() as many:
-            bad = many.fetch(asked, connections, lambda _: self._client.go_on(), ends=lambda status: True)
-        refused = {each.number for each in bad}
-        return [each for each in asked if each.number not in refused]
+            many.fetch(asked, connections, lambda _: self._client.go_on(), ends=lambda status: True)
+        return asked
 
     def _fetch_many(self, asked: Sequence[Wanted], connections: int, progress: Progress) -> list[Wanted]:
         """Those that did not go well."""

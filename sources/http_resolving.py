@@ -14,11 +14,12 @@ from dragonfly_ray.errors import SourceUnsupportedError, StorageFullError
 from dragonfly_ray.model import Entry, Manifest, Source
 from dragonfly_ray.sources.answers import let_go
 from dragonfly_ray.sources.autoindex import IndexPage, list_folder
-from dragonfly_ray.sources.base import Resolution, Room, Seen, Share, read_all, together
+from dragonfly_ray.sources.base import Resolution, Room, Seen, Share, read_all
 from dragonfly_ray.sources.http_address import HttpAddress
-from dragonfly_ray.sources.http_body import SKIP, Body, length_of, total_of, version_of
+from dragonfly_ray.sources.http_body import SKIP, Body, length_of, version_of
 from dragonfly_ray.sources.http_client import HttpClient
-from dragonfly_ray.sources.http_heads import QuickLooks
+from dragonfly_ray.sources.http_looks import HttpLooks
+from dragonfly_ray.sources.http_probe import Probe, probe
 from dragonfly_ray.sources.http_reading import HttpReader
 from dragonfly_ray.sources.index_page import looks_like_index
 from dragonfly_ray.sources.offered import in_headers
@@ -49,7 +50,7 @@ class HttpResolver:
         self._reader = reader
         self._pace = pace
         self._settings = settings
-        self._quick_looks = QuickLooks(reader, client.name, settings.small_connections)
+        self._looks = HttpLooks(address, client, reader, pace, settings)
 
     @property
     def name(self) -> str:
@@ -64,46 +65,35 @@ class HttpResolver:
     def resolve(self, small_limit: int, spool: Path | None, share: Share, room: Room) -> Resolution:
         if self._address.is_folder:
             return self._resolve_page(small_limit, spool, share, room)
-        response = self._client.get(self._address.url, {"Range": "bytes=0-0"}, allow=(416,))
+        found = probe(self._client, self._address.url)
         try:
-            if response.url and HttpAddress.url_is_folder(response.url):
-                response.close()
+            if found.response.url and HttpAddress.url_is_folder(found.response.url):
+                found.response.close()
                 return self._resolve_page(small_limit, spool, share, room)
-            return self._resolve_file(response, small_limit, spool, room)
+            return self._resolve_file(found, small_limit, spool, room)
         finally:
-            response.close()
+            found.response.close()
 
     # --- a file -----------------------------------------------------------------------------
 
-    def _resolve_file(
-        self, response: urllib3.BaseHTTPResponse, small_limit: int, spool: Path | None, room: Room
-    ) -> Resolution:
-        if response.status == 416:
-            size = total_of(response, self.name)
-            if size:
-                raise SourceUnsupportedError(f"{self.name}: refuses to send its first byte")
-            return Resolution(self._single(0, response, ranges=True), b"")
-        if response.status == 206:
-            size = total_of(response, self.name)
-            if size is None:
-                raise SourceUnsupportedError(f"{self.name}: does not say how long it is")
-            # Nothing would tell parts of one content from parts of another: without a version it is one stream.
-            manifest = self._single(size, response, ranges=bool(version_of(response)))
-            if size > small_limit:
-                return Resolution(manifest)
-            let_go(response)
-            stream = self._reader.stream(manifest, 0, 0, size)
-            try:
-                return Resolution(manifest, read_all(stream, size))
-            finally:
-                stream.close()
-        length = length_of(response, self.name)
-        if length is None:
+    def _resolve_file(self, found: Probe, small_limit: int, spool: Path | None, room: Room) -> Resolution:
+        response, size = found.response, found.size
+        if size is None:
             return self._spool(response, spool, room)
-        manifest = self._single(length, response, ranges=False)
-        if length > small_limit:
+        # Nothing would tell parts of one content from parts of another: without a version it is one stream.
+        manifest = self._single(size, response, ranges=found.ranges and bool(version_of(response)))
+        if size > small_limit:
             return Resolution(manifest)
-        return Resolution(manifest, read_all(Body(self._client, response, length), length))
+        if not found.ranges:
+            return Resolution(manifest, read_all(Body(self._client, response, size), size))
+        let_go(response)
+        if not size:
+            return Resolution(manifest, b"")
+        stream = self._reader.stream(manifest, 0, 0, size)
+        try:
+            return Resolution(manifest, read_all(stream, size))
+        finally:
+            stream.close()
 
     def _spool(self, response: urllib3.BaseHTTPResponse, spool: Path | None, room: Room) -> Resolution:
         """One stream, whose end tells how long it is."""
@@ -137,16 +127,17 @@ class HttpResolver:
         response = self._client.get(url)
         try:
             if not looks_like_index(response.headers.get("Content-Type", "")):
-                return self._resolve_file(response, small_limit, spool, room)
+                found = Probe(response, length_of(response, self.name), ranges=False)
+                return self._resolve_file(found, small_limit, spool, room)
             page = self._page(response, url)
         finally:
             response.close()
-        found = list_folder(self, self._source, page, share, self._settings.max_entries)
-        if found is None:
+        listed = list_folder(self, self._source, page, share, self._settings.max_entries)
+        if listed is None:
             raise SourceUnsupportedError(
                 f"{self.name}: is a page, not a listing; name a file, or have the server list the folder"
             )
-        entries, ranges = found
+        entries, ranges = listed
         return Resolution(Manifest(entries, directory=True, ranges=ranges))
 
     def _page(self, response: urllib3.BaseHTTPResponse, url: str) -> IndexPage:
@@ -171,41 +162,9 @@ class HttpResolver:
         finally:
             response.close()
 
-    # --- files of a folder ------------------------------------------------------------------
-
     def look(self, paths: Sequence[str]) -> list[Seen]:
-        """Without their bytes. The first refusal ends it: nothing more is asked."""
-        found = self._quick_looks(paths) if self._settings.max_requests is None else {}
-        rest = [at for at in range(len(paths)) if at not in found]
-        if rest:
-            looked = together(self._settings.small_connections, rest, lambda at: self._look(paths[at]))
-            found |= zip(rest, looked, strict=True)
-        return [found[at] for at in range(len(paths))]
-
-    def _look(self, path: str) -> Seen:
-        self._pace.wait()
-        response = self._client.get(self._address.file(path), allow=(405, 501), method="HEAD")
-        try:
-            size = length_of(response, self.name)
-            if response.status < 300 and size is not None:
-                ranges = response.headers.get("Accept-Ranges", "").lower() == "bytes"
-                return Seen(size, version_of(response), ranges, in_headers(response.headers, response.status))
-        finally:
-            let_go(response)
-        return self._look_at_first_byte(path)
-
-    def _look_at_first_byte(self, path: str) -> Seen:
-        """For servers that do not answer HEAD, or not with the length."""
-        self._pace.wait()
-        response = self._client.get(self._address.file(path), {"Range": "bytes=0-0"}, allow=(416,))
-        try:
-            ranges = response.status in (206, 416)
-            size = total_of(response, self.name) if ranges else length_of(response, self.name)
-            if size is None:
-                raise SourceUnsupportedError(f"{self.name}{path}: does not say how long it is")
-            return Seen(size, version_of(response), ranges, in_headers(response.headers, response.status))
-        finally:
-            response.close()
+        """At files of this folder, without their bytes. The first refusal ends it: nothing more is asked."""
+        return self._looks(paths)
 
 
 def _make_room(room: Room, least: int, wished: int) -> int:

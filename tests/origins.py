@@ -216,6 +216,8 @@ class FolderOrigin:
         self.stall: int | None = None
         """Say nothing more after so many bytes of a file."""
         self.stopped = threading.Event()
+        self.lengths = True
+        """Whether answers tell their length; else they are chunked."""
         self.before: Callable[[str, str], int] | None = None
         """Called with method and path; a status to answer with, or 0."""
         self.allowed: Callable[[str, str, str], bool] | None = None
@@ -321,8 +323,13 @@ class FolderOrigin:
     def _send(
         self, handler: BaseHTTPRequestHandler, status: int, data: bytes, headers: dict[str, str]
     ) -> None:
+        if self.lengths:
+            headers = {**headers, "Content-Length": str(len(data))}
+        else:
+            headers = {**headers, "Transfer-Encoding": "chunked"}
+            data = b"".join((b"%x\r\n%b\r\n" % (len(data), data) if data else b"", b"0\r\n\r\n"))
         handler.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(data))}.items():
+        for name, value in headers.items():
             handler.send_header(name, value)
         handler.end_headers()
         if handler.command != "HEAD":

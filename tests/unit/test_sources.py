@@ -33,6 +33,7 @@ from dragonfly_ray.sources import Reader, Resolution, Stop, open_reader, resolve
 from dragonfly_ray.sources.index_page import parse
 from tests.nginx import Nginx
 from tests.origins import Behaviour, FolderOrigin, ScriptedOrigin
+from tests.waiting import HANG, until
 
 SETTINGS = OriginSettings(answer_timeout=0.5, read_timeout=0.5, connect_timeout=1.0)
 CONTENT = os.urandom(3 * 1024 * 1024 + 17)
@@ -353,7 +354,17 @@ def test_what_is_left_out_is_not_looked_at(folder: FolderOrigin) -> None:
 )
 def test_a_refused_look_ends_it_at_once(folder: FolderOrigin, status: int, error: type[SourceError]) -> None:
     folder.files = {f"f{i:03}": b"x" for i in range(1000)}
-    folder.before = lambda method, path: status if path == "f010" else 0
+    asked = threading.Event()
+
+    def refuse(method: str, path: str) -> int:
+        if path == "f010":
+            asked.set()
+            return status
+        if path > f"f{SETTINGS.small_connections:03}":
+            asked.wait(HANG)  # some threads here are slower than others
+        return 0
+
+    folder.before = refuse
     with pytest.raises(error):
         look(folder.url)
     assert len(folder.asked) < 200
@@ -368,6 +379,7 @@ def test_a_file_of_one_long_piece_needs_no_more_than_the_listing(tmp_path: Path)
             with (served.root / "d" / name).open("wb") as file:
                 file.truncate(size)
         manifest = look(f"{served.url}/d/").manifest
+        until(lambda: len(served.hits()) >= 2)  # it is logged once it was sent
         assert [hit.path for hit in served.hits() if hit.method == "HEAD"] == ["/d/two-pieces"]
     assert {e.path: e.size for e in manifest.entries} == sizes
     assert manifest.leaf == 1 << 20

@@ -1,0 +1,128 @@
+"""Looks at files of an HTTP folder: by HEAD where that is of use, else by their first byte.
+
+A refused HEAD says nothing of the file, nor does one without a length, or with the length of no body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import urllib3
+
+from dragonfly_ray.config import OriginSettings
+from dragonfly_ray.errors import SourceError, SourceUnreachableError
+from dragonfly_ray.sources.answers import let_go
+from dragonfly_ray.sources.base import Seen, together
+from dragonfly_ray.sources.http_address import HttpAddress
+from dragonfly_ray.sources.http_body import SKIP, Body, length_of, version_of
+from dragonfly_ray.sources.http_client import HttpClient
+from dragonfly_ray.sources.http_heads import QuickLooks
+from dragonfly_ray.sources.http_probe import probe
+from dragonfly_ray.sources.http_reading import HttpReader
+from dragonfly_ray.sources.offered import in_headers
+from dragonfly_ray.sources.pace import Pace
+
+HEAD_REFUSED = frozenset(range(300, 600)) - {429, 503}
+"""Statuses of an answer to HEAD after which GET tells."""
+
+
+class HttpLooks:
+    """At files of one source. Thread-safe."""
+
+    def __init__(
+        self,
+        address: HttpAddress,
+        client: HttpClient,
+        reader: HttpReader,
+        pace: Pace,
+        settings: OriginSettings,
+    ) -> None:
+        self._address = address
+        self._client = client
+        self._pace = pace
+        self._connections = settings.small_connections
+        self._quick = QuickLooks(reader, client.name, settings.small_connections)
+        self._paced = settings.max_requests is not None
+        self._head = True
+        """Whether HEAD is of use: until it was refused where GET works."""
+        self._head_tells = False
+        """Whether one told a length: some tell of every file that nothing comes."""
+
+    def __call__(self, paths: Sequence[str]) -> list[Seen]:
+        """In order. The first refusal ends it, and its error names the file. Raises `SourceError`."""
+        found = {} if self._paced or not self._head else self._looked_at_quickly(paths)
+        rest = [at for at in range(len(paths)) if at not in found]
+        if len(rest) > 1 and self._quick.refused:
+            # What was refused for one file is refused for most, or ends it all: not so many need to find that out.
+            first = self._quick.refused[0]
+            found[first] = self._look(paths[first])
+            rest.remove(first)
+        if rest:
+            found |= zip(
+                rest, together(self._connections, rest, lambda at: self._look(paths[at])), strict=True
+            )
+        return [found[at] for at in range(len(paths))]
+
+    def _looked_at_quickly(self, paths: Sequence[str]) -> dict[int, Seen]:
+        """By HEAD, by its place in `paths`: what went well."""
+        found = self._quick(paths)
+        self._head_tells = self._head_tells or any(seen.size for seen in found.values())
+        if not self._head_tells:
+            found = {}
+        return found
+
+    def _look(self, path: str) -> Seen:
+        try:
+            return self._look_by_either(path)
+        except SourceError as error:
+            raise type(error)(f"{error} ({path})", **error.details) from None
+
+    def _look_by_either(self, path: str) -> Seen:
+        seen = self._look_by_head(path) if self._head else None
+        if seen is not None:
+            self._head_tells = self._head_tells or bool(seen.size)
+            if self._head_tells:
+                return seen
+        seen = self._look_by_get(path)
+        # HEAD was refused, or told less: it is not tried on every other file.
+        self._head = self._head and not seen.size
+        return seen
+
+    def _look_by_head(self, path: str) -> Seen | None:
+        """None where it is refused or tells no length."""
+        self._pace.wait()
+        url = self._address.file(path)
+        try:
+            response = self._client.get(url, allow=HEAD_REFUSED, method="HEAD", retry=False)
+        except SourceUnreachableError:
+            return None
+        try:
+            size = length_of(response, self._client.name)
+            if response.status >= 300 or size is None:
+                return None
+            ranges = response.headers.get("Accept-Ranges", "").lower() == "bytes"
+            return _seen(response, size, ranges=ranges)
+        finally:
+            let_go(response)
+
+    def _look_by_get(self, path: str) -> Seen:
+        self._pace.wait()
+        found = probe(self._client, self._address.file(path))
+        try:
+            size = self._counted(found.response) if found.size is None else found.size
+            return _seen(found.response, size, ranges=found.ranges)
+        finally:
+            found.response.close()
+
+    def _counted(self, response: urllib3.BaseHTTPResponse) -> int:
+        """The length of a body that only its end tells."""
+        body = Body(self._client, response, None)
+        buffer = memoryview(bytearray(SKIP))
+        size = 0
+        while count := body.readinto(buffer):
+            size += count
+        return size
+
+
+def _seen(response: urllib3.BaseHTTPResponse, size: int, *, ranges: bool) -> Seen:
+    return Seen(size, version_of(response), ranges, in_headers(response.headers, response.status))
