@@ -40,8 +40,7 @@ def canonical(url: str, filtered_query_params: Collection[str] = ()) -> str:
     Without user, too, for http and https: there the origin's own answer tells whether the content is the same.
     """
     if scheme(url) not in _WEB:
-        links = _CHAIN.split(url) if _is_chain(url) else [url]
-        return "::".join(_without_password(_unsigned(each, filtered_query_params)) for each in links)
+        return "::".join(_without_password(_unsigned(each, filtered_query_params)) for each in links(url))
     parts = urlsplit(url)
     host = (parts.hostname or "").lower()
     host = f"[{host}]" if ":" in host else host
@@ -62,6 +61,18 @@ def chosen_filters(url: str, filtered_query_params: Collection[str]) -> list[str
     if filtered_query_params and scheme(url) in _WEB:
         signs |= signing({name for name, _ in _fields(urlsplit(url).query)})
     return sorted(set(filtered_query_params) - signs)
+
+
+def links(url: str) -> list[str]:
+    """The URLs that a chained fsspec URL is made of, the outermost first; of any other itself."""
+    return _CHAIN.split(url) if _is_chain(url) else [url]
+
+
+def named_link(url: str) -> str:
+    """The link of a chained URL that names what is meant: others stand before it, as `simplecache::` does, or
+    are whole, as `tar://::` is."""
+    chain = links(url)
+    return next((each for each in chain if each.partition("://")[2]), chain[-1])
 
 
 def _is_chain(url: str) -> bool:
@@ -139,9 +150,15 @@ def _redacted_field(field: str) -> str:
 
 def basename(url: str) -> str:
     """The last name in the path, decoded as far as it stays one name; `index` where there is none."""
-    path = urlsplit(url).path if scheme(url) != "file" else url.removeprefix("file://")
+    link = named_link(url)
+    if scheme(link) == "file":
+        path = link.removeprefix("file://")
+    elif link != links(url)[-1]:
+        path = link.partition("://")[2]  # all of it is a path within the next
+    else:
+        path = urlsplit(link).path
     name = posixpath.basename(path.rstrip("/"))
-    return (_decoded(name) if scheme(url) in _WEB else name) or "index"
+    return (_decoded(name) if scheme(link) in _WEB else name) or "index"
 
 
 def _decoded(name: str) -> str:

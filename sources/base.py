@@ -288,7 +288,7 @@ def chosen(source: Source, entries: Iterable[Entry]) -> tuple[Entry, ...]:
     for entry in entries:
         if source.exclude and _matches(entry.path, source.exclude):
             continue
-        if not source.include or (entry.kind != "dir" and _matches(entry.path, source.include)):
+        if not source.include or (entry.kind != "dir" and is_chosen(source, entry.path)):
             found.append(entry)
         elif entry.kind == "dir" and entry.mode is not None:
             folders[entry.path] = entry
@@ -308,6 +308,12 @@ def _on_the_way(entries: Iterable[Entry], folders: Mapping[str, Entry]) -> list[
             needed.add(path)
             path = path.rpartition("/")[0]
     return [folders[path] for path in needed if path in folders]
+
+
+def is_chosen(source: Source, path: str) -> bool:
+    """Whether the source's patterns let a file of this name through."""
+    included = not source.include or _matches(path, source.include)
+    return included and not (source.exclude and _matches(path, source.exclude))
 
 
 def _matches(path: str, patterns: Iterable[str]) -> bool:

@@ -45,14 +45,18 @@ class Place:
     def credentials(self) -> Credentials:
         return Credentials(self.storage_options, self.headers)
 
+    def at(self, path: str) -> str:
+        """The URL of a path below."""
+        return f"{self.url}/{path}"
+
     def resolve(self, path: str, *, small: int = 0) -> Resolution:
-        source = Source(f"{self.url}/{path}")
+        source = Source(self.at(path))
         return resolve(source, self.credentials, SETTINGS, small_limit=small)
 
     def read(self, path: str, manifest: Manifest, first: int = 0, last: int | None = None) -> bytes:
         """The bytes of pieces `first` … `last - 1`."""
         table = PieceTable.of(manifest)
-        reader = open_reader(Source(f"{self.url}/{path}"), self.credentials, manifest, table, SETTINGS)
+        reader = open_reader(Source(self.at(path)), self.credentials, manifest, table, SETTINGS)
         try:
             return b"".join(
                 bytes(view)
@@ -95,7 +99,7 @@ class SourceConformance:
         place.put("file.bin", data)
         manifest = place.resolve("file.bin").manifest
         table = PieceTable.of(manifest)
-        reader = open_reader(Source(f"{place.url}/file.bin"), place.credentials, manifest, table, SETTINGS)
+        reader = open_reader(Source(place.at("file.bin")), place.credentials, manifest, table, SETTINGS)
 
         def one(index: int) -> bytes:
             views = reader.read(

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import ftplib
 import logging
 import os
 import posixpath
 import socket
 import stat
+import tarfile
 import threading
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,6 +39,7 @@ from dragonfly_ray.errors import (
 )
 from dragonfly_ray.model import Credentials, Entry, Manifest, Segment, Source
 from dragonfly_ray.policy import HOST_OPTIONS, UrlPolicy, rules
+from dragonfly_ray.sources.archives import LINK, archive_version
 from dragonfly_ray.sources.base import (
     Adapter,
     Resolution,
@@ -46,25 +50,40 @@ from dragonfly_ray.sources.base import (
     chosen,
     comparable,
     counted,
+    is_chosen,
 )
+from dragonfly_ray.sources.ftp import DEAD_LINK, FOLDER_LINK
 from dragonfly_ray.sources.gcs import bound_look_ups
 from dragonfly_ray.sources.guard import forbidden_in, guarded_loop
+from dragonfly_ray.sources.instances import Instances, Opened, open_filesystem
+from dragonfly_ray.sources.layers import on_asyncio
+from dragonfly_ray.sources.object_listing import Listed, below, check_names, is_flat, list_objects
 from dragonfly_ray.sources.offered import in_info, in_s3_head
-from dragonfly_ray.urls import basename, redacted, scheme
+from dragonfly_ray.sources.stored_bytes import reads_stored
+from dragonfly_ray.urls import basename, links, named_link, redacted, scheme
 
 log = logging.getLogger(__name__)
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure",
           "hdfs": "hdfs"}  # fmt: skip
 _VERSION_KEYS = ("ETag", "etag", "version_id", "VersionId", "generation", "md5Hash", "md5", "ino")
-_TIME_KEYS = ("LastModified", "last_modified", "mtime", "modified", "updated", "created")
+_TIME_KEYS = (
+    "LastModified",
+    "Last-Modified",
+    "last_modified",
+    "mtime",
+    "modified",
+    "modify",
+    "updated",
+    "created",
+)
 STEP = 8 * 1024 * 1024
 """Bytes that one request asks for. fsspec hands out whole answers, so this is what each connection holds
 in memory; and each may cost one more request, for the version."""
 
 
 class FsspecAdapter(Adapter):
-    """One URL on one filesystem instance of its own.
+    """One URL on filesystem instances of its own: one, or one for each thread where threads cannot share it.
 
     Under a policy of URLs, storage options that name hosts are checked by their text. Filesystems that
     fsspec runs on asyncio (S3, Google and Azure storage among them) then connect on a loop that asks for
@@ -88,26 +107,28 @@ class FsspecAdapter(Adapter):
         self._waiting: set[Future[Any]] = set()
         self._waiting_lock = threading.Lock()
         self._aborted = False
-        options: Any = {
-            **credentials.storage_options,
-            "skip_instance_cache": True,
-            "use_listings_cache": False,
-        }
-        protocol = scheme(source.url)
-        try:
-            if policy is not None:
-                options |= own_options(source.url, credentials.storage_options, policy, os.environ)
-                options |= _guard(source.url, credentials.storage_options, policy, self._name)
-            self._fs, self._path = fsspec.core.url_to_fs(source.url, **options)
-            bound_look_ups(self._fs, guarded=policy is not None)
-        except (ImportError, ValueError) as error:
-            extra = EXTRAS.get(protocol)
-            hint = f"; pip install 'dragonfly-ray[{extra}]'" if extra else "; install a filesystem for it"
-            raise SourceUnsupportedError(
-                f"{self._name}: protocol {protocol!r} is not installed on this node{hint}"
-            ) from (None if isinstance(error, ImportError) else error)
-        except TypeError as error:
-            raise SourceUnsupportedError(f"{self._name}: storage_options do not fit: {error}") from None
+        self._options: dict[str, Any] = dict(credentials.storage_options)
+        for protocol in map(scheme, links(source.url)):
+            _check_installed(protocol, self._name)
+        self._guarded = policy is not None
+        if policy is not None:
+            self._options |= own_options(source.url, credentials.storage_options, policy, os.environ)
+            self._options |= _guard(source.url, credentials.storage_options, policy, self._name)
+        self._loop: Any = None
+        self._instances = Instances(self._open)
+
+    def _open(self) -> Opened:
+        with _Errors(self._name):
+            opened = open_filesystem(self._source.url, self._options, self._settings.read_timeout)
+        bound_look_ups(opened.fs, guarded=self._guarded)
+        self._loop = getattr(opened.fs, "loop", self._loop)
+        return opened
+
+    @property
+    def _fs(self) -> Any:
+        """An instance to look at; only those of object stores may be called without having it to oneself."""
+        with self._instances.lend() as lent:
+            return lent.fs
 
     @property
     def _is_s3(self) -> bool:
@@ -117,39 +138,90 @@ class FsspecAdapter(Adapter):
 
     def resolve(self, small_limit: int, spool: Path | None, share: Share, room: Room) -> Resolution:
         with _Errors(self._name):
-            info = self._call("info", self._path)
-            if info.get("type") == "directory":
-                found = counted(self._walk(), self._name, self._settings.max_entries)
-                entries = self._own_versions(chosen(self._source, found))
+            entries = self._folder_of_objects() if is_flat(self._fs) else self._folder()
+            if entries is not None:
                 return Resolution(Manifest(entries, directory=True))
-            size = info.get("size")
-            if size is None:
-                raise SourceUnsupportedError(f"{self._name}: does not say how long it is")
-            size = check_size(size, self._name)
-            offered = self._offered(info) if size else ""
-            name = basename(self._source.url)
-            entry = Entry(name, size, _version(info), mode=_mode(info), checksum=offered)
-            manifest = Manifest((entry,), directory=False)
-            if size > small_limit:
-                return Resolution(manifest)
-            content = self._call("cat_file", self._path) if size else b""
-            if len(content) != size:
-                raise SourceTruncatedError(f"{self._name}: ended too early")
-            return Resolution(manifest, bytes(content))
+            return self._file(small_limit)
+
+    @property
+    def _slash(self) -> bool:
+        return named_link(self._source.url).endswith("/")
+
+    def _folder(self) -> tuple[Entry, ...] | None:
+        """None where it is a file."""
+        info, _ = self._look_at("")
+        if info.get("type") != "directory":
+            if self._slash:
+                raise SourceNotFoundError(f"{self._name}: is a file; leave out the slash at its end")
+            return None
+        found = counted(self._walk(), self._name, self._settings.max_entries)
+        return self._own_versions(chosen(self._source, found))
+
+    def _folder_of_objects(self) -> tuple[Entry, ...] | None:
+        """None where it is an object. A slash at the end decides; without it, an object is meant if there is one,
+        unless it is empty and others lie below it."""
+        try:
+            info: Mapping[str, Any] = {} if self._slash else self._look_at("")[0]
+        except FileNotFoundError:
+            info = {}
+        if info and info.get("type") != "directory" and info.get("size"):
+            return None
+        listed = self._listed()
+        if not listed.found:
+            info = info or self._look_at("")[0]
+            if info.get("type") != "directory":
+                if self._slash:
+                    raise SourceNotFoundError(
+                        f"{self._name}: is an object, with none below it; leave out the slash at its end"
+                    )
+                return None
+        entries = [Entry(path, kind="dir") for path in listed.folders - listed.files.keys()]
+        found = chosen(self._source, chain(entries, map(self._entry, listed.files, listed.files.values())))
+        check_names(found, self._name)
+        return self._own_versions(found)
+
+    def _listed(self) -> Listed:
+        most = self._settings.max_entries + 1
+        with self._instances.lend() as lent:
+            found = self._sync(list_objects, lent.fs, lent.path, most)
+            listed = below(found, lent.path, self._name)
+        if len(listed.files) + len(listed.folders) > self._settings.max_entries:
+            raise SourceUnsupportedError(
+                f"{self._name}: has more than {self._settings.max_entries:,} entries (origin.max_entries)"
+            )
+        return listed
+
+    def _file(self, small_limit: int) -> Resolution:
+        info, version = self._look_at("")
+        if info.get("size") is None:
+            raise SourceUnsupportedError(f"{self._name}: does not say how long it is")
+        size = check_size(info["size"], self._name)
+        offered = self._offered(info) if size else ""
+        entry = Entry(basename(self._source.url), size, version, mode=_mode(info), checksum=offered)
+        manifest = Manifest((entry,), directory=False)
+        if size > small_limit:
+            return Resolution(manifest)
+        with self._instances.lend() as lent:
+            content = self._read(lent, lent.path, None, None) if size else b""
+        if len(content) != size:
+            raise SourceTruncatedError(f"{self._name}: ended too early")
+        return Resolution(manifest, bytes(content))
 
     def _offered(self, info: Mapping[str, Any]) -> str:
         """The checksum of the one file that is meant. S3 tells of its encryption, on which it depends what an ETag is,
         only when asked for the file itself; whether that is allowed or not."""
         if not self._is_s3:
             return in_info(info)
-        if not self._settings.checksums or not hasattr(self._fs, "_call_s3"):
+        with self._instances.lend() as lent:
+            fs, path = lent.fs, lent.path
+        if not self._settings.checksums or not hasattr(fs, "_call_s3"):
             return ""
-        bucket, key, version = self._fs.split_path(self._path)
+        bucket, key, version = fs.split_path(path)
         pinned = {"VersionId": version} if version else {}
         try:
             with _Errors(self._name):
                 answer = self._sync(
-                    self._fs._call_s3, "head_object", Bucket=bucket, Key=key, ChecksumMode="ENABLED", **pinned
+                    fs._call_s3, "head_object", Bucket=bucket, Key=key, ChecksumMode="ENABLED", **pinned
                 )
         except SourceError as error:
             if self._aborted:
@@ -159,29 +231,39 @@ class FsspecAdapter(Adapter):
         return in_s3_head(answer) if str(answer.get("ETag")) == str(info.get("ETag")) else ""
 
     def _walk(self) -> Iterator[Entry]:
-        root = self._path.rstrip("/")
-        most = self._settings.max_entries + 1
-        bounds = {"max_items": most} if self._is_s3 else {}
-        if hasattr(self._fs, "_do_list_objects"):  # gcsfs; the instance is ours alone
-            self._fs._do_list_objects = partial(self._fs._do_list_objects, max_results=most)
-        for path, info in self._call("find", root, withdirs=True, detail=True, **bounds).items():
-            relative = posixpath.relpath(path, root)
-            # An object store's placeholder for a folder has the folder's name and no bytes.
-            if relative == "." or path.rstrip("/") == root:
+        with self._instances.lend() as lent:
+            root = lent.path.rstrip("/")
+            found = self._ask(lent.fs, "find", root, withdirs=True, detail=True)
+            held = archive_version(lent.fs, _version)
+        for path, info in found.items():
+            relative = _relative(path.strip("/"), root.strip("/"))
+            if not relative:
                 continue
             if info.get("type") == "directory" or path.endswith("/"):
                 yield Entry(relative, kind="dir", mode=_mode(info))
+            elif info.get("type") == LINK:
+                yield Entry(relative, kind="symlink", target=info["linkname"], version=info["linkname"])
+            elif info.get("type") in (FOLDER_LINK, DEAD_LINK):
+                if is_chosen(self._source, relative):
+                    raise SourceUnsupportedError(
+                        f"{self._name}: {relative!r} is a link to a folder, or to nothing; leave it out with exclude"
+                    )
             else:
-                size = check_size(info["size"] or 0, f"{self._name} ({relative})")
-                offered = "" if self._is_s3 else in_info(info)
-                yield Entry(relative, size, _version(info), mode=_mode(info), checksum=offered)
+                yield self._entry(relative, info, held)
+
+    def _entry(self, path: str, info: Mapping[str, Any], held: str | None = None) -> Entry:
+        """`held`: the version of the archive that it is in."""
+        size = check_size(info["size"] or 0, f"{self._name} ({path})")
+        version = _version(info) if held is None else held
+        offered = "" if self._is_s3 else in_info(info)
+        return Entry(path, size, version, mode=_mode(info), checksum=offered)
 
     def _own_versions(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
         """Files of several pieces are compared with what `info` says: where a listing spells versions in
         another way, they are looked at one by one."""
         leaf = Manifest(entries, directory=True).leaf
         long = [entry for entry in entries if entry.size > leaf]
-        if not long or self._condition(long[0]) or self._look(long[0]).version == long[0].version:
+        if not long or self._condition(self._fs, long[0]) or self._look(long[0]).version == long[0].version:
             return entries
         pool = ThreadPoolExecutor(self._settings.small_connections, thread_name_prefix="look")
         try:
@@ -191,34 +273,57 @@ class FsspecAdapter(Adapter):
         return tuple(found.get(entry.path, entry) for entry in entries)
 
     def _look(self, entry: Entry) -> Entry:
-        info = self._call("info", f"{self._path.rstrip('/')}/{entry.path}")
+        info, version = self._look_at(entry.path)
         size = check_size(info.get("size") or 0, f"{self._name} ({entry.path})")
-        return msgspec.structs.replace(entry, size=size, version=_version(info))
+        return msgspec.structs.replace(entry, size=size, version=version)
+
+    def _look_at(self, below: str) -> tuple[Mapping[str, Any], str]:
+        """What the filesystem tells of a path below the one that the URL names, and the version by that."""
+        with self._instances.lend() as lent:
+            info = self._ask(lent.fs, "info", _join(lent.path, below))
+            held = archive_version(lent.fs, _version)
+        return info, _version(info) if held is None else held
 
     # --- reading ----------------------------------------------------------------------------
 
     def stream(self, manifest: Manifest, number: int, offset: int, length: int) -> Stream:
         entry = manifest.entries[number]
-        path = f"{self._path.rstrip('/')}/{entry.path}" if manifest.directory else self._path
-        return _Ranges(self, path, entry, offset, length)
+        return _Ranges(self, entry.path if manifest.directory else "", entry, offset, length)
 
     def abort(self) -> None:
         """What runs on asyncio is cancelled; what does not, ends with the request that is under way."""
+        self._instances.abort()
         with self._waiting_lock:
             self._aborted = True
             waiting = list(self._waiting)
         for each in waiting:
             each.cancel()
 
-    def _call(self, name: str, *args: Any, **options: Any) -> Any:
-        """A method of the filesystem; `abort` ends it where the filesystem runs on asyncio."""
-        if isinstance(self._fs, AsyncFileSystem):
-            return self._sync(getattr(self._fs, f"_{name}"), *args, **options)
-        return getattr(self._fs, name)(*args, **options)
+    def rest(self) -> None:
+        self._instances.rest()
+
+    def close(self) -> None:
+        self._instances.close()
+
+    def _ask(self, fs: Any, name: str, *args: Any, **options: Any) -> Any:
+        """A method of an instance; `abort` ends it where the filesystem runs on asyncio."""
+        if on_asyncio(fs):
+            return self._sync(getattr(fs, f"_{name}"), *args, **options)
+        return getattr(fs, name)(*args, **options)
+
+    def _read(self, lent: Opened, path: str, start: int | None, end: int | None) -> bytes:
+        """As they are stored."""
+        stored = reads_stored(lent.fs)
+        data: bytes
+        if stored:
+            data = self._sync(stored, lent.fs, path, start, end)
+        else:
+            data = self._ask(lent.fs, "cat_file", path, start=start, end=end)
+        return data
 
     def _sync(self, ask: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """The answer of a coroutine function, run where the filesystem runs."""
-        work = asyncio.run_coroutine_threadsafe(ask(*args, **options), self._fs.loop)
+        work = asyncio.run_coroutine_threadsafe(ask(*args, **options), self._loop)
         with self._waiting_lock:
             self._waiting.add(work)
             aborted = self._aborted
@@ -236,43 +341,45 @@ class FsspecAdapter(Adapter):
         """Of a file that is read whole otherwise, the listing may spell the version in another way: see
         `_own_versions`. What is read here is compared with what is held."""
         entry = manifest.entries[span.entry]
-        path = f"{self._path.rstrip('/')}/{entry.path}" if manifest.directory else self._path
+        below = entry.path if manifest.directory else ""
         spelt = not manifest.directory or entry.size > manifest.leaf
-        return self.range(path, entry, span.offset, span.offset + span.length, check=spelt)
+        return self.range(below, entry, span.offset, span.offset + span.length, check=spelt)
 
-    def range(self, path: str, entry: Entry, start: int, end: int, *, check: bool = True) -> bytes:
-        """The bytes [start, end) of the version in the manifest.
+    def range(self, below: str, entry: Entry, start: int, end: int, *, check: bool = True) -> bytes:
+        """The bytes [start, end) of the version in the manifest. `below`: its path below the URL's.
 
         Raises `SourceChangedError` for another. An entry that comes whole in one answer cannot be mixed,
-        and is taken as it is.
+        and is taken as it is; but for a member of an archive, whose index may be of another version.
         """
         name = f"{self._name} ({entry.path})"
         part = end - start < entry.size
-        etag = self._condition(entry)
-        with _Errors(name):
-            same = part and etag
-            data = (
-                self._matching(path, etag, start, end)
-                if same
-                else self._call("cat_file", path, start=start, end=end)
-            )
-        if part and not etag and check:
-            self._check(path, entry)
+        with _Errors(name), self._instances.lend() as lent:
+            etag = self._condition(lent.fs, entry)
+            path = _join(lent.path, below)
+            if part and etag:
+                data = self._matching(lent.fs, path, etag, start, end)
+            else:
+                data = self._read(lent, path, start, end)
+            held = archive_version(lent.fs, _version)
+        if held is not None:
+            _compare(held, entry, name)
+        elif part and not etag and check:
+            self._check(below, entry)
         if len(data) != end - start:
             raise SourceTruncatedError(f"{name}: sent {len(data)} bytes instead of {end - start}")
         return data
 
-    def _condition(self, entry: Entry) -> str:
+    def _condition(self, fs: Any, entry: Entry) -> str:
         """The ETag, where one request can read and compare it: s3fs. Otherwise empty."""
-        conditional = self._is_s3 and hasattr(self._fs, "_call_s3")
+        conditional = self._is_s3 and hasattr(fs, "_call_s3")
         key, _, etag = comparable(entry).partition("=")
         return etag if conditional and key == "ETag" else ""
 
-    def _matching(self, path: str, etag: str, start: int, end: int) -> bytes:
-        bucket, key, version = self._fs.split_path(path)
+    def _matching(self, fs: Any, path: str, etag: str, start: int, end: int) -> bytes:
+        bucket, key, version = fs.split_path(path)
         pinned = {"VersionId": version} if version else {}
         answer = self._sync(
-            self._fs._call_s3,
+            fs._call_s3,
             "get_object",
             Bucket=bucket,
             Key=key,
@@ -287,13 +394,42 @@ class FsspecAdapter(Adapter):
             raise SourceChangedError(f"{self._name}: has changed since it was looked at")
         return data
 
-    def _check(self, path: str, entry: Entry) -> None:
+    def _check(self, below: str, entry: Entry) -> None:
         """After bytes have come: raises `SourceChangedError` if they may be of another version."""
         with _Errors(self._name):
-            info = self._call("info", path)
-        wanted = comparable(entry)
-        if (wanted and _version(info) != wanted) or int(info.get("size") or 0) != entry.size:
+            info, version = self._look_at(below)
+        _compare(version, entry, f"{self._name} ({entry.path})")
+        if int(info.get("size") or 0) != entry.size:
             raise SourceChangedError(f"{self._name} ({entry.path}): has changed since it was looked at")
+
+
+def _compare(version: str, entry: Entry, name: str) -> None:
+    wanted = comparable(entry)
+    if wanted and version != wanted:
+        raise SourceChangedError(f"{name}: has changed since it was looked at")
+
+
+def _relative(path: str, root: str) -> str:
+    """Empty for the root itself; both without slashes at their ends."""
+    if not root or path.startswith(f"{root}/"):
+        return path[len(root) :].removeprefix("/")
+    return "" if path == root else posixpath.relpath(path, root)
+
+
+def _join(root: str, below: str) -> str:
+    return f"{root.rstrip('/')}/{below}" if below else root
+
+
+def _check_installed(protocol: str, name: str) -> None:
+    """Raises `SourceUnsupportedError`."""
+    try:
+        fsspec.get_filesystem_class(protocol)
+    except (ImportError, ValueError):
+        extra = EXTRAS.get(protocol)
+        hint = f"; pip install 'dragonfly-ray[{extra}]'" if extra else "; install a filesystem for it"
+        raise SourceUnsupportedError(
+            f"{name}: protocol {protocol!r} is not installed on this node{hint}"
+        ) from None
 
 
 def _guard(url: str, given: Mapping[str, object], policy: UrlPolicy, name: str) -> dict[str, Any]:
@@ -324,8 +460,8 @@ async def _body(body: Any, wanted: bool) -> bytes:
 class _Ranges(Stream):
     """A request for each few MiB; none is handed out before its version is known to be the manifest's."""
 
-    def __init__(self, adapter: FsspecAdapter, path: str, entry: Entry, offset: int, length: int) -> None:
-        self._adapter, self._path, self._entry = adapter, path, entry
+    def __init__(self, adapter: FsspecAdapter, below: str, entry: Entry, offset: int, length: int) -> None:
+        self._adapter, self._below, self._entry = adapter, below, entry
         self._at, self._end = offset, offset + length
         self._data = memoryview(b"")
 
@@ -338,7 +474,7 @@ class _Ranges(Stream):
             stop = min(self._end, self._at + STEP)
             if stop == self._at:
                 return 0
-            self._data = memoryview(self._adapter.range(self._path, self._entry, self._at, stop))
+            self._data = memoryview(self._adapter.range(self._below, self._entry, self._at, stop))
             self._at = stop
         count = min(len(view), len(self._data))
         view[:count] = self._data[:count]
@@ -391,6 +527,12 @@ class _Errors:
             return SourceUnsupportedError(
                 f"{self._name}: does not take these storage_options; check their names"
             )
+        if isinstance(error, ftplib.error_perm) and str(error)[:3] in ("530", "532"):
+            return SourceAuthError(f"{self._name}: not allowed; check user and password")
+        if isinstance(error, ftplib.error_temp) and str(error)[:3] == "421":
+            return SourceBusyError(f"{self._name}: 421, grants no more connections", retry_after=None)
+        if isinstance(error, (tarfile.TarError, zipfile.BadZipFile)):
+            return SourceUnsupportedError(f"{self._name}: is no archive that can be read")
         if isinstance(error, (ImportError, NotImplementedError)):
             return SourceUnsupportedError(f"{self._name}: {type(error).__name__}")
         return SourceUnreachableError(f"{self._name}: could not be read ({type(error).__name__})")
