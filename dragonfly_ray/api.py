@@ -34,7 +34,8 @@ from dragonfly_ray.errors import (
     NotRunningError,
 )
 from dragonfly_ray.identity import source_of
-from dragonfly_ray.model import Credentials, Source
+from dragonfly_ray.model import Credentials, Links, Source
+from dragonfly_ray.names import from_os
 from dragonfly_ray.output_names import check_outputs, names_alike
 from dragonfly_ray.peer.prefix import parse as parse_digest
 from dragonfly_ray.reading import PieceFile
@@ -43,7 +44,7 @@ from dragonfly_ray.statuses import NodeStatus, decode_nodes
 from dragonfly_ray.storage.modes import current_umask
 from dragonfly_ray.submission import Submission
 from dragonfly_ray.targets import Member, Selector, check_dest, select
-from dragonfly_ray.urls import redacted, scheme
+from dragonfly_ray.urls import local_url, redacted, scheme
 
 if TYPE_CHECKING:
     from dragonfly_ray.serve.launch import Deployed
@@ -69,6 +70,7 @@ def distribute(
     application: str | None = None,
     filtered_query_params: Sequence[str] | None = None,
     link: bool = True,
+    links: Links = "refuse",
     shared: bool = False,
     detached: bool = False,
     id: str | None = None,
@@ -92,6 +94,9 @@ def distribute(
         tag, application, filtered_query_params: Part of the task's identity, as in Dragonfly. Parameters that sign
             a URL are left out of it in any case.
         link: Whether outputs may share their blocks with the store; then they are read-only.
+        links: What becomes of symlinks in a folder. `"refuse"`: those that stay inside it are links, one that leads out
+            is an error that names it. `"follow"`: what they lead to takes their place; one that leads nowhere or round
+            in a circle is an error. `"keep"`: all are links, wherever they lead.
         shared: A `file` source that every node sees at the same path (NFS).
         detached: Go on when this process has gone; find it again with `attach(id)`.
         id: Of the distribution; the same id again attaches to it while it is open. Once it has ended it runs
@@ -118,6 +123,7 @@ def distribute(
             application=application,
             filtered_query_params=filtered_query_params,
             link=link,
+            links=links,
             shared=shared,
             detached=detached,
             id=id,
@@ -142,13 +148,14 @@ def submit(
     application: str | None = None,
     filtered_query_params: Sequence[str] | None = None,
     link: bool = True,
+    links: Links = "refuse",
     shared: bool = False,
     detached: bool = False,
     id: str | None = None,
 ) -> Submission:
     """`distribute` without waiting."""
     urls = _urls(url)
-    target = "" if dest is None else check_dest(dest)
+    target = "" if dest is None else check_dest(from_os(os.fspath(dest)))
     if target:
         check_outputs(target, urls)
     if digest is not None:
@@ -168,6 +175,7 @@ def submit(
             filtered_query_params=filtered_query_params,
             include=include,
             exclude=exclude,
+            links=links,
             shared=shared,
         )
         for each in urls
@@ -265,7 +273,7 @@ def load(url: str | os.PathLike[str], **options: Any) -> memoryview:
 def where(url: str | os.PathLike[str], *, partial: bool = True, **identity: Any) -> list[str]:
     """The ids of the nodes that hold `url`, those with the most of it first.
 
-    `identity`: whatever else made it a task of its own (`tag`, `application`, `filtered_query_params`, and of
+    `identity`: whatever else made it a task of its own (`tag`, `application`, `filtered_query_params`, `links`, and of
     `storage_options` and `headers` what chooses the server or the representation: give the same again). With
     `partial=False` only those that hold all of it.
     """
@@ -548,7 +556,7 @@ def _url(url: str | os.PathLike[str]) -> str:
     if scheme(text) == "file":
         path = text.removeprefix("file://")
         slash = "/" if path.endswith("/") and len(path) > 1 else ""
-        return f"file://{os.path.abspath(path)}{slash}"
+        return local_url(f"{os.path.abspath(path)}{slash}")
     if text.partition("://")[2].strip("/") == "":
         raise InvalidRequestError(f"url {redacted(text)!r}: names nothing behind its protocol")
     return text
@@ -568,6 +576,7 @@ def _source(
     filtered_query_params: Sequence[str] | None = None,
     include: Sequence[str] | str | None = None,
     exclude: Sequence[str] | str | None = None,
+    links: Links = "refuse",
     shared: bool = False,
 ) -> Source:
     local = scheme(url) == "file" and not shared
@@ -582,4 +591,5 @@ def _source(
         include=_patterns(include),
         exclude=_patterns(exclude),
         node=current_node() if local else "",
+        links=links,
     )

@@ -19,6 +19,7 @@ from dragonfly_ray.errors import (
     DragonflyError,
     from_report,
 )
+from dragonfly_ray.names import from_os, shown, to_os
 
 MOST_NAMED = 3
 SHORT_ID = 6
@@ -69,7 +70,7 @@ class Outcome:
 
     def to_dict(self) -> dict[str, Any]:
         found = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        found["path"] = None if self.path is None else str(self.path)
+        found["path"] = None if self.path is None else from_os(str(self.path))
         found["error"] = None if self.error is None else self.error.to_dict()
         return found | {"ok": self.ok}
 
@@ -82,7 +83,7 @@ class Outcome:
             node=node,
             url=url,
             state=record["state"],
-            path=Path(record["path"]) if record["path"] else None,
+            path=Path(to_os(record["path"])) if record["path"] else None,
             size=record["size"],
             seconds=record["seconds"],
             bytes_origin=record["bytes_origin"],
@@ -265,7 +266,8 @@ class Progress:
 def _path_or_error(o: Outcome) -> str:
     if o.error is not None:
         return f"{o.error.kind}: {o.error}"
-    return f"{o.path or ''} (shared)" if o.written_by else str(o.path or "")
+    path = shown(str(o.path or ""))
+    return f"{path} (shared)" if o.written_by else path
 
 
 def _state(states: Sequence[str]) -> str:

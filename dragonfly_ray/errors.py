@@ -38,6 +38,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from dragonfly_ray.names import shown
+
 
 class DragonflyError(Exception):
     """Base of every error of this package."""
@@ -45,6 +47,7 @@ class DragonflyError(Exception):
     kind = "error"
 
     def __init__(self, message: str = "", **details: Any) -> None:
+        message = shown(message)  # on one line, whatever names it tells of
         super().__init__(message)
         self.message = message
         self.details = details

@@ -12,11 +12,13 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
+from typing import get_args
 
 import msgspec
 
 from dragonfly_ray.errors import InvalidRequestError
-from dragonfly_ray.model import DEFAULT_TENANT, Credentials, Source
+from dragonfly_ray.model import DEFAULT_TENANT, Credentials, Links, Source
+from dragonfly_ray.names import from_os, is_text
 from dragonfly_ray.urls import redacted, scheme
 
 MAX_OPTION_DEPTH = 16
@@ -89,6 +91,7 @@ def source_of(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     node: str = "",
+    links: Links = "refuse",
 ) -> Source:
     """The source that a caller means by a URL and what opens it; every `Source` of a request is built here.
 
@@ -97,22 +100,37 @@ def source_of(
     for what, text in (("url", url), ("tenant", tenant), ("tag", tag), ("application", application)):
         if "\0" in text:
             raise InvalidRequestError(f"{what}: must not hold a NUL character")
+        if not is_text(text):
+            raise InvalidRequestError(f"{what} {text!r}: is no valid Unicode; write its bytes as %XX")
     source = Source(
         url=url,
         tenant=tenant,
         tag=tag,
         application=application,
         filtered_query_params=tuple(filtered_query_params),
-        include=tuple(include),
-        exclude=tuple(exclude),
+        include=tuple(map(from_os, include)),
+        exclude=tuple(map(from_os, exclude)),
         node=node,
         server=server_of(url, credentials),
+        links=check_links_option(url, links),
     )
     try:
         _ = source.id
     except ValueError:
         raise InvalidRequestError(f"url {redacted(url)!r}: is not valid; check host and port") from None
     return source
+
+
+def check_links_option(url: str, links: str) -> Links:
+    """`Source.links` for a URL: object stores and web servers have no symlinks, so there it chooses nothing.
+
+    Raises `InvalidRequestError`.
+    """
+    for known in get_args(Links):
+        if links == known:
+            none = scheme(url) in _WEB or scheme(url) in _NOT_IDENTITY
+            return "refuse" if none else known
+    raise InvalidRequestError(f"links {links!r}: one of {', '.join(get_args(Links))}")
 
 
 def server_of(url: str, credentials: Credentials) -> str:

@@ -16,6 +16,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Literal
 
+from dragonfly_ray.names import shown
+
 Format = Literal["text", "json"]
 FORMAT = "%(asctime)s %(levelname)s {name} %(threadName)s %(message)s"
 IDS = ("request_id", "job_id", "task_id")
@@ -59,10 +61,18 @@ def logs_folder() -> Path | None:
     return None if node is None else Path(node.get_logs_dir_path())
 
 
+class _OneLine(logging.Formatter):
+    """A message is one line, whatever names it tells of; only a traceback has more."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = shown(record.message)
+        return super().formatMessage(record)
+
+
 def formatter(name: str, form: Format = "text") -> logging.Formatter:
     """`name`: of the actor."""
     if form == "text":
-        return logging.Formatter(FORMAT.format(name=name))
+        return _OneLine(FORMAT.format(name=name))
     from pythonjsonlogger.json import JsonFormatter
 
     found = JsonFormatter(
@@ -93,6 +103,8 @@ def setup(name: str, level: str = "INFO", form: Format = "text") -> None:
                 maxBytes=MOST_BYTES,
                 backupCount=2,
                 delay=True,
+                encoding="utf-8",
+                errors="backslashreplace",
             )
         )
     for handler in handlers:

@@ -69,6 +69,11 @@ class Credentials(msgspec.Struct, frozen=True):
         return "Credentials(***)" if self.storage_options or self.headers else "Credentials()"
 
 
+Links = Literal["refuse", "follow", "keep"]
+"""What becomes of symlinks in a folder. `refuse`: those that stay inside are links, one that leads out is an error;
+`follow`: what they lead to takes their place; `keep`: all are links, wherever they lead."""
+
+
 class Source(msgspec.Struct, frozen=True):
     """Where a caller points. It exists before anything is resolved; `id` is what it is filed under."""
 
@@ -83,6 +88,7 @@ class Source(msgspec.Struct, frozen=True):
     """For `file://`: the Ray node whose disk is meant. Empty where every node sees the same."""
     server: str = ""
     """What chooses the server or the representation besides the URL, as `identity.server_of` has it."""
+    links: Links = "refuse"
 
     @property
     def id(self) -> str:
@@ -90,6 +96,8 @@ class Source(msgspec.Struct, frozen=True):
 
         url = canonical(self.url, self.filtered_query_params)
         parts = [self.tenant, url, self.tag, self.application, self.node]
+        if self.links != "refuse":
+            parts.append(f"links={self.links}")  # no `server` looks so
         filters = chosen_filters(self.url, self.filtered_query_params)
         if self.server or filters:
             # A parameter that is left out may choose the content, so nobody else's source is without it.

@@ -10,6 +10,8 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
+from dragonfly_ray.names import shown
+
 if TYPE_CHECKING:
     from dragonfly_ray.distribution import Distribution, Outcome
 
@@ -76,7 +78,7 @@ def split(paths: Sequence[str]) -> tuple[str, list[str]]:
 
 def _path(o: Outcome) -> str:
     """With the node's own id as `{node}`: so it was asked for, and so it is the same on all."""
-    return "" if o.error is not None or o.path is None else str(o.path).replace(o.node_id, "{node}")
+    return "" if o.error is not None or o.path is None else shown(str(o.path)).replace(o.node_id, "{node}")
 
 
 def provenance(o: Outcome) -> str:

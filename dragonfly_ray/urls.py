@@ -5,8 +5,9 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Collection
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit, urlunsplit
 
+from dragonfly_ray.names import from_bytes, from_os
 from dragonfly_ray.presigned import SIGNATURE_NAMES, signing
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -159,6 +160,16 @@ def basename(url: str) -> str:
         path = urlsplit(link).path
     name = posixpath.basename(path.rstrip("/"))
     return (_decoded(name) if scheme(link) in _WEB else name) or "index"
+
+
+def unquoted(path: str) -> str:
+    """A path of a URL as the names of entries are spelled."""
+    return from_bytes(unquote_to_bytes(path)) if "%" in path else path
+
+
+def local_url(path: str) -> str:
+    """The URL of an absolute path as `os` has it. Nothing is escaped: a percent sign may be part of a name."""
+    return f"file://{from_os(path)}"
 
 
 def _decoded(name: str) -> str:

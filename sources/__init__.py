@@ -69,7 +69,7 @@ def _adapter(
         case "file" | "local":
             from dragonfly_ray.sources.local import LocalAdapter
 
-            return LocalAdapter(source, settings)
+            return LocalAdapter(source, settings, policy)
         case _:
             from dragonfly_ray.sources.fs import FsspecAdapter
 

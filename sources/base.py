@@ -267,6 +267,11 @@ class Stop:
         for adapter in adapters:
             adapter.abort()
 
+    def go_on(self) -> None:
+        """Raises `SourceError` once it was stopped: for long work that is no adapter's."""
+        if self._stopped.is_set():
+            raise SourceError("not wanted any more")
+
     def wait(self, seconds: float) -> bool:
         """Whether it was stopped within so many seconds."""
         return self._stopped.wait(seconds)
@@ -286,7 +291,7 @@ def chosen(source: Source, entries: Iterable[Entry]) -> tuple[Entry, ...]:
     found: list[Entry] = []
     folders: dict[str, Entry] = {}
     for entry in entries:
-        if source.exclude and _matches(entry.path, source.exclude):
+        if source.exclude and matches(entry.path, source.exclude):
             continue
         if not source.include or (entry.kind != "dir" and is_chosen(source, entry.path)):
             found.append(entry)
@@ -312,11 +317,12 @@ def _on_the_way(entries: Iterable[Entry], folders: Mapping[str, Entry]) -> list[
 
 def is_chosen(source: Source, path: str) -> bool:
     """Whether the source's patterns let a file of this name through."""
-    included = not source.include or _matches(path, source.include)
-    return included and not (source.exclude and _matches(path, source.exclude))
+    included = not source.include or matches(path, source.include)
+    return included and not (source.exclude and matches(path, source.exclude))
 
 
-def _matches(path: str, patterns: Iterable[str]) -> bool:
+def matches(path: str, patterns: Iterable[str]) -> bool:
+    """Whether one of the patterns of `chosen` is about this path, or a folder above it."""
     return any(
         fnmatch.fnmatchcase(path, p) or fnmatch.fnmatchcase(path, f"{p.rstrip('/')}/*") for p in patterns
     )

@@ -6,6 +6,7 @@ import base64
 from urllib.parse import quote, unquote_to_bytes, urlsplit, urlunsplit
 
 from dragonfly_ray.model import Entry
+from dragonfly_ray.names import to_bytes
 from dragonfly_ray.sources.index_page import content_path
 
 _PLAIN = "/:@!$&'()*+,;=~-._"
@@ -37,11 +38,11 @@ class HttpAddress:
 
     def folder(self, path: str) -> str:
         """The listing of a folder below; empty for the source itself."""
-        return f"{self._folders}{quote(f'{path}/' if path else '', safe=_PLAIN)}{self._query}"
+        return f"{self._folders}{quote(to_bytes(f'{path}/' if path else ''), safe=_PLAIN)}{self._query}"
 
     def file(self, path: str) -> str:
         """A file of the folder."""
-        return f"{self._files}{quote(path, safe=_PLAIN)}{self._query}"
+        return f"{self._files}{quote(to_bytes(path), safe=_PLAIN)}{self._query}"
 
     def of(self, entry: Entry, *, directory: bool) -> str:
         """An entry of a manifest."""

@@ -12,6 +12,7 @@ import urllib3
 from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.errors import SourceUnsupportedError, StorageFullError
 from dragonfly_ray.model import Entry, Manifest, Source
+from dragonfly_ray.names import from_bytes
 from dragonfly_ray.sources.answers import let_go
 from dragonfly_ray.sources.autoindex import IndexPage, list_folder
 from dragonfly_ray.sources.base import Resolution, Room, Seen, Share, read_all
@@ -150,7 +151,7 @@ class HttpResolver:
                 raise SourceUnsupportedError(f"{self.name}: its listing is longer than {MAX_PAGE} bytes")
         for hop in response.retries.history if response.retries else ():
             url = urljoin(url, hop.redirect_location or "")
-        return IndexPage(data.decode(errors="replace"), url)
+        return IndexPage(from_bytes(bytes(data)), url)
 
     def folder(self, path: str) -> IndexPage:
         """The listing of a folder below this one."""

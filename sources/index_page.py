@@ -11,12 +11,14 @@ import itertools
 import re
 from html.parser import HTMLParser
 from typing import NamedTuple
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
 from dragonfly_ray.errors import SourceUnsupportedError
+from dragonfly_ray.names import without_half
 from dragonfly_ray.sources.base import check_size
+from dragonfly_ray.urls import unquoted
 
 MAX_ENTRIES = 1_000_000
 """Of a page, where nobody says less."""
@@ -205,7 +207,7 @@ class _Page:
         self._headings = [" ".join(text.split()) for text in parser.headings]
         parts = urlsplit(address)
         self._host = (parts.hostname or "").lower()
-        self._path = unquote(parts.path[: parts.path.rfind("/") + 1] or "/")
+        self._path = unquoted(parts.path[: parts.path.rfind("/") + 1] or "/")
         self._places = {self._path, content_path(self._path)}
         self._base = urljoin(address, parser.base) if parser.base else address
         self._own = self._host_and_folder(self._base) == (self._host, self._path)
@@ -219,7 +221,7 @@ class _Page:
         except ValueError:
             return None
         web = parts.scheme in ("http", "https")
-        return (host, unquote(parts.path[: parts.path.rfind("/") + 1] or "/")) if web else None
+        return (host, unquoted(parts.path[: parts.path.rfind("/") + 1] or "/")) if web else None
 
     def listed(self, limit: int) -> list[Listed] | None:
         below: dict[str, list[_Link]] = {}
@@ -249,7 +251,7 @@ class _Page:
         """The name that it leads to, right below this page, and whether that is a folder."""
         if self._own and _PLAIN_LINK.fullmatch(link.href):  # most are, and to join URLs takes long
             folder = link.href.endswith("/")
-            name = unquote(link.href[:-1] if folder else link.href)
+            name = unquoted(link.href[:-1] if folder else link.href)
             if "/" not in name and name not in ("", ".", ".."):
                 return name, folder
         try:
@@ -259,7 +261,7 @@ class _Page:
             return None
         if elsewhere or parts.query:
             return None
-        path = unquote(parts.path)
+        path = unquoted(parts.path)
         for place in self._places:
             name = path.removeprefix(place)
             folder = name.endswith("/")
@@ -281,7 +283,7 @@ class _Page:
 
 
 def _last(path: str) -> str:
-    return unquote(path).rstrip("/").rpartition("/")[2]
+    return unquoted(path).rstrip("/").rpartition("/")[2]
 
 
 def _is_name(text: str, name: str) -> bool:
@@ -291,7 +293,8 @@ def _is_name(text: str, name: str) -> bool:
     if said == name or said.endswith(f" {name}") or said.startswith(f"{name} "):
         return True
     return any(
-        said.endswith(cut) and len(said) > 6 and name.startswith(said.removesuffix(cut)) for cut in _CUT
+        said.endswith(cut) and len(said) > 6 and name.startswith(without_half(said.removesuffix(cut)))
+        for cut in _CUT
     )
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import posixpath
 import stat
-from collections.abc import Iterator
+import threading
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -18,68 +17,103 @@ from dragonfly_ray.errors import (
     UnsafePathError,
 )
 from dragonfly_ray.model import Entry, Manifest, Source
-from dragonfly_ray.sources.base import Adapter, Resolution, Room, Share, Stream, chosen, counted
+from dragonfly_ray.names import from_os, shown, to_os
+from dragonfly_ray.policy import UrlPolicy
+from dragonfly_ray.sources.base import Adapter, Resolution, Room, Share, Stream, chosen, counted, read_all
+from dragonfly_ray.sources.local_walk import LocalWalk, local_entry, local_version
+from dragonfly_ray.storage.links import outward
+
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+"""A pipe that lies there by now is not waited for."""
 
 
 class LocalAdapter(Adapter):
-    """`file://` and plain paths."""
+    """`file://` and plain paths. Under a policy of URLs nothing outside of the folder is read by way of a link in it."""
 
-    def __init__(self, source: Source, settings: OriginSettings) -> None:
+    def __init__(self, source: Source, settings: OriginSettings, policy: UrlPolicy | None = None) -> None:
         self._source = source
         self._settings = settings
-        text = source.url.removeprefix("local://").removeprefix("file://")
-        path = Path(text)
+        self._bound = policy is not None
+        self._stopped = threading.Event()
+        text = to_os(source.url.removeprefix("local://").removeprefix("file://"))
+        path, decoded = Path(text), Path(unquote(text, errors="surrogateescape"))
         # A percent sign may be part of a name, or the URL's escape: what exists decides.
-        self._path = path if path.exists() or not Path(unquote(text)).exists() else Path(unquote(text))
+        self._path = path if path.exists() or not decoded.exists() else decoded
 
     def resolve(self, small_limit: int, spool: Path | None, share: Share, room: Room) -> Resolution:
         try:
             found = os.stat(self._path)
             if stat.S_ISDIR(found.st_mode):
-                entries = counted(self._walk(""), str(self._path), self._settings.max_entries)
                 mode = stat.S_IMODE(found.st_mode)
-                return Resolution(Manifest(chosen(self._source, entries), directory=True, mode=mode))
+                return Resolution(Manifest(self._entries(), directory=True, mode=mode))
             if not stat.S_ISREG(found.st_mode):
                 raise SourceError(f"{self._path}: is neither a file nor a folder")
-            manifest = Manifest((_entry(self._path.name, found),), directory=False)
-            content = self._path.read_bytes() if found.st_size <= small_limit else None
-            if content is not None and len(content) != found.st_size:
-                raise SourceChangedError(f"{self._path}: changes while it is read")
-            return Resolution(manifest, content)
+            manifest = Manifest((local_entry(from_os(self._path.name), found),), directory=False)
+            return Resolution(manifest, self._small(manifest) if found.st_size <= small_limit else None)
         except OSError as error:
             raise _typed(error, self._path) from None
 
-    def _walk(self, folder: str) -> Iterator[Entry]:
-        with os.scandir(self._path / folder) as entries:
-            for entry in entries:
-                path = f"{folder}/{entry.name}" if folder else entry.name
-                if entry.is_symlink():
-                    yield _link(path, os.readlink(entry.path), self._path)
-                elif entry.is_dir(follow_symlinks=False):
-                    yield Entry(path, kind="dir", mode=stat.S_IMODE(entry.stat().st_mode))
-                    yield from self._walk(path)
-                elif entry.is_file(follow_symlinks=False):
-                    yield _entry(path, entry.stat(follow_symlinks=False))
+    def _entries(self) -> tuple[Entry, ...]:
+        walk = LocalWalk(self._path, self._source, self._go_on, bound=self._bound)
+        entries = chosen(self._source, counted(walk, str(self._path), self._settings.max_entries))
+        if self._source.links == "refuse" or self._bound:
+            for link in outward(entries, self._go_on):
+                raise UnsafePathError(self._refusal(link))
+        return entries
+
+    def _refusal(self, link: Entry) -> str:
+        where = f"{self._path}/{link.path}: a symlink that leads out of the folder, to {shown(link.target)!r}"
+        if self._bound:
+            return (
+                f"{where}; under a policy of URLs it may not be followed or kept; leave it out with exclude"
+            )
+        return f"{where}; links='follow' delivers what it leads to, links='keep' the link as it is; or leave it out with exclude"
+
+    def _small(self, manifest: Manifest) -> bytes:
+        stream = self.stream(manifest, 0, 0, manifest.size)
+        try:
+            return read_all(stream, manifest.size)
+        finally:
+            stream.close()
 
     def stream(self, manifest: Manifest, number: int, offset: int, length: int) -> Stream:
         entry = manifest.entries[number]
-        path = self._path / entry.path if manifest.directory else self._path
+        path = self._path / to_os(entry.path) if manifest.directory else self._path
         try:
-            return _FileStream(path, entry, offset, length)
+            stream = _FileStream(path, entry, offset, length)
         except OSError as error:
             raise _typed(error, path) from None
+        if self._bound and manifest.directory and not stream.is_below(os.path.realpath(self._path)):
+            stream.close()
+            raise SourceChangedError(f"{path}: leads out of the folder since it was looked at")
+        return stream
+
+    def abort(self) -> None:
+        self._stopped.set()
+
+    def _go_on(self) -> None:
+        if self._stopped.is_set():
+            raise SourceError(f"{self._path}: not wanted any more")
 
 
 class _FileStream(Stream):
     def __init__(self, path: Path, entry: Entry, offset: int, length: int) -> None:
         self._path, self._entry = path, entry
         self._at, self._end = offset, offset + length
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._check()
+        self._fd = os.open(path, _READ)
+        try:
+            self._check()
+        except BaseException:
+            self.close()
+            raise
 
     def _check(self) -> None:
-        if _version(os.fstat(self._fd)) != self._entry.version:
+        if local_version(os.fstat(self._fd)) != self._entry.version:
             raise SourceChangedError(f"{self._path}: has changed since it was looked at")
+
+    def is_below(self, folder: str) -> bool:
+        """Whether the open file lies there, whatever links led to it."""
+        return os.readlink(f"/proc/self/fd/{self._fd}").startswith(f"{folder.rstrip('/')}/")
 
     def readinto(self, view: memoryview) -> int:
         try:
@@ -97,28 +131,14 @@ class _FileStream(Stream):
             self._fd = -1
 
 
-def _version(found: os.stat_result) -> str:
-    return f"{found.st_mtime_ns:x}-{found.st_size:x}-{found.st_ino:x}"
-
-
-def _entry(path: str, found: os.stat_result) -> Entry:
-    return Entry(
-        path, found.st_size, _version(found), mode=stat.S_IMODE(found.st_mode), mtime_ns=found.st_mtime_ns
-    )
-
-
-def _link(path: str, target: str, root: Path) -> Entry:
-    inside = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
-    if target.startswith("/") or inside == ".." or inside.startswith("../"):
-        raise UnsafePathError(f"{root / path}: a symlink that leads out of the folder, to {target!r}")
-    return Entry(path, kind="symlink", target=target, version=target)
-
-
 def _typed(error: OSError, path: Path) -> Exception:
-    if isinstance(error, SourceError):
+    if isinstance(error, (SourceError, UnsafePathError)):
         return error
     kinds: dict[type[OSError], type[SourceError]] = {
         FileNotFoundError: SourceNotFoundError,
         PermissionError: SourceAuthError,
     }
-    return kinds.get(type(error), SourceError)(f"{path}: {error.strerror or error}")
+    named = isinstance(error.filename, (str, Path)) and os.path.isabs(error.filename)
+    return kinds.get(type(error), SourceError)(
+        f"{error.filename if named else path}: {error.strerror or error}"
+    )

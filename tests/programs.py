@@ -14,6 +14,7 @@ _VENV = Path(sys.prefix)
 _PLACES = {
     "nginx": ("/usr/sbin",),
     "ip": ("/usr/sbin", "/sbin"),
+    "mkntfs": ("/usr/sbin", "/sbin"),
     "azurite-blob": (str(_VENV / "azurite" / "node_modules" / ".bin"),),
     "promtool": (str(_VENV / "tools" / "usr" / "bin"),),
 }

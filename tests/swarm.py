@@ -196,7 +196,8 @@ class Swarm:
         self, url: str, spec_id: str = "s.0", nodes: Iterable[str] | None = None, **options: Any
     ) -> None:
         credentials = options.pop("credentials", Credentials())
-        source = source_of(url, credentials, node=options.pop("node", ""))
+        identity = {name: options.pop(name) for name in ("links", "include", "exclude") if name in options}
+        source = source_of(url, credentials, node=options.pop("node", ""), **identity)
         spec = m.Spec(spec_id, source, tuple(nodes or self.peers), **options)
         with self.scheduler.changed:
             self.scheduler.act(self.scheduler.core.submit(spec, credentials, time.monotonic()))

@@ -20,6 +20,7 @@ from dragonfly_ray.cli.common import (
     FilterQueryParam,
     Headers,
     Json,
+    LinksOption,
     Node,
     Nodes,
     Options,
@@ -42,6 +43,7 @@ from dragonfly_ray.cli.common import (
 )
 from dragonfly_ray.cli.simulate import simulate
 from dragonfly_ray.config import CONFIG_VARIABLE
+from dragonfly_ray.names import shown
 from dragonfly_ray.remote.credentials import CA_VARIABLE, MANAGER_VARIABLE, TOKEN_VARIABLE
 
 app = typer.Typer(
@@ -139,16 +141,16 @@ def up(
     started = api.up(manager=_manager_settings(with_manager, manager_host, manager_port))
     found = started.manager
     password = found.password.get_secret_value() if found and found.password else None
-    shown = [f"{len(started)} peers are ready"]
+    lines = [f"{len(started)} peers are ready"]
     if found:
-        shown.append(f"console and API: {found.url}")
+        lines.append(f"console and API: {found.url}")
     if password:
-        shown.append(f"sign in as admin with the password {password}   (shown this once; change it)")
+        lines.append(f"sign in as admin with the password {password}   (shown this once; change it)")
     answer = {
         "peers": started,
         "manager": found and {"url": found.url, "user": "admin", "password": password},
     }
-    emit(answer, json_, lambda: Text("\n".join(shown)))
+    emit(answer, json_, lambda: Text("\n".join(lines)))
 
 
 def _manager_settings(wanted: bool | None, host: str | None, port: int | None) -> Any:
@@ -197,6 +199,7 @@ def distribute(
     application: Tag = None,
     filter_query_param: FilterQueryParam = None,
     link: Annotated[bool, typer.Option(help="Outputs may share blocks with the store.")] = True,
+    links: LinksOption = "refuse",
     shared: Annotated[bool, typer.Option(help="Every node sees this path (NFS).")] = False,
     detach: Annotated[bool, typer.Option(help="Print the id and leave; it goes on.")] = False,
     id: Annotated[Optional[str], typer.Option(help="Of the distribution; again: attach to it.")] = None,  # noqa: UP045
@@ -227,6 +230,7 @@ def distribute(
         application=application,
         filtered_query_params=filter_query_param,
         link=link,
+        links=links,
         shared=shared,
         detached=detach,
         id=id,
@@ -246,6 +250,7 @@ def get(
     storage_option: Options = None,
     tag: Tag = None,
     application: Tag = None,
+    links: LinksOption = "refuse",
     timeout: Timeout = None,
     json_: Json = False,
 ) -> None:
@@ -264,10 +269,11 @@ def get(
         storage_options=storage_options(storage_option),
         tag=tag,
         application=application,
+        links=links,
     )
     done = follow(submission, timeout, quiet=json_)
     done.raise_for_failures()
-    emit(done.to_dict(), json_, lambda: str(next(iter(done.paths.values()))))
+    emit(done.to_dict(), json_, lambda: shown(str(next(iter(done.paths.values())))))
 
 
 @app.command(epilog=EPILOG)
@@ -334,6 +340,7 @@ def rm(
     tag: Tag = None,
     application: Tag = None,
     filter_query_param: FilterQueryParam = None,
+    links: LinksOption = "refuse",
     json_: Json = False,
 ) -> None:
     """Drop a URL from the stores of nodes; outputs stay. Options as it was distributed with."""
@@ -344,6 +351,7 @@ def rm(
         "tag": tag,
         "application": application,
         "filtered_query_params": filter_query_param,
+        "links": links,
     }
     freed = backend.evict(url, selector(nodes), **{k: v for k, v in identity.items() if v})
     emit({"freed": freed}, json_, lambda: f"{show.size(freed)} freed")

@@ -18,6 +18,7 @@ from dragonfly_ray.awaiting import Running
 from dragonfly_ray.cli import show
 from dragonfly_ray.distribution import Distribution
 from dragonfly_ray.interrupts import heed, interrupt
+from dragonfly_ray.model import Links
 
 OK, FAILED, USAGE, NOT_RUNNING, ORIGIN, TIMEOUT, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 EPILOG = (
@@ -54,6 +55,13 @@ FilterQueryParam = Annotated[
 ]
 Secret = Annotated[Optional[str], typer.Option(help="The name of credentials that the manager keeps.")]  # noqa: UP045
 Timeout = Annotated[Optional[float], typer.Option(help="Seconds for the whole.", min=0.001)]  # noqa: UP045
+LinksOption = Annotated[
+    Links,
+    typer.Option(
+        "--links",
+        help="Symlinks in a folder: refuse those that lead out of it, follow them all, or keep them as links.",
+    ),
+]
 Tag = Annotated[Optional[str], typer.Option(help="Part of the task's identity.")]  # noqa: UP045
 
 

@@ -7,7 +7,19 @@ from typing import Annotated, Optional
 import typer
 
 from dragonfly_ray.cli import backend, show
-from dragonfly_ray.cli.common import EPILOG, Json, Nodes, Secret, Tag, Timeout, Urls, emit, finish, selector
+from dragonfly_ray.cli.common import (
+    EPILOG,
+    Json,
+    LinksOption,
+    Nodes,
+    Secret,
+    Tag,
+    Timeout,
+    Urls,
+    emit,
+    finish,
+    selector,
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -24,6 +36,7 @@ def preheat(
     secret: Secret = None,
     tag: Tag = None,
     application: Tag = None,
+    links: LinksOption = "refuse",
     detach: Annotated[bool, typer.Option(help="Print the id and leave; it goes on.")] = False,
     timeout: Timeout = None,
     json_: Json = False,
@@ -38,6 +51,7 @@ def preheat(
         secret=secret,
         tag=tag,
         application=application,
+        links=links,
     )
     finish(submission, timeout, detach=detach, json_=json_)
 

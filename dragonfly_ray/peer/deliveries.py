@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dragonfly_ray import logs
 from dragonfly_ray import messages as m
 from dragonfly_ray.errors import DragonflyError
+from dragonfly_ray.names import from_os, shown
 from dragonfly_ray.peer.delivery import Delivery
 from dragonfly_ray.peer.prefix import PrefixHash
 from dragonfly_ray.peer.record import ask_for_places
@@ -72,14 +73,18 @@ class Deliveries:
             self._settled = True
             self._run.changed.notify_all()
 
-    def refuse(self) -> None:
+    def refuse(self, store: TaskStore) -> None:
         """Outputs that are not allowed here, before anything is fetched for them."""
         for delivery in self.open():
-            if delivery.spec.dest and not delivery.helper:
-                try:
-                    delivery.destination(self._run.context)
-                except DragonflyError as error:
-                    self._end(delivery, error)
+            try:
+                delivery.refuse(self._run.context, store)
+            except DragonflyError as error:
+                self._fail(delivery, error)
+
+    def _fail(self, delivery: Delivery, error: DragonflyError) -> None:
+        """Unless it was cancelled, which is why its work has ended."""
+        if not delivery.over:
+            self._end(delivery, error)
 
     def see_through(self, store: TaskStore) -> None:
         """All pieces are here: makes every output, waiting for other nodes where they write it."""
@@ -142,7 +147,7 @@ class Deliveries:
             if delivery.publish(run.context, store):
                 self._end(delivery, None)
         except DragonflyError as error:
-            self._end(delivery, error)
+            self._fail(delivery, error)
 
     def _end(self, delivery: Delivery, error: DragonflyError | None) -> None:
         run = self._run
@@ -153,7 +158,7 @@ class Deliveries:
             with run.lock:
                 run.reporter.news.got.clear()  # the outcome says that all of it is here
         run.reporter.report_rest()
-        outcome = f"failed ({error.kind})" if error else f"at {delivery.path}"
+        outcome = f"failed ({error.kind})" if error else f"at {shown(str(delivery.path))}"
         log.info(
             "task %.12s: %s after %.2f s", run.task.id, outcome, run.elapsed(),
             extra=logs.about_spec(delivery.spec.id, run.task.id),
@@ -164,7 +169,7 @@ class Deliveries:
                 spec_id=delivery.spec.id,
                 task_id=run.task.id,
                 ok=error is None,
-                path=str(delivery.path or ""),
+                path=from_os(str(delivery.path or "")),
                 size=run.task.size,
                 seconds=run.elapsed(),
                 bytes_origin=run.origin.bytes if run.origin else 0,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.errors import DestinationError, DragonflyError
+from dragonfly_ray.names import to_os
 from dragonfly_ray.storage.beneath import behind, beneath, inside, make_folders
 from dragonfly_ray.storage.output import destination_errors
 from dragonfly_ray.storage.place import place_of, stamp_of
@@ -70,8 +71,9 @@ class Delivery:
         """Makes the output visible, whole; False while another node may be at it. Raises `StorageError`."""
         if self.helper:
             return True
+        self.check_links(store)
         if not self.spec.dest:
-            self.path = store.path()
+            self.path = store.path(self.go_on)
             return True
         if self.undecided(context):
             return False
@@ -85,11 +87,36 @@ class Delivery:
                 make_folders(way.parent, self.spec.umask)
                 check_spellings(way.parent, [self._name(context), *self.spec.beside])
             place = way if self.spec.dest_roots is None else dest
-            done = store.publish(place, link=self.spec.link, by=way, umask=self.spec.umask)
+            umask = self.spec.umask
+            done = store.publish(place, link=self.spec.link, by=way, umask=umask, go_on=self.go_on)
             self.path, self.merged = dest, done.merged
             if self.place:
                 self.stamp = stamp_of(way)
         return True
+
+    def refuse(self, context: Context, store: TaskStore) -> None:
+        """Raises for what cannot be written here, before it is fetched."""
+        if self.helper:
+            return
+        self.check_links(store)
+        if self.spec.dest:
+            dest = self.destination(context)
+            if store.trials:
+                with destination_errors(dest), self._way(dest) as way:
+                    store.try_names(way, self.go_on)
+
+    def check_links(self, store: TaskStore) -> None:
+        """Raises `UnsafePathError` for a symlink that leads out of the folder, unless whoever asked wants them as
+        they are, and no policy or root binds them."""
+        spec = self.spec
+        kept = spec.source.links == "keep" and spec.policy is None and spec.dest_roots is None
+        if not kept:
+            store.check_links(self.go_on)
+
+    def go_on(self) -> None:
+        """Raises `DragonflyError` once it is over: ends long work for it."""
+        if self.over:
+            raise DragonflyError(f"{self.message.task.url}: no longer needed")
 
     def _way(self, dest: Path) -> AbstractContextManager[Path]:
         """Where roots came with the order, no link is followed below them; else one to a folder is this folder."""
@@ -103,9 +130,9 @@ class Delivery:
         """
         text, spec, file = self.spec.dest, self.spec, not self.message.task.directory
         values = {"{name}": self._name(context) if "{name}" in text else "", "{node}": context.node_id}
-        path = Path(_PLACEHOLDER.sub(lambda found: values[found[0]], text))
+        path = Path(to_os(_PLACEHOLDER.sub(lambda found: values[found[0]], text)))
         if file and text.endswith("/"):
-            path = path / self._name(context)
+            path = path / to_os(self._name(context))
         if not path.is_absolute() or ".." in path.parts:
             raise DestinationError(
                 f"{context.node_name}: dest {text!r} must be an absolute path without '..'"
@@ -123,7 +150,7 @@ class Delivery:
             )
         if spec.dest_roots is None:
             into_folder = behind(path) != path and file and not text.endswith("/")
-            return path / self._name(context) if into_folder else path
+            return path / to_os(self._name(context)) if into_folder else path
         return path
 
     def _name(self, context: Context) -> str:

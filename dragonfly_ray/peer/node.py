@@ -40,6 +40,7 @@ from dragonfly_ray.model import (
     digest,
     digest_of,
 )
+from dragonfly_ray.names import shown
 from dragonfly_ray.peer.buffers import BufferPool
 from dragonfly_ray.peer.context import Context
 from dragonfly_ray.peer.inbox import Inbox
@@ -442,12 +443,12 @@ class PeerNode:
             room=self.store,
         )
         try:
-            return self._resolved(ask, found, limit)
+            return self._resolved(ask, found, limit, stop)
         finally:
             if found.spooled is not None:
                 found.spooled.unlink(missing_ok=True)
 
-    def _resolved(self, ask: m.Resolve, found: Resolution, limit: int) -> m.Resolved:
+    def _resolved(self, ask: m.Resolve, found: Resolution, limit: int, stop: Stop) -> m.Resolved:
         source = ask.source
         seen = _seen(found)
         # What was seen whole is named by what it is: the next look may see something else under the same version.
@@ -470,13 +471,13 @@ class PeerNode:
         )
         content, digests = b"", b""
         if found.spooled is not None:
-            with found.spooled.open("rb") as spooled, self.store.hold(task, manifest) as store:
+            with found.spooled.open("rb") as spooled, self.store.hold(task, manifest, stop.go_on) as store:
                 for piece in table:
                     data = spooled.read(piece.length)
                     store.put(piece.index, memoryview(data), digest(data))
             self.announce_task(store)
         else:
-            self.store.open(task, manifest)
+            self.store.open(task, manifest, stop.go_on)
         if found.spooled is None and ask.small and table.size <= limit and found.content is not None:
             content = found.content
             digests = b"".join(digest(content[p.offset : p.offset + p.length]) for p in table)
@@ -537,10 +538,12 @@ class PeerNode:
         """Reads samples at the origin for whoever may not have what is held otherwise; an error as in `resolve`."""
         try:
             manifest = Manifest.decode(ask.manifest) if ask.manifest else None
-            store = self.store.open(ask.task, manifest) if manifest else self.stored(ask.task.id)
             link, settings = self.links.of(ask.source.id), self.settings.origin
-            with self._stoppable(ask) as stop, store.using():
-                return AccessProver(ask, store, link, settings, stop, self.host.id)()
+            with self._stoppable(ask) as stop:
+                opened = self.store.open(ask.task, manifest, stop.go_on) if manifest else None
+                store = opened or self.stored(ask.task.id)
+                with store.using():
+                    return AccessProver(ask, store, link, settings, stop, self.host.id)()
         except DragonflyError as error:
             return m.Proved(ask.task.id, kind=error.kind, message=str(error))
         except Exception as error:
@@ -689,11 +692,13 @@ class PeerNode:
             self._dropped.pop(task_id, None)
 
     def manifest(self, task_id: str, offset: int, limit: int) -> tuple[int, list[dict[str, Any]]]:
-        """How many entries a task has, and `limit` of them from `offset` on. Raises `NotRunningError`."""
+        """How many entries a task has, and `limit` of them from `offset` on, with names for people. Raises `NotRunningError`."""
         entries = self.stored(task_id).manifest.entries
         page = entries[max(0, offset) : max(0, offset) + max(0, limit)]
         return len(entries), [
-            {name: getattr(e, name) for name in Entry.__struct_fields__ if name != "url"} for e in page
+            {name: getattr(e, name) for name in Entry.__struct_fields__ if name != "url"}
+            | {"path": shown(e.path), "target": shown(e.target)}
+            for e in page
         ]
 
     def measure(self) -> None:

@@ -197,7 +197,8 @@ class TaskRun:
     def _main(self) -> None:
         failure: DragonflyError | None = None
         try:
-            with self.context.store.hold(self.task, manifest_of(self, self._first)):
+            manifest = manifest_of(self, self._first)
+            with self.context.store.hold(self.task, manifest, self.check_wanted):
                 self._run()
         except DragonflyError as error:
             failure = error
@@ -218,7 +219,7 @@ class TaskRun:
     def _run(self) -> None:
         store = self.context.store.get(self.task.id)
         assert store is not None
-        self.deliveries.refuse()
+        self.deliveries.refuse(store)
         if self.idle():
             return
         edited = store.refresh()
@@ -321,6 +322,11 @@ class TaskRun:
     def idle(self) -> bool:
         """Nobody waits for this task any more."""
         return self.stopping.is_set() or self.deliveries.over
+
+    def check_wanted(self) -> None:
+        """Raises `DragonflyError` once nobody waits for this task: ends long work on it."""
+        if self.idle():
+            raise DragonflyError(f"{self.task.url}: no longer needed")
 
     def _shut(self) -> None:
         with self.lock:

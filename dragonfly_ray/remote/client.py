@@ -18,7 +18,8 @@ from dragonfly_ray.awaiting import follow
 from dragonfly_ray.distribution import Distribution, Progress
 from dragonfly_ray.errors import DeadlineError, DragonflyError, InvalidRequestError
 from dragonfly_ray.identity import source_of
-from dragonfly_ray.model import Credentials
+from dragonfly_ray.model import Credentials, Links
+from dragonfly_ray.names import from_os
 from dragonfly_ray.remote.credentials import CA_VARIABLE, find_token
 from dragonfly_ray.remote.http import TIMEOUT, Http
 from dragonfly_ray.remote.submission import RemoteSubmission, path_of
@@ -97,12 +98,18 @@ class Client:
         application: str | None = None,
         filtered_query_params: Sequence[str] | None = None,
         link: bool = True,
+        links: Links = "refuse",
         name: str = "",
         id: str | None = None,
     ) -> RemoteSubmission:
         """`distribute` without waiting. `id`: the key under which the manager starts it once, however often asked."""
         body = _request(url, nodes, digest, include, exclude, secret, tag, application, filtered_query_params)
-        body |= {"dest": None if dest is None else check_dest(dest), "link": link, "name": name}
+        body |= {
+            "dest": None if dest is None else check_dest(from_os(os.fspath(dest))),
+            "link": link,
+            "links": links,
+            "name": name,
+        }
         return self._start("distributions", body, id)
 
     def distribute(
@@ -134,12 +141,13 @@ class Client:
         tag: str | None = None,
         application: str | None = None,
         filtered_query_params: Sequence[str] | None = None,
+        links: Links = "refuse",
         name: str = "",
         id: str | None = None,
     ) -> RemoteSubmission:
         """Warms the stores of nodes, without an output; does not wait."""
         body = _request(url, nodes, digest, include, exclude, secret, tag, application, filtered_query_params)
-        return self._start("preheats", body | {"name": name}, id)
+        return self._start("preheats", body | {"links": links, "name": name}, id)
 
     def attach(self, id: str) -> RemoteSubmission:
         """Finds a distribution or a preheat again. Raises `InvalidRequestError` for one that is not known."""
@@ -272,7 +280,7 @@ class Client:
     def where(self, url: str, *, partial: bool = True, **identity: Any) -> list[str]:
         """The ids of the nodes that hold `url`, those with the most of it first; as `dragonfly_ray.where`.
 
-        `identity`: `tag`, `application`, `filtered_query_params`, and the `secret` that it was fetched with.
+        `identity`: `tag`, `application`, `filtered_query_params`, `links`, and the `secret` that it was fetched with.
         """
         shares: dict[str, float] = {}
         for task in self._details(self._tasks(url, identity)):

@@ -22,6 +22,7 @@ from dragonfly_ray.errors import (
     NotRunningError,
     from_report,
 )
+from dragonfly_ray.names import to_os
 from dragonfly_ray.remote.http import Http
 
 log = logging.getLogger(__name__)
@@ -251,7 +252,7 @@ def _outcome(node: Mapping[str, Any], name: str) -> Outcome:
         node=name,
         url=node["url"],
         state=node["state"],
-        path=Path(node["path"]) if node["path"] else None,
+        path=Path(to_os(node["path"])) if node["path"] else None,
         size=node["size"],
         seconds=node["seconds"],
         bytes_origin=provenance["origin"],

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from dragonfly_ray.errors import DestinationError, UnsafePathError
+from dragonfly_ray.names import from_os, to_os
 
 _OPEN = "/proc/self/fd/"
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -59,7 +60,7 @@ def beneath(path: Path, roots: Sequence[str]) -> Iterator[Path]:
     except OSError as error:
         raise DestinationError(f"{root}: {error.strerror}; it is a root of dest, and must be there") from None
     with Folders(start) as folders:
-        yield folders.at(os.fspath(path.parent.relative_to(root))) / path.name
+        yield folders.at(from_os(os.fspath(path.parent.relative_to(root)))) / path.name
 
 
 @contextmanager
@@ -146,7 +147,7 @@ def _ours(root: Path, found: os.stat_result) -> bool:
 
 
 class Folders:
-    """Folders below an open one, which is closed with this; one of them is open at a time.
+    """Folders below an open one, which is closed with this; one of them is open at a time. Paths are as in entries.
 
     `make`: whether what is missing is made. `mode`: of a folder that is made, by its path; None: the usual one.
     """
@@ -184,7 +185,7 @@ class Folders:
         names = path.split("/")
         for depth, name in enumerate(names, 1):
             try:
-                below = self._enter(name, number, "/".join(names[:depth]))
+                below = self._enter(to_os(name), number, "/".join(names[:depth]))
             finally:
                 os.close(number)
             number = below

@@ -1,62 +1,54 @@
-"""Names of a listing that must not leave its folder."""
+"""Names of a listing: what no file system could hold, or what would lead elsewhere."""
 
 from __future__ import annotations
 
-import posixpath
-import re
 import unicodedata
-from collections.abc import Mapping
-from urllib.parse import unquote
+from collections.abc import Callable
 
 from dragonfly_ray.errors import UnsafePathError
 from dragonfly_ray.model import Entry, Manifest
+from dragonfly_ray.names import is_canonical, shown, to_bytes
 
-LONGEST_NAME = 255
 LONGEST_PATH = 4000
-MOST_HOPS = 41
-"""Symlinks that the kernel follows on one way (40), and the first."""
-_UNWANTED = re.compile(r"[\x00-\x1f\x7f\\]")
-"""Control characters and backslashes."""
+LONGEST_TARGET = 4095
+"""Bytes; the kernel takes no longer symlinks."""
+LOOK = 1024
+"""Entries that are looked at until somebody may end it."""
 
 
-def check_manifest(manifest: Manifest) -> None:
-    """Raises `UnsafePathError` naming the first entry that cannot be written safely."""
-    files: dict[str, str] = {}
-    folders: dict[str, str] = {}
-    seen = {""}
-    """Folders, as they were written."""
-    for entry in manifest.entries:
+def check_manifest(manifest: Manifest, go_on: Callable[[], None] = lambda: None) -> None:
+    """Raises `UnsafePathError` naming the first entry that cannot be written safely anywhere.
+
+    Names that only some file systems cannot hold are left to the destination, and links that lead elsewhere to
+    `links`. `go_on` may raise to end it.
+    """
+    files: set[str] = set()
+    folders: set[str] = {""}
+    for number, entry in enumerate(manifest.entries):
+        if number % LOOK == 0:
+            go_on()
         path = entry.path
         _check(path)
         if entry.size < 0 or (entry.size and entry.kind != "file"):
             _refuse(path, f"is {entry.size} bytes long")
-        key = _key(path)
-        folder = entry.kind == "dir"
-        if key in files or (not folder and key in folders):
-            _refuse(path, f"clashes with {files.get(key) or folders[key]!r}")
-        if not folder:
-            files[key] = path
-        parent = path if folder else path.rpartition("/")[0]
-        while parent not in seen:
-            above = _key(parent)
-            if above in files:
-                _refuse(path, f"lies below the file {files[above]!r}")
-            known = folders.setdefault(above, parent)
-            if known != parent:
-                _refuse(path, f"clashes with the folder {known!r}")
-            seen.add(parent)
+        parent = path
+        if entry.kind != "dir":
+            if path in files:
+                _refuse(path, "is listed twice")
+            if path in folders:
+                _refuse(path, "is a file, and a folder with entries below it")
+            files.add(path)
+            parent = path.rpartition("/")[0]
+        while parent not in folders:
+            if parent in files:
+                _refuse(path, f"lies below the file '{shown(parent)}'")
+            folders.add(parent)
             parent = parent.rpartition("/")[0]
         if entry.kind == "symlink":
-            _check_target(path, entry.target)
-    links = {_key(e.path): e for e in manifest.entries if e.kind == "symlink"}
-    for link in links.values():
-        if _key(link.path) in folders:
-            _refuse(link.path, "is a symlink with entries below it")
-        if _leads_out(link, links):
-            _refuse(link.path, f"points outside its folder by way of other links, to {link.target!r}")
+            _check_target(entry)
 
 
-def _key(path: str) -> str:
+def folded(path: str) -> str:
     """Equal for names that some file systems cannot tell apart."""
     return path.lower() if path.isascii() else unicodedata.normalize("NFC", path).casefold()
 
@@ -64,56 +56,28 @@ def _key(path: str) -> str:
 def _check(path: str) -> None:
     if not path or path.startswith("/"):
         _refuse(path, "is not relative")
+    if "\0" in path or not is_canonical(path):
+        _refuse(path, "is no name of a file")
     if _length(path) > LONGEST_PATH:
-        _refuse(path[:80], "is too long")
-    for form in (path, unquote(path)) if "%" in path else (path,):
-        if _UNWANTED.search(form):
-            _refuse(path, "holds a backslash or a control character")
-        for name in form.split("/"):
-            if name in ("", ".", ".."):
-                _refuse(path, f"holds {name or 'an empty name'!r}")
-            if _length(name) > LONGEST_NAME:
-                _refuse(path[:80], "holds a name longer than 255 bytes")
+        _refuse(f"{path[:80]}…", f"is longer than {LONGEST_PATH:,} bytes")
+    for name in path.split("/"):
+        if name in ("", ".", ".."):
+            _refuse(path, f"holds {name or 'an empty name'!r}, which no folder can")
 
 
 def _length(name: str) -> int:
     """In bytes."""
-    return len(name) if name.isascii() else len(name.encode(errors="surrogateescape"))
+    return len(name) if name.isascii() else len(to_bytes(name))
 
 
-def _check_target(path: str, target: str) -> None:
-    if not target or target.startswith("/") or "\0" in target or "\\" in target:
-        _refuse(path, f"points to {target!r}")
-    found = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
-    if found == ".." or found.startswith("../"):
-        _refuse(path, f"points outside its folder, to {target!r}")
-
-
-def _leads_out(link: Entry, links: Mapping[str, Entry]) -> bool:
-    """Whether the kernel would leave the folder on the way through it and the links that it meets.
-
-    `a/..` is the folder above what `a` points to, which the text alone does not tell.
-    """
-    at = link.path.split("/")[:-1]
-    ahead = link.target.split("/")[::-1]
-    for _ in range(MOST_HOPS):
-        while ahead:
-            name = ahead.pop()
-            if name == "..":
-                if not at:
-                    return True
-                at.pop()
-            elif name not in ("", "."):
-                at.append(name)
-                found = links.get(_key("/".join(at)))
-                if found is not None:
-                    at.pop()
-                    ahead += found.target.split("/")[::-1]
-                    break
-        else:
-            return False
-    return False  # the kernel follows no more, either
+def _check_target(link: Entry) -> None:
+    if not link.target or "\0" in link.target or not is_canonical(link.target):
+        _refuse(link.path, f"is a symlink to '{shown(link.target)}'")
+    if _length(link.target) > LONGEST_TARGET:
+        _refuse(link.path, f"is a symlink whose target is longer than {LONGEST_TARGET:,} bytes")
 
 
 def _refuse(path: str, why: str) -> None:
-    raise UnsafePathError(f"the listing's entry {path!r} {why}; nothing was written")
+    raise UnsafePathError(
+        f"the listing's entry '{shown(path)}' {why}; nothing was written; leave it out with exclude"
+    )

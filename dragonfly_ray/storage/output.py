@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +20,12 @@ from typing import NamedTuple
 
 from dragonfly_ray.errors import DestinationError, StorageError, StorageFullError, UnsafePathError
 from dragonfly_ray.model import Entry, Manifest
+from dragonfly_ray.names import to_os
 from dragonfly_ray.storage import files
 from dragonfly_ray.storage.beneath import Folders, guarded, make_folders, opened, shown
 from dragonfly_ray.storage.failures import FULL_DISK, NO_DESCRIPTOR, storage_error
 from dragonfly_ray.storage.modes import Modes, shared
+from dragonfly_ray.storage.name_limits import Trial, TryOut, naming
 
 PREFIX = ".dragonfly-"
 """Names of what is not finished begin so."""
@@ -71,6 +73,8 @@ class Output:
         umask: int,
         asked_umask: int | None = None,
         linked: Callable[[int], None] = lambda number: None,
+        go_on: Callable[[], None] = lambda: None,
+        trials: Callable[[], Sequence[Trial]] = tuple,
     ) -> None:
         self._manifest = manifest
         self._stored = stored
@@ -78,6 +82,10 @@ class Output:
         self._durable = durable
         self._linked = linked
         """Told of every entry whose stored file was linked, when it lies in its place."""
+        self._go_on = go_on
+        """Asked before every entry; raises once nobody wants the output any more."""
+        self._trials = trials
+        """Names that not every file system holds."""
         self._opened: tuple[Path, int] | None = None
         """The stored file that was copied from last: small entries share one."""
         self._mark = f"{mark}-" if mark else ""
@@ -129,7 +137,7 @@ class Output:
         """Whether every entry is there, by its kind and size: somebody else has written it."""
         for entry in self._manifest.entries:
             try:
-                found = os.lstat(dest / entry.path if self._manifest.directory else dest)
+                found = os.lstat(dest / to_os(entry.path) if self._manifest.directory else dest)
             except OSError:
                 return False
             if _KINDS[entry.kind] != stat.S_IFMT(found.st_mode):
@@ -165,6 +173,7 @@ class Output:
         try:
             draft.mkdir()
             with guarded(draft, self._folder_mode("")) as root:
+                self.try_names(root)
                 self._fresh(root, done)
             try:
                 os.rename(draft, dest)
@@ -182,18 +191,23 @@ class Output:
         """Into a folder that nobody else sees yet: each name is made once, in its place."""
         with Folders.of(root, mode=self._folder_mode) as folders:
             for number, entry in enumerate(self._manifest.entries):
-                if entry.kind == "dir":
-                    folders.number(entry.path)
-                    continue
-                parent, _, name = entry.path.rpartition("/")
-                at = folders.number(parent)
-                if entry.kind == "symlink":
-                    os.symlink(entry.target, name, dir_fd=at)
-                elif self._make(entry, self._stored(number), name, self._modes.file(entry), at):
-                    done.linked += 1
-                    self._linked(number)
-                else:
-                    done.copied += 1
+                self._go_on()
+                with naming(entry):
+                    self._new(folders, number, entry, done)
+
+    def _new(self, folders: Folders, number: int, entry: Entry, done: Published) -> None:
+        if entry.kind == "dir":
+            folders.number(entry.path)
+            return
+        parent, _, last = entry.path.rpartition("/")
+        at, name = folders.number(parent), to_os(last)
+        if entry.kind == "symlink":
+            os.symlink(to_os(entry.target), name, dir_fd=at)
+        elif self._make(entry, self._stored(number), name, self._modes.file(entry), at):
+            done.linked += 1
+            self._linked(number)
+        else:
+            done.copied += 1
 
     def _folder_mode(self, path: str) -> int | None:
         """None: as any folder that this process makes, so that a default ACL of the one above holds, too."""
@@ -206,13 +220,19 @@ class Output:
         done.merged = True
         with opened(dest) as root:
             self._refuse_symlinks(root)
+            self.try_names(root)
             self._entries(root, done)
+
+    def try_names(self, root: Path) -> None:
+        """Raises `DestinationError` naming what the file system of an open folder does not hold, `OSError`."""
+        if wanted := self._trials():
+            TryOut(f"{PREFIX}{self._mark}", self._go_on).below(root, wanted)
 
     def _refuse_symlinks(self, dest: Path) -> None:
         """Before anything is written: no folder on the way may lead elsewhere."""
         seen: set[str] = set()
         for entry in self._manifest.entries:
-            names = entry.path.split("/")
+            names = to_os(entry.path).split("/")
             folders = names if entry.kind == "dir" else names[:-1]
             for depth in range(1, len(folders) + 1):
                 part = "/".join(folders[:depth])
@@ -233,17 +253,19 @@ class Output:
         closed: dict[str, int] = {}
         with Folders.of(root, mode=self._folder_mode) as folders:
             for number, entry in enumerate(self._manifest.entries):
-                if entry.kind == "dir":
-                    folders.at(entry.path)
-                    continue
-                folder, _, name = entry.path.rpartition("/")
-                if folder not in closed:
-                    closed[folder] = self._kept_out(folders, folder)
-                target = folders.at(folder) / name
-                if entry.kind == "file":
-                    self._file(number, target, done, closed[folder])
-                else:
-                    self._symlink(entry, target)
+                self._go_on()
+                with naming(entry):
+                    if entry.kind == "dir":
+                        folders.at(entry.path)
+                        continue
+                    folder, _, name = entry.path.rpartition("/")
+                    if folder not in closed:
+                        closed[folder] = self._kept_out(folders, folder)
+                    target = folders.at(folder) / to_os(name)
+                    if entry.kind == "file":
+                        self._file(number, target, done, closed[folder])
+                    else:
+                        self._symlink(to_os(entry.target), target)
 
     def _kept_out(self, folders: Folders, folder: str) -> int:
         """Bits that files in it must not have: it was there, and may be open to more users than at the source."""
@@ -280,12 +302,12 @@ class Output:
         else:
             done.copied += 1
 
-    def _symlink(self, entry: Entry, target: Path) -> None:
-        if target.is_symlink() and os.readlink(target) == entry.target:
+    def _symlink(self, leads_to: str, target: Path) -> None:
+        if target.is_symlink() and os.readlink(target) == leads_to:
             return
         draft = self._beside(target)
         try:
-            draft.symlink_to(entry.target)
+            draft.symlink_to(leads_to)
             os.replace(draft, target)
         finally:
             with contextlib.suppress(FileNotFoundError):

@@ -11,6 +11,7 @@ import os
 import socket
 from pathlib import Path
 
+from dragonfly_ray.names import from_os
 from dragonfly_ray.storage.beneath import make_folders
 from dragonfly_ray.storage.output import destination_errors
 
@@ -43,7 +44,7 @@ def place_of(dest: Path, *, link: bool, umask: int | None = None) -> str:
         folder = os.stat(dest.parent)
         home = _server(folder.st_dev) or f"{boot_id() or socket.gethostname()}:{folder.st_dev}"
     asked = "" if umask is None else f" (umask {umask:03o})"
-    return f"{home}:{folder.st_ino}/{dest.name}{'' if link else ' (a copy)'}{asked}"
+    return f"{home}:{folder.st_ino}/{from_os(dest.name)}{'' if link else ' (a copy)'}{asked}"
 
 
 def stamp_of(path: Path) -> str:

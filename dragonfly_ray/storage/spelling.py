@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dragonfly_ray.errors import DestinationError
+from dragonfly_ray.names import to_os
 from dragonfly_ray.storage.beneath import opened, shown
 from dragonfly_ray.storage.output import PREFIX
 
@@ -27,9 +28,11 @@ def check_spellings(folder: Path, names: Sequence[str]) -> None:
             for name in names:
                 with contextlib.suppress(FileExistsError):
                     os.close(
-                        os.open(trial / name, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+                        os.open(
+                            trial / to_os(name), os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+                        )
                     )
-                found = os.stat(trial / name)
+                found = os.stat(trial / to_os(name))
                 other = made.setdefault((found.st_dev, found.st_ino), name)
                 if other != name:
                     raise DestinationError(

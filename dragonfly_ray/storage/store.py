@@ -142,25 +142,36 @@ class PieceStore:
     def get(self, task_id: str) -> TaskStore | None:
         return self._tasks.get(task_id)
 
-    def open(self, task: Task, manifest: Manifest) -> TaskStore:
-        """Resumes the task, or makes room for it. Raises `UnsafePathError`, `StorageFullError`, `StorageError`."""
+    def open(self, task: Task, manifest: Manifest, go_on: Callable[[], None] = lambda: None) -> TaskStore:
+        """Resumes the task, or makes room for it. Raises `UnsafePathError`, `StorageFullError`, `StorageError`.
+
+        The names of a new one are looked at first; `go_on` may raise to end that.
+        """
+        self._check(task, manifest, go_on)
         with self._telling(), self._lock:
             return self._open(task, manifest)
 
     @contextmanager
-    def hold(self, task: Task, manifest: Manifest) -> Iterator[TaskStore]:
+    def hold(
+        self, task: Task, manifest: Manifest, go_on: Callable[[], None] = lambda: None
+    ) -> Iterator[TaskStore]:
         """As `open`, and in use from the first moment on: nothing can evict what is about to be written."""
+        self._check(task, manifest, go_on)
         with contextlib.ExitStack() as stack:
             with self._telling(), self._lock:
                 found = stack.enter_context(self._open(task, manifest).using())
             yield found
+
+    def _check(self, task: Task, manifest: Manifest, go_on: Callable[[], None]) -> None:
+        """Without the lock: of many names it takes a while, and other tasks go on meanwhile."""
+        if task.id not in self._tasks:
+            check_manifest(manifest, go_on)
 
     def _open(self, task: Task, manifest: Manifest) -> TaskStore:
         self._unwanted.discard(task.id)
         found = self._tasks.get(task.id)
         if found is not None:
             return found
-        check_manifest(manifest)
         self._make_room(task.size)
         final = self.path / "tasks" / task.id
         draft = self.path / SPOOL / secrets.token_hex(8)

@@ -19,20 +19,24 @@ import secrets
 import shutil
 import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dragonfly_ray.errors import DragonflyError, IntegrityError, StorageError
 from dragonfly_ray.model import Manifest, PieceTable, Task, digest
+from dragonfly_ray.names import to_os
 from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.storage import files
+from dragonfly_ray.storage.beneath import opened
 from dragonfly_ray.storage.data_files import PACK, VIEW, DataFiles, mark_of, without_ctime
 from dragonfly_ray.storage.failures import EXHAUSTED, storage_error
 from dragonfly_ray.storage.journal import DISCARDED, FINISHED, HAVE, Journal, Record
+from dragonfly_ray.storage.links import check_links
 from dragonfly_ray.storage.modes import Modes, shared
-from dragonfly_ray.storage.output import Output, Published
+from dragonfly_ray.storage.name_limits import Trial, find_trials
+from dragonfly_ray.storage.output import Output, Published, destination_errors
 from dragonfly_ray.storage.place import stamp_of
 
 if TYPE_CHECKING:
@@ -77,6 +81,10 @@ class TaskStore:
         self.evicted = False
         self._marks: dict[int, bytes] = {}
         """Data file -> its state when its pieces were last known to be good."""
+        self._trials: Sequence[Trial] | None = None
+        """None: not looked for yet."""
+        self._inward = False
+        """No symlink leads out of the folder: they have been followed."""
         self._proved: dict[int, tuple[bytes, ...]] = {}
         """Piece -> the state of its touched files in which it was hashed again, and was good."""
         self._journal = Journal(folder / JOURNAL, task.manifest_digest, store.files)
@@ -454,34 +462,61 @@ class TaskStore:
                 os.fdatasync(fd)
         self._journal.sync()
 
-    def path(self) -> Path:
+    def check_links(self, go_on: Callable[[], None] = lambda: None) -> None:
+        """Raises `UnsafePathError` if a symlink leads out of the folder. `go_on` may raise to end it."""
+        if not self._inward:
+            check_links(self.manifest, go_on)
+            self._inward = True
+
+    def try_names(self, dest: Path, go_on: Callable[[], None] = lambda: None) -> None:
+        """Raises `DestinationError` if the file system of `dest` does not hold all names: before they are fetched.
+
+        `dest` need not be there yet; nothing is left there.
+        """
+        with destination_errors(dest):
+            dest = dest.parent if dest.is_symlink() else dest
+            while not os.path.isdir(dest):
+                dest = dest.parent
+            with opened(dest, follow=True) as root:
+                self._output(link=False, go_on=go_on).try_names(root)
+
+    def path(self, go_on: Callable[[], None] = lambda: None) -> Path:
         """A read-only file or folder inside the store, for those who gave no destination."""
-        name = self.manifest.entries[0].path if not self.task.directory else "content"
+        name = to_os(self.manifest.entries[0].path) if not self.task.directory else "content"
         view = self.folder / VIEW / name
         with self._errors():
             view.parent.mkdir(exist_ok=True)
-            self._publish(view, link=True)
+            self._publish(view, link=True, go_on=go_on)
         return view
 
     def publish(
-        self, dest: Path, *, link: bool = True, by: Path | None = None, umask: int | None = None
+        self,
+        dest: Path,
+        *,
+        link: bool = True,
+        by: Path | None = None,
+        umask: int | None = None,
+        go_on: Callable[[], None] = lambda: None,
     ) -> Published:
         """Makes the content visible at `dest`, whole or not at all. Raises `StorageError`.
 
         `by`: another way to the same place, such as an open folder. `umask`: of the caller; None: this process's
-        own. Killed in the middle, the next process of this store removes what was not finished.
+        own. `go_on` may raise to end it. Killed in the middle, the next process of this store removes what was not
+        finished.
         """
         note = self.folder / f"{NOTE}{secrets.token_hex(8)}"
         with self._errors():
             note.symlink_to(dest)  # never torn, and written at once
         try:
             with self._errors():
-                return self._publish(by or dest, link=link, umask=umask)
+                return self._publish(by or dest, link=link, umask=umask, go_on=go_on)
         finally:
             with contextlib.suppress(FileNotFoundError):  # evicted meanwhile
                 note.unlink()
 
-    def _publish(self, dest: Path, *, link: bool, umask: int | None = None) -> Published:
+    def _publish(
+        self, dest: Path, *, link: bool, umask: int | None = None, go_on: Callable[[], None] = lambda: None
+    ) -> Published:
         if self.refresh() or not self.complete:
             raise StorageError(
                 f"{self.task.url}: changed in the store, maybe through an earlier output; distribute it again"
@@ -496,7 +531,7 @@ class TaskStore:
                 self._store.note_link(mark)
 
         try:
-            return self._output(link=link, umask=umask, linked=linked).publish(dest)
+            return self._output(link=link, umask=umask, linked=linked, go_on=go_on).publish(dest)
         finally:
             with contextlib.suppress(OSError):  # what is not noted is hashed again
                 self._note(marks)
@@ -517,18 +552,27 @@ class TaskStore:
         link: bool,
         umask: int | None = None,
         linked: Callable[[int], None] = lambda number: None,
+        go_on: Callable[[], None] = lambda: None,
     ) -> Output:
-        durable, mark = self._store.settings.durable, self._store.host_id[:12]
         return Output(
             self.manifest,
             self._data.stored,
             link=link,
-            durable=durable,
-            mark=mark,
+            durable=self._store.settings.durable,
+            mark=self._store.host_id[:12],
             umask=self._store.umask,
             asked_umask=umask,
             linked=linked,
+            go_on=go_on,
+            trials=lambda: self.trials,
         )
+
+    @property
+    def trials(self) -> Sequence[Trial]:
+        """Names that not every file system holds."""
+        if self._trials is None:
+            self._trials = find_trials(self.manifest.entries) if self.manifest.directory else ()
+        return self._trials
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -31,7 +31,7 @@ from dragonfly_ray.urls import redacted
 
 MOST_OUTCOMES = 200_000
 """URLs times nodes of one job."""
-_OPTIONS = ("digest", "include", "exclude", "tag", "application", "filtered_query_params")
+_OPTIONS = ("digest", "include", "exclude", "tag", "application", "filtered_query_params", "links")
 
 
 class Around(Protocol):

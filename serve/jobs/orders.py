@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dragonfly_ray.errors import InvalidRequestError
-from dragonfly_ray.identity import servers_of
+from dragonfly_ray.identity import check_links_option, servers_of
 from dragonfly_ray.model import Credentials, Source
 from dragonfly_ray.serve.cluster import Order
 from dragonfly_ray.serve.database.tables import Job
@@ -39,6 +39,7 @@ def order_of(row: Job, vault: Vault, settings: ManagerSettings) -> Order:
                 include=tuple(options.get("include", ())),
                 exclude=tuple(options.get("exclude", ())),
                 server=server,
+                links=check_links_option(url, options.get("links", "refuse")),
             )
             for url, server in zip(urls, options.get(SERVERS) or [""] * len(urls), strict=True)
         ),

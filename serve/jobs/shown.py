@@ -34,6 +34,7 @@ def job(row: JobRow, board: Board) -> Job:
         tag=options.get("tag", ""),
         application=options.get("application", ""),
         filtered_query_params=options.get("filtered_query_params", []),
+        links=options.get("links", "refuse"),
         created_by=By.model_construct(id=row.created_by, name=row.created_by_name),
         created_at=row.created_at,
         started_at=row.started_at,

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
+from dragonfly_ray.model import Links
 from dragonfly_ray.serve.schemas.base import By, Failure, In, Name, Out, Provenance
 
 MOST_URLS = 100
@@ -57,6 +58,11 @@ class _Create(In):
     tag: Annotated[str, StringConstraints(max_length=256)] = ""
     application: Annotated[str, StringConstraints(max_length=256)] = ""
     filtered_query_params: Annotated[list[Pattern], Field(max_length=100)] = []
+    links: Links = Field(
+        "refuse",
+        description="Symlinks in a folder: `refuse` those that lead out of it, `follow` them all, or `keep` them as "
+        "links. Ones that lead out are refused in every case.",
+    )
 
     @model_validator(mode="after")
     def _together(self) -> _Create:
@@ -111,6 +117,7 @@ class Job(Out):
     tag: str
     application: str
     filtered_query_params: list[str]
+    links: Links
     created_by: By
     created_at: datetime
     started_at: datetime | None

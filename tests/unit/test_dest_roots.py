@@ -182,7 +182,7 @@ def test_an_escaped_slash_stays_one_in_the_name(swarm: Swarm, origin: ScriptedOr
     assert [p.name for p in (root / "sub").iterdir()] == ["a%2Fb"]
 
 
-@pytest.mark.parametrize("name", ["%2e%2e", "..%2f..%2fescaped", "%00", "."])
+@pytest.mark.parametrize("name", ["%2e%2e", "."])
 def test_a_name_that_expands_oddly_leads_nowhere(
     swarm: Swarm, origin: ScriptedOrigin, root: Path, tmp_path: Path, name: str
 ) -> None:
@@ -191,6 +191,17 @@ def test_a_name_that_expands_oddly_leads_nowhere(
     assert {r["state"] for r in found.values()} == {"failed"}, found
     assert not (tmp_path / "escaped").exists()
     assert not any(root.rglob("*"))
+
+
+@pytest.mark.parametrize("name", ["..%2f..%2fescaped", "%00"])
+def test_escapes_that_are_no_part_of_a_name_stay_text(
+    swarm: Swarm, origin: ScriptedOrigin, root: Path, tmp_path: Path, name: str
+) -> None:
+    url = origin.url.replace("content.bin", f"d/{name}")
+    found = distribute(swarm, url, f"{root}/sub/{{name}}", (str(root),), policy=UrlPolicy(allow_private=True))
+    assert {r["path"] for r in found.values()} == {f"{root}/sub/{name}"}, found
+    assert os.listdir(root / "sub") == [name]
+    assert not (tmp_path / "escaped").exists()
 
 
 def test_a_name_is_not_expanded_twice(swarm: Swarm, origin: ScriptedOrigin, root: Path) -> None:

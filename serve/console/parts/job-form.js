@@ -33,6 +33,7 @@ export function fieldsOf(request = {}) {
     tag: request.tag || "",
     application: request.application || "",
     filtered: (request.filtered_query_params || []).join("\n"),
+    links: request.links || "refuse",
     mode: "all",
     count: "1",
     share: "10",
@@ -73,6 +74,7 @@ export function requestOf(fields, kind) {
   for (const [key, value] of Object.entries(optional)) if (value) body[key] = value;
   const lists = { include: fields.include, exclude: fields.exclude, filtered_query_params: fields.filtered };
   for (const [key, text] of Object.entries(lists)) if (lines(text).length) body[key] = lines(text);
+  if (fields.links !== "refuse") body.links = fields.links;
   if (kind === "distribution") {
     if (fields.dest.trim()) body.dest = fields.dest.trim();
     if (!fields.link) body.link = false;

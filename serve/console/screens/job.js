@@ -81,7 +81,7 @@ function Actions({ live, job, kind }) {
   }
   const again = () => {
     const request = Object.fromEntries(
-      ["urls", "nodes", "name", "digest", "include", "exclude", "secret", "tag", "application", "filtered_query_params", "dest", "link"].map((key) => [key, job[key]]),
+      ["urls", "nodes", "name", "digest", "include", "exclude", "secret", "tag", "application", "filtered_query_params", "links", "dest", "link"].map((key) => [key, job[key]]),
     );
     navigate(`${path}/new`, { state: { request } });
   };
