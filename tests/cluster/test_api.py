@@ -264,6 +264,39 @@ def test_on_this_node(cluster: LocalCluster, origin: Nginx) -> None:
     assert ray.get(elsewhere.remote(f"{origin.url}/h")) == hashlib.sha256(data).hexdigest()
 
 
+def test_what_a_caller_asks_for_on_its_node_is_as_its_umask_says(
+    cluster: LocalCluster, origin: Nginx, tmp_path: Path
+) -> None:
+    data = make(origin, "private", 300_000)
+    url = f"{origin.url}/private"
+
+    @ray.remote(num_cpus=0)
+    def fetched(how: str, dest: str, umask: int) -> str:
+        before = os.umask(umask)
+        try:
+            if how == "fetch":
+                return str(d.fetch(url, dest=dest))
+            d.submit(url, [ray.get_runtime_context().get_node_id()], dest=dest).result().raise_for_failures()
+            return dest
+        finally:
+            os.umask(before)  # others work in this process
+
+    def mode(path: str | Path) -> int:
+        assert Path(path).read_bytes() == data
+        return os.stat(path).st_mode & 0o777
+
+    assert os.umask(0o022) == 0o022, "of the peers, too"
+    for how, umask, wanted in (("fetch", 0o077, 0o600), ("fetch", 0o022, 0o444), ("submit", 0o027, 0o640)):
+        path = tmp_path / f"{how}-{umask}" / "f"
+        assert mode(ray.get(fetched.remote(how, str(path), umask))) == wanted
+    command = [sys.executable, "-m", "dragonfly_ray.cli", "get", url, "-O", "got"]
+    env = {**os.environ, "RAY_ADDRESS": cluster.ray.address}
+    subprocess.run(command, check=True, cwd=tmp_path, env=env, umask=0o077, capture_output=True, timeout=200)
+    assert mode(tmp_path / "got") == 0o600
+    everywhere = d.distribute(url, dest=tmp_path / "all" / "{node}")
+    assert {mode(path) for path in everywhere.paths.values()} == {0o444}, "each peer's own"
+
+
 def test_open_reads_before_all_of_it_is_here(cluster: LocalCluster, origin: Nginx) -> None:
     origin.restart("limit_rate 1m;")
     data = make(origin, "o", 40 * MIB)

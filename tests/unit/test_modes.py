@@ -23,6 +23,7 @@ from dragonfly_ray.sources import resolve
 from dragonfly_ray.storage.modes import Modes, current_umask
 from dragonfly_ray.storage.place import place_of
 from dragonfly_ray.storage.task_store import TaskStore
+from tests import programs
 from tests.origins import Behaviour, ScriptedOrigin
 from tests.swarm import Swarm
 from tests.unit.test_storage import BIG, complete, fill, leftovers, store_at, task_of
@@ -247,19 +248,21 @@ from tests.swarm import Swarm
 root, url = Path(sys.argv[1]), sys.argv[2]
 swarm = Swarm(root / "swarm", 2)
 for link in (True, False):
-    view = swarm.distribute(url, f"{link}.0", dest=str(root / "a" / str(link) / "{node}"), link=link)
-    assert {n["state"] for n in view["nodes"].values()} == {"done"}, view
+    for time in (1, 2):
+        dest = str(root / "a" / str(link) / "{node}")
+        view = swarm.distribute(url, f"{link}-{time}.0", dest=dest, link=link)
+        assert {n["state"] for n in view["nodes"].values()} == {"done"}, view
 swarm.close()
 print(json.dumps({str(p.relative_to(root / "a")): p.stat().st_mode & 0o7777 for p in (root / "a").rglob("*")}))
 """
 
 
 @pytest.fixture
-def under(tmp_path: Path) -> Callable[[int, str], dict[str, int]]:
-    """Two peers in a process of their own, with that umask: the modes of what they delivered, below `a`."""
+def under(tmp_path: Path) -> Callable[..., dict[str, int]]:
+    """Two peers in a process of their own, with that umask: the modes of what they delivered, below `a`. Twice."""
 
-    def run(umask: int, url: str) -> dict[str, int]:
-        done = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path), url], check=False, umask=umask, cwd=Path.cwd(),
+    def run(umask: int, url: str, *by: str) -> dict[str, int]:
+        done = subprocess.run([*by, sys.executable, "-c", SCRIPT, str(tmp_path), url], check=False, umask=umask, cwd=Path.cwd(),
                               capture_output=True, text=True, timeout=300)  # fmt: skip
         assert not done.returncode, done.stderr
         found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
@@ -271,7 +274,7 @@ def under(tmp_path: Path) -> Callable[[int, str], dict[str, int]]:
 @pytest.mark.parametrize("size", [10, 300_000])
 @pytest.mark.parametrize("umask", [0o077, 0o027])
 def test_downloads_are_as_the_umask_of_the_peer_says(
-    under: Callable[[int, str], dict[str, int]], size: int, umask: int
+    under: Callable[..., dict[str, int]], size: int, umask: int
 ) -> None:
     with ScriptedOrigin(Behaviour(CONTENT[:size])) as origin:
         found = under(umask, origin.url)
@@ -283,8 +286,24 @@ def test_downloads_are_as_the_umask_of_the_peer_says(
     }
 
 
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_modes_that_bind_the_peers_own_user_hinder_no_delivery(
+    under: Callable[..., dict[str, int]], tmp_path: Path, umask: int
+) -> None:
+    """As for any user but root, who may write to whatever there is."""
+    source = tree(tmp_path / "source", {"d/": 0o500, "d/big": 0o400, "d/small": 0o440, "run": 0o700})
+    source.chmod(0o750)
+    capabilities = "-dac_override,-dac_read_search"
+    found = under(umask, f"file://{source}/", programs.need("setpriv"), "--bounding-set", capabilities)
+    for where in ("True/n0", "True/n1", "False/n0", "False/n1"):
+        assert found[f"{where}/d/big"] == (0o400 if where.startswith("True") else 0o600)
+        assert found[f"{where}/d"] == found[f"{where}/run"] == 0o700
+        assert found[f"{where}/d/small"] == 0o640 & ~umask
+        assert (tmp_path / "a" / where / "d" / "big").read_bytes() == (source / "d" / "big").read_bytes()
+
+
 def test_modes_of_local_files_are_kept_within_the_umask_of_the_peer(
-    under: Callable[[int, str], dict[str, int]], tmp_path: Path
+    under: Callable[..., dict[str, int]], tmp_path: Path
 ) -> None:
     source = tree(tmp_path / "source", {"d/": 0o775, "d/big": 0o664, "d/small": 0o755, "d/mine": 0o600})
     source.chmod(0o755)
