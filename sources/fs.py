@@ -417,7 +417,7 @@ def _relative(path: str, root: str) -> str:
 
 
 def _join(root: str, below: str) -> str:
-    return f"{root.rstrip('/')}/{below}" if below else root
+    return f"{root.rstrip('/')}/{below}" if below else root.rstrip("/") or root
 
 
 def _check_installed(protocol: str, name: str) -> None:
