@@ -14,6 +14,7 @@
     + SourceTruncatedError                fewer bytes than promised
     + SourceUnreachableError (ConnectionError)
     + SourceUnsupportedError              no such protocol, no listing
+    + SourceArchivedError                 kept in an archive; must be restored first
   x IntegrityError                        bytes that do not match their digest
   x StorageError (OSError)
     + StorageFullError
@@ -132,6 +133,12 @@ class SourceUnreachableError(SourceError, ConnectionError):
 
 class SourceUnsupportedError(SourceError):
     kind = "source-unsupported"
+
+
+class SourceArchivedError(SourceError):
+    """The store has it, but gives it out only once it has been restored (S3 Glacier, Azure's archive tier)."""
+
+    kind = "source-archived"
 
 
 class IntegrityError(DragonflyError):

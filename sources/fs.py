@@ -13,7 +13,7 @@ import stat
 import tarfile
 import threading
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -39,6 +39,7 @@ from dragonfly_ray.errors import (
 )
 from dragonfly_ray.model import Credentials, Entry, Manifest, Segment, Source
 from dragonfly_ray.policy import HOST_OPTIONS, UrlPolicy, rules
+from dragonfly_ray.sources import storage_class
 from dragonfly_ray.sources.archives import LINK, archive_version
 from dragonfly_ray.sources.base import (
     Adapter,
@@ -51,12 +52,13 @@ from dragonfly_ray.sources.base import (
     comparable,
     counted,
     is_chosen,
+    together,
 )
 from dragonfly_ray.sources.ftp import DEAD_LINK, FOLDER_LINK
 from dragonfly_ray.sources.gcs import bound_look_ups
 from dragonfly_ray.sources.guard import forbidden_in, guarded_loop
 from dragonfly_ray.sources.instances import Instances, Opened, open_filesystem
-from dragonfly_ray.sources.layers import on_asyncio
+from dragonfly_ray.sources.layers import inside, on_asyncio
 from dragonfly_ray.sources.object_listing import Listed, below, check_names, is_flat, list_objects
 from dragonfly_ray.sources.offered import in_info, in_s3_head
 from dragonfly_ray.sources.stored_bytes import reads_stored
@@ -120,7 +122,8 @@ class FsspecAdapter(Adapter):
     def _open(self) -> Opened:
         with _Errors(self._name):
             opened = open_filesystem(self._source.url, self._options, self._settings.read_timeout)
-        bound_look_ups(opened.fs, guarded=self._guarded)
+        for each in inside(opened.fs):
+            bound_look_ups(each, guarded=self._guarded)
         self._loop = getattr(opened.fs, "loop", self._loop)
         return opened
 
@@ -178,6 +181,8 @@ class FsspecAdapter(Adapter):
         entries = [Entry(path, kind="dir") for path in listed.folders - listed.files.keys()]
         found = chosen(self._source, chain(entries, map(self._entry, listed.files, listed.files.values())))
         check_names(found, self._name)
+        kept_away = {path for path, info in listed.files.items() if storage_class.may_be_archived(info)}
+        self._refuse_archived([entry.path for entry in found if entry.path in kept_away])
         return self._own_versions(found)
 
     def _listed(self) -> Listed:
@@ -196,6 +201,8 @@ class FsspecAdapter(Adapter):
         if info.get("size") is None:
             raise SourceUnsupportedError(f"{self._name}: does not say how long it is")
         size = check_size(info["size"], self._name)
+        if storage_class.may_be_archived(info):
+            self._refuse_archived([""])
         offered = self._offered(info) if size else ""
         entry = Entry(basename(self._source.url), size, version, mode=_mode(info), checksum=offered)
         manifest = Manifest((entry,), directory=False)
@@ -212,23 +219,40 @@ class FsspecAdapter(Adapter):
         only when asked for the file itself; whether that is allowed or not."""
         if not self._is_s3:
             return in_info(info)
+        answer = self._s3_head("", ChecksumMode="ENABLED") if self._settings.checksums else None
+        return in_s3_head(answer) if answer and str(answer.get("ETag")) == str(info.get("ETag")) else ""
+
+    def _s3_head(self, below: str, **more: str) -> Mapping[str, Any] | None:
+        """What S3 tells of one file; None where it does not, which says nothing of the file."""
         with self._instances.lend() as lent:
-            fs, path = lent.fs, lent.path
-        if not self._settings.checksums or not hasattr(fs, "_call_s3"):
-            return ""
+            fs, path = lent.fs, _join(lent.path, below)
+        if not hasattr(fs, "_call_s3"):
+            return None
         bucket, key, version = fs.split_path(path)
         pinned = {"VersionId": version} if version else {}
         try:
             with _Errors(self._name):
-                answer = self._sync(
-                    fs._call_s3, "head_object", Bucket=bucket, Key=key, ChecksumMode="ENABLED", **pinned
+                answer: Mapping[str, Any] = self._sync(
+                    fs._call_s3, "head_object", Bucket=bucket, Key=key, **more, **pinned
                 )
         except SourceError as error:
             if self._aborted:
                 raise
-            log.info("no checksum is offered: %s", error)
-            return ""
-        return in_s3_head(answer) if str(answer.get("ETag")) == str(info.get("ETag")) else ""
+            log.info("no answer to HEAD: %s", error)
+            return None
+        return answer
+
+    def _refuse_archived(self, paths: Sequence[str]) -> None:
+        """Of files that a listing tells to be archived; what has been restored can be read, which S3 tells of the file
+        alone. Raises `SourceArchivedError`, which names one."""
+
+        def look(path: str) -> None:
+            answer = self._s3_head(path)
+            if answer and (archived := storage_class.in_s3_head(answer)):
+                raise archived.error(f"{self._name} ({path})" if path else self._name)
+
+        if paths:
+            together(self._settings.small_connections, paths, look)
 
     def _walk(self) -> Iterator[Entry]:
         with self._instances.lend() as lent:
@@ -514,6 +538,9 @@ class _Errors:
         refused = forbidden_in(error)
         if refused:
             return SourceForbiddenError(f"{self._name}: {refused}")
+        archived = storage_class.in_error(error)
+        if archived:
+            return archived.error(self._name)
         status = _status(error)
         if isinstance(error, FileNotFoundError) or status == 404:
             return SourceNotFoundError(f"{self._name}: not found")

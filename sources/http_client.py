@@ -28,6 +28,7 @@ from dragonfly_ray.errors import (
 from dragonfly_ray.policy import Rules
 from dragonfly_ray.sources.answers import Unanswered, body_begun, bounded_manager, gone, watching
 from dragonfly_ray.sources.guard import Forbidden, GuardedManager
+from dragonfly_ray.sources.storage_class import MAX_BODY, REFUSING, Archived, in_refusal
 
 FIRST_PAUSE = 0.1
 """Seconds before the second try; doubles with each."""
@@ -127,7 +128,10 @@ class HttpClient:
                 response.close()
                 raise
             return response
+        archived = _archived(response)
         response.close()
+        if archived:
+            raise archived.error(self.name)
         raise self.refused(response.status, response.headers.get("Retry-After"))
 
     def _request(
@@ -222,6 +226,19 @@ class _Tries(urllib3.Retry):
         if isinstance(error, ReadTimeoutError) and not gone(error):
             raise error  # it has had all the time for an answer that it gets
         return super().increment(*what, **more)
+
+
+def _archived(response: urllib3.BaseHTTPResponse) -> Archived | None:
+    """Whether an object store refuses it for being archived."""
+    if response.status not in REFUSING:
+        return None
+    body = bytearray()
+    if "xml" in response.headers.get("Content-Type", ""):
+        part = bytearray(MAX_BODY)
+        with contextlib.suppress(HTTPError, OSError, ValueError):
+            while len(body) < MAX_BODY and (count := response.readinto(part)):
+                body += part[:count]
+    return in_refusal(response.headers, bytes(body))
 
 
 def _retry_after(text: str | None) -> float | None:

@@ -27,6 +27,7 @@ ORIGIN_SAID = frozenset(
         "source-busy",
         "source-changed",
         "source-unsupported",
+        "source-archived",
     )
 )
 """What a helper passes on from the origin. Anything else is the helper's own trouble."""

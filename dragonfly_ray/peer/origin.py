@@ -13,6 +13,7 @@ from dragonfly_ray import messages as m
 from dragonfly_ray.errors import (
     DragonflyError,
     IntegrityError,
+    SourceArchivedError,
     SourceAuthError,
     SourceBusyError,
     SourceChangedError,
@@ -38,6 +39,7 @@ FINAL = (
     SourceNotFoundError,
     SourceChangedError,
     SourceUnsupportedError,
+    SourceArchivedError,
     IntegrityError,
 )
 """Errors that waiting does not cure."""

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 PROOF_ATTEMPTS = 3
 REFUSALS = frozenset(("source-auth", "source-forbidden", "source-not-found"))
 """What an origin says to some credentials and not to others."""
+FINAL = REFUSALS | {"source-archived"}
+"""What no other node, and no patience, would make a proof of."""
 
 
 def resolved(cluster: ClusterState, spec_id: str, now: float) -> list[Action]:
@@ -131,7 +133,7 @@ def proved(cluster: ClusterState, spec_id: str, answer: m.Proved, now: float) ->
         return []
     if answer.kind == "source-changed":
         return _changed(cluster, state, task, answer, now)
-    if answer.kind in REFUSALS:
+    if answer.kind in FINAL:
         return refuse(cluster, state, task, answer.kind, answer.message, now)
     if answer.kind:
         return _failed(cluster, state, task, host, answer.kind, answer.message, now)
