@@ -24,6 +24,9 @@ from dragonfly_ray.sources.pace import Slots
 PARTS = 2
 """Pieces of small files that are fetched at once: while one is being stored, the connections of others are busy."""
 
+HEADS_AHEAD = 2
+"""Times as many files as there are connections are asked for, at most, before a refusal among them is known."""
+
 
 class HttpReader:
     """Of one source. `headers` go with every request for many files at once."""
@@ -164,17 +167,27 @@ class HttpReader:
         """The headers of files of a folder: the first that does not go well ends it, and some were not asked for."""
         asked = [Head(at, self._address.file(path)) for at, path in enumerate(paths)]
         with self._one_of_many() as many:
-            many.fetch(asked, connections, lambda _: self._client.go_on(), ends=lambda status: True)
+            bad = many.fetch(
+                asked,
+                connections,
+                lambda _: self._client.go_on(),
+                ends=lambda status: True,
+                ahead=HEADS_AHEAD * connections,
+            )
+        self._refuse_busy(bad)
         return asked
 
     def _fetch_many(self, asked: Sequence[Wanted], connections: int, progress: Progress) -> list[Wanted]:
         """Those that did not go well."""
         with self._one_of_many() as many:
             bad = many.fetch(asked, connections, progress)
+        self._refuse_busy(bad)
+        return bad
+
+    def _refuse_busy(self, bad: Sequence[Wanted] | Sequence[Head]) -> None:
         for each in bad:
             if each.status in BUSY:
                 raise self._client.refused(each.status, each.retry_after)
-        return bad
 
     @contextlib.contextmanager
     def _one_of_many(self) -> Iterator[ManyFiles]:

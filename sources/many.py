@@ -180,20 +180,30 @@ class ManyFiles:
         progress: Callable[[int], None],
         *,
         ends: Callable[[int], bool] = lambda status: status in BUSY,
+        ahead: int | None = None,
     ) -> list[R]:
         """Fills the views. Returns those that did not go well, `status` 0 where no answer came.
 
         After one of these whose status `ends` it (by default `BUSY`, 429 or 503) nothing further is asked. `progress`
-        may raise, to end it.
+        may raise, to end it. `ahead`: none is begun so many places after one that is still under way; None: any.
         """
         self._multi.setopt(pycurl.M_MAXCONNECTS, connections)
         todo: deque[R] = deque(wanted)
         bad: list[R] = []
         active: dict[pycurl.Curl, R] = {}
+        places: dict[pycurl.Curl, int] = {}
+        """Where in `wanted` those are that are under way; the first of them first."""
+
+        def room() -> bool:
+            oldest = next(iter(places.values()), None)
+            far = ahead is not None and oldest is not None and len(wanted) - len(todo) - oldest >= ahead
+            return len(active) < connections and not far
+
         try:
             while todo or active:
-                while todo and len(active) < connections:
-                    self._begin(todo.popleft(), active)
+                while todo and room():
+                    place = len(wanted) - len(todo)
+                    places[self._begin(todo.popleft(), active)] = place
                 self._multi.perform()
                 more = True
                 while more:
@@ -201,6 +211,7 @@ class ManyFiles:
                     more = left > 0
                     for handle in [*good, *(h for h, _, _ in failed)]:
                         done = self._end(handle, active)
+                        del places[handle]
                         if done.end(handle.getinfo(pycurl.RESPONSE_CODE)):
                             progress(len(done.view))
                             continue
@@ -208,7 +219,7 @@ class ManyFiles:
                         if ends(done.status):
                             bad.extend(todo)
                             todo.clear()
-                if todo and len(active) < connections:
+                if todo and room():
                     continue  # a request that is not begun wakes nobody up
                 if active:
                     self._multi.select(min(WAIT, self._silences.pause))
@@ -228,7 +239,7 @@ class ManyFiles:
         self._idle.clear()
         self._multi.close()
 
-    def _begin(self, wanted: R, active: dict[pycurl.Curl, R]) -> None:
+    def _begin(self, wanted: R, active: dict[pycurl.Curl, R]) -> pycurl.Curl:
         handle = self._idle.pop() if self._idle else self._handle()
         wanted.begin()
         handle.setopt(pycurl.URL, wanted.url)
@@ -242,6 +253,7 @@ class ManyFiles:
         self._multi.add_handle(handle)
         self._silences.begin(handle, time.monotonic())
         active[handle] = wanted
+        return handle
 
     def _end(self, handle: pycurl.Curl, active: dict[pycurl.Curl, R], *, keep: bool = True) -> R:
         self._multi.remove_handle(handle)

@@ -66,9 +66,13 @@ def test_where_head_is_refused_most_files_are_asked_for_once(folder: FolderOrigi
 
 @pytest.mark.parametrize(("status", "error"), [(404, SourceNotFoundError), (429, SourceBusyError)])
 def test_a_refusal_is_told_as_what_it_is(folder: FolderOrigin, status: int, error: type[Exception]) -> None:
+    folder.files = {f"f{i:03}": b"x" for i in range(1000)}
     folder.before = lambda method, path: status if path == "f150" else 0
     with pytest.raises(error):
         manifest_of(folder.url)
+    again = sum(path == "f150" for _, path, _ in folder.asked)
+    assert again == 1 if status == 429 else again <= 3
+    assert len(folder.asked) < 150 + 4 * SETTINGS.small_connections
 
 
 def test_a_limit_of_requests_is_kept(folder: FolderOrigin) -> None:
