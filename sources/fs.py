@@ -394,10 +394,10 @@ class FsspecAdapter(Adapter):
         return data
 
     def _condition(self, fs: Any, entry: Entry) -> str:
-        """The ETag, where one request can read and compare it: s3fs. Otherwise empty."""
+        """The ETag, where one request can read and compare it: s3fs, and a strong one (RFC 9110, 13.1.1). Otherwise empty."""
         conditional = self._is_s3 and hasattr(fs, "_call_s3")
         key, _, etag = comparable(entry).partition("=")
-        return etag if conditional and key == "ETag" else ""
+        return etag if conditional and key == "ETag" and not etag.startswith("W/") else ""
 
     def _matching(self, fs: Any, path: str, etag: str, start: int, end: int) -> bytes:
         bucket, key, version = fs.split_path(path)
@@ -411,8 +411,8 @@ class FsspecAdapter(Adapter):
             IfMatch=f'"{etag}"',
             **pinned,
         )
-        # Not every store that speaks S3 heeds the condition.
-        same = str(answer.get("ETag", "")).strip('"') == etag
+        # Not every store that speaks S3 heeds the condition; and what is before it may weaken the ETag of the answer.
+        same = str(answer.get("ETag", "")).removeprefix("W/").strip('"') == etag
         data: bytes = self._sync(_body, answer["Body"], same)
         if not same:
             raise SourceChangedError(f"{self._name}: has changed since it was looked at")

@@ -41,11 +41,6 @@ def length_of(response: urllib3.BaseHTTPResponse, name: str) -> int | None:
     return parse_size(response.headers.get("Content-Length"), name)
 
 
-def version_of(response: urllib3.BaseHTTPResponse) -> str:
-    """Whatever tells one content from the next; empty if the server says nothing."""
-    return response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
-
-
 class Body(Stream):
     """`length` bytes of a response; None: until it ends. `whole`: the body has no more than that.
 

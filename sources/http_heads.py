@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from dragonfly_ray.sources.base import Seen, parse_size
 from dragonfly_ray.sources.http_reading import HttpReader
+from dragonfly_ray.sources.http_versions import tells_parts, version_of
 from dragonfly_ray.sources.many import Head
 from dragonfly_ray.sources.offered import in_headers
 
@@ -50,6 +51,12 @@ def _seen(head: Head, name: str) -> Seen | None:
     size = parse_size(headers.get("content-length"), name)
     if size is None:
         return None
-    version = headers.get("etag") or headers.get("last-modified") or ""
-    ranges = headers.get("accept-ranges", "").lower() == "bytes"
+    version = version_of(
+        {
+            "ETag": headers.get("etag", ""),
+            "Last-Modified": headers.get("last-modified", ""),
+            "Date": headers.get("date", ""),
+        }
+    )
+    ranges = headers.get("accept-ranges", "").lower() == "bytes" and tells_parts(version)
     return Seen(size, version, ranges, in_headers(headers, head.status))

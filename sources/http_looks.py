@@ -11,14 +11,16 @@ import urllib3
 
 from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.errors import SourceError, SourceUnreachableError
+from dragonfly_ray.model import USUAL_LEAF
 from dragonfly_ray.sources.answers import let_go
 from dragonfly_ray.sources.base import Seen, together
 from dragonfly_ray.sources.http_address import HttpAddress
-from dragonfly_ray.sources.http_body import SKIP, Body, length_of, version_of
+from dragonfly_ray.sources.http_body import SKIP, Body, length_of
 from dragonfly_ray.sources.http_client import HttpClient
 from dragonfly_ray.sources.http_heads import QuickLooks
 from dragonfly_ray.sources.http_probe import probe
 from dragonfly_ray.sources.http_reading import HttpReader
+from dragonfly_ray.sources.http_versions import tells_parts, version_of
 from dragonfly_ray.sources.offered import in_headers
 from dragonfly_ray.sources.pace import Pace
 
@@ -68,8 +70,8 @@ class HttpLooks:
         found = self._quick(paths)
         self._head_tells = self._head_tells or any(seen.size for seen in found.values())
         if not self._head_tells:
-            found = {}
-        return found
+            return {}
+        return {at: seen for at, seen in found.items() if not _is_vague(seen)}
 
     def _look(self, path: str) -> Seen:
         try:
@@ -81,7 +83,7 @@ class HttpLooks:
         seen = self._look_by_head(path) if self._head else None
         if seen is not None:
             self._head_tells = self._head_tells or bool(seen.size)
-            if self._head_tells:
+            if self._head_tells and not _is_vague(seen):
                 return seen
         seen = self._look_by_get(path)
         # HEAD was refused, or told less: it is not tried on every other file.
@@ -125,4 +127,11 @@ class HttpLooks:
 
 
 def _seen(response: urllib3.BaseHTTPResponse, size: int, *, ranges: bool) -> Seen:
-    return Seen(size, version_of(response), ranges, in_headers(response.headers, response.status))
+    version = version_of(response.headers)
+    ranges = ranges and tells_parts(version)
+    return Seen(size, version, ranges, in_headers(response.headers, response.status))
+
+
+def _is_vague(seen: Seen) -> bool:
+    """Whether it is a long file whose parts could not be told from those of another version: GET may tell more."""
+    return seen.size > USUAL_LEAF and bool(seen.version) and not tells_parts(seen.version)

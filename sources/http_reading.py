@@ -14,10 +14,11 @@ from dragonfly_ray.policy import Rules
 from dragonfly_ray.sources.answers import let_go
 from dragonfly_ray.sources.base import Progress, Stream, comparable
 from dragonfly_ray.sources.http_address import HttpAddress
-from dragonfly_ray.sources.http_body import Body, content_range, length_of, version_of
+from dragonfly_ray.sources.http_body import Body, content_range, length_of
 from dragonfly_ray.sources.http_client import HttpClient
 from dragonfly_ray.sources.http_plain import PlainAnswers, PlainStream
 from dragonfly_ray.sources.http_probe import RANGE_REFUSED
+from dragonfly_ray.sources.http_versions import Match, compared
 from dragonfly_ray.sources.many import BUSY, Head, ManyFiles, Wanted
 from dragonfly_ray.sources.pace import Slots
 
@@ -107,15 +108,20 @@ class HttpReader:
         if response.status == 416 and answered and answered.total not in (None, entry.size):
             raise self._changed(entry, answered.total)
         if response.status == 206:
-            return answered is None or answered.start != offset
+            # A part that is only weakly the same cannot be put beside others.
+            wrong = answered is None or answered.start != offset
+            return wrong or self._compared(response, entry, part=True) == "weakly"
         return response.status >= 300
+
+    def _compared(self, response: urllib3.BaseHTTPResponse, entry: Entry, *, part: bool) -> Match:
+        etag, modified = response.headers.get("ETag") or "", response.headers.get("Last-Modified") or ""
+        return compared(comparable(entry), etag, modified, part=part)
 
     def _checked(
         self, response: urllib3.BaseHTTPResponse, url: str, entry: Entry, offset: int, length: int
     ) -> Stream:
         """The stretch of the entry in an answer. Raises `SourceChangedError` for another version."""
-        wanted, found = comparable(entry), version_of(response)
-        if wanted and found and found != wanted:
+        if self._compared(response, entry, part=length < entry.size) == "other":
             raise SourceChangedError(f"{self._name(entry)}: has changed since it was looked at; start again")
         if response.status == 206:
             answered = content_range(response, self._client.name)
@@ -206,7 +212,8 @@ class HttpReader:
         version = comparable(entry)
 
         def fits(etag: str, last_modified: str) -> bool:
-            found = etag or last_modified
-            return not version or not found or found == version
+            part = start is not None
+            match = compared(version, etag, last_modified, part=part)
+            return match == "same" or (match == "weakly" and not part)
 
         return Wanted(number, self._address.file(entry.path), view, fits, start)

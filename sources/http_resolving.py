@@ -17,11 +17,12 @@ from dragonfly_ray.sources.answers import let_go
 from dragonfly_ray.sources.autoindex import IndexPage, list_folder
 from dragonfly_ray.sources.base import Resolution, Room, Seen, Share, read_all
 from dragonfly_ray.sources.http_address import HttpAddress
-from dragonfly_ray.sources.http_body import SKIP, Body, length_of, version_of
+from dragonfly_ray.sources.http_body import SKIP, Body, length_of
 from dragonfly_ray.sources.http_client import HttpClient
 from dragonfly_ray.sources.http_looks import HttpLooks
 from dragonfly_ray.sources.http_probe import Probe, probe
 from dragonfly_ray.sources.http_reading import HttpReader
+from dragonfly_ray.sources.http_versions import tells_parts, version_of
 from dragonfly_ray.sources.index_page import looks_like_index
 from dragonfly_ray.sources.offered import in_headers
 from dragonfly_ray.sources.pace import Pace
@@ -81,8 +82,10 @@ class HttpResolver:
         response, size = found.response, found.size
         if size is None:
             return self._spool(response, spool, room)
-        # Nothing would tell parts of one content from parts of another: without a version it is one stream.
-        manifest = self._single(size, response, ranges=found.ranges and bool(version_of(response)))
+        # Nothing would tell parts of one content from parts of another: without a strong validator it is one stream.
+        manifest = self._single(
+            size, response, ranges=found.ranges and tells_parts(version_of(response.headers))
+        )
         if size > small_limit:
             return Resolution(manifest)
         if not found.ranges:
@@ -118,7 +121,7 @@ class HttpResolver:
 
     def _single(self, size: int, response: urllib3.BaseHTTPResponse, *, ranges: bool) -> Manifest:
         offered = in_headers(response.headers, response.status) if size else ""
-        entry = Entry(basename(self._source.url), size, version_of(response), checksum=offered)
+        entry = Entry(basename(self._source.url), size, version_of(response.headers), checksum=offered)
         return Manifest((entry,), directory=False, ranges=ranges)
 
     # --- a folder ---------------------------------------------------------------------------
