@@ -87,13 +87,16 @@ def distribute(
             selector (`{"pool": "gpu"}`), or a list of these.
         dest: Absolute path on each node; `{name}` and `{node}` stand for the source's base name and
             the node id. Without it the content stays in the node's store, and the path in the
-            outcome is valid until it is evicted. Of nodes that share its file system one writes.
+            outcome is valid until it is evicted. Of nodes that share its file system one writes. A link
+            to a folder means that folder. Several URLs need `{name}` in it, and names of their own.
         digest: `algorithm:hex` of the whole content; nothing is visible unless it matches.
         include, exclude: Patterns for the names of a directory.
         storage_options, headers: What opens the source: for fsspec, and for HTTP.
         tag, application, filtered_query_params: Part of the task's identity, as in Dragonfly. Parameters that sign
             a URL are left out of it in any case.
-        link: Whether outputs may share their blocks with the store; then they are read-only.
+        link: Whether outputs may share their blocks with the store; then they are read-only. Either way
+            they are readable to nobody who could not read the source, nor beyond the umask of the
+            node's peer (the caller's own, where its node is the only one).
         links: What becomes of symlinks in a folder. `"refuse"`: those that stay inside it are links, one that leads out
             is an error that names it. `"follow"`: what they lead to takes their place; one that leads nowhere or round
             in a circle is an error. `"keep"`: all are links, wherever they lead.

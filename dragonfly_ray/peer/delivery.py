@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from dragonfly_ray import messages as m
 from dragonfly_ray.errors import DestinationError, DragonflyError
 from dragonfly_ray.names import to_os
-from dragonfly_ray.storage.beneath import behind, beneath, inside, make_folders
+from dragonfly_ray.storage.beneath import behind, beneath, inside
 from dragonfly_ray.storage.output import destination_errors
 from dragonfly_ray.storage.place import place_of, stamp_of
 from dragonfly_ray.storage.spelling import check_spellings
@@ -83,9 +83,6 @@ class Delivery:
             if other and store.published(way, other.stamp):
                 self.path, self.merged, self.written_by = dest, other.merged, other.node_id
                 return True
-            if self.spec.beside and "{name}" in self.spec.dest:
-                make_folders(way.parent, self.spec.umask)
-                check_spellings(way.parent, [self._name(context), *self.spec.beside])
             place = way if self.spec.dest_roots is None else dest
             umask = self.spec.umask
             done = store.publish(place, link=self.spec.link, by=way, umask=umask, go_on=self.go_on)
@@ -104,6 +101,9 @@ class Delivery:
             if store.trials:
                 with destination_errors(dest), self._way(dest) as way:
                     store.try_names(way, self.go_on)
+            if self.spec.beside and "{name}" in self.spec.dest:
+                with destination_errors(dest), self._way(dest) as way:
+                    check_spellings(way.parent, [self._name(context), *self.spec.beside])
 
     def check_links(self, store: TaskStore) -> None:
         """Raises `UnsafePathError` for a symlink that leads out of the folder, unless whoever asked wants them as

@@ -14,12 +14,16 @@ from dragonfly_ray.names import to_os
 from dragonfly_ray.storage.beneath import opened, shown
 from dragonfly_ray.storage.output import PREFIX
 
+_NEW = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
 
 def check_spellings(folder: Path, names: Sequence[str]) -> None:
-    """Tries the names out in a folder of its own inside `folder`, which goes again.
+    """Tries the names out in a folder of its own inside `folder`, or the next above that is there; it goes again.
 
     Raises `DestinationError` naming two of `names` that are one file there, `OSError`.
     """
+    while not folder.is_dir():
+        folder = folder.parent
     draft = folder / f"{PREFIX}{secrets.token_hex(8)}"
     draft.mkdir(0o700)
     try:
@@ -27,11 +31,7 @@ def check_spellings(folder: Path, names: Sequence[str]) -> None:
             made: dict[tuple[int, int], str] = {}
             for name in names:
                 with contextlib.suppress(FileExistsError):
-                    os.close(
-                        os.open(
-                            trial / to_os(name), os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-                        )
-                    )
+                    os.close(os.open(trial / to_os(name), _NEW, 0o600))
                 found = os.stat(trial / to_os(name))
                 other = made.setdefault((found.st_dev, found.st_ino), name)
                 if other != name:

@@ -148,8 +148,11 @@ def test_both_outputs_fail_where_they_would_be_one(swarm: Swarm, tmp_path: Path)
     with ScriptedOrigin(Behaviour(content)) as origin:
         for spec, name, other in (("s.0", "Model", "model"), ("s.1", "model", "Model")):
             url = origin.url.replace("content.bin", name)
-            view = swarm.distribute(url, spec, dest=f"{tmp_path}/{{node}}/{{name}}", beside=(other,))
+            view = swarm.distribute(
+                url, spec, dest=f"{tmp_path}/{{node}}/{{name}}", beside=(other,), small=False
+            )
             found = {(n["kind"], "for one name" in n["message"]) for n in view["nodes"].values()}
             assert found == {("destination", True)}, view
-    for node in ("n0", "n1"):
-        assert not list((tmp_path / node).iterdir())
+        assert {asked for _, _, asked in origin.requests} == {"bytes=0-0"}, "before anything is fetched"
+    assert not list(tmp_path.glob("n?"))
+    assert not list(tmp_path.rglob(".dragonfly-*"))

@@ -295,6 +295,24 @@ def test_two_contents_at_one_dest_leave_one_whole(origin: Nginx, swarm: Swarm, t
     assert dest.read_bytes() in [(origin.root / n).read_bytes() for n in "fg"]
 
 
+def test_two_folders_at_one_dest_are_merged_file_by_file(origin: Nginx, swarm: Swarm, tmp_path: Path) -> None:
+    """Each name of either is there, and whole."""
+    dest = tmp_path / "out"
+    for i in range(0, 40, 2):
+        (origin.root / "e" / f"{i % 4}").mkdir(parents=True, exist_ok=True)
+        (origin.root / "e" / f"{i % 4}" / f"{i}").write_bytes(os.urandom(i * 5000))
+    (origin.root / "e" / "0" / "only").write_bytes(b"here")
+    swarm.submit(f"{origin.url}/d/", "a.0", dest=str(dest))
+    swarm.submit(f"{origin.url}/e/", "b.0", dest=str(dest))
+    for spec in ("a.0", "b.0"):
+        assert {n["state"] for n in swarm.wait(spec)["nodes"].values()} == {"done"}
+    sources = [origin.root / "d", origin.root / "e"]
+    names = {p.relative_to(root) for root in sources for p in root.rglob("*") if p.is_file()}
+    assert {p.relative_to(dest) for p in dest.rglob("*") if p.is_file()} == names
+    for name in names:
+        assert (dest / name).read_bytes() in [(r / name).read_bytes() for r in sources if (r / name).exists()]
+
+
 def test_a_spec_that_is_cancelled_leaves_its_place_to_others(
     origin: Nginx, swarm: Swarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
