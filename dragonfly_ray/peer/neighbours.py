@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 TOGETHER = 0.005
 """Seconds between two messages to a neighbour: pieces that come faster are told together, which wakes
 everybody less often."""
+LAST_WORDS = 2.0
+"""Seconds that telling them that all is here may take."""
 PATIENCE = 0.5
 """Seconds after which whoever gives out fresh pieces looks whether they have arrived."""
 
@@ -85,9 +87,10 @@ class Neighbours:
         """Those that have nothing to do yet wait until something is missing, maybe again."""
         run = self._run
         with run.lock:
-            if run.picker.done or run.stopping.is_set():
+            if run.stopping.is_set():
                 return
-            waiting = [p for p in self.parents.values() if not p.running]
+            done = run.picker.done
+            waiting = [p for p in self.parents.values() if not p.running and (p.owed or not done)]
             for parent in waiting:
                 parent.running = True
         for parent in waiting:
@@ -234,6 +237,20 @@ class Neighbours:
             self._ready.clear()
             self.tell_now()
             run.stopping.wait(TOGETHER)
+
+    def tell_rest(self) -> None:
+        """All is here: waits until every neighbour has been told so, as far as they can be reached. Whoever connected
+        before would find that out after a long while only, and from nobody else where nobody else has it."""
+        run = self._run
+        with run.lock:
+            run.changed.wait_for(
+                lambda: (
+                    run.stopping.is_set()
+                    or not run.picker.done
+                    or not any(p.owed and p.running for p in self.parents.values())
+                ),
+                LAST_WORDS,
+            )
 
     def tell_now(self) -> None:
         run = self._run

@@ -54,6 +54,8 @@ class Parent:
         self._connection: ParentConnection | None = None
         self._stopped = False
         self.running = False
+        self.owed = not neighbour.complete
+        """It has not been told yet that all is here."""
         self._failures = 0
         self._told = 0
         """The pieces that this neighbour knows to be here."""
@@ -122,6 +124,7 @@ class Parent:
     def untold(self, pieces: int) -> None:
         """What was told of these does not hold any more. Under the run's lock."""
         self._told &= ~pieces
+        self.owed = not self.neighbour.complete
 
     def cancel(self, index: int) -> None:
         """The piece came from elsewhere."""
@@ -138,19 +141,22 @@ class Parent:
         while True:
             self._fetch()
             with self._ready:
-                if self._over() or self._run.error:
+                if not self._due_yet() or self._run.error:
                     self.running = False
                     return
 
     def _fetch(self) -> None:
         pause = FIRST_PAUSE
-        while not self._over():
+        while self._due_yet():
             try:
                 connection = self._run.connect(self.neighbour)
             except ProtocolError as error:
                 self._run.neighbours.broke_protocol(self.id, error)
                 return
             except DragonflyError as error:
+                if self._over():
+                    self._settle()
+                    return
                 self._failures += 1
                 log.debug("task %.12s: %s", self._run.task.id, error)
                 if pause >= 0.4:
@@ -167,6 +173,7 @@ class Parent:
                 self._give_up_piece()
             except NotLentError:  # it is over: what is here they may still want
                 self.tell(self._run.holdings())
+                self._settle()
             except StorageError:
                 return  # the task has failed here, and knows
             except ProtocolError as error:
@@ -189,6 +196,19 @@ class Parent:
     def _over(self) -> bool:
         return self._stopped or self._run.stopping.is_set() or self._run.picker.done
 
+    def _due_yet(self) -> bool:
+        """Whether something may come from it, or it may still wait to hear what is here."""
+        if self._stopped or self._run.stopping.is_set():
+            return False
+        return self.owed or not self._run.picker.done
+
+    def _settle(self) -> None:
+        """All is here, and it has been told, or cannot be."""
+        with self._ready:
+            if self._run.picker.done:
+                self.owed = False
+                self._run.changed.notify_all()
+
     def _converse(self, connection: ParentConnection) -> None:
         run = self._run
         table = run.table()
@@ -201,7 +221,8 @@ class Parent:
                 return
             held = 0 if self.neighbour.silent else int.from_bytes(connection.bitmap, "little")
             run.picker.joined(self.id, held)
-            run.told(self.id, connection.digests.items())
+            if not self.neighbour.silent:
+                run.told(self.id, connection.digests.items())
             self._connection = connection
             self._due = self._told = 0
         run.neighbours.introduced(self.id)
@@ -218,6 +239,7 @@ class Parent:
                 if not self._ask(connection):
                     if self._over():
                         self.tell(run.holdings())
+                        self._settle()
                         return
                     continue
                 if waited:

@@ -332,6 +332,8 @@ class TaskRun:
         with self.lock:
             self.deliveries.closed = True
         self.neighbours.tell_now()
+        if self.error is None and not self.dropped:
+            self.neighbours.tell_rest()
         self.stop()
         self.neighbours.kick()
         self.reporter.kick()

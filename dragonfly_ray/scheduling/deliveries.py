@@ -144,16 +144,22 @@ def neighbours(
     return tuple(
         neighbour(cluster, task, other)
         for other in sorted(chosen)
-        if cluster.usable(task, other) and task.aloof.get(other) != "gone"
+        if _told(cluster, task, other) and task.aloof.get(other) != "gone"
     )
+
+
+def _told(cluster: ClusterState, task: TaskState, host: str) -> bool:
+    """Whether others connect to it: also to whom they ask for nothing, or it would not hear what they have."""
+    shunned = host in task.shunned and host in task.participants
+    return cluster.usable(task, host) or (shunned and cluster.alive(host))
 
 
 def neighbour(cluster: ClusterState, task: TaskState, host: str) -> m.Neighbour:
     return m.Neighbour(
         cluster.hosts[host].host,
         complete=host not in task.participants,
-        manifest=host in task.manifest_holders or bool(task.holders.get(host)),
-        silent=host in task.aloof,
+        manifest=host not in task.shunned and (host in task.manifest_holders or bool(task.holders.get(host))),
+        silent=host in task.aloof or host in task.shunned,
     )
 
 

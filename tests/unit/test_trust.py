@@ -55,8 +55,11 @@ def test_a_host_that_was_banned_lately_gets_everything_and_feeds_nobody() -> Non
     cluster = banned_elsewhere(0)
     cluster.submit(range(4))
     cluster.resolved()
-    known = {n: [o.host.id for o in cluster.sent(m.Deliver, n)[0].neighbours] for n in range(4)}
-    assert known == {0: ["h1", "h2", "h3"], 1: ["h2", "h3"], 2: ["h1", "h3"], 3: ["h1", "h2"]}
+    near = {n: cluster.sent(m.Deliver, n)[0].neighbours for n in range(4)}
+    asked = {n: [o.host.id for o in near[n] if not o.silent] for n in near}
+    assert asked == {0: ["h1", "h2", "h3"], 1: ["h2", "h3"], 2: ["h1", "h3"], 3: ["h1", "h2"]}
+    told = {n: [(o.host.id, o.manifest) for o in near[n] if o.silent] for n in near}
+    assert told == {0: [], **{n: [("h0", False)] for n in (1, 2, 3)}}, "it hears what they have"
     assert not cluster.sent(m.Deliver, 0)[0].may_claim
     assert cluster.report(0, claim=4).lease == ()
     cluster.report(0, got=tuple(range(PIECES)))
