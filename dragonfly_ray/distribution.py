@@ -231,6 +231,8 @@ class Progress:
     rate: float
     eta: float | None
     nodes: tuple[NodeProgress, ...] = field(default=(), repr=False)
+    waiting: str = ""
+    """Why it waits for its origin, if it does."""
 
     @classmethod
     def from_views(
@@ -253,14 +255,17 @@ class Progress:
         phases = {view["phase"] for view in views} or {"resolving"}
         phase = next(p for p in ("resolving", "running", "ended") if p in phases)
         left = sum(n.total - n.done for n in nodes if n.state not in ("done", "failed"))
-        return cls(phase, done, total, rate, left / rate if rate > 0 and phase == "running" else None, nodes)
+        waiting = next((why for view in views if (why := view.get("waiting", ""))), "")
+        eta = left / rate if rate > 0 and phase == "running" else None
+        return cls(phase, done, total, rate, eta, nodes, waiting)
 
     def __str__(self) -> str:
         share = f"{100 * self.bytes_done / self.bytes_total:.0f} %" if self.bytes_total else "0 %"
         ended = sum(n.state in ("done", "failed") for n in self.nodes)
         eta = f", {self.eta:.0f} s left" if self.eta is not None else ""
         speed = f"{decimal(int(self.rate))}/s"
-        return f"{self.phase}: {share} of {decimal(self.bytes_total)}, {speed}, {ended}/{len(self.nodes)} nodes{eta}"
+        said = f"{self.phase}: {share} of {decimal(self.bytes_total)}, {speed}, {ended}/{len(self.nodes)} nodes{eta}"
+        return f"{said}; waits for the origin ({self.waiting})" if self.waiting else said
 
 
 def _path_or_error(o: Outcome) -> str:

@@ -363,6 +363,8 @@ class Proved(_Message, frozen=True):
     """What the prover does not hold, for somebody else to compare."""
     kind: str = ""
     message: str = ""
+    retry_after: float = 0.0
+    """With an error, as in `Resolved`."""
 
 
 class CompareSamples(_Message, frozen=True):
@@ -401,6 +403,12 @@ class Resolved(_Message, frozen=True):
     """A bitmap of the pieces whose files the origin offers checksums of that cannot be made up; empty: none."""
     whole: bool = False
     """All of the content was read with these credentials, and is here or in the resolver's store."""
+    retry_after: float = 0.0
+    """With an error: seconds for which the origin asked for patience."""
+    failing: float = 0.0
+    """With an error: seconds for which the origin has failed already."""
+    final: bool = False
+    """With an error: asking again is of no use."""
 
 
 class Deliver(_Message, frozen=True):

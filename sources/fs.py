@@ -39,7 +39,7 @@ from dragonfly_ray.errors import (
 )
 from dragonfly_ray.model import Credentials, Entry, Manifest, Segment, Source
 from dragonfly_ray.policy import HOST_OPTIONS, UrlPolicy, rules
-from dragonfly_ray.sources import storage_class
+from dragonfly_ray.sources import failures, storage_class
 from dragonfly_ray.sources.archives import LINK, archive_version
 from dragonfly_ray.sources.base import (
     Adapter,
@@ -547,7 +547,9 @@ class _Errors:
         if isinstance(error, PermissionError) or status in (401, 403) or "Credential" in type(error).__name__:
             return SourceAuthError(f"{self._name}: not allowed; check storage_options")
         if status in (429, 503):
-            return SourceBusyError(f"{self._name}: {status}, asks for patience", retry_after=None)
+            after = failures.retry_after_in(error)
+            told = "" if after is None else f", Retry-After {after:g} s"
+            return SourceBusyError(f"{self._name}: HTTP {status}{told}", retry_after=after)
         if status == 412:
             return SourceChangedError(f"{self._name}: has changed since it was looked at")
         if isinstance(error, TypeError):
@@ -562,7 +564,11 @@ class _Errors:
             return SourceUnsupportedError(f"{self._name}: is no archive that can be read")
         if isinstance(error, (ImportError, NotImplementedError)):
             return SourceUnsupportedError(f"{self._name}: {type(error).__name__}")
-        return SourceUnreachableError(f"{self._name}: could not be read ({type(error).__name__})")
+        lasts = failures.final(error) or (
+            status is not None and 400 <= status < 500 and status not in failures.AGAIN
+        )
+        final = {"final": True} if lasts else {}
+        return SourceUnreachableError(f"{self._name}: could not be read ({type(error).__name__})", **final)
 
 
 def _status(error: BaseException | None) -> int | None:

@@ -11,7 +11,12 @@ from typing import Any
 import pycurl
 import urllib3
 from urllib3.connection import HTTPConnection
-from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    LocationParseError,
+    NameResolutionError,
+    NewConnectionError,
+)
 from urllib3.util.connection import allowed_gai_family
 
 from dragonfly_ray.errors import SourceForbiddenError
@@ -66,7 +71,7 @@ def _connect(known: Rules, connection: HTTPConnection) -> socket.socket:
     except socket.gaierror as error:
         raise NameResolutionError(connection.host, connection, error) from error
     except UnicodeError as error:
-        raise NewConnectionError(connection, f"no name of a host: {error}") from error
+        raise LocationParseError(f"{host}: no name of a host") from error
     refused: SourceForbiddenError | None = None
     failed: OSError | None = None
     for family, kind, protocol, _, address in found:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import email.utils
-import time
 import weakref
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Self
@@ -26,6 +24,7 @@ from dragonfly_ray.errors import (
     SourceUnsupportedError,
 )
 from dragonfly_ray.policy import Rules
+from dragonfly_ray.sources import failures
 from dragonfly_ray.sources.answers import Unanswered, body_begun, bounded_manager, gone, watching
 from dragonfly_ray.sources.guard import Forbidden, GuardedManager
 from dragonfly_ray.sources.storage_class import MAX_BODY, REFUSING, Archived, in_refusal
@@ -33,14 +32,13 @@ from dragonfly_ray.sources.storage_class import MAX_BODY, REFUSING, Archived, in
 FIRST_PAUSE = 0.1
 """Seconds before the second try; doubles with each."""
 MAX_REDIRECTS = 10
-MAX_RETRY_AFTER = 24 * 3600.0
-"""Seconds."""
 _PLAINLY = {
     "ResponseError": "too many redirects",
     "NameResolutionError": "no such host; check its name",
     "NewConnectionError": "nobody listens there; check the address and the port",
     "ConnectTimeoutError": "the host does not answer",
     "SSLError": "its certificate is not trusted",
+    "LocationParseError": "no such host; check its name",
 }
 
 
@@ -186,11 +184,12 @@ class HttpClient:
         if status in (404, 410):
             return SourceNotFoundError(f"{self.name}: {status}, not found")
         if status in (429, 503):
-            after = _retry_after(retry_after)
-            wait = "" if after is None else f" for {after:g} s"
-            return SourceBusyError(f"{self.name}: {status}, asks for patience{wait}", retry_after=after)
-        if status >= 500:
-            return SourceUnreachableError(f"{self.name}: {status}, the server has failed")
+            after = failures.retry_after(retry_after)
+            told = "" if after is None else f", Retry-After {after:g} s"
+            return SourceBusyError(f"{self.name}: HTTP {status}{told}", retry_after=after)
+        if status >= 500 or status in failures.AGAIN:
+            final = {"final": True} if status in failures.NEVER else {}
+            return SourceUnreachableError(f"{self.name}: {status}, the server has failed", **final)
         return SourceError(f"{self.name}: {status}, refused")
 
     def failed(self, error: Exception) -> SourceError:
@@ -207,7 +206,8 @@ class HttpClient:
         if isinstance(cause, BrokenError):
             return SourceUnreachableError(f"{self.name}: the connection broke")
         shown = _PLAINLY.get(type(cause).__name__, f"not reached ({type(cause).__name__})")
-        return SourceUnreachableError(f"{self.name}: {shown}")
+        final = {"final": True} if failures.final(error) else {}
+        return SourceUnreachableError(f"{self.name}: {shown}", **final)
 
 
 class _Tries(urllib3.Retry):
@@ -239,16 +239,3 @@ def _archived(response: urllib3.BaseHTTPResponse) -> Archived | None:
             while len(body) < MAX_BODY and (count := response.readinto(part)):
                 body += part[:count]
     return in_refusal(response.headers, bytes(body))
-
-
-def _retry_after(text: str | None) -> float | None:
-    if not text:
-        return None
-    text = text.strip()
-    if text.isascii() and text.isdigit():
-        return MAX_RETRY_AFTER if len(text) > 5 else min(MAX_RETRY_AFTER, float(text))
-    try:
-        seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return min(MAX_RETRY_AFTER, max(0.0, seconds))

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from rich.console import Console, Group
 from rich.filesize import decimal
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
@@ -62,6 +63,8 @@ class Live:
                 self._console.print(str(progress), highlight=False)
             return
         eta = f"{progress.eta:.0f} s left" if progress.eta is not None else progress.phase
+        if progress.waiting:
+            eta = f"waits for the origin: {escape(progress.waiting)}"
         self._row("", f"all {len(progress.nodes)} nodes", progress.bytes_done, progress.bytes_total,
                   f"{size(progress.rate)}/s  {eta}")  # fmt: skip
         for node in progress.nodes[:MOST_ROWS]:
@@ -99,7 +102,10 @@ def status(found: Mapping[str, Any]) -> Group:
         )
     running = _table("distribution", "url", "phase", "nodes", right=("nodes",))
     for view in found["distributions"]:
-        running.add_row(view["id"], view["url"], view["phase"], _share(view))
+        phase = (
+            f"{view['phase']}; waits for the origin: {why}" if (why := view.get("waiting")) else view["phase"]
+        )
+        running.add_row(view["id"], view["url"], phase, _share(view))
     rates = found["rates"]
     foot = Text(f"{size(rates['receive'])}/s received, {size(rates['send'])}/s sent", style="bold")
     return Group(hosts, running, foot)

@@ -421,7 +421,13 @@ class PeerNode:
             log.info("%s resolved after %.2f s", shown, time.monotonic() - started)
             return found
         except DragonflyError as error:
-            return m.Resolved(kind=error.kind, message=str(error))
+            return m.Resolved(
+                kind=error.kind,
+                message=str(error),
+                retry_after=error.details.get("retry_after") or 0.0,
+                failing=error.details.get("failing") or 0.0,
+                final=bool(error.details.get("final")),
+            )
         except Exception as error:
             log.exception("resolving %s failed", redacted(ask.source.url))
             shown = redacted(ask.source.url)
@@ -545,7 +551,8 @@ class PeerNode:
                 with store.using():
                     return AccessProver(ask, store, link, settings, stop, self.host.id)()
         except DragonflyError as error:
-            return m.Proved(ask.task.id, kind=error.kind, message=str(error))
+            after = error.details.get("retry_after") or 0.0
+            return m.Proved(ask.task.id, kind=error.kind, message=str(error), retry_after=after)
         except Exception as error:
             shown = redacted(ask.source.url)
             log.exception("sampling %s failed", shown)

@@ -154,7 +154,7 @@ def _deliveries(cluster: ClusterState, message: m.Announce, now: float, *, fresh
                 actions += deliveries.news_of_joined(cluster, task, [host.id])
     in_hand = {d.spec.id for d in message.deliveries}
     for state in list(cluster.specs.values()):
-        if state.phase == "resolving" and not state.resolver:
+        if resolving.due(state, now):
             actions += resolving.resolve(cluster, state, now)
         elif state.phase == "running" and fresh and state.spec.id not in in_hand:
             actions += deliveries.deliver_late(cluster, state, host, now)

@@ -17,6 +17,7 @@ from dragonfly_ray.scheduling.decisions import DecisionLog
 from dragonfly_ray.scheduling.drawing import Drawing
 from dragonfly_ray.scheduling.evaluator import Evaluator, Facts
 from dragonfly_ray.scheduling.nonces import Generations, Nonces
+from dragonfly_ray.scheduling.patience import Patience
 from dragonfly_ray.scheduling.spec import SpecState
 from dragonfly_ray.scheduling.task import TaskState, new_task
 from dragonfly_ray.urls import origin
@@ -196,6 +197,7 @@ class ClusterState:
             extra=about_spec(state.spec.id, task.task.id),
         )  # fmt: skip
         state.phase, state.task_id = "running", task.task.id
+        state.patience = Patience()
         state.version += 1
         task.specs[state.spec.id] = state
         self.active.setdefault(task.origin, {})[task.task.id] = task

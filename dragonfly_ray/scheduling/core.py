@@ -235,7 +235,7 @@ class SchedulerCore:
         task.leases.waits.told(r.host_id, r.awaiting, r.answer, now)
         if r.bytes_origin > traffic.origin:
             task.leases.progress(r.host_id, now)
-            task.failing_since, task.failures = None, 0
+            task.failing_since, task.failures, task.failure = None, 0, ""
         moved = (r.bytes_origin, r.bytes_peers, r.bytes_cache, r.bytes_small)
         if moved != (traffic.origin, traffic.peers, traffic.cache, traffic.small):
             traffic.origin, traffic.peers, traffic.cache, traffic.small = moved
@@ -392,7 +392,7 @@ class SchedulerCore:
             if not state.spec.detached and now - state.heartbeat > self.settings.scheduler.heartbeat_timeout:
                 actions += ends.fail(self.cluster, state, "cancelled", "whoever submitted it has gone", now)
                 continue
-            if state.phase == "resolving" and not state.resolver:
+            if resolving.due(state, now):
                 actions += resolving.resolve(self.cluster, state, now)
             actions += proving.resolved(self.cluster, state.spec.id, now)
             busy.update(state.open_nodes)

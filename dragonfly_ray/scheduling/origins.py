@@ -200,8 +200,13 @@ def throttled(cluster: ClusterState, message: m.Throttled, now: float) -> list[A
     task = cluster.tasks.get(message.task_id)
     if task is None:
         return []
+    return busy(cluster, task.origin, message.retry_after, now)
+
+
+def busy(cluster: ClusterState, key: str, seconds: float, now: float) -> list[Action]:
+    """It asked for so much patience, of whoever it was."""
     cluster.complaints += 1
-    return [Tell(task.origin, message.retry_after), *patience(cluster, task.origin, message.retry_after, now)]
+    return [Tell(key, seconds), *patience(cluster, key, seconds, now)]
 
 
 def patience(cluster: ClusterState, key: str, seconds: float, now: float) -> list[Action]:

@@ -15,6 +15,7 @@ from dragonfly_ray.scheduling import deliveries, ends, origins, resolving, trust
 from dragonfly_ray.scheduling.access import needs_proof
 from dragonfly_ray.scheduling.actions import Action, Ask
 from dragonfly_ray.scheduling.cluster import ClusterState
+from dragonfly_ray.scheduling.patience import PASSING
 from dragonfly_ray.scheduling.spec import SpecState
 from dragonfly_ray.scheduling.task import TaskState
 
@@ -136,7 +137,7 @@ def proved(cluster: ClusterState, spec_id: str, answer: m.Proved, now: float) ->
     if answer.kind in FINAL:
         return refuse(cluster, state, task, answer.kind, answer.message, now)
     if answer.kind:
-        return _failed(cluster, state, task, host, answer.kind, answer.message, now)
+        return _failed(cluster, state, task, host, answer.kind, answer.message, now, answer.retry_after)
     return _compare(cluster, state, task, answer.samples, now)
 
 
@@ -152,14 +153,26 @@ def prove_failed(cluster: ClusterState, spec_id: str, now: float) -> list[Action
 
 
 def _failed(
-    cluster: ClusterState, state: SpecState, task: TaskState, host: str, kind: str, text: str, now: float
+    cluster: ClusterState,
+    state: SpecState,
+    task: TaskState,
+    host: str,
+    kind: str,
+    text: str,
+    now: float,
+    retry_after: float = 0.0,
 ) -> list[Action]:
     """Another node may fare better, or this one in a while."""
     state.proof_attempts += 1
     if state.phase == "resolving":
-        if state.proof_attempts >= PROOF_ATTEMPTS:
+        if kind in PASSING:
+            state.patience.failing(now)
+        if state.proof_attempts < PROOF_ATTEMPTS and kind != "source-busy":
+            return resolving.resolve(cluster, state, now)
+        if kind not in PASSING or state.patience.spent(now, cluster.settings.origin.give_up):
             return refuse(cluster, state, task, kind, text, now)
-        return resolving.resolve(cluster, state, now)
+        state.proof_attempts = 0
+        return resolving.look_later(cluster, state, kind, text, now, retry_after)
     # What runs has read the origin before: it may be away no longer than for its readers.
     state.unproved_since = state.unproved_since or now
     if now - state.unproved_since > cluster.settings.origin.give_up:

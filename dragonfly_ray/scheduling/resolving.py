@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+
 from dragonfly_ray import messages as m
+from dragonfly_ray.logs import about_spec
 from dragonfly_ray.scheduling import bits as bitset
-from dragonfly_ray.scheduling import ends
+from dragonfly_ray.scheduling import ends, origins
 from dragonfly_ray.scheduling.actions import Action, Ask, Send
 from dragonfly_ray.scheduling.cluster import ClusterState
+from dragonfly_ray.scheduling.patience import DEFAULT_RETRY_AFTER_S, PASSING
 from dragonfly_ray.scheduling.spec import SpecState
 from dragonfly_ray.scheduling.task import TaskState
 from dragonfly_ray.urls import origin, redacted
+
+log = logging.getLogger(__name__)
 
 RESOLVE_ATTEMPTS = 3
 MOST_LOOKERS = 32
@@ -17,7 +23,13 @@ MOST_LOOKERS = 32
 
 
 def resolve(cluster: ClusterState, state: SpecState, now: float) -> list[Action]:
-    host = _resolver(cluster, state)
+    """Asks a host to look, unless the origin is to be left alone: then `due` tells when to come back."""
+    shown = redacted(state.spec.source.url)
+    if blocked := cluster.budget_of(origin(state.spec.source.url)).wait(now):
+        state.patience.hold(
+            now + blocked, state.patience.why or f"{shown}: the origin asked to be left alone for a while"
+        )
+    host = _resolver(cluster, state) if state.patience.due(now) else None
     if host is None:
         state.resolver = ""
         return []
@@ -44,6 +56,11 @@ def resolve(cluster: ClusterState, state: SpecState, now: float) -> list[Action]
         cluster.generations.of(state.spec.source.id),
     )
     return [Ask(host, ask, state.spec.id, state.spec.run)]
+
+
+def due(state: SpecState, now: float) -> bool:
+    """Whether nobody looks for it, and somebody may."""
+    return state.phase == "resolving" and not state.resolver and state.patience.due(now)
 
 
 def lookers(cluster: ClusterState, state: SpecState, now: float) -> tuple[tuple[str, ...], int]:
@@ -75,18 +92,22 @@ def may_look(cluster: ClusterState, message: m.Look) -> bool:
 
 def _resolver(cluster: ClusterState, state: SpecState) -> str | None:
     """Who looks at the origin for everybody: the owner of a local file, a seed, a target."""
+    pool = _able(cluster, state)
+    fresh = [h for h in pool if h not in state.tried] or pool
+    return fresh[next(cluster.spread) % len(fresh)] if fresh else None
+
+
+def _able(cluster: ClusterState, state: SpecState) -> list[str]:
     owner = state.spec.source.node
     if owner:
         host = cluster.by_node.get(owner)
-        return host if host and cluster.hosts[host].alive else None
+        return [host] if host and cluster.hosts[host].alive else []
     alive = {h.host.node_id: h.host for h in cluster.hosts.values() if h.alive}
     seeds = cluster.seeds()
     targets = [alive[n].id for n in state.open_nodes if n in alive]
     targets = [h for h in targets if not cluster.drains(h)] or targets
     policy = cluster.settings.origin.policy
-    pool = (seeds or targets) if policy != "targets" else targets
-    fresh = [h for h in pool if h not in state.tried] or pool
-    return fresh[next(cluster.spread) % len(fresh)] if fresh else None
+    return (seeds or targets) if policy != "targets" else targets
 
 
 def resolved(cluster: ClusterState, spec_id: str, answer: m.Resolved, now: float) -> list[Action]:
@@ -95,9 +116,7 @@ def resolved(cluster: ClusterState, spec_id: str, answer: m.Resolved, now: float
     if state is None or state.phase != "resolving" or state.pending:
         return []
     if answer.task is None:
-        if _may_differ_elsewhere(answer.kind) and state.attempts < RESOLVE_ATTEMPTS:
-            return resolve(cluster, state, now)
-        return ends.fail(cluster, state, answer.kind or "source", answer.message or "could not resolve", now)
+        return _not_resolved(cluster, state, answer, now)
     if state.spec.digest and answer.task.directory:
         text = f"{answer.task.url}: is a directory; a digest is for one file"
         return ends.fail(cluster, state, "invalid-request", text, now)
@@ -113,9 +132,45 @@ def resolved(cluster: ClusterState, spec_id: str, answer: m.Resolved, now: float
     return []
 
 
+def _not_resolved(cluster: ClusterState, state: SpecState, answer: m.Resolved, now: float) -> list[Action]:
+    """Another host may fare better, and all of them in a while."""
+    kind, text = answer.kind or "source", answer.message or "could not resolve"
+    passing = kind in PASSING and not answer.final
+    if passing:
+        state.patience.failing(now - answer.failing)
+    fresh = not passing or any(host not in state.tried for host in _able(cluster, state))
+    if _may_differ_elsewhere(kind) and kind != "source-busy" and fresh and state.attempts < RESOLVE_ATTEMPTS:
+        return resolve(cluster, state, now)
+    if passing:
+        return look_later(cluster, state, kind, text, now, answer.retry_after)
+    return ends.fail(cluster, state, kind, text, now)
+
+
+def look_later(
+    cluster: ClusterState, state: SpecState, kind: str, text: str, now: float, retry_after: float = 0.0
+) -> list[Action]:
+    """The origin fails for all: it is looked at again in a while, or given up. `retry_after`: as it said itself."""
+    if kind == "source-busy":
+        retry_after = retry_after or DEFAULT_RETRY_AFTER_S
+    if not state.patience.failed(text, now, cluster.settings.origin.give_up, retry_after=retry_after):
+        return ends.fail(cluster, state, kind, text, now)
+    log.info(
+        "distribution %s: %s; it is looked at again", state.spec.id, text, extra=about_spec(state.spec.id, "")
+    )
+    state.resolver, state.attempts = "", 0
+    state.unresolve()
+    state.tried.clear()
+    state.version += 1
+    return (
+        origins.busy(cluster, origin(state.spec.source.url), retry_after, now)
+        if kind == "source-busy"
+        else []
+    )
+
+
 def _may_differ_elsewhere(kind: str) -> bool:
     """Whether another node may fare better: its way to the origin, or its disk."""
-    return kind in ("source-busy", "source-unreachable") or kind.startswith("storage")
+    return kind in PASSING or kind.startswith("storage")
 
 
 def resolve_failed(cluster: ClusterState, spec_id: str, now: float) -> list[Action]:
@@ -137,6 +192,9 @@ def origin_failed(cluster: ClusterState, message: m.OriginFailed, now: float) ->
     task.failures += 1
     if task.failing_since is None:
         task.failing_since = now
+    if task.failure != message.message:
+        task.failure = message.message
+        cluster.touch(task)
     if message.kind == "source-changed":
         return _changed(cluster, task, message, now)
     if message.final or now - task.failing_since > cluster.settings.origin.give_up:

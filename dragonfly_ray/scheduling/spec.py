@@ -11,6 +11,7 @@ import msgspec
 
 from dragonfly_ray.messages import Ended, Sample, Spec
 from dragonfly_ray.model import Credentials
+from dragonfly_ray.scheduling.patience import Patience
 
 NodeState = Literal["waiting", "running", "done", "failed"]
 SpecPhase = Literal["resolving", "running", "ended"]
@@ -58,6 +59,8 @@ class SpecState:
     lookers: tuple[str, ...] = ()
     """Hosts that may look at files for the resolver."""
     attempts: int = 0
+    patience: Patience = field(default_factory=Patience)
+    """With an origin that fails while it is looked at."""
     changes: int = 0
     """How often the content changed while it was fetched."""
     task_id: str = ""

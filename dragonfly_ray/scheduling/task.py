@@ -86,6 +86,8 @@ class TaskState:
     misled: dict[int, set[str]] = field(default_factory=dict)
     """Piece -> those who said that they were misled about it."""
     failing_since: float | None = None
+    failure: str = ""
+    """What the origin's last failure was, while it fails."""
     failures: int = 0
     manifest_holders: set[str] = field(default_factory=set)
     places: Places = field(default_factory=Places)

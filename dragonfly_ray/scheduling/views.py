@@ -43,6 +43,7 @@ def view(cluster: ClusterState, spec_id: str) -> dict[str, Any] | None:
         "size": task.task.size if task else None,
         "pieces": task.task.pieces if task else None,
         "entries": task.task.entries if task else None,
+        "waiting": "" if state.phase == "ended" else state.patience.why or (task.failure if task else ""),
         "task_id": state.task_id,
         "nodes": nodes,
     }  # fmt: skip

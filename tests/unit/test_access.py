@@ -135,11 +135,16 @@ def test_proofs_that_fail_everywhere_end_it() -> None:
     cluster = Guarded([host(0), host(1)])
     cluster.do(cluster.core.announce(m.Announce(host(2), (m.Held(TASK, ALL),)), cluster.now))
     cluster.submitted("b.0", B)
-    for _ in range(3):
-        assert cluster.phase("b.0") == "resolving"
+    began = cluster.now
+    while cluster.phase("b.0") == "resolving":
         cluster.proved("b.0", "source-unreachable")
+        cluster.now += 1.0
+        cluster.core.beat("b.0", cluster.now)
+        cluster.do(cluster.core.tick(cluster.now))
         cluster.resolved("b.0")
     assert cluster.kinds("b.0") == {"source-unreachable"}
+    patience = cluster.core.settings.origin.give_up
+    assert patience < cluster.now - began < 2 * patience
 
 
 def test_content_that_changes_during_the_proof_is_looked_at_anew_once() -> None:

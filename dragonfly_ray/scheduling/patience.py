@@ -1,0 +1,49 @@
+"""When an origin that fails is looked at again, for one distribution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 2.0
+"""Between looks; twice as long each time."""
+DEFAULT_RETRY_AFTER_S = 1.0
+"""For an origin that wants to be left alone without saying for how long."""
+PASSING = frozenset(("source-busy", "source-unreachable", "source-truncated"))
+"""Kinds of errors that waiting may cure."""
+
+
+@dataclass(slots=True)
+class Patience:
+    """Times are seconds of the caller's clock. `why`: what it waits for, for people; empty: nothing."""
+
+    since: float | None = None
+    """When it failed first, in a row."""
+    again: float = float("-inf")
+    """When to look again."""
+    why: str = ""
+    pause: float = 0.0
+
+    def due(self, now: float) -> bool:
+        return now >= self.again
+
+    def failing(self, since: float) -> None:
+        """It fails since then, or longer."""
+        self.since = since if self.since is None else min(self.since, since)
+
+    def spent(self, now: float, give_up: float) -> bool:
+        """Whether it has failed for too long."""
+        return self.since is not None and now - self.since > give_up
+
+    def failed(self, why: str, now: float, give_up: float, *, retry_after: float = 0.0) -> bool:
+        """Whether to look again, when `again` has come: it may fail for `give_up` seconds."""
+        self.failing(now)
+        if self.spent(now, give_up):
+            return False
+        self.pause = min(LONGEST_PAUSE_S, 2 * self.pause or FIRST_PAUSE_S)
+        self.hold(now + max(self.pause, retry_after), why)
+        return True
+
+    def hold(self, until: float, why: str) -> None:
+        """Nothing is asked before."""
+        self.again = max(self.again, until)
+        self.why = why
