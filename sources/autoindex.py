@@ -8,9 +8,9 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dragonfly_ray.errors import SourceUnsupportedError
+from dragonfly_ray.errors import SourceError, SourceUnsupportedError
 from dragonfly_ray.model import Entry, Manifest, Source
-from dragonfly_ray.sources.base import Seen, Share, chosen, together
+from dragonfly_ray.sources.base import Seen, Share, chosen, may_hold, together
 from dragonfly_ray.sources.index_page import Listed, parse
 from dragonfly_ray.versions import LISTED
 
@@ -44,10 +44,10 @@ def list_folder(
     tell, and those of several pieces, whose own version every range is compared with. What a listing
     tells of a version is in other words than the file's own answer.
     """
-    top = parse(page.text, page.address, max_entries)
+    top = _names(page, folders.name, max_entries)
     if top is None:
         return None
-    found = _Walk(folders, max_entries, len(page.text)).all(top)
+    found = _Walk(folders, source, max_entries, len(page.text)).all(top)
     entries = {entry.path: entry for entry in chosen(source, map(_entry, found, found.values()))}
     looked: dict[str, Seen] = {}
     todo = [path for path, entry in entries.items() if entry.kind == "file" and found[path].size is None]
@@ -62,6 +62,13 @@ def list_folder(
     return tuple(entries.values()), all(
         seen.ranges and seen.version for seen in looked.values() if seen.size > leaf
     )
+
+
+def _names(page: IndexPage, name: str, max_entries: int) -> list[Listed] | None:
+    try:
+        return parse(page.text, page.address, max_entries)
+    except SourceUnsupportedError as error:
+        raise SourceUnsupportedError(f"{name}: {error}") from None
 
 
 def _entry(path: str, listed: Listed) -> Entry:
@@ -79,8 +86,9 @@ def _long(entries: dict[str, Entry], looked: dict[str, Seen]) -> list[str]:
 class _Walk:
     """Through the folders below one, level by level, until too much is listed."""
 
-    def __init__(self, folders: HttpResolver, max_entries: int, listed: int) -> None:
+    def __init__(self, folders: HttpResolver, source: Source, max_entries: int, listed: int) -> None:
         self._folders = folders
+        self._source = source
         self._max_entries = max_entries
         self._listed = self._longest = listed
         """Characters of all pages, and of the longest."""
@@ -118,7 +126,7 @@ class _Walk:
         for each in listed:
             path = posixpath.join(base, each.name)
             found[path] = each
-            if each.folder:
+            if each.folder and may_hold(self._source, path):
                 folders.append(path)
         if len(found) > self._max_entries:
             raise SourceUnsupportedError(
@@ -128,7 +136,10 @@ class _Walk:
 
     def _folder(self, path: str) -> list[Listed]:
         name = f"{self._folders.name}{path}/"
-        page = self._folders.folder(path)
+        try:
+            page = self._folders.folder(path)
+        except SourceError as error:
+            raise type(error)(f"{error} ({path}/)", **error.details) from None
         with self._lock:
             self._longest = max(self._longest, len(page.text))
             self._listed += len(page.text)
@@ -137,7 +148,7 @@ class _Walk:
             raise SourceUnsupportedError(
                 f"{name}: with this listing there are more than {MAX_LISTING:,} bytes"
             )
-        found = parse(page.text, page.address, self._max_entries)
+        found = _names(page, name, self._max_entries)
         if found is None:
             raise SourceUnsupportedError(
                 f"{name}: is a page, not a listing; have the server list the folder, or leave it out (exclude)"

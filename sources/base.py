@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from dragonfly_ray.sources.pace import Slots
 from dragonfly_ray.urls import redacted
 from dragonfly_ray.versions import LISTED
 
+_WILD = re.compile(r"[*?\[]")
 W = TypeVar("W")
 R = TypeVar("R")
 Take = Callable[[int], memoryview]
@@ -319,6 +321,16 @@ def is_chosen(source: Source, path: str) -> bool:
     """Whether the source's patterns let a file of this name through."""
     included = not source.include or matches(path, source.include)
     return included and not (source.exclude and matches(path, source.exclude))
+
+
+def may_hold(source: Source, folder: str) -> bool:
+    """Whether the source's patterns may let something through that lies in this folder."""
+    inside = f"{folder}/"
+    for pattern in source.exclude:
+        if matches(folder, (pattern,)) or (pattern.endswith("*") and fnmatch.fnmatchcase(inside, pattern)):
+            return False
+    fixed = [_WILD.split(pattern, maxsplit=1)[0] for pattern in source.include]
+    return not fixed or any(inside.startswith(start) or start.startswith(inside) for start in fixed)
 
 
 def matches(path: str, patterns: Iterable[str]) -> bool:

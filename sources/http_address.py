@@ -7,9 +7,10 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit, urlunsplit
 
 from dragonfly_ray.model import Entry
 from dragonfly_ray.names import to_bytes
-from dragonfly_ray.sources.index_page import content_path
+from dragonfly_ray.sources.index_links import content_path
 
-_PLAIN = "/:@!$&'()*+,;=~-._"
+_PLAIN = "/"
+"""All else but unreserved characters is escaped: a name is data, and some servers take `;`, `+` or `:` for more."""
 
 
 class HttpAddress:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import urllib3
 
 from dragonfly_ray.config import OriginSettings
-from dragonfly_ray.errors import SourceError, SourceUnreachableError
+from dragonfly_ray.errors import SourceError, SourceUnreachableError, SourceUnsupportedError
 from dragonfly_ray.model import USUAL_LEAF
 from dragonfly_ray.sources.answers import let_go
 from dragonfly_ray.sources.base import Seen, together
@@ -103,7 +103,7 @@ class HttpLooks:
             if response.status >= 300 or size is None:
                 return None
             ranges = response.headers.get("Accept-Ranges", "").lower() == "bytes"
-            return _seen(response, size, ranges=ranges)
+            return self._seen(response, size, ranges=ranges)
         finally:
             let_go(response)
 
@@ -112,7 +112,7 @@ class HttpLooks:
         found = probe(self._client, self._address.file(path))
         try:
             size = self._counted(found.response) if found.size is None else found.size
-            return _seen(found.response, size, ranges=found.ranges)
+            return self._seen(found.response, size, ranges=found.ranges)
         finally:
             found.response.close()
 
@@ -125,11 +125,14 @@ class HttpLooks:
             size += count
         return size
 
-
-def _seen(response: urllib3.BaseHTTPResponse, size: int, *, ranges: bool) -> Seen:
-    version = version_of(response.headers)
-    ranges = ranges and tells_parts(version)
-    return Seen(size, version, ranges, in_headers(response.headers, response.status))
+    def _seen(self, response: urllib3.BaseHTTPResponse, size: int, *, ranges: bool) -> Seen:
+        if response.url and HttpAddress.url_is_folder(response.url):
+            raise SourceUnsupportedError(
+                f"{self._client.name}: is listed as a file, and leads to a folder; leave it out (exclude)"
+            )
+        version = version_of(response.headers)
+        ranges = ranges and tells_parts(version)
+        return Seen(size, version, ranges, in_headers(response.headers, response.status))
 
 
 def _is_vague(seen: Seen) -> bool:

@@ -8,17 +8,21 @@ below bears the name of that. Links are resolved against the page's own address.
 from __future__ import annotations
 
 import itertools
+import logging
 import re
+from collections.abc import Iterable
 from html.parser import HTMLParser
 from typing import NamedTuple
-from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
 from dragonfly_ray.errors import SourceUnsupportedError
-from dragonfly_ray.names import without_half
+from dragonfly_ray.names import shown, without_half
 from dragonfly_ray.sources.base import check_size
-from dragonfly_ray.urls import unquoted
+from dragonfly_ray.sources.index_links import PageLinks
+from dragonfly_ray.urls import redacted, unquoted
+
+log = logging.getLogger(__name__)
 
 MAX_ENTRIES = 1_000_000
 """Of a page, where nobody says less."""
@@ -26,6 +30,8 @@ MAX_LINKS_PER_ENTRY = 4
 MAX_UNCLOSED = 64 * 1024
 """Characters of a tag or a comment that does not end: more is no page, and the parser's time grows by their square."""
 FEED = 16 * 1024
+SHOWN = 5
+"""Links that are named where more are left out."""
 MAX_TEXT = 2048
 """Characters that are kept of what stands before, in, or after a link."""
 _SAID = re.compile(
@@ -41,9 +47,6 @@ _IIS = re.compile(r"\s*(\d[\d/.-]+\s+\d{1,2}:\d{2}(?:\s+\S{2,4})?)\s+(\d{1,19})\
 _BYTES = re.compile(r"\s*(\d[\d.,'\u2019 ]{0,30}) bytes\s*")
 """A number with whatever a locale puts between its digits."""
 _PARENT_HREFS = frozenset(("..", "../", "./..", "./../", "../.."))
-_NEXUS = re.compile(r"(.*/)service/rest/repository/browse/(.+)")
-_PLAIN_LINK = re.compile(r"[A-Za-z0-9_~%@+,=&$!'()*.-]+/?")
-"""A single name: nothing in it could be a scheme, a host, a query or parameters."""
 _CUT = ("..>", "...", "…")
 
 
@@ -61,16 +64,11 @@ def looks_like_index(content_type: str) -> bool:
     return kind in ("text/html", "application/xhtml+xml", "application/json")
 
 
-def content_path(path: str) -> str:
-    """Where the files of the folder `path` are: Nexus lists them at one place and has them at another."""
-    found = _NEXUS.fullmatch(path)
-    return f"{found[1]}repository/{found[2]}" if found else path
-
-
 def parse(page: str, address: str = "http://host/", limit: int = MAX_ENTRIES) -> list[Listed] | None:
     """The names in a listing that was found at `address`; None if it is none.
 
-    Raises `SourceUnsupportedError` for one of more than `limit` names, or with a size that is none.
+    Raises `SourceUnsupportedError` for one of more than `limit` names, with a size that is none, or of which every
+    link leads elsewhere.
     """
     if page.lstrip()[:1] == "[":
         return _parse_json(page, limit)
@@ -112,6 +110,9 @@ def _parse_json(page: str, limit: int) -> list[Listed] | None:
     for row in rows:
         folder = row.type == "directory" if row.is_dir is None else row.is_dir
         if row.is_dir is None and row.type not in ("file", "directory"):
+            log.warning(
+                "a listing's entry %s is neither a file nor a folder, and is left out", shown(repr(row.name))
+            )
             continue
         name = row.name.rstrip("/") if folder else row.name
         size = None if folder or row.size is None else check_size(row.size, f"listing's entry {name!r}")
@@ -202,40 +203,27 @@ class _Page:
     """What the links of a page mean at its address."""
 
     def __init__(self, address: str, parser: _Links) -> None:
+        self._address = address
         self._links = parser.links
         self._form = parser.form
         self._headings = [" ".join(text.split()) for text in parser.headings]
-        parts = urlsplit(address)
-        self._host = (parts.hostname or "").lower()
-        self._path = unquoted(parts.path[: parts.path.rfind("/") + 1] or "/")
-        self._places = {self._path, content_path(self._path)}
-        self._base = urljoin(address, parser.base) if parser.base else address
-        self._own = self._host_and_folder(self._base) == (self._host, self._path)
-        """Whether links are relative to this very folder, as almost always."""
-
-    @staticmethod
-    def _host_and_folder(url: str) -> tuple[str, str] | None:
-        try:
-            parts = urlsplit(url)
-            host = (parts.hostname or "").lower()
-        except ValueError:
-            return None
-        web = parts.scheme in ("http", "https")
-        return (host, unquoted(parts.path[: parts.path.rfind("/") + 1] or "/")) if web else None
+        self._places = PageLinks(address, parser.base)
+        self._path = self._places.path
 
     def listed(self, limit: int) -> list[Listed] | None:
         below: dict[str, list[_Link]] = {}
         folders: set[str] = set()
+        elsewhere: list[_Link] = []
         up = False
         for link in self._links:
-            found = self._below(link)
+            found = self._places.below(link.href)
             if found is None:
                 up = up or link.href in _PARENT_HREFS or bool(_UP.fullmatch(" ".join(link.text.split())))
+                elsewhere.append(link)
                 continue
-            name, folder = found
-            below.setdefault(name, []).append(link)
-            if folder:
-                folders.add(name)
+            below.setdefault(found.name, []).append(link)
+            if found.folder or link.text.endswith("/"):  # some tell folders by their text alone
+                folders.add(found.name)
         named = any(self._names_folder(text) for text in self._headings)
         told = {n: links for n, links in below.items() if any(_is_name(link.text, n) for link in links)}
         alike = up and told and len(told) == len(below) and not self._form
@@ -244,31 +232,26 @@ class _Page:
         chosen = told or below
         if len(chosen) > limit:
             _too_many(limit)
+        self._tell_left_out(elsewhere, below.keys() - chosen.keys(), some=bool(chosen))
         iis = any(_HOST_AND_PATH.fullmatch(text) for text in self._headings)
         return [_entry(name, name in folders, links, iis=iis) for name, links in chosen.items()]
 
-    def _below(self, link: _Link) -> tuple[str, bool] | None:
-        """The name that it leads to, right below this page, and whether that is a folder."""
-        if self._own and _PLAIN_LINK.fullmatch(link.href):  # most are, and to join URLs takes long
-            folder = link.href.endswith("/")
-            name = unquoted(link.href[:-1] if folder else link.href)
-            if "/" not in name and name not in ("", ".", ".."):
-                return name, folder
-        try:
-            parts = urlsplit(urljoin(self._base, link.href))
-            elsewhere = parts.scheme not in ("http", "https") or (parts.hostname or "").lower() != self._host
-        except ValueError:
-            return None
-        if elsewhere or parts.query:
-            return None
-        path = unquoted(parts.path)
-        for place in self._places:
-            name = path.removeprefix(place)
-            folder = name.endswith("/")
-            name = name[:-1] if folder else name
-            if path.startswith(place) and name not in ("", ".", "..") and "/" not in name:
-                return name, folder
-        return None
+    def _tell_left_out(self, elsewhere: Iterable[_Link], other: Iterable[str], *, some: bool) -> None:
+        """Nothing is left out silently. Raises `SourceUnsupportedError` where that is all: it is not empty."""
+        urls = {
+            url: None for link in elsewhere if (url := self._places.names_elsewhere(link.href, link.text))
+        }
+        left_out = [*urls, *sorted(other)]
+        if urls and not some:
+            raise SourceUnsupportedError(
+                f"lists names, but every link leads elsewhere ({left_out[0]}{', …' if len(left_out) > 1 else ''}); "
+                "use the address that they lead to"
+            )
+        if left_out:
+            log.warning(
+                "%s: its listing has %d links that lead elsewhere, or bear another name, and are left out (%s)",
+                redacted(self._address), len(left_out), ", ".join(map(shown, left_out[:SHOWN])),
+            )  # fmt: skip
 
     def _names_folder(self, heading: str) -> bool:
         """Whether it is the heading of a listing, and of this one rather than of a book's index."""
