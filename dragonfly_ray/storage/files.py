@@ -12,6 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from dragonfly_ray.storage.failures import NO_DESCRIPTOR
 
@@ -78,6 +79,29 @@ def copy(source: int, target: int, offset: int, length: int, to: int = 0) -> Non
         if not count:
             raise OSError(errno.EIO, "the file is shorter than it should be")
         length, offset, to = length - count, offset + count, to + count
+
+
+def set_mode(path: Path, found: os.stat_result, mode: int) -> bool:
+    """Whether the file has the mode now, or its file system holds none. `found`: how it was looked at.
+
+    Not where others may share it under another name, or where it is not ours.
+    """
+    if found.st_nlink != 1 or found.st_uid != os.geteuid():
+        return False
+    try:
+        number = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        now = os.fstat(number)
+        if (now.st_dev, now.st_ino, now.st_nlink) != (found.st_dev, found.st_ino, 1):
+            return False
+        os.chmod(f"/proc/self/fd/{number}", mode)
+    except OSError:
+        return False
+    finally:
+        os.close(number)
+    return True
 
 
 def _read(source: int, offset: int, length: int) -> bytes:

@@ -281,14 +281,14 @@ class Output:
         entry = self._manifest.entries[number]
         stored = self._stored(number)
         found = self._replaced(target)
+        mode = self._modes.file(entry, found.st_mode if found else None, keep_out)
         if (
             found
-            and self._modes.fits(entry, found.st_mode, keep_out)
             and self._unchanged(entry, stored, target, found)
+            and (self._modes.fits(entry, found.st_mode, keep_out) or files.set_mode(target, found, mode))
         ):
             done.unchanged += 1
             return
-        mode = self._modes.file(entry, found.st_mode if found else None, keep_out)
         draft = self._beside(target)
         try:
             linked = self._make(entry, stored, draft, mode)

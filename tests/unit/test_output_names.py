@@ -11,9 +11,9 @@ import pytest
 
 from dragonfly_ray import api
 from dragonfly_ray.cli import main
-from dragonfly_ray.errors import DestinationError, InvalidRequestError
+from dragonfly_ray.errors import InvalidRequestError
 from dragonfly_ray.output_names import check_outputs, names_alike
-from dragonfly_ray.storage.spelling import check_spellings
+from tests.ntfs import ntfs_at
 from tests.origins import Behaviour, ScriptedOrigin
 from tests.swarm import Swarm
 
@@ -119,40 +119,25 @@ def test_names_that_are_alike_are_delivered_where_they_are_two(swarm: Swarm, tmp
         )
 
 
-@pytest.fixture
-def folding(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if the file system took names for one that differ in case: what is made lies under its small letters."""
-    makes, looks = os.open, os.stat
-
-    def small(path: Any) -> Any:
-        text = os.fspath(path)
-        return f"{os.path.dirname(text)}/{os.path.basename(text).lower()}" if "/fd/" in text else path
-
-    monkeypatch.setattr(os, "open", lambda path, *rest, **more: makes(small(path), *rest, **more))
-    monkeypatch.setattr(
-        os, "stat", lambda path, **more: looks(small(path) if isinstance(path, (str, Path)) else path, **more)
-    )
-
-
-@pytest.mark.usefixtures("folding")
-def test_a_file_system_that_takes_two_names_for_one_says_so(tmp_path: Path) -> None:
-    with pytest.raises(DestinationError, match="takes 'Model' and 'model' for one name"):
-        check_spellings(tmp_path, ["Model", "other", "model"])
-    check_spellings(tmp_path, ["Model", "other"])
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.usefixtures("folding")
 def test_both_outputs_fail_where_they_would_be_one(swarm: Swarm, tmp_path: Path) -> None:
+    """Alike in case; two ways to compose a letter are two names there, and arrive."""
     content = os.urandom(300_000)
-    with ScriptedOrigin(Behaviour(content)) as origin:
-        for spec, name, other in (("s.0", "Model", "model"), ("s.1", "model", "Model")):
+    with ntfs_at(tmp_path) as folder, ScriptedOrigin(Behaviour(content)) as origin:
+
+        def delivered(name: str, other: str) -> dict[str, Any]:
             url = origin.url.replace("content.bin", name)
-            view = swarm.distribute(
-                url, spec, dest=f"{tmp_path}/{{node}}/{{name}}", beside=(other,), small=False
-            )
-            found = {(n["kind"], "for one name" in n["message"]) for n in view["nodes"].values()}
-            assert found == {("destination", True)}, view
+            dest = f"{folder}/{{node}}/{{name}}"
+            view = swarm.distribute(url, f"{len(name)}{name}.0", dest=dest, beside=(other,), small=False)
+            nodes: dict[str, Any] = view["nodes"]
+            return nodes
+
+        for names in (("Model", "model"), ("model", "Model")):
+            for record in delivered(*names).values():
+                assert record["kind"] == "destination", record
+                assert f"takes {names[0]!r} and {names[1]!r} for one name" in record["message"]
         assert {asked for _, _, asked in origin.requests} == {"bytes=0-0"}, "before anything is fetched"
-    assert not list(tmp_path.glob("n?"))
-    assert not list(tmp_path.rglob(".dragonfly-*"))
+        assert not list(folder.glob("n?"))
+        for names in (("caf%C3%A9", "cafe\u0301"), ("cafe%CC%81", "caf\u00e9")):
+            assert {record["state"] for record in delivered(*names).values()} == {"done"}
+        assert len(list((folder / "n0").iterdir())) == 2
+        assert not list(folder.rglob(".dragonfly-*"))

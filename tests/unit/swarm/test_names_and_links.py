@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import threading
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -19,8 +18,8 @@ from dragonfly_ray.policy import UrlPolicy
 from dragonfly_ray.sources import resolve
 from dragonfly_ray.storage.output import Output
 from dragonfly_ray.urls import local_url
-from tests import programs
 from tests.nginx import Nginx
+from tests.ntfs import ntfs_at
 from tests.swarm import Swarm
 from tests.waiting import HANG, until
 
@@ -131,21 +130,8 @@ def test_every_name_that_nginx_lists_arrives(two: Swarm, tmp_path: Path, extra: 
 @pytest.fixture
 def ntfs(tmp_path: Path) -> Iterator[Path]:
     """It cannot tell `A` from `a`, and takes what Windows takes."""
-    mount, mkfs = programs.need("lowntfs-3g"), programs.need("mkntfs")
-    if os.geteuid() or not os.path.exists("/dev/fuse"):
-        pytest.skip("without mounts")
-    image, folder = tmp_path / "image", tmp_path / "ntfs"
-    image.touch()
-    os.truncate(image, 32 << 20)
-    folder.mkdir()
-    subprocess.run([mkfs, "-q", "-F", image], check=True, capture_output=True)
-    done = subprocess.run(
-        [mount, "-o", "ignore_case,windows_names", image, folder], check=False, capture_output=True, text=True
-    )
-    if done.returncode:
-        pytest.skip(f"without mounts ({done.stderr.strip()[:100]})")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    with ntfs_at(tmp_path) as folder:
+        yield folder
 
 
 def grow(folder: Path, *names: str) -> Path:
