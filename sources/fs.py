@@ -39,7 +39,7 @@ from dragonfly_ray.errors import (
 )
 from dragonfly_ray.model import Credentials, Entry, Manifest, Segment, Source
 from dragonfly_ray.policy import HOST_OPTIONS, UrlPolicy, rules
-from dragonfly_ray.sources import failures, storage_class
+from dragonfly_ray.sources import failures, gcs, storage_class
 from dragonfly_ray.sources.archives import LINK, archive_version
 from dragonfly_ray.sources.base import (
     Adapter,
@@ -55,7 +55,6 @@ from dragonfly_ray.sources.base import (
     together,
 )
 from dragonfly_ray.sources.ftp import DEAD_LINK, FOLDER_LINK
-from dragonfly_ray.sources.gcs import bound_look_ups
 from dragonfly_ray.sources.guard import forbidden_in, guarded_loop
 from dragonfly_ray.sources.instances import Instances, Opened, open_filesystem
 from dragonfly_ray.sources.layers import inside, on_asyncio
@@ -123,7 +122,7 @@ class FsspecAdapter(Adapter):
         with _Errors(self._name):
             opened = open_filesystem(self._source.url, self._options, self._settings.read_timeout)
         for each in inside(opened.fs):
-            bound_look_ups(each, guarded=self._guarded)
+            gcs.bound_look_ups(each, guarded=self._guarded)
         self._loop = getattr(opened.fs, "loop", self._loop)
         return opened
 
@@ -297,8 +296,14 @@ class FsspecAdapter(Adapter):
         return tuple(found.get(entry.path, entry) for entry in entries)
 
     def _look(self, entry: Entry) -> Entry:
-        info, version = self._look_at(entry.path)
-        size = check_size(info.get("size") or 0, f"{self._name} ({entry.path})")
+        name = f"{self._name} ({entry.path})"
+        with _Errors(name):
+            info, version = self._look_at(entry.path)
+        if info.get("type") == "directory" or info.get("size") is None:
+            raise SourceUnsupportedError(
+                f"{name}: is listed as a file, but not opened as one; rename it, or leave it out (exclude)"
+            )
+        size = check_size(info["size"], name)
         return msgspec.structs.replace(entry, size=size, version=version)
 
     def _look_at(self, below: str) -> tuple[Mapping[str, Any], str]:
@@ -541,7 +546,9 @@ class _Errors:
         archived = storage_class.in_error(error)
         if archived:
             return archived.error(self._name)
-        status = _status(error)
+        if gcs.wants_payer(error):
+            return SourceAuthError(f"{self._name}: its requester pays; set requester_pays in storage_options")
+        status = 403 if gcs.is_forbidden(error) else _status(error)
         if isinstance(error, FileNotFoundError) or status == 404:
             return SourceNotFoundError(f"{self._name}: not found")
         if isinstance(error, PermissionError) or status in (401, 403) or "Credential" in type(error).__name__:

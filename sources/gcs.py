@@ -1,4 +1,4 @@
-"""Google's buckets by gcsfs: what it looks up beside the request, within bounds."""
+"""Google's buckets by gcsfs: what it looks up beside the request, within bounds, and what its errors mean."""
 
 from __future__ import annotations
 
@@ -72,3 +72,14 @@ def bound_look_ups(files: Any, *, guarded: bool, unanswered: Unanswered = _unans
         return found
 
     files._get_bucket_type = kind
+
+
+def is_forbidden(error: BaseException) -> bool:
+    """Whether gcsfs says so with its own `OSError`, which tells no status."""
+    return type(error) is OSError and str(error).startswith("Forbidden: ")
+
+
+def wants_payer(error: BaseException) -> bool:
+    """Whether a bucket refuses a request since it names nobody who pays for it."""
+    text = f"{error} {getattr(error, 'message', '')}".lower()
+    return "requester pays" in text

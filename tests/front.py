@@ -1,0 +1,72 @@
+"""A server before another one: passes requests on that have what is demanded, and refuses the others."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Self
+from urllib.parse import urlsplit
+
+Demand = Callable[[str, Mapping[str, str]], bool]
+"""Path with query, and headers with names in small letters: whether it may pass."""
+_OF_ONE_HOP = ("connection", "transfer-encoding", "content-length", "server", "date")
+
+
+class Front:
+    """`asked`: (method, path, whether it passed) of each request."""
+
+    def __init__(self, behind: str, demand: Demand, *, status: int = 403, body: bytes = b"") -> None:
+        self.asked: list[tuple[str, str, bool]] = []
+        address = urlsplit(behind).netloc
+        front = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+            def do_GET(self) -> None:
+                good = demand(self.path, {name.lower(): value for name, value in self.headers.items()})
+                front.asked.append((self.command, self.path, good))
+                if not good:
+                    self._answer(status, {}, body)
+                    return
+                onward = http.client.HTTPConnection(address, timeout=30)
+                try:
+                    # Under its own name: signatures are of that.
+                    onward.request(self.command, self.path, headers=dict(self.headers))
+                    answer = onward.getresponse()
+                    self._answer(answer.status, dict(answer.getheaders()), answer.read())
+                finally:
+                    onward.close()
+
+            do_HEAD = do_GET
+
+            def _answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+                self.send_response(status)
+                length = str(len(body))
+                for name, value in headers.items():
+                    if name.lower() == "content-length" and self.command == "HEAD":
+                        length = value
+                    elif name.lower() not in _OF_ONE_HOP:
+                        self.send_header(name, value)
+                self.send_header("Content-Length", length)
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(body)
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
