@@ -221,6 +221,9 @@ class PeerNode:
                 run = self._runs.get(message.task_id)
                 if run:
                     run.on_news(message)
+                elif message.discard and (stored := self.store.get(message.task_id)):
+                    for index in message.discard:
+                        stored.discard(index)
             case m.TellDigests():
                 self._work.submit(self._tell_digests, message.task_id)
             case m.Cancel():

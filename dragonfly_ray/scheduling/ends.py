@@ -115,6 +115,7 @@ def rest(cluster: ClusterState, task: TaskState, now: float) -> None:
     task.misled.clear()
     task.pardon()
     task.contested.clear()
+    task.differing = 0
     task.granted.clear()
     task.places.clear()
     task.closed = False

@@ -81,6 +81,8 @@ class TaskState:
     disputed: dict[int, list[tuple[str, bytes]]] = field(default_factory=dict)
     contested: Counter[int] = field(default_factory=Counter)
     """Piece -> how often there were two digests for it: whatever was said of it, the origin may have been the cause."""
+    differing: int = 0
+    """The pieces for which there were two digests."""
     suspects: dict[tuple[str, int], Suspicion] = field(default_factory=dict)
     """(host, piece): it said what the record denies, and may still say who misled it."""
     misled: dict[int, set[str]] = field(default_factory=dict)
@@ -272,6 +274,7 @@ class TaskState:
                 self.forget(piece)
                 dropped.append(piece)
                 self.contested[piece] += 1
+                self.differing |= 1 << piece
         return dropped, others
 
     def forget(self, piece: int) -> None:

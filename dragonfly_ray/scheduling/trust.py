@@ -22,6 +22,8 @@ BAN_AFTER = 2
 """Hosts that complain of another, without which nobody is banned."""
 MOST_DISPUTES = 4
 """Disputes about one piece, after which the origin is taken to be the cause."""
+MOST_DISPUTED = 4
+"""Pieces that were disputed; if there are more, the content has changed whatever its version says."""
 GRACE = 2.0
 """Seconds in which a host that spread a wrong digest can say who misled it."""
 
@@ -32,7 +34,8 @@ def learnt(
     """Two digests for one piece: nobody keeps either.
 
     Nobody is banned for it: whoever read the origin first may have read what has been replaced since. Where no
-    strong version says that it has not been, other pieces may be of either content, and all of it is read anew.
+    strong version says that it has not been, or many pieces say that it has, other pieces may be of either content,
+    and all of it is read anew.
     """
     if others:
         log.warning(
@@ -50,7 +53,7 @@ def learnt(
     )
     news = m.News(task.task.id, discard=tuple(dropped))
     actions: list[Action] = [Send(h, news) for h in task.discard(bitset.of(dropped)) if cluster.alive(h)]
-    if task.task.validator != "strong":
+    if task.task.validator != "strong" or task.differing.bit_count() > MOST_DISPUTED:
         return actions + resolving.start_anew(cluster, task, now)
     if max(task.contested[piece] for piece in dropped) >= MOST_DISPUTES:
         text = f"{task.task.url}: the origin gives different bytes under one version, again and again"

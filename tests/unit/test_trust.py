@@ -344,3 +344,17 @@ def test_without_a_strong_version_nobody_is_banned_for_another_word() -> None:
     cluster.do(cluster.core.tick(cluster.now))
     assert not cluster.core.tasks[TASK.id].banned
     assert not cluster.core.hosts["h1"].guilt(cluster.now)
+
+
+def test_many_disputed_pieces_begin_the_content_anew_also_under_a_strong_version() -> None:
+    cluster = started(3)
+    for piece in range(4):
+        for number in (0, 1):
+            cluster.report(number, got=(piece,), origin=((piece, digest(b"%d" % number)),))
+    assert not cluster.sent(m.Cancel)
+    cluster.said.clear()
+    for number in (0, 1):
+        cluster.report(number, got=(4,), origin=((4, digest(b"%d" % number)),))
+    assert {c.kind for c in cluster.sent(m.Cancel)} == {m.SUPERSEDED}
+    (again,) = [a.message for a in cluster.said if isinstance(a, Ask) and isinstance(a.message, m.Resolve)]
+    assert again.generation

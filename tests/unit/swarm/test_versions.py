@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -121,4 +122,35 @@ def test_large_content_that_differs_under_one_version_blames_nobody(
         else:
             assert set(kinds(view).values()) == {"source-changed"}, view
             assert all("replicas" in record["message"] for record in view["nodes"].values())
+        honest(built)
+
+
+@pytest.mark.parametrize("behaviour", [
+    Behaviour(), Behaviour(etag="", last_modified="Sun, 06 Nov 1994 08:49:37 GMT"),
+], ids=["strong", "weak"])  # fmt: skip
+@pytest.mark.parametrize("targets", [["n2"], ["n0", "n1", "n2"]])
+def test_two_copies_of_one_version_that_differ_become_one(
+    swarm: Callable[..., Swarm], behaviour: Behaviour, targets: list[str], tmp_path: Path
+) -> None:
+    """A host was away while the content changed under its version."""
+    first, second = os.urandom(LARGE), os.urandom(LARGE)
+    behaviour.content = first
+    with ScriptedOrigin(behaviour) as origin:
+        built = swarm(3)
+        assert_everywhere(
+            built.distribute(origin.url, "a.0", nodes=["n0"], dest=str(tmp_path / "a")), first, 1
+        )
+        away = built.peers["n0"]
+        del built.scheduler.peers[away.host.id]
+        away.stop()
+        with built.scheduler.changed:
+            built.scheduler.act(built.scheduler.core.node_gone("n0", time.monotonic()))
+        origin.behaviour.content = second
+        assert_everywhere(
+            built.distribute(origin.url, "b.0", nodes=["n1"], dest=str(tmp_path / "b")), second, 1
+        )
+        built.start("n0")
+        view = built.distribute(origin.url, "c.0", nodes=targets, dest=str(tmp_path / "c-{node}"))
+        assert_everywhere(view, second, len(targets))
+        assert ((tmp_path / "a").read_bytes(), (tmp_path / "b").read_bytes()) == (first, second)
         honest(built)
