@@ -159,7 +159,9 @@ def basename(url: str) -> str:
     else:
         path = urlsplit(link).path
     name = posixpath.basename(path.rstrip("/"))
-    return (_decoded(name) if scheme(link) in _WEB else name) or "index"
+    if scheme(link) not in _PATHS:  # a path has its names as entries have them
+        name = from_os(_decoded(name) if scheme(link) in _WEB else name)
+    return name or "index"
 
 
 def unquoted(path: str) -> str:

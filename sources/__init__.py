@@ -35,6 +35,7 @@ from dragonfly_ray.sources.base import (
     check_bounds,
 )
 from dragonfly_ray.sources.http import HttpAdapter  # now, or the first distribution of a peer waits for it
+from dragonfly_ray.sources.links import check_links
 from dragonfly_ray.sources.reader import Reader
 from dragonfly_ray.urls import redacted, scheme
 
@@ -96,10 +97,10 @@ def resolve(
     `room`: what may be written; None: anything.
     Raises `SourceError`, `StorageFullError`, `UnsafePathError`.
     """
-    room = room or Boundless()
+    room, stop = room or Boundless(), stop or Stop()
     adapter = _adapter(source, credentials, settings, policy)
     try:
-        with (stop or Stop()).over(adapter):
+        with stop.over(adapter):
             found = adapter.resolve(small_limit, spool, share, room)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -109,6 +110,7 @@ def resolve(
         adapter.close()
     try:
         check_bounds(found.manifest, redacted(source.url), settings.max_entries, room)
+        check_links(found.manifest, source, bound=policy is not None, go_on=stop.go_on)
         found = _compared(found, redacted(source.url), settings)
     except BaseException:
         if found.spooled is not None:

@@ -38,6 +38,7 @@ from dragonfly_ray.errors import (
     SourceUnsupportedError,
 )
 from dragonfly_ray.model import Credentials, Entry, Manifest, Segment, Source
+from dragonfly_ray.names import from_os, to_os
 from dragonfly_ray.policy import HOST_OPTIONS, UrlPolicy, rules
 from dragonfly_ray.sources import failures, gcs, storage_class
 from dragonfly_ray.sources.archives import LINK, archive_version
@@ -58,7 +59,7 @@ from dragonfly_ray.sources.ftp import DEAD_LINK, FOLDER_LINK
 from dragonfly_ray.sources.guard import forbidden_in, guarded_loop
 from dragonfly_ray.sources.instances import Instances, Opened, open_filesystem
 from dragonfly_ray.sources.layers import inside, on_asyncio
-from dragonfly_ray.sources.object_listing import Listed, below, check_names, is_flat, list_objects
+from dragonfly_ray.sources.object_listing import Listed, below, check_names, is_flat, is_plain, list_objects
 from dragonfly_ray.sources.offered import in_info, in_s3_head
 from dragonfly_ray.sources.stored_bytes import reads_stored
 from dragonfly_ray.urls import basename, links, named_link, redacted, scheme
@@ -177,7 +178,8 @@ class FsspecAdapter(Adapter):
                         f"{self._name}: is an object, with none below it; leave out the slash at its end"
                     )
                 return None
-        entries = [Entry(path, kind="dir") for path in listed.folders - listed.files.keys()]
+        folders = (path for path in listed.folders - listed.files.keys() if is_plain(path))
+        entries = [Entry(path, kind="dir") for path in folders]
         found = chosen(self._source, chain(entries, map(self._entry, listed.files, listed.files.values())))
         check_names(found, self._name)
         kept_away = {path for path, info in listed.files.items() if storage_class.may_be_archived(info)}
@@ -259,13 +261,14 @@ class FsspecAdapter(Adapter):
             found = self._ask(lent.fs, "find", root, withdirs=True, detail=True)
             held = archive_version(lent.fs, _version)
         for path, info in found.items():
-            relative = _relative(path.strip("/"), root.strip("/"))
+            relative = from_os(_relative(path.strip("/"), root.strip("/")))
             if not relative:
                 continue
             if info.get("type") == "directory" or path.endswith("/"):
                 yield Entry(relative, kind="dir", mode=_mode(info))
             elif info.get("type") == LINK:
-                yield Entry(relative, kind="symlink", target=info["linkname"], version=info["linkname"])
+                target = from_os(info["linkname"])
+                yield Entry(relative, kind="symlink", target=target, version=target)
             elif info.get("type") in (FOLDER_LINK, DEAD_LINK):
                 if is_chosen(self._source, relative):
                     raise SourceUnsupportedError(
@@ -446,7 +449,8 @@ def _relative(path: str, root: str) -> str:
 
 
 def _join(root: str, below: str) -> str:
-    return f"{root.rstrip('/')}/{below}" if below else root.rstrip("/") or root
+    """`below`: as the path of an entry."""
+    return f"{root.rstrip('/')}/{to_os(below)}" if below else root.rstrip("/") or root
 
 
 def _check_installed(protocol: str, name: str) -> None:

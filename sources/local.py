@@ -17,11 +17,10 @@ from dragonfly_ray.errors import (
     UnsafePathError,
 )
 from dragonfly_ray.model import Entry, Manifest, Source
-from dragonfly_ray.names import from_os, shown, to_os
+from dragonfly_ray.names import from_os, to_os
 from dragonfly_ray.policy import UrlPolicy
 from dragonfly_ray.sources.base import Adapter, Resolution, Room, Share, Stream, chosen, counted, read_all
 from dragonfly_ray.sources.local_walk import LocalWalk, local_entry, local_version
-from dragonfly_ray.storage.links import outward
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 """A pipe that lies there by now is not waited for."""
@@ -55,19 +54,7 @@ class LocalAdapter(Adapter):
 
     def _entries(self) -> tuple[Entry, ...]:
         walk = LocalWalk(self._path, self._source, self._go_on, bound=self._bound)
-        entries = chosen(self._source, counted(walk, str(self._path), self._settings.max_entries))
-        if self._source.links == "refuse" or self._bound:
-            for link in outward(entries, self._go_on):
-                raise UnsafePathError(self._refusal(link))
-        return entries
-
-    def _refusal(self, link: Entry) -> str:
-        where = f"{self._path}/{link.path}: a symlink that leads out of the folder, to {shown(link.target)!r}"
-        if self._bound:
-            return (
-                f"{where}; under a policy of URLs it may not be followed or kept; leave it out with exclude"
-            )
-        return f"{where}; links='follow' delivers what it leads to, links='keep' the link as it is; or leave it out with exclude"
+        return chosen(self._source, counted(walk, str(self._path), self._settings.max_entries))
 
     def _small(self, manifest: Manifest) -> bytes:
         stream = self.stream(manifest, 0, 0, manifest.size)

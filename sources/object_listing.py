@@ -16,6 +16,7 @@ from fsspec.implementations.reference import ReferenceFileSystem
 
 from dragonfly_ray.errors import SourceUnsupportedError
 from dragonfly_ray.model import Entry
+from dragonfly_ray.names import from_os
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def below(listed: Iterable[Mapping[str, Any]], root: str, name: str) -> Listed:
         if not path.startswith(prefix):
             continue
         found = True
-        key = path[len(prefix) :]
+        key = from_os(path[len(prefix) :])
         folder = key.endswith("/") or not key
         if folder and info.get("size") and info.get("type") != "directory":
             raise SourceUnsupportedError(
@@ -98,6 +99,11 @@ def below(listed: Iterable[Mapping[str, Any]], root: str, name: str) -> Listed:
         del files[key]
     folders.discard("")
     return Listed(files, frozenset(folders), found)
+
+
+def is_plain(path: str) -> bool:
+    """Whether a folder may have this path: `a//b` is a key, and `a/` no folder that it tells of."""
+    return not {"", ".", ".."}.intersection(path.split("/"))
 
 
 def _parents(key: str) -> Iterable[str]:

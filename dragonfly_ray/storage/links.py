@@ -20,7 +20,7 @@ def check_links(manifest: Manifest, go_on: GoOn = lambda: None) -> None:
     for link in outward(manifest.entries, go_on):
         raise UnsafePathError(
             f"the symlink '{shown(link.path)}' leads out of its folder, to '{shown(link.target)}'; "
-            "nothing was written"
+            "nothing was written; leave it out with exclude"
         )
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import tarfile
 import threading
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.distribution import Distribution
+from dragonfly_ray.model import Credentials
 from dragonfly_ray.policy import UrlPolicy
 from dragonfly_ray.sources import resolve
 from dragonfly_ray.storage.output import Output
@@ -122,6 +125,103 @@ def test_every_name_that_nginx_lists_arrives(two: Swarm, tmp_path: Path, extra: 
         assert_tells(view)
         for node in two.peers:
             assert read(tmp_path / "out" / node) == made
+
+
+def test_every_name_in_an_archive_arrives(two: Swarm, tmp_path: Path) -> None:
+    made = plant(tmp_path / "src")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(tmp_path / "src", ".")
+    view = two.distribute(f"tar://::file://{tmp_path}/a.tar", dest=str(tmp_path / "out" / "{node}"))
+    assert set(states(view).values()) == {"done"}, view
+    assert read(tmp_path / "out" / "n1") == made
+
+
+@pytest.mark.parametrize("links", ["refuse", "follow", "keep"])
+def test_links_of_an_archive(two: Swarm, tmp_path: Path, links: str) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        member = tarfile.TarInfo("out")
+        member.type, member.linkname = tarfile.SYMTYPE, "../x"
+        tar.addfile(member)
+        tar.addfile(tarfile.TarInfo("file"))
+    view = two.distribute(
+        f"tar://::file://{tmp_path}/a.tar", links=links, dest=str(tmp_path / "o" / "{node}")
+    )
+    if links == "keep":
+        assert set(states(view).values()) == {"done"}, view
+        assert os.readlink(tmp_path / "o" / "n1" / "out") == "../x"
+        return
+    assert set(kinds(view).values()) == {"unsafe-path" if links == "refuse" else "source-unsupported"}, view
+    assert "/out: a symlink" in view["nodes"]["n1"]["message"]
+    assert "links='keep'" in view["nodes"]["n1"]["message"]
+
+
+def test_keys_of_an_object_store_arrive(two: Swarm, tmp_path: Path, s3: Any) -> None:
+    # Keys are text, and the routes of moto end with a line.
+    keys = [key for each in ODD if "\n" not in (key := each.decode(errors="replace")) and "\ufffd" not in key]
+    for number, key in enumerate(keys):
+        s3.put_object(Bucket=s3.bucket, Key=f"top/{key}", Body=b"%d" % number)
+    view = two.distribute(
+        f"s3://{s3.bucket}/top/", dest=str(tmp_path / "out" / "{node}"), credentials=s3.options
+    )
+    assert set(states(view).values()) == {"done"}, view
+    assert read(tmp_path / "out" / "n1") == {key.encode(): b"%d" % n for n, key in enumerate(keys)}
+
+
+@pytest.mark.parametrize("key", ["top/a//b", "top//x", "top/./x", "top/a/../b", "top/.."])
+def test_a_key_that_no_folder_holds_is_named_and_can_be_left_out(
+    two: Swarm, tmp_path: Path, s3: Any, key: str
+) -> None:
+    s3.put_object(Bucket=s3.bucket, Key="top/a/b", Body=b"good")
+    s3.put_object(Bucket=s3.bucket, Key=key, Body=b"other")
+    name = key.removeprefix("top/")
+    view = two.distribute(
+        f"s3://{s3.bucket}/top/", dest=str(tmp_path / "out" / "{node}"), credentials=s3.options
+    )
+    assert set(kinds(view).values()) == {"unsafe-path"}, view
+    for record in view["nodes"].values():
+        assert f"'{name}'" in record["message"]
+        assert "exclude" in record["message"]
+    left = two.distribute(
+        f"s3://{s3.bucket}/top/",
+        "left.0",
+        exclude=(name,),
+        dest=str(tmp_path / "out" / "{node}"),
+        credentials=s3.options,
+    )
+    assert set(states(left).values()) == {"done"}, left
+    assert read(tmp_path / "out" / "n1") == {b"a/b": b"good"}
+
+
+class _S3:
+    """A bucket of moto's."""
+
+    def __init__(self, endpoint: str) -> None:
+        import boto3
+
+        self._client: Any = boto3.client(
+            "s3",
+            endpoint_url=endpoint,
+            region_name="us-east-1",
+            aws_access_key_id="k",
+            aws_secret_access_key="s",
+        )
+        self.bucket = f"bucket-{uuid4().hex}"
+        self._client.create_bucket(Bucket=self.bucket)
+        self.options = Credentials({"endpoint_url": endpoint, "key": "k", "secret": "s"})
+
+    def put_object(self, **what: Any) -> None:
+        self._client.put_object(**what)
+
+
+@pytest.fixture
+def s3() -> Iterator[_S3]:
+    from moto.server import ThreadedMotoServer
+
+    server: Any = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield _S3(f"http://{host}:{port}")
+    server.stop()
 
 
 # --- a file system that holds less --------------------------------------------------------------
