@@ -573,6 +573,10 @@ class _Errors:
             return SourceBusyError(f"{self._name}: 421, grants no more connections", retry_after=None)
         if isinstance(error, (tarfile.TarError, zipfile.BadZipFile)):
             return SourceUnsupportedError(f"{self._name}: is no archive that can be read")
+        if isinstance(error, ValueError) and "seek" in str(error):
+            return SourceUnsupportedError(
+                f"{self._name}: the archive's server has no ranges; name it as '…::simplecache::https://…'"
+            )
         if isinstance(error, (ImportError, NotImplementedError)):
             return SourceUnsupportedError(f"{self._name}: {type(error).__name__}")
         lasts = failures.final(error) or (

@@ -21,7 +21,7 @@ from dragonfly_ray.errors import SourceError
 from dragonfly_ray.sources import ftp
 from dragonfly_ray.sources.archives import plain_names
 from dragonfly_ray.sources.layers import inside, thread_safe
-from dragonfly_ray.sources.stored_bytes import GOOGLE_SESSION
+from dragonfly_ray.sources.stored_bytes import SESSION, SESSION_OPTIONS
 from dragonfly_ray.urls import links, scheme
 
 log = logging.getLogger(__name__)
@@ -87,8 +87,8 @@ def _own(protocol: str, found: Mapping[str, Any], timeout: float) -> dict[str, A
     if protocol == "ftp":
         own["timeout"] = timeout
     own |= found
-    if protocol in ("gs", "gcs"):
-        own["session_kwargs"] = {**GOOGLE_SESSION, **(own.get("session_kwargs") or {})}
+    if session := SESSION_OPTIONS.get(protocol):
+        own[session] = {**SESSION, **(own.get(session) or {})}
     if protocol not in _NO_CACHE_OPTION:
         own["use_listings_cache"] = False
     own["skip_instance_cache"] = True

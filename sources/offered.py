@@ -39,15 +39,18 @@ def in_s3_head(answer: Mapping[str, Any]) -> str:
 
 def in_info(info: Mapping[str, Any]) -> str:
     """The same, from what gcsfs or adlfs tell of a file; of S3 see `in_s3_head`."""
-    if info.get("contentEncoding") not in (None, "", "identity"):
-        return ""  # Google may unpack on the way
     found = [
         _decoded("md5", str(info.get("md5Hash") or "")),
         _decoded("crc32c", str(info.get("crc32c") or "")),
     ]
     settings = info.get("content_settings")
-    if isinstance(settings, Mapping) and isinstance(settings.get("content_md5"), (bytes, bytearray)):
-        found.append(spelled("md5", bytes(settings["content_md5"])))
+    md5 = (
+        settings.get("content_md5")
+        if isinstance(settings, Mapping)
+        else getattr(settings, "content_md5", None)
+    )
+    if isinstance(md5, (bytes, bytearray)):
+        found.append(spelled("md5", bytes(md5)))
     return strongest(found)
 
 

@@ -10,8 +10,12 @@ from typing import Any
 
 Cat = Callable[[Any, str, int | None, int | None], Awaitable[bytes]]
 
-GOOGLE_SESSION: Mapping[str, Any] = {"auto_decompress": False, "headers": {"Accept-Encoding": "identity"}}
-"""`session_kwargs` of gcsfs: nothing is unpacked, and its own questions are not answered packed."""
+SESSION: Mapping[str, Any] = {"auto_decompress": False, "headers": {"Accept-Encoding": "identity"}}
+"""Of aiohttp, for filesystems that have one: nothing is unpacked, and what they ask beside is not answered packed."""
+SESSION_OPTIONS: Mapping[str, str] = {
+    "gs": "session_kwargs", "gcs": "session_kwargs", "http": "client_kwargs", "https": "client_kwargs"
+}  # fmt: skip
+"""By protocol: the option that sets it up."""
 
 
 def reads_stored(fs: Any) -> Cat | None:
