@@ -363,6 +363,8 @@ class Proved(_Message, frozen=True):
     """What the prover does not hold, for somebody else to compare."""
     kind: str = ""
     message: str = ""
+    differs: bool = False
+    """The version is as ever, and its bytes are others than those that the prover holds."""
     retry_after: float = 0.0
     """With an error, as in `Resolved`."""
 

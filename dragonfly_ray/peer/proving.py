@@ -126,7 +126,7 @@ class AccessProver:
                 f"{ask.task.url}: the origin gives these credentials other bytes of {names}"
                 " than the cluster holds of this version"
             )
-            return m.Proved(ask.task.id, kind="source-changed", message=text)
+            return m.Proved(ask.task.id, kind="source-changed", message=text, differs=True)
         missing = set(found.missing)
         return m.Proved(ask.task.id, tuple(s for s in samples if s.entry in missing))
 

@@ -34,19 +34,22 @@ class Nonces:
 
 
 class Generations:
-    """Of sources of which hosts have read different bytes under one version: what is read from then on is another
-    task."""
+    """Of sources of which different bytes were read under one version: what is read from then on is another task."""
 
     def __init__(self, *, make: Callable[[], str] = lambda: secrets.token_hex(8)) -> None:
         self._make = make
-        self._known: dict[str, str] = {}
+        self._known: dict[tuple[str, str], str] = {}
 
-    def of(self, source_id: str) -> str:
-        """Empty where nothing of the kind is known."""
-        return self._known.get(source_id, "")
+    def of(self, source_id: str, opener: str = "") -> str:
+        """For whoever opens it so. Empty where nothing of the kind is known."""
+        return self._known.get((source_id, opener)) or self._known.get((source_id, ""), "")
 
-    def next(self, source_id: str) -> None:
-        self._known.pop(source_id, None)
-        self._known[source_id] = self._make()
+    def next(self, source_id: str, opener: str = "") -> None:
+        """For everybody, or for those alone who open it so: the origin gives them other bytes than others have read."""
+        self._known.pop((source_id, opener), None)
+        self._known[source_id, opener] = self._make()
+        if not opener:
+            for each in [key for key in self._known if key[0] == source_id and key[1]]:
+                del self._known[each]
         while len(self._known) > MAX_GENERATIONS:
             del self._known[next(iter(self._known))]

@@ -133,7 +133,7 @@ def proved(cluster: ClusterState, spec_id: str, answer: m.Proved, now: float) ->
     if task is None or answer.task_id != task.task.id:
         return []
     if answer.kind == "source-changed":
-        return _changed(cluster, state, task, answer, now)
+        return _changed(cluster, state, task, answer.message, now, differs=answer.differs)
     if answer.kind in FINAL:
         return refuse(cluster, state, task, answer.kind, answer.message, now)
     if answer.kind:
@@ -182,12 +182,15 @@ def _failed(
 
 
 def _changed(
-    cluster: ClusterState, state: SpecState, task: TaskState, answer: m.Proved, now: float
+    cluster: ClusterState, state: SpecState, task: TaskState, text: str, now: float, *, differs: bool
 ) -> list[Action]:
-    """Another version, or other bytes, than what is held: once, it is looked at again."""
+    """Another version, or other bytes, than what is held: once, it is looked at again. `differs`: under one version.
+    What is held is not for whoever asks so; they get what the origin gives them."""
     if state.phase != "resolving" or state.changes:
-        return refuse(cluster, state, task, answer.kind, answer.message, now)
+        return refuse(cluster, state, task, "source-changed", text, now)
     state.changes = 1
+    if differs:
+        cluster.generations.next(state.spec.source.id, state.opener)
     return resolving.resolve(cluster, state, now)
 
 
@@ -259,7 +262,7 @@ def compared(cluster: ClusterState, spec_id: str, answer: m.SamplesCompared, now
     if wrong:
         state.comparing.clear()
         text = f"{task.task.url}: the origin gives these credentials other bytes than the cluster holds of this version"
-        return refuse(cluster, state, task, "source-changed", text, now)
+        return _changed(cluster, state, task, text, now, differs=True)
     missing = set(answer.missing)
     return _compare(cluster, state, task, [s for s in asked if s.entry in missing], now)
 

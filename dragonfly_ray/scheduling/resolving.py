@@ -53,7 +53,7 @@ def resolve(cluster: ClusterState, state: SpecState, now: float) -> list[Action]
         state.spec.policy,
         state.spec.id,
         state.spec.run,
-        cluster.generations.of(state.spec.source.id),
+        cluster.generations.of(state.spec.source.id, state.opener),
     )
     return [Ask(host, ask, state.spec.id, state.spec.run)]
 

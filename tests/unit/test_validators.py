@@ -48,3 +48,13 @@ def test_generations_stay_until_too_many_sources_have_one() -> None:
         generations.next(f"{number}")
     assert not generations.of("s")
     assert generations.of("0")
+
+
+def test_a_generation_of_some_callers_is_theirs_until_all_have_another() -> None:
+    generations = Generations()
+    generations.next("s", "b")
+    own = generations.of("s", "b")
+    assert own
+    assert not generations.of("s", "a")
+    generations.next("s")
+    assert generations.of("s", "a") == generations.of("s", "b") not in ("", own)
