@@ -109,6 +109,9 @@ class OriginSettings(_Section):
     """Seconds for an answer of the origin to begin, of whatever request."""
     read_timeout: float = Field(10.0, gt=0, json_schema_extra=LIVE)
     """Seconds without a byte within an answer, or without a sign that the origin's host is there."""
+    environment_proxies: bool = Field(True, json_schema_extra=LIVE)
+    """Go to http and https origins through the proxies that each node's own HTTP_PROXY, HTTPS_PROXY and NO_PROXY
+    name. Never under a policy of URLs."""
     retries: int = Field(2, ge=0, json_schema_extra=LIVE)
     """Of one request, where the server or the connection failed; a 429 or 503 is never retried."""
     give_up: float = Field(30.0, gt=0, json_schema_extra=LIVE)

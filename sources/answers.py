@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
@@ -144,10 +143,3 @@ def _bounded(response: HTTPResponse, sock: socket.socket) -> HTTPResponse:
     response.drain_conn = partial(let_go, response)  # type: ignore[method-assign]
     response.dragonfly_socket = sock  # type: ignore[attr-defined]
     return response
-
-
-def bounded_manager(unanswered: Unanswered, **options: Any) -> urllib3.PoolManager:
-    """A `PoolManager` with such connections."""
-    made = urllib3.PoolManager(**options)
-    made.pool_classes_by_scheme = pool_classes(unanswered)
-    return made

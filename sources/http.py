@@ -18,6 +18,7 @@ from dragonfly_ray.sources.http_client import HttpClient
 from dragonfly_ray.sources.http_reading import HttpReader
 from dragonfly_ray.sources.http_resolving import HttpResolver
 from dragonfly_ray.sources.pace import Pace, Slots
+from dragonfly_ray.sources.proxies import directly, of_environment
 from dragonfly_ray.urls import redacted
 
 
@@ -39,8 +40,10 @@ class HttpAdapter(Adapter):
         secret = {name.lower() for name in credentials.headers} | {"authorization", "cookie"}
         self._settings = settings
         self._pace = Pace(settings.max_requests)
-        self._client = HttpClient(redacted(source.url), headers, secret, settings, known)
-        self._reader = HttpReader(address, self._client, headers, settings, known)
+        # Through a proxy, whoever connects sees the proxy's address: nobody could ask the policy.
+        choose = of_environment if settings.environment_proxies and known is None else directly
+        self._client = HttpClient(redacted(source.url), headers, secret, settings, known, choose)
+        self._reader = HttpReader(address, self._client, headers, settings, known, choose)
         self._resolver = HttpResolver(source, address, self._client, self._reader, self._pace, settings)
 
     def abort(self) -> None:

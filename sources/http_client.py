@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import weakref
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Self
 
 import urllib3
-from urllib3.exceptions import ClosedPoolError, HTTPError, IncompleteRead, ReadTimeoutError
+from urllib3.exceptions import ClosedPoolError, HTTPError, IncompleteRead, ProxyError, ReadTimeoutError
 from urllib3.exceptions import ProtocolError as BrokenError
 
 from dragonfly_ray.config import OriginSettings
@@ -25,13 +26,16 @@ from dragonfly_ray.errors import (
 )
 from dragonfly_ray.policy import Rules
 from dragonfly_ray.sources import failures
-from dragonfly_ray.sources.answers import Unanswered, body_begun, bounded_manager, gone, watching
+from dragonfly_ray.sources.answers import Unanswered, body_begun, gone, watching
 from dragonfly_ray.sources.guard import Forbidden, GuardedManager
+from dragonfly_ray.sources.proxies import Choose, ProxyingManager, directly
 from dragonfly_ray.sources.storage_class import MAX_BODY, REFUSING, Archived, in_refusal
 
 FIRST_PAUSE = 0.1
 """Seconds before the second try; doubles with each."""
 MAX_REDIRECTS = 10
+_TUNNEL = re.compile(r"Tunnel connection failed: ([0-9]{3})")
+_PROXY_AUTH = "407, the node's proxy wants credentials; check HTTP_PROXY and HTTPS_PROXY there"
 _PLAINLY = {
     "ResponseError": "too many redirects",
     "NameResolutionError": "no such host; check its name",
@@ -56,6 +60,7 @@ class HttpClient:
         secret: Collection[str],
         settings: OriginSettings,
         known: Rules | None,
+        choose: Choose = directly,
     ) -> None:
         self.name = name
         self._headers = dict(headers)
@@ -90,7 +95,7 @@ class HttpClient:
         if known:
             self._pool: urllib3.PoolManager = GuardedManager(known, self._unanswered, **options)
         else:
-            self._pool = bounded_manager(self._unanswered, **options)
+            self._pool = ProxyingManager(self._unanswered, choose, **options)
 
     def get(
         self,
@@ -169,15 +174,18 @@ class HttpClient:
     def rest(self) -> None:
         """Closes connections that nobody uses now."""
         # `clear` alone leaves their sockets to the garbage collector, which cycles and tracebacks delay.
-        for key in self._pool.pools.keys():  # noqa: SIM118, it cannot be iterated
-            pool = self._pool.pools.get(key)
-            if pool is not None:
-                pool.close()
-        self._pool.clear()
+        for manager in self._pool.managers if isinstance(self._pool, ProxyingManager) else [self._pool]:
+            for key in manager.pools.keys():  # noqa: SIM118, it cannot be iterated
+                pool = manager.pools.get(key)
+                if pool is not None:
+                    pool.close()
+            manager.clear()
 
     def refused(self, status: int, retry_after: str | None) -> SourceError:
         """What an answer with this status means."""
-        if status in (401, 403, 407):
+        if status == 407:
+            return SourceAuthError(f"{self.name}: {_PROXY_AUTH}")
+        if status in (401, 403):
             return SourceAuthError(f"{self.name}: {status}, not allowed; check the credentials or headers")
         if status == 412:
             return SourceChangedError(f"{self.name}: has changed since it was looked at; start again")
@@ -201,6 +209,8 @@ class HttpClient:
             return SourceUnreachableError(
                 f"{self.name}: silent for too long (origin.answer_timeout, origin.read_timeout)"
             )
+        if isinstance(cause, ProxyError):
+            return self._proxy_failed(cause)
         if isinstance(cause, IncompleteRead):
             return SourceTruncatedError(f"{self.name}: ended too early")
         if isinstance(cause, BrokenError):
@@ -208,6 +218,19 @@ class HttpClient:
         shown = _PLAINLY.get(type(cause).__name__, f"not reached ({type(cause).__name__})")
         final = {"final": True} if failures.final(error) else {}
         return SourceUnreachableError(f"{self.name}: {shown}", **final)
+
+    def _proxy_failed(self, error: ProxyError) -> SourceError:
+        match = _TUNNEL.search(str(error.original_error))
+        if match is None:
+            return SourceUnreachableError(
+                f"{self.name}: the node's proxy is not reached; check HTTP_PROXY, HTTPS_PROXY and NO_PROXY there"
+            )
+        status = int(match[1])
+        if status == 407:
+            return SourceAuthError(f"{self.name}: {_PROXY_AUTH}")
+        if status >= 500 or status == 429:
+            return SourceUnreachableError(f"{self.name}: the node's proxy answers {status}")
+        return SourceAuthError(f"{self.name}: the node's proxy answers {status}, it does not lead there")
 
 
 class _Tries(urllib3.Retry):

@@ -21,6 +21,7 @@ from dragonfly_ray.sources.http_probe import RANGE_REFUSED
 from dragonfly_ray.sources.http_versions import Match, compared
 from dragonfly_ray.sources.many import BUSY, Head, ManyFiles, Wanted
 from dragonfly_ray.sources.pace import Slots
+from dragonfly_ray.sources.proxies import Choose, directly
 
 PARTS = 2
 """Pieces of small files that are fetched at once: while one is being stored, the connections of others are busy."""
@@ -39,8 +40,10 @@ class HttpReader:
         headers: Mapping[str, str],
         settings: OriginSettings,
         known: Rules | None,
+        choose: Choose = directly,
     ) -> None:
         self._address = address
+        self._choose = choose
         self._client = client
         self._headers = headers
         self._settings = settings
@@ -200,7 +203,8 @@ class HttpReader:
         try:
             many = self._many.pop()
         except IndexError:
-            many = ManyFiles(self._headers, self._settings, self._rules)
+            proxy = self._choose(self._address.url)
+            many = ManyFiles(self._headers, self._settings, self._rules, proxy)
         try:
             yield many
         except BaseException:

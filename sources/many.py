@@ -19,6 +19,7 @@ import pycurl
 from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.policy import Rules
 from dragonfly_ray.sources.guard import guard_handle
+from dragonfly_ray.sources.proxies import Proxy
 from dragonfly_ray.sources.silence import Silences
 
 BUSY = (429, 503)
@@ -164,9 +165,14 @@ class ManyFiles:
     """For one thread at a time. Connections are kept between calls, as many as the last one might use."""
 
     def __init__(
-        self, headers: Mapping[str, str], settings: OriginSettings, known: Rules | None = None
+        self,
+        headers: Mapping[str, str],
+        settings: OriginSettings,
+        known: Rules | None = None,
+        proxy: Proxy | None = None,
     ) -> None:
         self._rules = known
+        self._proxy = proxy
         self._headers = [f"{name}: {value}" for name, value in headers.items()]
         self._settings = settings
         self._multi = pycurl.CurlMulti()
@@ -264,13 +270,21 @@ class ManyFiles:
             handle.close()
         return active.pop(handle)
 
+    def _lead(self, handle: pycurl.Curl) -> None:
+        """Through the proxy that was chosen, or directly; what the variables say libcurl is not asked for."""
+        handle.setopt(pycurl.PROXY, self._proxy.url if self._proxy else "")
+        handle.setopt(pycurl.NOPROXY, "")
+        if self._proxy and self._proxy.headers:
+            handle.setopt(pycurl.PROXYUSERNAME, self._proxy.user)
+            handle.setopt(pycurl.PROXYPASSWORD, self._proxy.password)
+
     def _handle(self) -> pycurl.Curl:
         settings = self._settings
         handle = pycurl.Curl()
         handle.setopt(pycurl.HTTPHEADER, self._headers)
         handle.setopt(pycurl.NOSIGNAL, 1)
         handle.setopt(pycurl.BUFFERSIZE, BUFFER)
-        handle.setopt(pycurl.PROXY, "")
+        self._lead(handle)
         if self._rules:
             guard_handle(handle, self._rules)
         # A redirect is none of its business: what opens this origin must not follow it elsewhere.

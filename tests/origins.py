@@ -144,6 +144,8 @@ class ScriptedOrigin:
         if b.redirect and not handler.path.startswith("/moved"):
             handler.send_response(302)
             handler.send_header("Location", b.redirect)
+            for name, value in b.headers.items():
+                handler.send_header(name, value)
             handler.send_header("Content-Length", "0")
             handler.end_headers()
             return

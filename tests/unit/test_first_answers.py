@@ -13,7 +13,8 @@ from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.errors import SourceError, SourceUnreachableError
 from dragonfly_ray.model import Credentials, Manifest, PieceTable, Source
 from dragonfly_ray.sources import Stop, open_reader, resolve
-from dragonfly_ray.sources.answers import Unanswered, bounded_manager, watching
+from dragonfly_ray.sources.answers import Unanswered, watching
+from dragonfly_ray.sources.proxies import ProxyingManager, directly
 from tests.origins import Behaviour, FolderOrigin, ScriptedOrigin
 from tests.waiting import until
 
@@ -130,7 +131,7 @@ def test_the_wait_for_an_answer_ends_when_it_is_stopped(origin: ScriptedOrigin) 
 def test_a_host_that_is_not_there_any_more_is_noticed_by_its_silence_to_tcp(origin: ScriptedOrigin) -> None:
     """However long an answer may take. The kernel does it; here, that it is told to."""
     origin.behaviour.hold = 0.0
-    pool = bounded_manager(Unanswered(), socket_options=watching(7.0))
+    pool = ProxyingManager(Unanswered(), directly, socket_options=watching(7.0))
     response = pool.request("GET", origin.url, preload_content=False)
     sock = response.dragonfly_socket  # type: ignore[attr-defined]
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 7000
