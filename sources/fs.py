@@ -55,6 +55,7 @@ from dragonfly_ray.sources.base import (
     is_chosen,
     together,
 )
+from dragonfly_ray.sources.fs_defaults import with_defaults
 from dragonfly_ray.sources.ftp import DEAD_LINK, FOLDER_LINK
 from dragonfly_ray.sources.guard import forbidden_in, guarded_loop
 from dragonfly_ray.sources.instances import Instances, Opened, open_filesystem
@@ -116,12 +117,13 @@ class FsspecAdapter(Adapter):
         if policy is not None:
             self._options |= own_options(source.url, credentials.storage_options, policy, os.environ)
             self._options |= _guard(source.url, credentials.storage_options, policy, self._name)
+        self._options = with_defaults(source.url, self._options, settings, guarded=self._guarded)
         self._loop: Any = None
         self._instances = Instances(self._open)
 
     def _open(self) -> Opened:
         with _Errors(self._name):
-            opened = open_filesystem(self._source.url, self._options, self._settings.read_timeout)
+            opened = open_filesystem(self._source.url, self._options, self._settings.answer_timeout)
         for each in inside(opened.fs):
             gcs.bound_look_ups(each, guarded=self._guarded)
         self._loop = getattr(opened.fs, "loop", self._loop)
