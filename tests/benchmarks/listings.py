@@ -55,6 +55,11 @@ def timed(do: Callable[[], object]) -> tuple[float, float]:
     return time.monotonic() - began, time.process_time() - computed
 
 
+def parse(pages: Sequence[str]) -> None:
+    for page in pages:
+        HTMLParser().feed(page)
+
+
 def curl(urls: Sequence[str], connections: int, *, heads: bool) -> Callable[[], object]:
     """One `curl --parallel` for all of them."""
     program = programs.find("curl")
@@ -79,7 +84,7 @@ def measure(name: str, files: int, rounds: int, *, rounded: bool = False, folder
             floor, _ = timed(curl([url, *below], 8, heads=False))
             if heads:
                 floor += timed(curl(heads, settings.small_connections, heads=True))[0]
-            _, parsing = timed(lambda: [HTMLParser().feed(page) for page in pages])
+            _, parsing = timed(lambda: parse(pages))
             ours, cpu = timed(lambda: resolve(Source(url), Credentials(), settings))
             times.append(ours / floor)
             computed.append(cpu / parsing)
