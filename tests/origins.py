@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import socket
+import struct
 import threading
 import time
 import zlib
@@ -35,6 +38,8 @@ class Behaviour:
     """A Content-Length that is not true."""
     stall: int | None = None
     """Say nothing more after so many bytes of a body."""
+    reset: int | None = None
+    """Reset the connection (RST) after so many bytes of a body."""
     redirect: str = ""
     demand: dict[str, str] = field(default_factory=dict)
     """Headers that every request must have; 401 without."""
@@ -186,7 +191,7 @@ class ScriptedOrigin:
             return
         if b.hold_body and self._stop.wait(b.hold_body):
             return
-        cut = min(x for x in (b.truncate, b.stall, len(data)) if x is not None)
+        cut = min(x for x in (b.truncate, b.stall, b.reset, len(data)) if x is not None)
         try:
             step = len(data) if b.pace is None else max(1, int(b.pace / 20))
             for start in range(0, cut, step):
@@ -200,8 +205,17 @@ class ScriptedOrigin:
                 self._stop.wait(60)
         except OSError:
             pass
+        if b.reset is not None and cut < len(data):
+            reset_connection(handler)
         if cut < len(data) or b.claim is not None:
             handler.close_connection = True
+
+
+def reset_connection(handler: BaseHTTPRequestHandler) -> None:
+    """RST, whatever is under way on it."""
+    handler.close_connection = True
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    os.close(handler.connection.detach())
 
 
 class FolderOrigin:
