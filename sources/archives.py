@@ -10,8 +10,8 @@ from fsspec.implementations.tar import TarFileSystem
 
 from dragonfly_ray.sources.layers import inside
 
-LINK = "link"
-"""The type of a member that points to nothing in its archive."""
+LOOSE_LINK = "loose link"
+"""The type of a member that points to nothing in its archive; `linkname` tells to what."""
 
 
 def plain_names(tar: TarFileSystem) -> None:
@@ -28,7 +28,7 @@ def plain_names(tar: TarFileSystem) -> None:
             continue
         known = {**info, "name": plain}
         if member.issym() and not known["size"] and not _resolves(tar, original):
-            known["type"] = LINK
+            known["type"] = LOOSE_LINK
         found[plain] = (known, offset, original)
     tar.index, tar.dir_cache = found, None
 

@@ -41,7 +41,7 @@ from dragonfly_ray.model import Credentials, Entry, Manifest, Segment, Source
 from dragonfly_ray.names import from_os, to_os
 from dragonfly_ray.policy import HOST_OPTIONS, UrlPolicy, rules
 from dragonfly_ray.sources import failures, gcs, storage_class
-from dragonfly_ray.sources.archives import LINK, archive_version
+from dragonfly_ray.sources.archives import LOOSE_LINK, archive_version
 from dragonfly_ray.sources.base import (
     Adapter,
     Resolution,
@@ -80,6 +80,8 @@ _TIME_KEYS = (
     "updated",
     "created",
 )
+LINK = "link"
+"""The type that fsspec gives to a link that it tells of by itself."""
 STEP = 8 * 1024 * 1024
 """Bytes that one request asks for. fsspec hands out whole answers, so this is what each connection holds
 in memory; and each may cost one more request, for the version."""
@@ -259,16 +261,18 @@ class FsspecAdapter(Adapter):
 
     def _walk(self) -> Iterator[Entry]:
         with self._instances.lend() as lent:
-            root = lent.path.rstrip("/")
+            root = lent.path.rstrip("/") or lent.path
             found = self._ask(lent.fs, "find", root, withdirs=True, detail=True)
             held = archive_version(lent.fs, _version)
         for path, info in found.items():
             relative = from_os(_relative(path.strip("/"), root.strip("/")))
             if not relative:
                 continue
+            if info.get("type") == LINK:
+                info = self._led_to(path, info)
             if info.get("type") == "directory" or path.endswith("/"):
                 yield Entry(relative, kind="dir", mode=_mode(info))
-            elif info.get("type") == LINK:
+            elif info.get("type") == LOOSE_LINK:
                 target = from_os(info["linkname"])
                 yield Entry(relative, kind="symlink", target=target, version=target)
             elif info.get("type") in (FOLDER_LINK, DEAD_LINK):
@@ -276,8 +280,19 @@ class FsspecAdapter(Adapter):
                     raise SourceUnsupportedError(
                         f"{self._name}: {relative!r} is a link to a folder, or to nothing; leave it out with exclude"
                     )
+            elif info.get("type") == "other":
+                log.warning("%s: %r is left out, being neither a file nor a folder", self._name, relative)
             else:
                 yield self._entry(relative, info, held)
+
+    def _led_to(self, path: str, info: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A listing that tells of links themselves, and of their lengths."""
+        try:
+            with self._instances.lend() as lent:
+                led: Mapping[str, Any] = self._ask(lent.fs, "info", path)
+        except FileNotFoundError:
+            return {**info, "type": DEAD_LINK}
+        return {**led, "type": FOLDER_LINK} if led.get("type") == "directory" else led
 
     def _entry(self, path: str, info: Mapping[str, Any], held: str | None = None) -> Entry:
         """`held`: the version of the archive that it is in."""

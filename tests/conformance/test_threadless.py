@@ -14,6 +14,7 @@ from tests.archives import Archive
 from tests.conformance.test_sources import writer
 from tests.ftp import Ftp
 from tests.nginx import Nginx
+from tests.sftp import Sftp
 
 
 class TestFtp(SourceConformance):
@@ -29,6 +30,13 @@ class TestFtpForPeople(SourceConformance):
     @pytest.fixture
     def place(self, tmp_path: Path) -> Iterator[Place]:
         with Ftp(tmp_path / "ftp", mlsd=False) as server:
+            yield Place(server.url, writer(server.root))
+
+
+class TestSftp(SourceConformance):
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Iterator[Place]:
+        with Sftp(tmp_path / "sftp") as server:
             yield Place(server.url, writer(server.root))
 
 

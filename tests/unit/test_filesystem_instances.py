@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import tarfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from dragonfly_ray.sources.layers import inside, thread_safe
 from dragonfly_ray.urls import basename
 from tests.archives import tar_bytes
 from tests.ftp import Ftp
+from tests.sftp import Sftp
 from tests.waiting import HANG
 
 SETTINGS = OriginSettings(connect_timeout=2, read_timeout=5)
@@ -250,8 +254,11 @@ def test_a_slash_at_the_end_of_a_file(tmp_path: Path, mlsd: bool) -> None:
             resolve(Source(f"{server.url}/file/"), Credentials(), SETTINGS)
 
 
-def test_a_link_in_a_circle_is_an_error_that_names_it_unless_it_is_left_out(tmp_path: Path) -> None:
-    with Ftp(tmp_path / "ftp", mlsd=False) as server:
+@pytest.mark.parametrize("make", [partial(Ftp, mlsd=False), Sftp], ids=["ftp", "sftp"])
+def test_a_link_in_a_circle_is_an_error_that_names_it_unless_it_is_left_out(
+    tmp_path: Path, make: Callable[[Path], Any]
+) -> None:
+    with make(tmp_path / "files") as server:
         (server.root / "d").mkdir()
         (server.root / "d" / "file").write_bytes(b"x")
         (server.root / "d" / "up").symlink_to("..")
@@ -259,3 +266,18 @@ def test_a_link_in_a_circle_is_an_error_that_names_it_unless_it_is_left_out(tmp_
             resolve(Source(f"{server.url}/d/"), Credentials(), SETTINGS)
         found = resolve(Source(f"{server.url}/d/", exclude=("up",)), Credentials(), SETTINGS)
         assert [entry.path for entry in found.manifest.entries] == ["file"]
+
+
+def test_what_a_tar_holds_beside_files(tmp_path: Path) -> None:
+    """A pipe is no empty file, nor is a link that leads nowhere in the archive."""
+    folder = tmp_path / "x"
+    folder.mkdir()
+    (folder / "file").write_bytes(b"content")
+    (folder / "link").symlink_to("file")
+    (folder / "loose").symlink_to("gone")
+    os.mkfifo(folder / "pipe")
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(folder, ".")
+    entries = resolve(Source(f"tar://::file://{tmp_path}/a.tar"), Credentials(), SETTINGS).manifest.entries
+    found = {entry.path: (entry.kind, entry.size, entry.target) for entry in entries}
+    assert found == {"file": ("file", 7, ""), "link": ("file", 7, ""), "loose": ("symlink", 0, "gone")}

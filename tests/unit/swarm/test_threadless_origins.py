@@ -12,6 +12,7 @@ import pytest
 from tests.archives import tar_bytes, zip_bytes
 from tests.ftp import Ftp
 from tests.nginx import Nginx
+from tests.sftp import Sftp
 from tests.swarm import Swarm
 from tests.unit.swarm.conftest import states
 from tests.waiting import until
@@ -129,6 +130,16 @@ def test_an_ftp_server_of_the_old_kind_with_links(swarm: Callable[..., Swarm], t
         put(server.root, FILES)
         (server.root / "link").symlink_to("large.bin")
         assert_delivered(swarm(2), f"{server.url}/", tmp_path / "out", {**FILES, "link": FILES["large.bin"]})
+
+
+def test_sftp_with_links(swarm: Callable[..., Swarm], tmp_path: Path) -> None:
+    with Sftp(tmp_path / "sftp") as server:
+        put(server.root, FILES)
+        (server.root / "link").symlink_to("large.bin")
+        built = swarm(2)
+        assert_delivered(built, f"{server.url}/", tmp_path / "out", {**FILES, "link": FILES["large.bin"]})
+        built.close()
+        until(lambda: not server.open, why=lambda: server.open)
 
 
 def test_archives_are_closed_when_they_are_read(swarm: Callable[..., Swarm], tmp_path: Path) -> None:
