@@ -29,7 +29,7 @@ from dragonfly_ray.sources import failures
 from dragonfly_ray.sources.answers import Unanswered, body_begun, gone, watching
 from dragonfly_ray.sources.guard import Forbidden, GuardedManager
 from dragonfly_ray.sources.proxies import Choose, ProxyingManager, directly
-from dragonfly_ray.sources.storage_class import MAX_BODY, REFUSING, Archived, in_refusal
+from dragonfly_ray.sources.store_refusals import MAX_BODY, STATUSES, refusal
 
 FIRST_PAUSE = 0.1
 """Seconds before the second try; doubles with each."""
@@ -131,10 +131,10 @@ class HttpClient:
                 response.close()
                 raise
             return response
-        archived = _archived(response)
+        told = _told(response, self.name)
         response.close()
-        if archived:
-            raise archived.error(self.name)
+        if told:
+            raise told
         raise self.refused(response.status, response.headers.get("Retry-After"))
 
     def _request(
@@ -251,9 +251,9 @@ class _Tries(urllib3.Retry):
         return super().increment(*what, **more)
 
 
-def _archived(response: urllib3.BaseHTTPResponse) -> Archived | None:
-    """Whether an object store refuses it for being archived."""
-    if response.status not in REFUSING:
+def _told(response: urllib3.BaseHTTPResponse, name: str) -> SourceError | None:
+    """What an object store says of its refusal."""
+    if response.status not in STATUSES:
         return None
     body = bytearray()
     if "xml" in response.headers.get("Content-Type", ""):
@@ -261,4 +261,4 @@ def _archived(response: urllib3.BaseHTTPResponse) -> Archived | None:
         with contextlib.suppress(HTTPError, OSError, ValueError):
             while len(body) < MAX_BODY and (count := response.readinto(part)):
                 body += part[:count]
-    return in_refusal(response.headers, bytes(body))
+    return refusal(name, response.status, response.headers, bytes(body))

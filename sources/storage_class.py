@@ -19,10 +19,6 @@ _S3_CODE = "InvalidObjectState"
 _AZURE_CODES = {"BlobArchived": False, "BlobBeingRehydrated": True}
 """Whether it is on its way back."""
 _TAG = re.compile(rb"<(Code|StorageClass|AccessTier)>\s*([A-Za-z_]{1,40})\s*</")
-REFUSING = (403, 409)
-"""Statuses with which an archived object is refused."""
-MAX_BODY = 4096
-"""Bytes of a refusal that are looked at."""
 
 
 class Archived(NamedTuple):
@@ -76,7 +72,7 @@ def in_refusal(headers: Mapping[str, str], body: bytes) -> Archived | None:
     code = headers.get("x-ms-error-code", "")
     if code in _AZURE_CODES:
         return Archived("Archive", restoring=_AZURE_CODES[code])
-    told = {name: value.decode() for name, value in _TAG.findall(body[:MAX_BODY])}
+    told = {name: value.decode() for name, value in _TAG.findall(body)}
     if told.get(b"Code") != _S3_CODE:
         return None
     return Archived(told.get(b"StorageClass") or told.get(b"AccessTier") or "")

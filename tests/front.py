@@ -17,7 +17,10 @@ _OF_ONE_HOP = ("connection", "transfer-encoding", "content-length", "server", "d
 class Front:
     """`asked`: (method, path, whether it passed) of each request."""
 
-    def __init__(self, behind: str, demand: Demand, *, status: int = 403, body: bytes = b"") -> None:
+    def __init__(
+        self, behind: str, demand: Demand, *, status: int = 403, body: bytes = b"", kind: str = "text/plain"
+    ) -> None:
+        """`status`, `body` and `kind`, its content type, are of the refusals."""
         self.asked: list[tuple[str, str, bool]] = []
         address = urlsplit(behind).netloc
         front = self
@@ -32,7 +35,7 @@ class Front:
                 good = demand(self.path, {name.lower(): value for name, value in self.headers.items()})
                 front.asked.append((self.command, self.path, good))
                 if not good:
-                    self._answer(status, {}, body)
+                    self._answer(status, {"Content-Type": kind}, body)
                     return
                 onward = http.client.HTTPConnection(address, timeout=30)
                 try:

@@ -12,8 +12,13 @@ import boto3
 import pytest
 from azure.storage.blob import BlobServiceClient
 
+from dragonfly_ray.config import OriginSettings
+from dragonfly_ray.errors import SourceAuthError
+from dragonfly_ray.model import Credentials, Source
+from dragonfly_ray.sources import resolve
 from tests import presigning
 from tests.conformance.test_sources import azurite, moto  # noqa: F401, fixtures
+from tests.front import Front
 from tests.swarm import Swarm
 
 CONTENT = os.urandom(3 << 20)
@@ -68,3 +73,42 @@ def test_azure_gives_nothing_for_another_signature(
         view = swarm.distribute(wrong, "m.0", dest=str(tmp_path / "out"))
         assert {node["kind"] for node in view["nodes"].values()} == {"source-auth"}
     assert not (tmp_path / "out").exists()
+
+
+_AZURE = (
+    b'\xef\xbb\xbf<?xml version="1.0" encoding="utf-8"?><Error><Code>AuthenticationFailed</Code><Message>Server failed'
+    b" to authenticate the request.</Message><AuthenticationErrorDetail>%s</AuthenticationErrorDetail></Error>"
+)
+EXPIRED = b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"
+REFUSALS = {
+    "S3, OSS, COS, OBS": (403, EXPIRED, "expired"),
+    "S3's session": (400, b"<Error><Code>ExpiredToken</Code><Message>The token</Message></Error>", "expired"),
+    "Google": (
+        400,
+        b"<?xml version='1.0'?><Error><Code>ExpiredToken</Code><Message>x</Message></Error>",
+        "expired",
+    ),
+    "forged": (403, b"<Error><Code>SignatureDoesNotMatch</Code><Message>x</Message></Error>", "not valid"),
+    "Azure": (
+        403,
+        _AZURE % b"Signature not valid in the specified time frame: Start [x] - Expiry [y]",
+        "expired",
+    ),
+    "Azure, forged": (403, _AZURE % b"Signature did not match. String to sign used was r", "not valid"),
+    "something else": (
+        403,
+        b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>",
+        "not allowed",
+    ),
+}
+
+
+@pytest.mark.parametrize("store", REFUSALS)
+def test_what_a_store_says_of_a_signature_is_told(moto: str, store: str) -> None:  # noqa: F811
+    status, body, told = REFUSALS[store]
+    with Front(moto, lambda path, headers: False, status=status, body=body, kind="application/xml") as front:
+        url = presigning.s3(front.url)
+        with pytest.raises(SourceAuthError, match=told) as caught:
+            resolve(Source(url), Credentials(), OriginSettings())
+        assert len(front.asked) <= 2, "a range, and once without"
+        assert url.rpartition("=")[2] not in str(caught.value)
