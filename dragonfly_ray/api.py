@@ -44,7 +44,7 @@ from dragonfly_ray.statuses import NodeStatus, decode_nodes
 from dragonfly_ray.storage.modes import current_umask
 from dragonfly_ray.submission import Submission
 from dragonfly_ray.targets import Member, Selector, check_dest, select
-from dragonfly_ray.urls import local_url, redacted, scheme
+from dragonfly_ray.urls import is_path, local_url, redacted, scheme
 
 if TYPE_CHECKING:
     from dragonfly_ray.serve.launch import Deployed
@@ -582,7 +582,7 @@ def _source(
     links: Links = "refuse",
     shared: bool = False,
 ) -> Source:
-    local = scheme(url) == "file" and not shared
+    local = is_path(url) and not shared
     if local:
         connect()
     return source_of(

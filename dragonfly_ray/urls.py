@@ -76,6 +76,11 @@ def named_link(url: str) -> str:
     return next((each for each in chain if each.partition("://")[2]), chain[-1])
 
 
+def is_path(url: str) -> bool:
+    """Whether it is a file or folder of one machine, or lies in one, as what `tar://…::file://…` names does."""
+    return scheme(links(url)[-1]) == "file"
+
+
 def _is_chain(url: str) -> bool:
     """A path of a node may hold anything, `::https://` too."""
     protocol = _PROTOCOL.match(url)

@@ -24,7 +24,7 @@ from dragonfly_ray.remote.credentials import CA_VARIABLE, find_token
 from dragonfly_ray.remote.http import TIMEOUT, Http
 from dragonfly_ray.remote.submission import RemoteSubmission, path_of
 from dragonfly_ray.targets import Member, Selector, check_dest, select
-from dragonfly_ray.urls import redacted, scheme
+from dragonfly_ray.urls import is_path, redacted, scheme
 
 DRAIN_INTERVAL = 1.0
 JOBS = ("distributions", "preheats")
@@ -362,7 +362,7 @@ def _texts(value: Sequence[str] | str | None) -> list[str]:
 
 def _remote_url(url: str | os.PathLike[str]) -> str:
     text = os.fspath(url)
-    if scheme(text) == "file":
+    if is_path(text):
         raise InvalidRequestError(
             f"{redacted(text)!r} is a path of one machine: a manager fetches only what the whole cluster can reach "
             "(https://, s3://, …)"

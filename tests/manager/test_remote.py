@@ -295,7 +295,9 @@ def test_what_a_manager_refuses_comes_as_this_packages_error(client: Client) -> 
         client.attach("nothing")
 
 
-@pytest.mark.parametrize("path", ["/home/me/model", "file:///home/me/model", "./model"])
+@pytest.mark.parametrize(
+    "path", ["/home/me/model", "file:///home/me/model", "./model", "tar://::file:///a.tar"]
+)
 def test_paths_of_this_machine_are_refused_before_anything_is_sent(client: Client, path: str) -> None:
     with pytest.raises(InvalidRequestError, match="path of one machine"):
         client.submit(path)

@@ -19,6 +19,7 @@ from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.reference import ReferenceFileSystem
 from pyarrow.fs import LocalFileSystem as ArrowLocal
 
+from dragonfly_ray import api
 from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.errors import SourceAuthError, SourceError, SourceUnreachableError, SourceUnsupportedError
 from dragonfly_ray.model import Credentials, Source
@@ -281,3 +282,16 @@ def test_what_a_tar_holds_beside_files(tmp_path: Path) -> None:
     entries = resolve(Source(f"tar://::file://{tmp_path}/a.tar"), Credentials(), SETTINGS).manifest.entries
     found = {entry.path: (entry.kind, entry.size, entry.target) for entry in entries}
     assert found == {"file": ("file", 7, ""), "link": ("file", 7, ""), "loose": ("symlink", 0, "gone")}
+
+
+@pytest.mark.parametrize(("url", "node"), [
+    ("tar://::file:///x/a.tar", "here"), ("tar://b::simplecache::file:///x/a.tar", "here"), ("/x/a::b", "here"),
+    ("tar://::https://h/a.tar", ""), ("s3://b/x", ""),
+])  # fmt: skip
+def test_an_archive_on_disk_is_the_submitting_nodes(
+    monkeypatch: pytest.MonkeyPatch, url: str, node: str
+) -> None:
+    monkeypatch.setattr(api, "connect", lambda: None)
+    monkeypatch.setattr(api, "current_node", lambda: "here")
+    assert api._source(url).node == node
+    assert api._source(url, shared=True).node == ""
