@@ -263,7 +263,7 @@ def test_corrupted_bytes_are_noticed_and_dropped(tmp_path: Path) -> None:
     os.chmod(found.folder / "0", 0o600)
     with (found.folder / "0").open("r+b") as file:
         file.seek(300_000)
-        file.write(b"!")
+        file.write(bytes([BIG[300_000] ^ 1]))
     bad = [i for i in range(len(found.table)) if not found.recheck(i)]
     hit = 300_000 // found.table.leaf
     assert bad == [hit]
