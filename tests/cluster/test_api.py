@@ -29,6 +29,7 @@ from dragonfly_ray.errors import (
     UnknownNodesError,
 )
 from dragonfly_ray.telemetry import GAUGES
+from tests import presigning
 from tests.cluster.conftest import METRICS_PORT, LocalCluster, until
 from tests.nginx import Nginx
 from tests.origins import Behaviour, FolderOrigin, ScriptedOrigin
@@ -379,6 +380,25 @@ def test_pin_and_evict(cluster: LocalCluster, origin: Nginx) -> None:
     until(lambda: set(d.where(url)) == set(cluster.node_ids[1:]))
     assert d.evict(url) == 3 * MIB
     until(lambda: d.where(url) == [])
+
+
+def test_any_signature_of_a_presigned_url_names_what_one_of_them_fetched(
+    cluster: LocalCluster, origin: Nginx
+) -> None:
+    make(origin, "signed", MIB)
+    one, other, third = (
+        presigning.keyed(f"{origin.url}/signed", "OSSAccessKeyId", expires=n) for n in (1, 2, 3)
+    )
+    nodes = cluster.node_ids[:2]
+    d.distribute(one, nodes)
+    again = d.distribute(other, nodes)
+    assert [outcome.bytes_cache for outcome in again.outcomes] == [MIB, MIB]
+    assert set(d.where(third)) == set(nodes)
+    assert d.pin(third, owner="me") == 2
+    with pytest.raises(InvalidRequestError, match="pinned by me"):
+        d.evict(other)
+    assert d.unpin(one, owner="me") == 2
+    assert d.evict(third) == 2 * MIB
 
 
 def test_what_chooses_the_answer_is_part_of_the_source(cluster: LocalCluster, origin: Nginx) -> None:
