@@ -17,7 +17,10 @@ log = logging.getLogger(__name__)
 
 FEW = 32
 """Up to so many files, asking others would take longer."""
-LEAST_CHUNK, MOST_CHUNK = 16, 256
+LEAST_CHUNK, MOST_CHUNK, LARGE_CHUNK = 16, 64, 256
+"""Files of one request to a helper; large ones where its connections are many."""
+ROUNDS = 5
+"""Times as many files as a helper has connections, at most, in a large chunk: it must answer in time."""
 ORIGIN_SAID = frozenset(
     (
         "source",
@@ -137,7 +140,9 @@ class SharedLook:
         self._link = link
 
     def __call__(self, look: Look, paths: Sequence[str]) -> list[Seen]:
-        return SharedWork(self._ask.helpers, look, self._asked)(paths)
+        ask = self._ask
+        largest = MOST_CHUNK if ask.rate else min(LARGE_CHUNK, max(MOST_CHUNK, ROUNDS * ask.connections))
+        return SharedWork(ask.helpers, look, self._asked, largest=largest)(paths)
 
     def _asked(self, helper: str, paths: Sequence[str]) -> list[Seen]:
         ask = self._ask
