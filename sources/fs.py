@@ -537,6 +537,8 @@ def _version(info: Mapping[str, Any]) -> str:
         value = info.get(key)
         if value:
             shown = value.isoformat() if isinstance(value, datetime.datetime) else str(value)
+            if key == "ino" and info.get("mtime"):  # the number alone stays when the file is written again
+                shown = f"{shown}-{info['mtime']}"
             return f"{key}={shown.strip(chr(34))}"
     return ""
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
-from dragonfly_ray.model import Entry, Manifest
+from dragonfly_ray.config import OriginSettings
+from dragonfly_ray.model import Credentials, Entry, Manifest, Source
 from dragonfly_ray.scheduling.nonces import MAX_GENERATIONS, Generations
+from dragonfly_ray.sources import resolve
 from dragonfly_ray.versions import validator, validator_of
 
 
@@ -58,3 +63,14 @@ def test_a_generation_of_some_callers_is_theirs_until_all_have_another() -> None
     assert not generations.of("s", "a")
     generations.next("s")
     assert generations.of("s", "a") == generations.of("s", "b") not in ("", own)
+
+
+def test_a_file_that_is_written_again_in_its_place_has_another_version(tmp_path: Path) -> None:
+    """Some filesystems tell its number, which stays."""
+    file, found = tmp_path / "f", set()
+    for content in (b"old", b"new"):
+        file.write_bytes(content)
+        os.utime(file, (1000.0, 1000.0 + len(found)))
+        source = Source(f"blockcache::file://{file}")
+        found.add(resolve(source, Credentials(), OriginSettings()).manifest.entries[0].version)
+    assert len(found) == 2
