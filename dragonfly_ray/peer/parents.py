@@ -100,11 +100,15 @@ class Parent:
             known = self._told | self._run.picker.holder_bits(self.id)
             news = [item for item in items if not known >> item[0] & 1]
             self._told |= bitset.of(index for index, _ in news)
+            left = bitset.full(self._run.task.pieces) & ~known & ~self._told
         if connection is not None and news:
             try:
                 connection.have(news)
             except DragonflyError:
                 connection.close()
+            else:
+                if not left:
+                    self._settle()
 
     def doubt(self) -> None:
         """It may be gone. Whoever waits for its answer hears that; whoever has nothing to ask has to look."""

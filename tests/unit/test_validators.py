@@ -67,7 +67,7 @@ def test_a_generation_of_some_callers_is_theirs_until_all_have_another() -> None
 
 def test_a_file_that_is_written_again_in_its_place_has_another_version(tmp_path: Path) -> None:
     """Some filesystems tell its number, which stays."""
-    file, found = tmp_path / "f", set()
+    file, found = tmp_path / "f", set[str]()
     for content in (b"old", b"new"):
         file.write_bytes(content)
         os.utime(file, (1000.0, 1000.0 + len(found)))
