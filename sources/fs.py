@@ -112,6 +112,7 @@ class FsspecAdapter(Adapter):
         self._waiting: set[Future[Any]] = set()
         self._waiting_lock = threading.Lock()
         self._aborted = False
+        self._measured: tuple[Manifest, int] | None = None
         self._options: dict[str, Any] = dict(credentials.storage_options)
         for protocol in map(scheme, links(source.url)):
             _check_installed(protocol, self._name)
@@ -391,8 +392,15 @@ class FsspecAdapter(Adapter):
         `_own_versions`. What is read here is compared with what is held."""
         entry = manifest.entries[span.entry]
         below = entry.path if manifest.directory else ""
-        spelt = not manifest.directory or entry.size > manifest.leaf
+        spelt = not manifest.directory or entry.size > self._leaf(manifest)
         return self.range(below, entry, span.offset, span.offset + span.length, check=spelt)
+
+    def _leaf(self, manifest: Manifest) -> int:
+        """It is counted from all entries, which takes too long to do for each of them."""
+        measured = self._measured
+        if measured is None or measured[0] is not manifest:
+            measured = self._measured = manifest, manifest.leaf
+        return measured[1]
 
     def range(self, below: str, entry: Entry, start: int, end: int, *, check: bool = True) -> bytes:
         """The bytes [start, end) of the version in the manifest. `below`: its path below the URL's.
