@@ -26,11 +26,13 @@ class QuickLooks:
         self.refused: list[int] = []
         """Of the last paths, by their places: those that were asked for and did not go well."""
 
+    def fits(self, paths: Sequence[str]) -> bool:
+        """Whether it is of use for so many."""
+        return self._useful and len(paths) >= FEW
+
     def __call__(self, paths: Sequence[str]) -> dict[int, Seen]:
         """By its place in `paths`. Raises `SourceError` for a size that cannot be one, and once aborted."""
         self.refused = []
-        if not self._useful or len(paths) < FEW:
-            return {}
         found: dict[int, Seen] = {}
         for head in self._reader.heads(paths, self._connections):
             if head.status != 200:

@@ -5,7 +5,9 @@ A refused HEAD says nothing of the file, nor does one without a length, or with 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
 
 import urllib3
 
@@ -41,6 +43,7 @@ class HttpLooks:
     ) -> None:
         self._address = address
         self._client = client
+        self._reader = reader
         self._pace = pace
         self._connections = settings.small_connections
         self._quick = QuickLooks(reader, client.name, settings.small_connections)
@@ -49,10 +52,16 @@ class HttpLooks:
         """Whether HEAD is of use: until it was refused where GET works."""
         self._head_tells = False
         """Whether one told a length: some tell of every file that nothing comes."""
+        self._ranges: bool | None = None
+        """Whether ranges are answered; None until one was asked for."""
 
     def __call__(self, paths: Sequence[str]) -> list[Seen]:
         """In order. The first refusal ends it, and its error names the file. Raises `SourceError`."""
-        found = {} if self._paced or not self._head else self._looked_at_quickly(paths)
+        found = {}
+        if self._quick.fits(paths) and self._head and not self._paced:
+            self._client.rest()  # each way has as many connections as there may be
+            found = self._looked_at_quickly(paths)
+            self._reader.rest()
         rest = [at for at in range(len(paths)) if at not in found]
         if len(rest) > 1 and self._quick.refused:
             # What was refused for one file is refused for most, or ends it all: not so many need to find that out.
@@ -63,7 +72,17 @@ class HttpLooks:
             found |= zip(
                 rest, together(self._connections, rest, lambda at: self._look(paths[at])), strict=True
             )
-        return [found[at] for at in range(len(paths))]
+        return self._with_ranges_tried(paths, [found[at] for at in range(len(paths))])
+
+    def _with_ranges_tried(self, paths: Sequence[str], found: list[Seen]) -> list[Seen]:
+        """HEAD may promise ranges that are refused: one of its long files tells of all."""
+        promised = [at for at, seen in enumerate(found) if seen.ranges and seen.size > USUAL_LEAF]
+        if promised and self._ranges is None:
+            with _naming(path := paths[promised[0]]):
+                self._ranges = self._look_by_get(path).ranges
+        if promised and not self._ranges:
+            return [dataclasses.replace(seen, ranges=False) for seen in found]
+        return found
 
     def _looked_at_quickly(self, paths: Sequence[str]) -> dict[int, Seen]:
         """By HEAD, by its place in `paths`: what went well."""
@@ -74,10 +93,8 @@ class HttpLooks:
         return {at: seen for at, seen in found.items() if not _is_vague(seen)}
 
     def _look(self, path: str) -> Seen:
-        try:
+        with _naming(path):
             return self._look_by_either(path)
-        except SourceError as error:
-            raise type(error)(f"{error} ({path})", **error.details) from None
 
     def _look_by_either(self, path: str) -> Seen:
         seen = self._look_by_head(path) if self._head else None
@@ -112,6 +129,8 @@ class HttpLooks:
         found = probe(self._client, self._address.file(path))
         try:
             size = self._counted(found.response) if found.size is None else found.size
+            if size and found.ranges:
+                self._ranges = True
             return self._seen(found.response, size, ranges=found.ranges)
         finally:
             found.response.close()
@@ -138,3 +157,12 @@ class HttpLooks:
 def _is_vague(seen: Seen) -> bool:
     """Whether it is a long file whose parts could not be told from those of another version: GET may tell more."""
     return seen.size > USUAL_LEAF and bool(seen.version) and not tells_parts(seen.version)
+
+
+@contextlib.contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Errors name the file."""
+    try:
+        yield
+    except SourceError as error:
+        raise type(error)(f"{error} ({path})", **error.details) from None

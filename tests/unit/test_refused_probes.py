@@ -130,6 +130,7 @@ def test_files_of_a_folder_whose_ranges_are_refused(serve: Callable[[str], Nginx
     server = serve(ANY_RANGE.format(status=status))
     url = f"{server.url}/d/"
     manifest = look(url)
+    assert not manifest.ranges, "it is one stream a file, which all share"
     assert {e.path: e.size for e in manifest.entries if e.kind == "file"} == {
         p: len(d) for p, d in FILES.items()
     }
