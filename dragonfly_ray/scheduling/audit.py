@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import random
 import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -9,6 +10,9 @@ from dataclasses import dataclass, field
 
 from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling.leases import TAIL
+
+CONTROLS = 3
+"""Pieces that are read again before a host is said to be wrong: replicas of an origin may differ in each."""
 
 
 @dataclass(slots=True)
@@ -22,6 +26,15 @@ class _Audit:
 
     def free_for(self, host: str) -> bool:
         return not self.auditor and self.reader != host and host not in self.unable
+
+
+@dataclass(slots=True)
+class _Verdict:
+    """Of a third host: who was wrong, if the origin has not changed."""
+
+    wrong: tuple[str, ...]
+    controls: set[int]
+    """The pieces whose reading is waited for."""
 
 
 @dataclass(slots=True)
@@ -45,8 +58,8 @@ class AuditTable:
     """Pieces that two hosts have read alike."""
     missed: int = 0
     now: float = 0.0
-    controls: dict[int, tuple[str, ...]] = field(default_factory=dict)
-    """Piece that is read again to find out whether the origin has changed -> those who were wrong if it has not."""
+    controls: dict[int, _Verdict] = field(default_factory=dict)
+    """Pieces that are read again to find out whether the origin has changed."""
     suspects: frozenset[str] | None = None
     """Those who are party to every dispute so far; None: there was none. Nobody: it is no single host's doing."""
     _read_at: dict[int, int] = field(default_factory=dict)
@@ -136,8 +149,8 @@ class AuditTable:
         return wrong, len(wrong) < len(said)
 
     def control(self, piece: int, wrong: Sequence[str], readers: Mapping[str, int], recorded: int) -> bool:
-        """Has a piece read again that others had read before anybody had the disputed one, the nearest to it; or
-        the first that they have read since.
+        """Has a few pieces read again that others had read before anybody had the disputed one, the nearest to it;
+        or the first that they have read since.
 
         `readers`: host -> the pieces that it has read. False: there is none.
         """
@@ -146,16 +159,18 @@ class AuditTable:
         found = [
             ((0, abs(p - piece)) if at < before else (1, at), p, host)
             for p, at in self._read_at.items()
-            if p != piece and p not in self.disputed
+            if p != piece and p not in self.disputed and p not in self.controls
             for host, bits in others
             if bits >> p & 1
         ]
         if not found:
             return False
-        _, nearest, reader = min(found)
-        audit = self._under_way.setdefault(nearest, _Audit(reader, since=self.now))
-        audit.unable.update(wrong)
-        self.controls[nearest] = tuple(wrong)
+        chosen = heapq.nsmallest(CONTROLS, found)
+        verdict = _Verdict(tuple(wrong), {p for _, p, _ in chosen})
+        for _, p, reader in chosen:
+            audit = self._under_way.setdefault(p, _Audit(reader, since=self.now))
+            audit.unable.update(wrong)
+            self.controls[p] = verdict
         return True
 
     def controlled(self, host: str, piece: int, found: bytes, known: bytes | None) -> bool | None:
@@ -166,10 +181,16 @@ class AuditTable:
         del self._under_way[piece]
         return found == known
 
+    def upheld(self, piece: int) -> tuple[str, ...]:
+        """A control has shown no change, or nothing: those who were wrong, if it was the last of its verdict."""
+        verdict = self.controls.pop(piece)
+        verdict.controls.discard(piece)
+        return () if verdict.controls else verdict.wrong
+
     def uncontrolled(self) -> list[str]:
         """Those who were wrong, where nobody has found out in time whether the origin has changed."""
         over = [piece for piece in self.controls if piece not in self._under_way]
-        return [host for piece in over for host in self.controls.pop(piece)]
+        return [host for piece in over for host in self.upheld(piece)]
 
     def stop(self) -> None:
         """Nothing of it counts any more."""

@@ -106,7 +106,7 @@ def _controlled(
     if same is None:
         return []
     if same:
-        return _expel_all(cluster, task, task.audits.controls.pop(piece), now)
+        return _expel_all(cluster, task, task.audits.upheld(piece), now)
     log.warning(
         "task %.12s: the origin has changed under one version (piece %d); starting anew", task.task.id, piece,
         extra={"task_id": task.task.id},

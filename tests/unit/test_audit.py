@@ -283,3 +283,18 @@ def test_disputes_that_have_no_host_in_common_are_the_origins_doing() -> None:
     assert [a for a in cluster.said if isinstance(a, Ask) and isinstance(a.message, m.Resolve)]
     assert not cluster.task.participants
     assert not cluster.task.banned
+
+
+def test_a_verdict_waits_for_all_of_its_controls() -> None:
+    table = AuditTable(20, 1.0, 2.0)
+    readers = {"a": 0b1, "b": 0b111110, "c": 0b1000000}
+    table.noted([5, 4, 3, 2, 1, 0, 6])
+    assert table.control(0, ["a"], readers, bitset.full(20))
+    assert set(table.controls) == {1, 2, 3}, "the nearest that others had read before"
+    for piece in (1, 2):
+        table.begin("c", piece)
+        assert table.controlled("c", piece, TRUE, TRUE)
+        assert not table.upheld(piece)
+    table.expire(3.0)
+    assert table.uncontrolled() == ["a"]
+    assert not table.controls
