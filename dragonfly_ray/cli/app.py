@@ -37,6 +37,7 @@ from dragonfly_ray.cli.common import (
     heed_interrupts,
     out,
     pairs,
+    place_here,
     selector,
     storage_options,
     telling_of_cancelled,
@@ -242,7 +243,7 @@ def distribute(
 def get(
     url: Url,
     output: Annotated[
-        Optional[Path],  # noqa: UP045
+        Optional[str],  # noqa: UP045
         typer.Option("--output", "-O", help="Where to put it; without it, the path in the store is printed."),
     ] = None,
     digest: Annotated[Optional[str], typer.Option(help="`sha256:…`, `blake3:…` of the content.")] = None,  # noqa: UP045
@@ -263,7 +264,7 @@ def get(
     submission = api.submit(
         url,
         [current_node()],
-        dest=None if output is None else os.path.abspath(output),
+        dest=None if output is None else place_here(output),
         digest=digest,
         headers=pairs(header, ":", "--header"),
         storage_options=storage_options(storage_option),

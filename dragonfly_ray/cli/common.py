@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import sys
 import time
@@ -81,6 +82,12 @@ def exit_code(error: errors.DragonflyError) -> int:
             return NOT_RUNNING
         case _:
             return FAILED
+
+
+def place_here(output: str) -> str:
+    """An absolute path; one that ends with `/` is a folder to put something into."""
+    folder = "/" if output.endswith("/") and output.strip("/") else ""
+    return f"{os.path.abspath(output)}{folder}"
 
 
 def emit(value: object, as_json: bool, shown: Callable[[], object]) -> None:

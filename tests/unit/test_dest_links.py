@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 
+from dragonfly_ray import api
+from dragonfly_ray.actors import nodes as actors_nodes
+from dragonfly_ray.cli import main
+from dragonfly_ray.errors import InvalidRequestError
 from dragonfly_ray.scheduling.places import Places
 from dragonfly_ray.storage.beneath import behind
 from dragonfly_ray.storage.output import PREFIX, Output
@@ -190,6 +194,26 @@ def test_where_roots_hold_no_link_is_followed(
             assert "/proc/" not in message
     assert (root / "link").is_symlink()
     assert not list(outside.iterdir())
+
+
+def test_a_command_that_names_a_folder_by_its_slash_means_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def submitted(*rest: Any, dest: str, **more: Any) -> None:
+        asked.append(dest)
+        raise InvalidRequestError("enough is known")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(api, "nodes", list)
+    monkeypatch.setattr(api, "submit", submitted)
+    monkeypatch.setattr(actors_nodes, "current_node", lambda: "n0")
+    for output in ("out/", "out", "./link/", "/", tmp_path / "x"):
+        monkeypatch.setattr("sys.argv", ["dragonfly", "get", "https://host/f", "-O", str(output)])
+        with pytest.raises(SystemExit):
+            main()
+    assert asked == [f"{tmp_path}/out/", f"{tmp_path}/out", f"{tmp_path}/link/", "/", f"{tmp_path}/x"]
 
 
 def test_what_a_killed_process_left_behind_a_link_is_removed(tmp_path: Path) -> None:
