@@ -14,7 +14,7 @@ from dragonfly_ray.errors import SourceAuthError, SourceChangedError, SourceErro
 from dragonfly_ray.model import Credentials, Manifest, PieceTable, Segment, Source
 from dragonfly_ray.sources import open_reader, range_reader, resolve
 from tests.nginx import Nginx
-from tests.origins import FolderOrigin
+from tests.origins import Behaviour, FolderOrigin, ScriptedOrigin
 from tests.waiting import until
 
 SETTINGS = OriginSettings(read_timeout=5.0, connect_timeout=5.0)
@@ -268,3 +268,39 @@ def test_a_file_that_neither_head_nor_get_finds_is_an_error_that_says_so(
     with pytest.raises(SourceError, match="404") as caught:
         look(f"{server.url}/d/")
     assert "sub/long" in str(caught.value)
+
+
+# --- answers that are none to the range ---------------------------------------------------------
+
+MANGLED = {
+    "no Content-Range": {},
+    "another range": {"Content-Range": f"bytes 7-{len(BIG) + 6}/{len(BIG) + 7}"},
+    "no length": {"Content-Range": "bytes 0-0/*"},
+    "no unit": {"Content-Range": f"0-0/{len(BIG)}"},
+    "several parts": {"Content-Type": "multipart/byteranges; boundary=x"},
+}
+
+
+@pytest.mark.parametrize("when", [0, 1], ids=["at the first look", "when pieces are read"])
+@pytest.mark.parametrize("mangled", MANGLED.values(), ids=MANGLED)
+def test_a_file_whose_ranges_are_answered_with_something_else(mangled: dict[str, str], when: int) -> None:
+    with ScriptedOrigin(Behaviour(BIG)) as origin:
+        answer = origin.answer
+
+        def odd(handler: Any) -> None:
+            if len(origin.requests) < when or "Range" not in handler.headers:
+                answer(handler)
+                return
+            handler.send_response(206)
+            for name, value in {"ETag": '"v1"', "Content-Length": "5", **mangled}.items():
+                handler.send_header(name, value)
+            handler.end_headers()
+            handler.wfile.write(b"bytes")
+
+        origin.answer = odd  # type: ignore[method-assign]
+        manifest = look(origin.url)
+        assert (manifest.size, manifest.ranges) == (len(BIG), bool(when))
+        table = PieceTable.of(manifest)
+        assert read(origin.url, manifest, [(3, 5), (0, 2)] if when else None) == (
+            [BIG[table.cuts[3] : table.cuts[5]], BIG[: table.cuts[2]]] if when else [BIG]
+        )
