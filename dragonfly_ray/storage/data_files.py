@@ -8,7 +8,7 @@ import shutil
 import stat
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dragonfly_ray.model import PACK_LIMIT, Manifest, PieceTable
@@ -18,6 +18,8 @@ from dragonfly_ray.storage.output import Stored
 
 PACK = 0xFFFFFFFF
 """The number of the pack file, where entries have their own."""
+KEPT_PLACES = 64
+"""Pieces whose places are remembered."""
 PACK_NAME, VIEW = "pack", "view"
 _MARK = struct.Struct("!QQQQ")
 _U64 = (1 << 64) - 1
@@ -61,6 +63,8 @@ class DataFiles:
                 self._pack_at[number] = at
                 at += entry.size
         self.pack_size = at
+        self._places: dict[int, tuple[tuple[int, int, int], ...]] = {}
+        """Of the pieces that were asked for last: one may hold thousands of files, and is asked for once for each."""
 
     # --- names and places -------------------------------------------------------------------
 
@@ -89,8 +93,17 @@ class DataFiles:
             return Stored(self._pack, packed, whole=False)
         return Stored(self.folder / self.name(number), 0, whole=True)
 
-    def places(self, index: int) -> list[tuple[int, int, int]]:
+    def places(self, index: int) -> Sequence[tuple[int, int, int]]:
         """(file, offset in it, length) of each stretch of a piece: neighbours in the pack are one."""
+        found = self._places.get(index)
+        if found is None:
+            found = tuple(self._found_places(index))
+            if len(self._places) >= KEPT_PLACES:
+                self._places.clear()
+            self._places[index] = found
+        return found
+
+    def _found_places(self, index: int) -> list[tuple[int, int, int]]:
         found: list[tuple[int, int, int]] = []
         for entry, offset, length in self._table.segments(index):
             at = self._pack_at.get(entry)
