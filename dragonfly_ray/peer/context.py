@@ -11,6 +11,7 @@ from dragonfly_ray.config import Settings
 from dragonfly_ray.grants import SigningKey
 from dragonfly_ray.model import Task
 from dragonfly_ray.peer.buffers import BufferPool
+from dragonfly_ray.peer.output_turns import OutputTurns
 from dragonfly_ray.peer.reporter import SchedulerLink
 from dragonfly_ray.storage.store import PieceStore
 from dragonfly_ray.telemetry import Telemetry
@@ -45,6 +46,7 @@ class Context:
     finished: Callable[[TaskRun], None]
     telemetry: Telemetry = field(default_factory=Telemetry)
 
+    turns: OutputTurns = field(default_factory=OutputTurns)
     limiter: RateLimiter = field(default_factory=lambda: RateLimiter(None))
     """Of what all tasks together receive."""
     uploads: Callable[[], int] = lambda: 0

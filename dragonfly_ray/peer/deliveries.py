@@ -144,8 +144,10 @@ class Deliveries:
                 prefix = run.prefix or PrefixHash(run, delivery.spec.digest)
                 prefix.check(delivery.spec.digest)
                 delivery.checked = True
-            if delivery.publish(run.context, store):
-                self._end(delivery, None)
+            with run.context.turns.of(delivery.spec.id):
+                # Superseded meanwhile, it would replace what came after it.
+                if not delivery.over and delivery.publish(run.context, store):
+                    self._end(delivery, None)
         except DragonflyError as error:
             self._fail(delivery, error)
 

@@ -45,6 +45,7 @@ from dragonfly_ray.peer.buffers import BufferPool
 from dragonfly_ray.peer.context import Context
 from dragonfly_ray.peer.inbox import Inbox
 from dragonfly_ray.peer.looking import SharedLook
+from dragonfly_ray.peer.output_turns import OutputTurns
 from dragonfly_ray.peer.proving import AccessProver, compare
 from dragonfly_ray.peer.recheck import Rechecker
 from dragonfly_ray.peer.registration import Registration, digests_of, held
@@ -123,6 +124,7 @@ class PeerNode:
         """Task id -> source id: evicted, and the scheduler has not heard it yet."""
         self._unheard: dict[tuple[str, str], None] = {}
         """(spec id, run) of outcomes that the scheduler has not heard yet."""
+        self._turns = OutputTurns()
         self._inbox = Inbox()
         self._reannouncing: set[str] = set()
         """Tasks whose scheduler is about to be told again what is here."""
@@ -299,6 +301,7 @@ class PeerNode:
             ended=self._on_ended,
             finished=self._on_finished,
             telemetry=self.telemetry,
+            turns=self._turns,
             limiter=self._limiter,
             uploads=lambda: self.server.sending,
         )

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dragonfly_ray.scheduling import resolving
+from dragonfly_ray.storage.output import Published
+from dragonfly_ray.storage.task_store import TaskStore
 from tests.nginx import Nginx
 from tests.origins import Behaviour, ScriptedOrigin
 from tests.swarm import Swarm
 from tests.unit.swarm.conftest import assert_everywhere, kinds, states
+from tests.waiting import HANG, until
 
 SMALL, LARGE = 50_000, 16_000_000
 
@@ -152,3 +158,37 @@ def test_two_copies_of_one_version_that_differ_become_one(
         assert_everywhere(view, second, len(targets))
         assert ((tmp_path / "a").read_bytes(), (tmp_path / "b").read_bytes()) == (first, second)
         honest(built)
+
+
+def test_an_output_of_former_content_does_not_replace_that_of_the_new(
+    swarm: Callable[..., Swarm], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The source changes while the first is being written."""
+    first, second = os.urandom(LARGE), os.urandom(LARGE)
+    with ScriptedOrigin(Behaviour(first)) as origin:
+        built = swarm(1)
+        core, publish = built.scheduler.core, TaskStore.publish
+        former: list[TaskStore] = []
+        later, over = threading.Event(), threading.Event()
+
+        def slowly(store: TaskStore, *args: Any, **options: Any) -> Published:
+            if former:
+                done = publish(store, *args, **options)
+                later.set()
+                return done
+            former.append(store)
+            origin.behaviour.content = second
+            with built.scheduler.changed:
+                task = core.tasks[store.task.id]
+                built.scheduler.act(resolving.start_anew(core.cluster, task, time.monotonic()))
+            until(lambda: any(t is not store and t.finished for t in built.peers["n0"].store.tasks()))
+            later.wait(1.0)  # or it waits for this one
+            done = publish(store, *args, **options)
+            over.set()
+            return done
+
+        monkeypatch.setattr(TaskStore, "publish", slowly)
+        view = built.distribute(origin.url, dest=str(tmp_path / "out"))
+        assert list(states(view).values()) == ["done"], view
+        assert over.wait(HANG)
+        assert (tmp_path / "out").read_bytes() == second
