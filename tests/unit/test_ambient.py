@@ -138,12 +138,14 @@ def test_azure_without_credentials_is_anonymous(monkeypatch: pytest.MonkeyPatch)
     pytest.importorskip("adlfs")
     given = Credentials(storage_options={"account_name": "them"})
     adapter = FsspecAdapter(Source("az://box/f"), given, SETTINGS, POLICY)
-    assert adapter._fs.service_client.credential is None
+    assert adapter._client.any_fs.service_client.credential is None
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "bm9kZQ==")
     with pytest.raises(SourceForbiddenError, match="AZURE_STORAGE_ACCOUNT_KEY of the node"):
         FsspecAdapter(Source("az://box/f"), given, SETTINGS, POLICY)
     allowed = UrlPolicy(ambient_credentials=("abfs",))
-    assert FsspecAdapter(Source("az://box/f"), given, SETTINGS, allowed)._fs.service_client.credential
+    assert FsspecAdapter(
+        Source("az://box/f"), given, SETTINGS, allowed
+    )._client.any_fs.service_client.credential
 
 
 def test_what_fsspec_is_configured_with_is_not_used(
@@ -159,9 +161,11 @@ def test_what_fsspec_is_configured_with_is_not_used(
     assert store.asked
     assert not [headers for _, headers in store.asked if "authorization" in headers]
     adapter = FsspecAdapter(Source("az://box/f"), Credentials(), SETTINGS, POLICY)
-    assert adapter._fs.service_client.credential is None
+    assert adapter._client.any_fs.service_client.credential is None
     allowed = UrlPolicy(ambient_credentials=("az",))
-    assert FsspecAdapter(Source("az://box/f"), Credentials(), SETTINGS, allowed)._fs.service_client.credential
+    assert FsspecAdapter(
+        Source("az://box/f"), Credentials(), SETTINGS, allowed
+    )._client.any_fs.service_client.credential
 
 
 def test_what_only_the_nodes_own_user_opens_is_named_or_refused() -> None:
