@@ -13,7 +13,8 @@ from fastapi import FastAPI
 from sqlalchemy import select
 
 from dragonfly_ray.errors import InvalidRequestError, SourceForbiddenError
-from dragonfly_ray.model import Source
+from dragonfly_ray.identity import source_of
+from dragonfly_ray.model import Credentials, Source
 from dragonfly_ray.policy import UrlPolicy
 from dragonfly_ray.serve.accounts.permissions import Permission
 from dragonfly_ray.serve.accounts.secrets import fill
@@ -29,6 +30,8 @@ from dragonfly_ray.serve.database.tables import (
 )
 from dragonfly_ray.serve.jobs import idempotency
 from dragonfly_ray.serve.jobs.creation import check_placed, check_source
+from dragonfly_ray.serve.jobs.orders import order_of
+from dragonfly_ray.serve.settings import ManagerSettings
 from dragonfly_ray.serve.testing import FakeCluster
 from tests.manager import people
 from tests.manager.conftest import token_of
@@ -140,6 +143,21 @@ def test_dest_below_a_root(client: httpx.Client, cluster: FakeCluster) -> None:
     assert cluster.orders[made["id"]].dest == "/data/models/{node}/{name}"
 
 
+@pytest.mark.parametrize("kind", ["distributions", "preheats"])
+def test_links_are_asked_for(client: httpx.Client, cluster: FakeCluster, kind: str) -> None:
+    assert submit(client, kind=kind)["links"] == "refuse"
+    made = submit(client, kind=kind, links="follow")
+    assert made["links"] == "follow"
+    until(lambda: made["id"] in cluster.orders)
+    assert cluster.orders[made["id"]].sources[0].links == "refuse", "a web server has none"
+
+
+def test_links_reach_the_source(client: httpx.Client, app: FastAPI, settings: ManagerSettings) -> None:
+    row = Job(id="j", urls=["sftp://h/d/"], options={"links": "keep"}, targets=[], dest="")
+    (source,) = order_of(row, app.state.manager.vault, settings).sources
+    assert source == source_of("sftp://h/d/", Credentials(), links="keep")
+
+
 @pytest.mark.parametrize(
     ("body", "kind"),
     [
@@ -154,6 +172,7 @@ def test_dest_below_a_root(client: httpx.Client, cluster: FakeCluster) -> None:
         ({"nodes": {"pool": "none"}}, "unknown-nodes"),
         ({"secret": "none"}, "unknown-secret"),
         ({"surprise": 1}, "invalid-request"),
+        ({"links": "copy"}, "invalid-request"),
     ],
 )
 def test_what_is_refused_at_once(client: httpx.Client, body: dict[str, Any], kind: str) -> None:

@@ -72,7 +72,7 @@ def test_who_read_what_at_the_origin_is_told_and_counted_apart(sign_in: SignIn, 
 
 def test_some_nodes_fail_and_are_tried_again(sign_in: SignIn, cluster: FakeCluster, app: FastAPI) -> None:
     client = sign_in("operator")
-    made = submit(client, urls=[URL, URL + "2"], secret=None, tag="t", exclude=["*.tmp"])
+    made = submit(client, urls=[URL, URL + "2"], secret=None, tag="t", exclude=["*.tmp"], links="follow")
     until(lambda: made["id"] in cluster.orders)
     bad = sorted(cluster.views)[1:3]
     cluster.fail(made["id"], "storage-full", "disk full", nodes=bad[:1])
@@ -93,6 +93,7 @@ def test_some_nodes_fail_and_are_tried_again(sign_in: SignIn, cluster: FakeClust
     assert again.status_code == 202, again.text
     new = again.json()
     assert (new["retry_of"], new["nodes"], new["tag"], new["exclude"]) == (made["id"], bad, "t", ["*.tmp"])
+    assert new["links"] == "follow"
     until(lambda: new["id"] in cluster.orders)
     assert cluster.orders[new["id"]].targets == tuple(bad)
     cluster.end(new["id"])
