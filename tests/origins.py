@@ -218,6 +218,16 @@ def reset_connection(handler: BaseHTTPRequestHandler) -> None:
     os.close(handler.connection.detach())
 
 
+def _closed(connection: socket.socket) -> bool:
+    """Whether the other end has closed it, though its thread has not come to see that yet."""
+    try:
+        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
 class FolderOrigin:
     """A folder whose listing tells no sizes, as Python's own server does, and who asks for what.
 
@@ -243,7 +253,7 @@ class FolderOrigin:
         self.keys: list[tuple[str, str]] = []
         """(path, X-Api-Key) of each file that was sent, whole or in part."""
         self.times: list[float] = []
-        self.open = 0
+        self.open: set[socket.socket] = set()
         self.most_open = 0
         self.lock = threading.Lock()
         origin = self
@@ -255,12 +265,13 @@ class FolderOrigin:
             def setup(self) -> None:
                 super().setup()
                 with origin.lock:
-                    origin.open += 1
-                    origin.most_open = max(origin.most_open, origin.open)
+                    origin.open.add(self.connection)
+                    open_now = sum(not _closed(connection) for connection in origin.open)
+                    origin.most_open = max(origin.most_open, open_now)
 
             def finish(self) -> None:
                 with origin.lock:
-                    origin.open -= 1
+                    origin.open.discard(self.connection)
                 super().finish()
 
             def log_message(self, format: str, *args: object) -> None:

@@ -79,7 +79,9 @@ def test_a_demo_that_is_kept_goes_on_until_it_is_stopped(tmp_path: Path) -> None
             assert said.count("every byte verified on 4 nodes") == 2
             url, password = re.findall(r"console: (\S+)   sign in as admin, password (\S+)", said)[0]
             assert said.index("console:") < said.index("every byte verified")
-            answer = httpx.post(f"{url}/api/v1/session", json={"name": "admin", "password": password})
+            answer = httpx.post(
+                f"{url}/api/v1/session", json={"name": "admin", "password": password}, timeout=60.0
+            )
             assert answer.is_success
             urls.add(url)
         assert len(urls) == 2
@@ -91,6 +93,6 @@ def test_a_demo_that_is_kept_goes_on_until_it_is_stopped(tmp_path: Path) -> None
     assert _strangers(str(tmp_path)) == []
     for url in urls:
         with pytest.raises(httpx.ConnectError):
-            httpx.get(f"{url}/healthz")
+            httpx.get(f"{url}/healthz", timeout=60.0)
     again = subprocess.run([*demo, "stop"], env=env, capture_output=True, text=True, timeout=60, check=False)
     assert again.stdout.strip() == "nothing was running"

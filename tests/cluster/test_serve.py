@@ -136,9 +136,9 @@ def test_no_secret_lies_in_rays_control_store(deployed: Deployment) -> None:
 
 
 def test_it_is_ready_and_its_first_password_is_shown_once(deployed: Deployment) -> None:
-    assert httpx.get(f"{deployed.url}/healthz").json() == {"status": "ok"}
-    assert httpx.get(f"{deployed.url}/readyz").json()["status"] == "ok"
-    assert httpx.get(f"{deployed.url}/api/v1/nodes").status_code == 401
+    assert httpx.get(f"{deployed.url}/healthz", timeout=60.0).json() == {"status": "ok"}
+    assert httpx.get(f"{deployed.url}/readyz", timeout=60.0).json()["status"] == "ok"
+    assert httpx.get(f"{deployed.url}/api/v1/nodes", timeout=60.0).status_code == 401
     before = replicas()
     again = deployed.run("up")
     assert again.returncode == 0, again.stderr

@@ -188,8 +188,11 @@ def test_a_lesser_role_ends_the_stream_of_its_owner(app: FastAPI) -> None:
 
 def test_who_may_not_gets_no_stream(app: FastAPI) -> None:
     with serving(app) as url:
-        assert httpx.get(url + STREAM).status_code == 401
-        assert httpx.get(url + STREAM, headers={"Authorization": "Bearer dfr_x"}).status_code == 401
+        assert httpx.get(url + STREAM, timeout=60.0).status_code == 401
+        assert (
+            httpx.get(url + STREAM, headers={"Authorization": "Bearer dfr_x"}, timeout=60.0).status_code
+            == 401
+        )
 
 
 def test_streams_end_with_the_manager(app: FastAPI) -> None:
@@ -214,7 +217,7 @@ def test_no_more_streams_than_allowed(settings: ManagerSettings) -> None:
     with serving(app) as url:
         token = token_of(app.state.manager.database, "viewer")
         with stream(url + STREAM, token), stream(url + STREAM, token):
-            answer = httpx.get(url + STREAM, headers={"Authorization": f"Bearer {token}"})
+            answer = httpx.get(url + STREAM, headers={"Authorization": f"Bearer {token}"}, timeout=60.0)
             assert answer.status_code == 503
             assert answer.json()["type"] == "urn:dragonfly:problem:too-many-streams"
             assert int(answer.headers["Retry-After"]) > 0
@@ -231,7 +234,7 @@ def test_a_user_has_so_many_streams_over_all_replicas(settings: ManagerSettings)
         with stream(first + STREAM, token):
             with stream(second + STREAM, token):
                 for url in (first, second):
-                    answer = httpx.get(url + STREAM, headers=headers)
+                    answer = httpx.get(url + STREAM, headers=headers, timeout=60.0)
                     assert (answer.status_code, answer.json()["status"]) == (429, 429)
                     assert answer.json()["type"] == "urn:dragonfly:problem:too-many-streams"
                     assert int(answer.headers["Retry-After"]) > 0
@@ -253,7 +256,7 @@ def test_sockets_count_as_streams(settings: ManagerSettings) -> None:
         socket = url.replace("http", "ws") + "/api/v1/events/ws"
         with connect(socket, additional_headers=headers) as opened_socket:
             assert "open" in json.loads(opened_socket.recv(HANG))
-            assert httpx.get(url + STREAM, headers=headers).status_code == 429
+            assert httpx.get(url + STREAM, headers=headers, timeout=60.0).status_code == 429
             with pytest.raises(InvalidStatus) as refused, connect(socket, additional_headers=headers):
                 pass
             assert refused.value.response.status_code == 429
@@ -322,7 +325,7 @@ def test_pages_of_the_list(app: FastAPI) -> None:
 
         def get(types: tuple[str, ...] = ("job.*", "node.left"), **params: Any) -> Any:
             params["types"] = types
-            answer = httpx.get(f"{url}/api/v1/events", params=params, headers=headers)
+            answer = httpx.get(f"{url}/api/v1/events", params=params, headers=headers, timeout=60.0)
             assert answer.status_code == 200, answer.text
             return answer.json()
 

@@ -102,7 +102,7 @@ def test_metrics_of_the_managers_state(app: FastAPI) -> None:
         admin, viewer = token_of(manager.database, "admin"), token_of(manager.database, "viewer")
         assert manager.leadership.wait(30)
         with stream(url + "/api/v1/events/stream", viewer):
-            answer = httpx.get(url + "/metrics", headers={"Authorization": f"Bearer {admin}"})
+            answer = httpx.get(url + "/metrics", headers={"Authorization": f"Bearer {admin}"}, timeout=60.0)
             found = samples(answer)
     assert found["leader",] == 1
     assert found["open_streams",] == 1

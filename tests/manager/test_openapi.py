@@ -101,7 +101,7 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, A
 
 def test_it_is_valid_and_served(served: Served) -> None:
     validate(served.document)
-    answer = httpx.get(f"{served.url}{API}/openapi.json")
+    answer = httpx.get(f"{served.url}{API}/openapi.json", timeout=60.0)
     assert answer.json() == served.document
     assert served.document["openapi"].startswith("3.1")
 
@@ -165,7 +165,9 @@ def test_what_wants_a_version_says_so(document: dict[str, Any]) -> None:
 
 def known(served: Served) -> dict[str, list[str]]:
     """Path parameters that lead somewhere, so that not every request ends as 404."""
-    admin = httpx.Client(base_url=served.url, headers={"Authorization": f"Bearer {served.token}"})
+    admin = httpx.Client(
+        base_url=served.url, headers={"Authorization": f"Bearer {served.token}"}, timeout=60.0
+    )
 
     def made(path: str, body: dict[str, Any]) -> Any:
         answer = admin.post(f"{API}{path}", json=body)

@@ -479,7 +479,7 @@ def line(address: str, token: str, tmp_path: Path) -> Line:
 
 def test_anothers_secret_is_refused_at_once(line: Line, address: str, app: FastAPI) -> None:
     owner = token_of(app.state.manager.database, "operator")
-    with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {owner}"}) as other:
+    with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {owner}"}, timeout=60.0) as other:
         body = {"name": "theirs", "headers": {"Authorization": "Bearer x"}, "hosts": ["example.com"]}
         assert other.post("/api/v1/secrets", json=body).status_code == 201
     mine = token_of(app.state.manager.database, "operator")

@@ -160,7 +160,7 @@ def test_what_was_under_way_is_delivered_after_a_restart(settings: ManagerSettin
     with serving(first) as url:
         token = token_of(first.state.manager.database, "admin")
         headers = {"Authorization": f"Bearer {token}"}
-        with httpx.Client(base_url=url, headers=headers) as client:
+        with httpx.Client(base_url=url, headers=headers, timeout=60.0) as client:
             webhook = create(client, f"http://127.0.0.1:{port}/hook")
             write(first, "a", "b")
             until(lambda: sum(d["attempts"] for d in deliveries(client, webhook)) > 2)
@@ -427,7 +427,7 @@ def test_urls_that_are_refused_at_once(settings: ManagerSettings) -> None:
             "http://exa mple.com/",
             "http://a@127.0.0.1\\@example.com/",
         ):
-            answer = httpx.post(at + API, json={"name": "n", "url": url}, headers=headers)
+            answer = httpx.post(at + API, json={"name": "n", "url": url}, headers=headers, timeout=60.0)
             assert answer.status_code == 422, url
             assert "pazzword" not in answer.text
 
