@@ -140,9 +140,11 @@ def _redacted(url: str) -> str:
         return f"{scheme(url)}://…"
     path = _INNER_USERINFO.sub("://***@", _PARAMETER.sub(_hidden, parts.path))
     query = "&".join(map(_redacted_field, parts.query.split("&"))) if parts.query else ""
-    return urlunsplit(
+    shown = urlunsplit(
         parts._replace(netloc=parts.netloc.rpartition("@")[2], path=path, query=query, fragment="")
     )
+    # Of `tar://` it leaves the slashes out.
+    return shown.replace(":", "://", 1) if shown == f"{parts.scheme}:" and "://" in url else shown
 
 
 def _hidden(parameter: re.Match[str]) -> str:

@@ -26,7 +26,7 @@ from dragonfly_ray.model import Credentials, Source
 from dragonfly_ray.sources import resolve
 from dragonfly_ray.sources.instances import Instances, Opened, open_filesystem
 from dragonfly_ray.sources.layers import inside, thread_safe
-from dragonfly_ray.urls import basename
+from dragonfly_ray.urls import basename, redacted
 from tests.archives import tar_bytes
 from tests.ftp import Ftp
 from tests.sftp import Sftp
@@ -225,6 +225,10 @@ def test_whoever_waits_for_one_hears_of_the_end() -> None:
 ])  # fmt: skip
 def test_the_name_of_a_chain_is_of_the_first_that_names_something(url: str, name: str) -> None:
     assert basename(url) == name
+
+
+def test_a_chain_is_shown_as_it_was_given() -> None:
+    assert redacted("tar://::https://u:hunter2@h/a.tar?sig=x") == "tar://::https://h/a.tar?sig=***"
 
 
 def test_what_is_no_archive_says_so(tmp_path: Path) -> None:

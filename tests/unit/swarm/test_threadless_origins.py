@@ -114,14 +114,14 @@ def test_ftp(swarm: Callable[..., Swarm], server: Ftp, tmp_path: Path) -> None:
     until(lambda: not server.open, why=lambda: server.open)
 
 
-@pytest.mark.parametrize("most", [1, 3])
+@pytest.mark.parametrize(("most", "peers"), [(1, 1), (3, 1), (2, 3)])
 def test_an_ftp_server_that_grants_few_connections(
-    most: int, swarm: Callable[..., Swarm], tmp_path: Path
+    most: int, peers: int, swarm: Callable[..., Swarm], tmp_path: Path
 ) -> None:
-    """Each peer makes do with what it gets."""
+    """Each peer makes do with what it gets, be it nothing for a while."""
     with Ftp(tmp_path / "ftp", connections=most) as server:
         put(server.root, FILES)
-        assert_delivered(swarm(1), f"{server.url}/", tmp_path / "out")
+        assert_delivered(swarm(peers), f"{server.url}/", tmp_path / "out")
 
 
 def test_an_ftp_server_of_the_old_kind_with_links(swarm: Callable[..., Swarm], tmp_path: Path) -> None:
