@@ -14,7 +14,8 @@ from dragonfly_ray.urls import redacted, unquoted
 _NEXUS = re.compile(r"(.*/)service/rest/repository/browse/(.+)")
 _PLAIN_LINK = re.compile(r"[A-Za-z0-9_~%@+,=&$!'()*.-]+/?")
 """A single name: nothing in it could be a scheme, a host, a query or parameters."""
-_NO_NAMES = ("", ".", "..")
+NO_NAMES = ("", ".", "..")
+"""What no file or folder is called."""
 _WEB = ("http", "https")
 
 
@@ -53,7 +54,7 @@ class PageLinks:
         if self._own and _PLAIN_LINK.fullmatch(href):  # most are, and to join URLs takes long
             folder = href.endswith("/")
             name = unquoted(href[:-1] if folder else href)
-            if "/" not in name and name not in _NO_NAMES:
+            if "/" not in name and name not in NO_NAMES:
                 return Below(name, folder)
         parts = self._split(href)
         if parts is None or not self._on_host(parts) or parts.query not in ("", self._query):
@@ -62,7 +63,7 @@ class PageLinks:
         folder = not name
         if folder and parents:
             name = parents.pop()
-        if tuple(parents) in self._places and name not in _NO_NAMES and "/" not in name:
+        if tuple(parents) in self._places and name not in NO_NAMES and "/" not in name:
             return Below(name, folder)
         return None
 

@@ -19,7 +19,7 @@ import msgspec
 from dragonfly_ray.errors import SourceUnsupportedError
 from dragonfly_ray.names import shown, without_half
 from dragonfly_ray.sources.base import check_size
-from dragonfly_ray.sources.index_links import PageLinks
+from dragonfly_ray.sources.index_links import NO_NAMES, PageLinks
 from dragonfly_ray.urls import redacted, unquoted
 
 log = logging.getLogger(__name__)
@@ -106,17 +106,23 @@ def _parse_json(page: str, limit: int) -> list[Listed] | None:
         return None
     if any(row.is_dir is None and not row.type for row in rows):
         return None
-    found = []
+    found, left_out = [], []
     for row in rows:
         folder = row.type == "directory" if row.is_dir is None else row.is_dir
-        if row.is_dir is None and row.type not in ("file", "directory"):
-            log.warning(
-                "a listing's entry %s is neither a file nor a folder, and is left out", shown(repr(row.name))
-            )
-            continue
         name = row.name.rstrip("/") if folder else row.name
+        odd = row.is_dir is None and row.type not in ("file", "directory")
+        if odd or name in NO_NAMES or "/" in name:
+            left_out.append(shown(repr(row.name)))
+            continue
         size = None if folder or row.size is None else check_size(row.size, f"listing's entry {name!r}")
         found.append(Listed(name, folder, size, str(row.mod_time or row.mtime or "")))
+    if left_out and not found:
+        raise SourceUnsupportedError(f"lists names, but none of a file or a folder ({left_out[0]})")
+    if left_out:
+        log.warning(
+            "a listing has %d entries that are neither files nor folders, or have no name of one, and are left out (%s)",
+            len(left_out), ", ".join(left_out[:SHOWN]),
+        )  # fmt: skip
     return found
 
 

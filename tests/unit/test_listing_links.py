@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import threading
@@ -272,3 +273,29 @@ def test_listings_of_every_server_leave_nothing_out(server: str, caplog: pytest.
         found = parse(page, f"http://host:1{path}")
     assert {e.name for e in found or []} == {"a.bin", "b;c+d.bin", "e%2Ff", "sub"}
     assert "left out" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["a/b", "", ".", "..", "/etc/passwd", "../x"])
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_what_is_no_name_in_a_json_listing_is_left_out_and_said_so(
+    name: str, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`a/b` is not the `b` of a folder `a`."""
+    odd, good = {"name": name, "type": kind}, {"name": "good", "type": "file", "size": 3}
+    with caplog.at_level(logging.WARNING):
+        assert [e.name for e in parse(json.dumps([odd, good])) or []] == ["good"]
+    assert "1 entries" in caplog.text
+    with pytest.raises(SourceUnsupportedError, match="none of a file"):
+        parse(json.dumps([odd]))
+
+
+def test_what_is_neither_a_file_nor_a_folder_is_left_out_and_said_so(
+    serve: Callable[..., Nginx], caplog: pytest.LogCaptureFixture
+) -> None:
+    """nginx tells of a pipe in JSON, and lists it as a file in HTML, where asking for it fails."""
+    server = serve("autoindex_format json;", {"a.bin": TREE["a.bin"]})
+    os.mkfifo(server.root / "d" / "pipe")
+    url = f"{server.url}/d/"
+    with caplog.at_level(logging.WARNING):
+        assert files(url, look(url)) == {"a.bin": TREE["a.bin"]}
+    assert "pipe" in caplog.text
