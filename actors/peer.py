@@ -46,16 +46,18 @@ FLUSH_INTERVAL = 1.0
 class _Link:
     """One scheduler, by name; looked up again when it does not answer."""
 
-    def __init__(self, index: int, namespace: str) -> None:
+    def __init__(self, index: int, settings: Settings) -> None:
         self._name = scheduler_name(index)
-        self._namespace = namespace
+        self._settings = settings
         self._handle: Any = None
 
     def call(self, message: m.Message) -> m.Message | None:
-        timeout = LOOK_TIMEOUT if isinstance(message, m.Look) else CALL_TIMEOUT
+        timeout = CALL_TIMEOUT
+        if isinstance(message, m.Look):
+            timeout = LOOK_TIMEOUT + self._settings.origin.answer_timeout
         try:
             if self._handle is None:
-                self._handle = ray.get_actor(self._name, namespace=self._namespace)
+                self._handle = ray.get_actor(self._name, namespace=self._settings.namespace)
             # Not ray.get: called from a thread of an asynchronous actor, it warns.
             answer = self._handle.call.remote(m.encode(message)).future().result(timeout)
         except (RayError, ValueError, TimeoutError) as error:
@@ -66,7 +68,7 @@ class _Link:
 
 class _Links:
     def __init__(self, settings: Settings) -> None:
-        self._links = [_Link(i, settings.namespace) for i in range(settings.scheduler.shards)]
+        self._links = [_Link(i, settings) for i in range(settings.scheduler.shards)]
 
     def of(self, source_id: str) -> _Link:
         return self._links[shard_of(source_id, len(self._links))]

@@ -69,6 +69,8 @@ class SchedulerActor:
         self._peers: dict[str, Any] = {}
         self._objects: dict[str, list[Any]] = {}
         self._probing: set[str] = set()
+        self._looks: dict[str, float] = {}
+        """Spec id -> when a look for it last said that it goes on."""
         self._jobs: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Condition()
         self._dirty = False
@@ -172,6 +174,10 @@ class SchedulerActor:
                 self._act(self._core.ended(message, now))
             case m.Evicted():
                 self._core.evicted(message.host_id, message.task_id)
+            case m.Looking():
+                if message.spec_id in self._looks:
+                    self._looks[message.spec_id] = now
+                self._act(self._core.looking(message, now))
             case m.Throttled():
                 self._act(self._core.throttled(message, now))
             case m.OriginFailed():
@@ -436,9 +442,7 @@ class SchedulerActor:
         try:
             peer = self._peer(ask.host)
             method = peer.resolve if isinstance(ask.message, m.Resolve) else peer.ask
-            payload, objects = await asyncio.wait_for(
-                _result(method.remote(m.encode(ask.message))), self._settings.scheduler.resolve_timeout
-            )
+            payload, objects = await self._answer(ask.spec_id, method.remote(m.encode(ask.message)))
             answer = m.decode(payload)
             if objects:
                 self._objects[ask.spec_id] = objects
@@ -451,13 +455,34 @@ class SchedulerActor:
             actions = [Probe(ask.host), *self._core.unanswered(ask, time.monotonic())]
         self._act(actions)
 
+    async def _answer(self, spec_id: str, reference: Any) -> Any:
+        """As long as the origin answers; raises `TimeoutError`."""
+        work = asyncio.ensure_future(_result(reference))
+        started = time.monotonic()
+        self._looks.setdefault(spec_id, started)
+        try:
+            while True:
+                origins, known = self._settings.origin, self._settings.scheduler
+                quiet = known.resolve_timeout + origins.answer_timeout
+                left = max(started, self._looks.get(spec_id, started)) + quiet - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError
+                done, _ = await asyncio.wait({work}, timeout=left)
+                if done:
+                    return work.result()
+        finally:
+            work.cancel()
+            self._looks.pop(spec_id, None)
+
     async def _look(self, message: m.Look) -> m.Message:
         """Passes it on to the peer that is meant."""
         if not self._core.may_look(message):
             return m.Looked(kind="cluster", message=f"host {message.host} does not help here")
         try:
             answer = self._peer(message.host).look.remote(m.encode(message))
-            return m.decode(await asyncio.wait_for(_result(answer), LOOK_TIMEOUT))
+            return m.decode(
+                await asyncio.wait_for(_result(answer), LOOK_TIMEOUT + self._settings.origin.answer_timeout)
+            )
         except (RayError, ValueError, TimeoutError) as error:
             self._act([Probe(message.host)])
             return m.Looked(kind="cluster", message=f"host {message.host}: {type(error).__name__}")

@@ -113,9 +113,10 @@ class OriginSettings(_Section):
     """Go to http and https origins through the proxies that each node's own HTTP_PROXY, HTTPS_PROXY and NO_PROXY
     name. Never under a policy of URLs."""
     retries: int = Field(2, ge=0, json_schema_extra=LIVE)
-    """Of one request, where the server or the connection failed; a 429 or 503 is never retried."""
+    """Of one request, where the server or the connection failed at once; a 429 or 503 is never retried."""
     give_up: float = Field(30.0, gt=0, json_schema_extra=LIVE)
-    """Seconds for which an origin may fail in a row before the distribution does."""
+    """Seconds for which an origin may fail in a row before the distribution does: at its first look, in a listing,
+    or while it is read."""
     checksums: bool = Field(True, json_schema_extra=LIVE)
     """Compare whole files with the checksums that the origin offers: S3, Google and Azure storage, HTTP's digests."""
     max_entries: int = Field(1_000_000, ge=1, json_schema_extra=LIVE)
@@ -153,7 +154,7 @@ class SchedulerSettings(_Section):
     heartbeat_timeout: float = Field(30.0, gt=0, json_schema_extra=LIVE)
     """Seconds without whoever submitted, before an attached distribution is cancelled."""
     resolve_timeout: float = Field(60.0, gt=0, json_schema_extra=LIVE)
-    """Seconds for a look at the origin."""
+    """Seconds for which a look at the origin may bring nothing, besides `origin.answer_timeout`."""
     grant_ttl: float = Field(900.0, gt=0)
     """Seconds for which a grant is valid for new connections; it is renewed in time."""
     signing_key_days: float = Field(30.0, ge=0)

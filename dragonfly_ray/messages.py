@@ -282,6 +282,18 @@ class Looked(_Message, frozen=True):
     """Of whole files, where the origin offers any; as `Entry` has them."""
 
 
+class Looking(_Message, frozen=True):
+    """A look at an origin goes on: it has answered since the last of these, or it fails, and is waited for."""
+
+    host_id: str
+    spec_id: str
+    run: str
+    message: str = ""
+    """What it waits for, for people; empty: nothing."""
+    retry_after: float = 0.0
+    """Seconds for which the origin asked for patience."""
+
+
 class Sample(msgspec.Struct, frozen=True, array_like=True):
     """A few bytes of one entry as the origin gives them."""
 
@@ -523,7 +535,7 @@ class Cancel(_Message, frozen=True):
 Message = (
     Spec | Announce | Report | Throttled | OriginFailed | Verify | Ended | Evicted | Resolve | Resolved | Deliver
     | ReportReply | News | Verified | Cancel | Look | Looked | Carrying | Prove | Proved
-    | CompareSamples | SamplesCompared | Announced | TellDigests | Digests
+    | CompareSamples | SamplesCompared | Announced | TellDigests | Digests | Looking
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

@@ -36,6 +36,7 @@ from dragonfly_ray.sources.base import (
 )
 from dragonfly_ray.sources.http import HttpAdapter  # now, or the first distribution of a peer waits for it
 from dragonfly_ray.sources.links import check_links
+from dragonfly_ray.sources.patience import Patience
 from dragonfly_ray.sources.reader import Reader
 from dragonfly_ray.urls import redacted, scheme
 
@@ -43,6 +44,7 @@ __all__ = [
     "Adapter",
     "Boundless",
     "Look",
+    "Patience",
     "Progress",
     "Reader",
     "Resolution",
@@ -88,17 +90,20 @@ def resolve(
     policy: UrlPolicy | None = None,
     stop: Stop | None = None,
     room: Room | None = None,
+    patience: Patience | None = None,
 ) -> Resolution:
     """Looks at the origin once: names, sizes, versions.
 
     Content of at most `small_limit` bytes comes along where that costs no further request. Where the
     origin does not say how long the content is, it is streamed once into a file in `spool`. Files that
     must be looked at one by one go through `share`. `policy`: what may be asked; None: anything. `stop` ends it from another thread.
-    `room`: what may be written; None: anything.
+    `room`: what may be written; None: anything. `patience`: with an origin that fails once something has answered;
+    None: it fails at once.
     Raises `SourceError`, `StorageFullError`, `UnsafePathError`.
     """
     room, stop = room or Boundless(), stop or Stop()
     adapter = _adapter(source, credentials, settings, policy)
+    adapter.patience = patience
     try:
         with stop.over(adapter):
             found = adapter.resolve(small_limit, spool, share, room)
@@ -148,9 +153,11 @@ def look(
     paths: Sequence[str],
     policy: UrlPolicy | None = None,
     stop: Stop | None = None,
+    patience: Patience | None = None,
 ) -> list[Seen]:
     """Looks at files of a folder for whoever resolves it; see `resolve`. Raises `SourceError`."""
     adapter = _adapter(source, credentials, settings, policy)
+    adapter.patience = patience
     try:
         with (stop or Stop()).over(adapter):
             return adapter.look(paths)

@@ -22,6 +22,7 @@ from dragonfly_ray.errors import (
 )
 from dragonfly_ray.model import UNTOLD, Entry, Manifest, Segment, Source
 from dragonfly_ray.sources.pace import Slots
+from dragonfly_ray.sources.patience import Patience
 from dragonfly_ray.urls import redacted
 from dragonfly_ray.versions import LISTED
 
@@ -148,7 +149,12 @@ class Stream(ABC):
 
 
 class Adapter(ABC):
-    """One source. Its methods are called from several threads at once."""
+    """One source. Its methods are called from several threads at once.
+
+    `patience`: with an origin that fails in the middle of a look; None: failures are raised at once.
+    """
+
+    patience: Patience | None = None
 
     @abstractmethod
     def resolve(self, small_limit: int, spool: Path | None, share: Share, room: Room) -> Resolution: ...

@@ -43,6 +43,7 @@ from dragonfly_ray.sources.fs_info import mode_of, version_of
 from dragonfly_ray.sources.ftp import DEAD_LINK, FOLDER_LINK
 from dragonfly_ray.sources.object_listing import Listed, below, check_names, is_flat, is_plain, list_objects
 from dragonfly_ray.sources.offered import in_info, in_s3_head
+from dragonfly_ray.sources.patience import Patience
 from dragonfly_ray.urls import basename, named_link, redacted
 
 log = logging.getLogger(__name__)
@@ -244,6 +245,14 @@ class FsspecAdapter(Adapter):
     def stream(self, manifest: Manifest, number: int, offset: int, length: int) -> Stream:
         entry = manifest.entries[number]
         return _Ranges(self, entry.path if manifest.directory else "", entry, offset, length)
+
+    @property
+    def patience(self) -> Patience | None:
+        return self._client.patience
+
+    @patience.setter
+    def patience(self, patience: Patience | None) -> None:
+        self._client.patience = patience
 
     def abort(self) -> None:
         self._client.abort()

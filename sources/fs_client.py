@@ -35,6 +35,7 @@ from dragonfly_ray.sources.fs_info import version_of
 from dragonfly_ray.sources.guard import guarded_loop
 from dragonfly_ray.sources.instances import Instances, Opened, open_filesystem
 from dragonfly_ray.sources.layers import inside, on_asyncio
+from dragonfly_ray.sources.patience import PASSING, Patience
 from dragonfly_ray.sources.stored_bytes import reads_stored
 from dragonfly_ray.urls import links, redacted, scheme
 
@@ -65,6 +66,8 @@ class FsClient:
         self._waiting: set[Future[Any]] = set()
         self._waiting_lock = threading.Lock()
         self._aborted = False
+        self.patience: Patience | None = None
+        """With an origin that fails in the middle of a look."""
         self._options: dict[str, Any] = dict(credentials.storage_options)
         for protocol in map(scheme, links(source.url)):
             _check_installed(protocol, self._name)
@@ -103,6 +106,8 @@ class FsClient:
 
     def abort(self) -> None:
         """What runs on asyncio is cancelled; what does not, ends with the request that is under way."""
+        if self.patience:
+            self.patience.end()
         self._instances.abort()
         with self._waiting_lock:
             self._aborted = True
@@ -160,7 +165,22 @@ class FsClient:
         return data
 
     def sync(self, ask: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """The answer of a coroutine function, run where the filesystem runs."""
+        """The answer of a coroutine function, run where the filesystem runs; in a look, as soon as the origin is well."""
+        if self.patience is None:
+            return self._answer(ask, *args, **options)
+        return self.patience.ask(lambda: self._passing(ask, *args, **options))
+
+    def _passing(self, ask: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Errors that waiting may cure come as this package's."""
+        try:
+            return self._answer(ask, *args, **options)
+        except Exception as error:
+            found = error if isinstance(error, SourceError) else Errors(self._name).typed(error)
+            if isinstance(found, PASSING):
+                raise found from None
+            raise
+
+    def _answer(self, ask: Callable[..., Any], *args: Any, **options: Any) -> Any:
         work = asyncio.run_coroutine_threadsafe(ask(*args, **options), self._loop)
         with self._waiting_lock:
             self._waiting.add(work)

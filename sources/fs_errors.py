@@ -33,9 +33,10 @@ class Errors:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None or isinstance(error, SourceError) or not isinstance(error, Exception):
             return
-        raise self._typed(error) from None
+        raise self.typed(error) from None
 
-    def _typed(self, error: Exception) -> SourceError:
+    def typed(self, error: Exception) -> SourceError:
+        """What it means."""
         refused = forbidden_in(error)
         if refused:
             return SourceForbiddenError(f"{self._name}: {refused}")

@@ -18,6 +18,7 @@ from dragonfly_ray.sources.http_client import HttpClient
 from dragonfly_ray.sources.http_reading import HttpReader
 from dragonfly_ray.sources.http_resolving import HttpResolver
 from dragonfly_ray.sources.pace import Pace, Slots
+from dragonfly_ray.sources.patience import Patience
 from dragonfly_ray.sources.proxies import directly, of_environment
 from dragonfly_ray.urls import redacted
 
@@ -45,6 +46,14 @@ class HttpAdapter(Adapter):
         self._client = HttpClient(redacted(source.url), headers, secret, settings, known, choose)
         self._reader = HttpReader(address, self._client, headers, settings, known, choose)
         self._resolver = HttpResolver(source, address, self._client, self._reader, self._pace, settings)
+
+    @property
+    def patience(self) -> Patience | None:
+        return self._client.patience
+
+    @patience.setter
+    def patience(self, patience: Patience | None) -> None:
+        self._client.patience = patience
 
     def abort(self) -> None:
         self._client.abort()

@@ -96,6 +96,8 @@ class Body(Stream):
                 count += self._response.readinto(view[1:]) if len(view) > 1 else 0
             if not count:
                 self._client.go_on()  # where no length was told, a cut stream looks like its end
+            elif self._client.patience:
+                self._client.patience.answered()
             return count
         except SourceError:
             raise

@@ -28,6 +28,7 @@ from dragonfly_ray.policy import Rules
 from dragonfly_ray.sources import failures
 from dragonfly_ray.sources.answers import Unanswered, body_begun, gone, watching
 from dragonfly_ray.sources.guard import Forbidden, GuardedManager
+from dragonfly_ray.sources.patience import PASSING, Patience
 from dragonfly_ray.sources.proxies import Choose, ProxyingManager, directly
 from dragonfly_ray.sources.store_refusals import MAX_BODY, STATUSES, refusal
 
@@ -85,6 +86,8 @@ class HttpClient:
         self._answers: weakref.WeakSet[urllib3.BaseHTTPResponse] = weakref.WeakSet()
         """Those whose bodies may be under way."""
         self._aborted = False
+        self.patience: Patience | None = None
+        """With an origin that fails in the middle of a look."""
         options: Any = {
             "maxsize": settings.small_connections + settings.connections,
             "timeout": urllib3.Timeout(connect=settings.connect_timeout, read=settings.answer_timeout),
@@ -112,10 +115,18 @@ class HttpClient:
 
         Raises `SourceError`. A 429 or 503 is never tried again here: the whole cluster must wait.
         """
+        if self.patience is None:
+            return self._get(url, headers or {}, allow, method, retry=retry)
+        passing = PASSING if retry else (SourceBusyError,)
+        return self.patience.ask(lambda: self._get(url, headers or {}, allow, method, retry=retry), passing)
+
+    def _get(
+        self, url: str, headers: Mapping[str, str], allow: Collection[int], method: str, *, retry: bool
+    ) -> urllib3.BaseHTTPResponse:
         self.go_on()
         try:
             response = self._request(
-                method, url, {**self._headers, **(headers or {})}, self._retries if retry else self._once
+                method, url, {**self._headers, **headers}, self._retries if retry else self._once
             )
         except Forbidden as refused:
             raise SourceForbiddenError(f"{self.name}: {refused.error}") from None
@@ -161,11 +172,19 @@ class HttpClient:
     def abort(self) -> None:
         """From any thread: what is under way ends with an error, and nothing more is asked."""
         self._aborted = True
+        if self.patience:
+            self.patience.end()
         self._unanswered.end()
         for answer in list(self._answers):
             # Whoever waits for its next byte is woken up. What is over already has no socket.
             with contextlib.suppress(ValueError, OSError, RuntimeError):
                 answer.shutdown()
+
+    def moved(self) -> None:
+        """The origin has said something. Raises `SourceError` once the work was aborted."""
+        self.go_on()
+        if self.patience:
+            self.patience.answered()
 
     def begun(self, response: urllib3.BaseHTTPResponse) -> None:
         """Its body has begun: from now on a silence is a stall."""

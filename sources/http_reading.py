@@ -179,7 +179,7 @@ class HttpReader:
             bad = many.fetch(
                 asked,
                 connections,
-                lambda _: self._client.go_on(),
+                lambda _: self._client.moved(),
                 ends=lambda status: True,
                 ahead=HEADS_AHEAD * connections,
             )
@@ -194,9 +194,14 @@ class HttpReader:
         return bad
 
     def _refuse_busy(self, bad: Sequence[Wanted] | Sequence[Head]) -> None:
+        """In a look it is waited for instead; the rest is asked for with more care."""
         for each in bad:
             if each.status in BUSY:
-                raise self._client.refused(each.status, each.retry_after)
+                refused = self._client.refused(each.status, each.retry_after)
+                if self._client.patience is None or not self._client.patience.bears(refused):
+                    raise refused
+                self._client.patience.hold(refused)
+                return
 
     @contextlib.contextmanager
     def _one_of_many(self) -> Iterator[ManyFiles]:

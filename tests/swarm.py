@@ -67,6 +67,8 @@ class LocalScheduler:
                     answer, actions = self.core.verify(message), []
                 case m.Ended():
                     actions = self.core.ended(message, now)
+                case m.Looking():
+                    actions = self.core.looking(message, now)
                 case m.Throttled():
                     actions = self.core.throttled(message, now)
                 case m.OriginFailed():

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from dragonfly_ray import messages as m
@@ -35,8 +38,19 @@ ORIGIN_SAID = frozenset(
 )
 """What a helper passes on from the origin. Anything else is the helper's own trouble."""
 
+LATE_S = 20.0
+"""Seconds after which a chunk that a helper has is done by whoever has nothing else to do: the helper may be cut off,
+or its way to the origin."""
+
 W = TypeVar("W")
 R = TypeVar("R")
+
+
+@dataclass
+class _Given(Generic[W]):
+    chunk: tuple[int, Sequence[W]]
+    since: float
+    """When it was given out; endless: it is being done here, too."""
 
 
 class SharedWork(Generic[W, R]):
@@ -60,7 +74,8 @@ class SharedWork(Generic[W, R]):
         self._ask = ask
         self._state = threading.Condition()
         self._todo: deque[tuple[int, Sequence[W]]] = deque()
-        self._out = 0
+        self._out: dict[int, _Given[W]] = {}
+        """By where they begin: those that somebody is at."""
         self._error: BaseException | None = None
         self._found: list[R | None] = []
 
@@ -73,11 +88,11 @@ class SharedWork(Generic[W, R]):
         self._found = [None] * len(work)
         for helper in self._helpers[: len(self._todo)]:
             threading.Thread(target=self._have, args=(helper,), name="looking", daemon=True).start()
-        while chunk := self._take():
+        while chunk := self._take(LATE_S):
             try:
                 self._put(chunk, self._do(chunk[1]))
             except BaseException as error:
-                self._fail(error)
+                self._fail(chunk, error)
                 raise
         if self._error:
             raise self._error
@@ -90,7 +105,7 @@ class SharedWork(Generic[W, R]):
                 self._put(chunk, self._ask(helper, chunk[1]))
             except DragonflyError as error:
                 if error.kind in ORIGIN_SAID:
-                    self._fail(error)
+                    self._fail(chunk, error)
                 else:
                     log.info("helper %s failed; not retrying on it: %s", helper, error)
                     self._put_back(chunk)
@@ -102,34 +117,43 @@ class SharedWork(Generic[W, R]):
 
     # --- the chunks -------------------------------------------------------------------------
 
-    def _take(self) -> tuple[int, Sequence[W]] | None:
-        """The next chunk. Waits while others are under way: they may come back."""
+    def _take(self, late: float = math.inf) -> tuple[int, Sequence[W]] | None:
+        """The next chunk. Waits while others are under way: they may come back; those that have been out for more
+        than `late` seconds are done here, too."""
         with self._state:
             while not self._todo and self._out and not self._error:
-                self._state.wait()
+                oldest = min(self._out.values(), key=lambda given: given.since)
+                left = oldest.since + late - time.monotonic()
+                if left <= 0:
+                    oldest.since = math.inf
+                    return oldest.chunk
+                self._state.wait(None if left == math.inf else left)
             if self._error or not self._todo:
                 return None
-            self._out += 1
-            return self._todo.popleft()
+            chunk = self._todo.popleft()
+            self._out[chunk[0]] = _Given(chunk, time.monotonic())
+            return chunk
 
     def _put(self, chunk: tuple[int, Sequence[W]], found: Sequence[R]) -> None:
+        """What another has done by now does not count."""
         with self._state:
-            self._found[chunk[0] : chunk[0] + len(found)] = found
-            self._over()
+            if self._out.pop(chunk[0], None):
+                self._found[chunk[0] : chunk[0] + len(found)] = found
+            self._state.notify_all()
 
     def _put_back(self, chunk: tuple[int, Sequence[W]]) -> None:
         with self._state:
-            self._todo.append(chunk)
-            self._over()
+            given = self._out.get(chunk[0])
+            if given and given.since != math.inf:
+                del self._out[chunk[0]]
+                self._todo.append(chunk)
+            self._state.notify_all()
 
-    def _fail(self, error: BaseException) -> None:
+    def _fail(self, chunk: tuple[int, Sequence[W]], error: BaseException) -> None:
         with self._state:
-            self._error = self._error or error
-            self._over()
-
-    def _over(self) -> None:
-        self._out -= 1
-        self._state.notify_all()
+            if self._out.pop(chunk[0], None):
+                self._error = self._error or error
+            self._state.notify_all()
 
 
 class SharedLook:
@@ -165,6 +189,19 @@ class SharedLook:
         if any(len(column) != len(paths) for column in columns):
             raise ClusterError(f"host {helper}: {len(answer.sizes)} results for {len(paths)} paths")
         return [Seen(*each) for each in zip(*columns, strict=True)]
+
+
+def telling(link: SchedulerLink, host_id: str, ask: m.Resolve | m.Look) -> Callable[[str, float], None]:
+    """Tells the scheduler that a look goes on, or what it waits for and for how long the origin wants to be left
+    alone."""
+
+    def told(why: str, retry_after: float) -> None:
+        try:
+            link.call(m.Looking(host_id, ask.spec_id, ask.run, why, retry_after))
+        except DragonflyError as error:
+            log.info("distribution %s: scheduler not reached: %s", ask.spec_id, error)
+
+    return told
 
 
 def answer_of(link: SchedulerLink, look: m.Look) -> m.Looked:

@@ -44,7 +44,7 @@ from dragonfly_ray.names import shown
 from dragonfly_ray.peer.buffers import BufferPool
 from dragonfly_ray.peer.context import Context
 from dragonfly_ray.peer.inbox import Inbox
-from dragonfly_ray.peer.looking import SharedLook
+from dragonfly_ray.peer.looking import SharedLook, telling
 from dragonfly_ray.peer.output_turns import OutputTurns
 from dragonfly_ray.peer.proving import AccessProver, compare
 from dragonfly_ray.peer.recheck import Rechecker
@@ -53,7 +53,7 @@ from dragonfly_ray.peer.reporter import SchedulerLink
 from dragonfly_ray.peer.shared import SharedTask
 from dragonfly_ray.peer.task import THREADS, TaskRun
 from dragonfly_ray.scheduling import bits as bitset
-from dragonfly_ray.sources import Resolution, Stop, look, range_reader, resolve
+from dragonfly_ray.sources import Patience, Resolution, Stop, look, range_reader, resolve
 from dragonfly_ray.statuses import PeerStatus
 from dragonfly_ray.storage.files import raise_limit
 from dragonfly_ray.storage.store import PieceStore
@@ -453,12 +453,18 @@ class PeerNode:
             policy=ask.policy,
             stop=stop,
             room=self.store,
+            patience=self._patience(ask),
         )
         try:
             return self._resolved(ask, found, limit, stop)
         finally:
             if found.spooled is not None:
                 found.spooled.unlink(missing_ok=True)
+
+    def _patience(self, ask: m.Resolve | m.Look, *, helps: bool = False) -> Patience:
+        """With an origin that fails in the middle of a look; the scheduler is told."""
+        told = telling(self.links.of(ask.source.id), self.host.id, ask)
+        return Patience(self.settings.origin.give_up, told, helps=helps)
 
     def _resolved(self, ask: m.Resolve, found: Resolution, limit: int, stop: Stop) -> m.Resolved:
         source = ask.source
@@ -514,7 +520,8 @@ class PeerNode:
                     reader = range_reader(ask.source, ask.credentials, settings, ask.part, ask.policy, stop)
                     with reader as read:
                         return m.Looked(digests=tuple(digest(data) for data in read(spans)))
-                found = look(ask.source, ask.credentials, settings, ask.paths, ask.policy, stop)
+                patience = self._patience(ask, helps=True)
+                found = look(ask.source, ask.credentials, settings, ask.paths, ask.policy, stop, patience)
         except SourceBusyError as error:
             after = error.retry_after
             return m.Looked(kind=error.kind, message=str(error), retry_after=after or 0.0)

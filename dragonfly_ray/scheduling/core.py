@@ -194,6 +194,10 @@ class SchedulerCore:
         state = self.specs.get(ask.spec_id)
         return state is not None and state.spec.run != ask.run
 
+    def looking(self, message: m.Looking, now: float) -> list[Action]:
+        """A look goes on, or waits for the origin."""
+        return resolving.looking(self.cluster, message, now)
+
     def throttled(self, message: m.Throttled, now: float) -> list[Action]:
         return origins.throttled(self.cluster, message, now)
 

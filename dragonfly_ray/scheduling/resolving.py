@@ -168,6 +168,19 @@ def look_later(
     )
 
 
+def looking(cluster: ClusterState, message: m.Looking, now: float) -> list[Action]:
+    """A look goes on, or waits for the origin."""
+    state = cluster.specs.get(message.spec_id)
+    if state is None or state.phase != "resolving" or message.run != state.spec.run:
+        return []
+    if state.patience.why != message.message:
+        state.patience.why = message.message
+        state.version += 1
+    if not message.retry_after:
+        return []
+    return origins.busy(cluster, origin(state.spec.source.url), message.retry_after, now)
+
+
 def _may_differ_elsewhere(kind: str) -> bool:
     """Whether another node may fare better: its way to the origin, or its disk."""
     return kind in PASSING or kind.startswith("storage")

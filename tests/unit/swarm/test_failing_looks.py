@@ -13,7 +13,7 @@ import pytest
 from dragonfly_ray.config import OriginSettings, Settings
 from dragonfly_ray.model import Credentials
 from tests.nginx import Nginx, free_port
-from tests.origins import Behaviour, ScriptedOrigin
+from tests.origins import Behaviour, FolderOrigin, ScriptedOrigin
 from tests.swarm import Swarm
 from tests.unit.swarm.conftest import kinds, states
 from tests.waiting import until
@@ -134,3 +134,61 @@ def test_a_proof_has_the_same_patience(swarm: Callable[..., Swarm]) -> None:
         until(lambda: "502" in waiting(built))
         away.set()
         assert list(states(built.wait()).values()) == ["done"] * 2
+
+
+@pytest.mark.parametrize("status", [502, 503, 429])
+@pytest.mark.parametrize("nodes", [1, 3], ids=["alone", "with helpers"])
+def test_a_listing_goes_on_where_its_origin_failed(
+    swarm: Callable[..., Swarm], status: int, nodes: int
+) -> None:
+    """Nothing that has been answered is asked for again, and whoever helps waits, too."""
+    files = {f"f{number:03}": bytes([number]) * 100 for number in range(200)}
+    well, failed = threading.Event(), threading.Event()
+    with FolderOrigin(files) as origin:
+
+        def before(method: str, path: str) -> int:
+            if not path or well.is_set():
+                return 0
+            if sum(origin.count("HEAD").values()) <= 100:
+                return 0
+            failed.set()
+            return status
+
+        origin.before = before
+        built = swarm(nodes)
+        built.submit(origin.url)
+        assert failed.wait(30)
+        until(lambda: str(status) in waiting(built))
+        well.set()
+        view = built.wait()
+        assert list(states(view).values()) == ["done"] * nodes
+        assert view["waiting"] == ""
+        for record in view["nodes"].values():
+            assert {p.name: p.read_bytes() for p in Path(record["path"]).iterdir()} == files
+        assert origin.count("GET")[""] == 1, "the listing itself was not asked for again"
+
+
+def test_a_cancel_ends_the_wait_in_a_listing_at_once(swarm: Callable[..., Swarm]) -> None:
+    files = {f"f{number:03}": b"x" for number in range(30)}
+    with FolderOrigin(files) as origin:
+        origin.before = lambda method, path: 502 if path else 0
+        built = swarm(1)
+        built.submit(origin.url)
+        until(lambda: "502" in waiting(built))
+        with built.scheduler.changed:
+            built.scheduler.act(built.scheduler.core.cancel("s.0", 1e9))
+        assert set(kinds(built.wait()).values()) == {"cancelled"}
+        (peer,) = built.peers.values()
+        until(lambda: not peer._looks, 10.0)
+
+
+def test_one_file_that_fails_for_good_ends_a_listing_after_the_patience_of_one(
+    swarm: Callable[..., Swarm],
+) -> None:
+    files = {f"f{number:03}": b"x" for number in range(30)}
+    with FolderOrigin(files) as origin:
+        origin.before = lambda method, path: 500 if path == "f007" else 0
+        built = swarm(1, settings=Settings(origin=OriginSettings(give_up=1.0, retries=0)))
+        view = built.distribute(origin.url)
+        assert set(kinds(view).values()) == {"source-unreachable"}
+        assert origin.count("GET")[""] == 1

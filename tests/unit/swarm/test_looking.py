@@ -85,7 +85,7 @@ def test_a_helper_that_fails_half_way_changes_nothing(
 def test_what_the_origin_says_to_a_helper_is_what_everybody_hears(
     many: FolderOrigin, swarm: Callable[..., Swarm], status: int, kind: str
 ) -> None:
-    built = swarm(4)
+    built = swarm(4, settings=Settings(origin=OriginSettings(give_up=1.0)))
     seen = watch_looks(built)
     # Only what a helper asks is refused.
     many.before = lambda how, path: status if any(path in paths for paths in seen.values()) else 0
