@@ -15,7 +15,7 @@ from pyftpdlib.servers import FTPServer
 class Ftp:
     """Serves `root`, to be read. `commands`: how often each was sent. `open`: control connections there are."""
 
-    def __init__(self, root: Path, *, connections: int = 0, mlsd: bool = True) -> None:
+    def __init__(self, root: Path, *, connections: int = 0, mlsd: bool = True, port: int = 0) -> None:
         """`connections`: more than so many at once are sent away with a 421; 0: any number.
         `mlsd`: whether the server knows listings for machines."""
         root.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ class Ftp:
 
         if not mlsd:
             Handler.proto_cmds = {k: v for k, v in FTPHandler.proto_cmds.items() if k not in ("MLSD", "MLST")}
-        self._server: Any = FTPServer(("127.0.0.1", 0), Handler)
+        self._server: Any = FTPServer(("127.0.0.1", port), Handler)
         self._server.max_cons = 512
         self._server.max_cons_per_ip = connections
         self._stop = threading.Event()

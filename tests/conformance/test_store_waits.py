@@ -20,7 +20,10 @@ from dragonfly_ray.policy import UrlPolicy
 from dragonfly_ray.sources import resolve
 from dragonfly_ray.sources.fs_defaults import with_defaults
 from tests.forward_proxy import ForwardProxy
-from tests.nginx import Nginx
+from tests.ftp import Ftp
+from tests.nginx import Nginx, free_port
+from tests.swarm import Swarm
+from tests.waiting import until
 
 CONTENT = b"as it is stored" * 100
 SLOW = 1.2
@@ -104,6 +107,47 @@ def test_an_object_store_has_as_long_for_an_answer_as_others(moto: str, bucket: 
             content(bucket, slowly.url, OriginSettings(answer_timeout=SLOW / 4))
     finally:
         slowly.close()
+
+
+@pytest.mark.parametrize("away", ["location / { return 503; }", "location / { return 502; }", ""])
+def test_an_object_store_that_is_away_at_the_first_look_is_waited_for(
+    moto: str, bucket: str, tmp_path: Path, away: str
+) -> None:
+    """A gateway in front of it says so, or nobody listens there."""
+    tmp_path.chmod(0o755)
+    door = Nginx(tmp_path / "www", tmp_path / "nginx", extra=away, real=True)
+    if away:
+        door.start()
+    built = Swarm(tmp_path / "swarm", 2)
+    try:
+        options: dict[str, object] = {
+            "key": "k",
+            "secret": "s",
+            "endpoint_url": door.url,
+            "config_kwargs": {"retries": {"max_attempts": 0}},
+        }
+        built.submit(f"s3://{bucket}/f", credentials=Credentials(options, {}))
+        until(lambda: (built.scheduler.core.view("s.0") or {}).get("waiting"), 100.0)
+        door.restart(f"location / {{ proxy_pass {moto}; proxy_set_header Host $http_host; }}")
+        view = built.wait(timeout=100.0)
+        assert [node["state"] for node in view["nodes"].values()] == ["done"] * 2, view
+    finally:
+        built.close()
+        door.stop()
+
+
+def test_an_ftp_server_that_is_away_at_the_first_look_is_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "www").mkdir()
+    (tmp_path / "www" / "f").write_bytes(CONTENT)
+    built, port = Swarm(tmp_path / "swarm", 2), free_port()
+    try:
+        built.submit(f"ftp://reader:secret@127.0.0.1:{port}/f")
+        until(lambda: (built.scheduler.core.view("s.0") or {}).get("waiting"), 100.0)
+        with Ftp(tmp_path / "www", port=port):
+            view = built.wait(timeout=100.0)
+        assert [node["state"] for node in view["nodes"].values()] == ["done"] * 2, view
+    finally:
+        built.close()
 
 
 def test_what_the_caller_says_of_it_counts() -> None:
