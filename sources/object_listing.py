@@ -43,7 +43,8 @@ async def list_objects(fs: Any, root: str, most: int) -> list[Mapping[str, Any]]
     bounds: dict[str, Any] = {}
     if hasattr(fs, "_call_s3"):
         bounds["max_items"] = most
-    with_folders = False
+    # What is no object store that is known may have true folders, empty ones among them.
+    with_folders = not hasattr(fs, "_call_s3")
     if hasattr(fs, "_do_list_objects"):  # gcsfs; the instance is ours alone
         bounds["update_cache"] = False
         fs._do_list_objects = partial(type(fs)._do_list_objects, fs, max_results=most)

@@ -231,6 +231,15 @@ def test_a_chain_is_shown_as_it_was_given() -> None:
     assert redacted("tar://::https://u:hunter2@h/a.tar?sig=x") == "tar://::https://h/a.tar?sig=***"
 
 
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_empty_folders_of_a_filesystem_on_asyncio(tmp_path: Path, slash: str) -> None:
+    """SSH's, say."""
+    (tmp_path / "d" / "empty").mkdir(parents=True)
+    (tmp_path / "d" / "file").write_bytes(b"")
+    found = resolve(Source(f"asyncwrapper::file://{tmp_path}/d{slash}"), Credentials(), SETTINGS).manifest
+    assert {entry.path: entry.kind for entry in found.entries} == {"empty": "dir", "file": "file"}
+
+
 def test_what_is_no_archive_says_so(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"no archive" * 1000)
     for kind in ("tar", "zip"):
