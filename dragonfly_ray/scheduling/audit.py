@@ -192,6 +192,11 @@ class AuditTable:
         over = [piece for piece in self.controls if piece not in self._under_way]
         return [host for piece in over for host in self.upheld(piece)]
 
+    def rest(self) -> None:
+        """Nobody fetches the task any more: what is read later has its own order, and no verdict waits for it."""
+        self.controls.clear()
+        self._read_at.clear()
+
     def stop(self) -> None:
         """Nothing of it counts any more."""
         for each in (self.disputed, self.controls, self._under_way):

@@ -98,7 +98,7 @@ def rest(cluster: ClusterState, task: TaskState, now: float) -> None:
     if task.task.validator == "none" and task.task.ranges and not any(map(task.is_complete, task.holders)):
         # Nothing would tell whether what is read later belongs to what is here.
         cluster.nonces.forget(task.task.source_id)
-    task.audits.controls.clear()
+    task.audits.rest()
     for host in task.participants:
         task.leases.drop(host)
         if host in task.graph and not task.is_complete(host):

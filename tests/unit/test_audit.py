@@ -298,3 +298,15 @@ def test_a_verdict_waits_for_all_of_its_controls() -> None:
     table.expire(3.0)
     assert table.uncontrolled() == ["a"]
     assert not table.controls
+
+
+def test_the_order_of_readings_is_forgotten_when_the_task_comes_to_rest() -> None:
+    """A scheduler knows as many tasks as its hosts hold."""
+    cluster = Audited(2)
+    cluster.read_all(range(2))
+    assert len(cluster.task.audits._read_at) == PIECES
+    for number in range(2):
+        cluster.report(number, got=tuple(range(PIECES)))
+        cluster.end(number)
+    assert cluster.view()["phase"] == "ended"
+    assert not cluster.task.audits._read_at
