@@ -61,8 +61,9 @@ class HttpLooks:
         if self._quick.fits(paths) and self._head and not self._paced:
             self._client.rest()  # each way has as many connections as there may be
             found = self._looked_at_quickly(paths)
-            self._reader.rest()
         rest = [at for at in range(len(paths)) if at not in found]
+        if rest:
+            self._reader.rest()
         if len(rest) > 1 and self._quick.refused:
             # What was refused for one file is refused for most, or ends it all: not so many need to find that out.
             first = self._quick.refused[0]
@@ -78,6 +79,7 @@ class HttpLooks:
         """HEAD may promise ranges that are refused: one of its long files tells of all."""
         promised = [at for at, seen in enumerate(found) if seen.ranges and seen.size > USUAL_LEAF]
         if promised and self._ranges is None:
+            self._reader.rest()
             with _naming(path := paths[promised[0]]):
                 self._ranges = self._look_by_get(path).ranges
         if promised and not self._ranges:

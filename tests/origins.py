@@ -255,6 +255,8 @@ class FolderOrigin:
         self.times: list[float] = []
         self.open: set[socket.socket] = set()
         self.most_open = 0
+        self.opened = 0
+        """Connections, in all."""
         self.lock = threading.Lock()
         origin = self
 
@@ -266,6 +268,7 @@ class FolderOrigin:
                 super().setup()
                 with origin.lock:
                     origin.open.add(self.connection)
+                    origin.opened += 1
                     open_now = sum(not _closed(connection) for connection in origin.open)
                     origin.most_open = max(origin.most_open, open_now)
 

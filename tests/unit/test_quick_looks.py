@@ -15,6 +15,7 @@ from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.errors import SourceBusyError, SourceNotFoundError
 from dragonfly_ray.model import Credentials, Manifest, Source
 from dragonfly_ray.sources import resolve
+from dragonfly_ray.sources.http import HttpAdapter
 from tests.nginx import Nginx
 from tests.origins import FolderOrigin
 
@@ -110,3 +111,17 @@ def test_looks_cost_little_more_than_the_page_that_lists_them(tmp_path: Path) ->
         hits = Counter(hit.method for hit in origin.hits())
         assert hits == {"HEAD": 3 * 3000, "GET": 1 + 3}
         assert _cpu(resolving) < 30 * _cpu(parsing)
+
+
+def test_connections_are_kept_from_one_look_to_the_next(folder: FolderOrigin) -> None:
+    """A resolver with helpers looks at a few files at a time."""
+    adapter = HttpAdapter(
+        Source(folder.url), Credentials(), SETTINGS.model_copy(update={"small_connections": 4})
+    )
+    paths = sorted(folder.files)
+    try:
+        found = [seen for at in range(0, len(paths), 20) for seen in adapter.look(paths[at : at + 20])]
+        assert [seen.size for seen in found] == [len(folder.files[path]) for path in paths]
+        assert folder.opened <= 8
+    finally:
+        adapter.close()
