@@ -41,7 +41,9 @@ class Patience:
         self._answered = False
         self._ended = threading.Event()
         self._lock = threading.Lock()
-        self._until = self._beat = 0.0
+        self._until = 0.0
+        self._beat = time.monotonic()
+        """Since when it has not been told that it goes on: a short look says nothing."""
 
     def ask(self, request: Callable[[], T], passing: tuple[type[SourceError], ...] = PASSING) -> T:
         """What `request` returns, in the end. Raises what it raises; those in `passing` with `failing`, the seconds
