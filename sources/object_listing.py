@@ -46,7 +46,6 @@ async def list_objects(fs: Any, root: str, most: int) -> list[Mapping[str, Any]]
     # What is no object store that is known may have true folders, empty ones among them.
     with_folders = not hasattr(fs, "_call_s3")
     if hasattr(fs, "_do_list_objects"):  # gcsfs; the instance is ours alone
-        bounds["update_cache"] = False
         fs._do_list_objects = partial(type(fs)._do_list_objects, fs, max_results=most)
         # A bucket with true folders has no two things of one name.
         with_folders = hasattr(fs, "_is_bucket_hns_enabled") and await fs._is_bucket_hns_enabled(

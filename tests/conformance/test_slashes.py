@@ -14,12 +14,14 @@ import boto3
 import fsspec
 import httpx
 import pytest
+from fsspec.asyn import sync
 
 from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.errors import SourceNotFoundError, SourceUnsupportedError, UnsafePathError
 from dragonfly_ray.identity import source_of
 from dragonfly_ray.model import Credentials, Manifest, PieceTable, Source
 from dragonfly_ray.sources import open_reader, resolve
+from dragonfly_ray.sources.object_listing import below, list_objects
 from dragonfly_ray.storage.names import check_manifest
 from tests.conformance.test_sources import azurite, gcs, moto  # noqa: F401, fixtures
 
@@ -210,6 +212,30 @@ def test_a_name_with_two_colons(store: Store) -> None:
     store.put("top/a::b", b"x")
     assert store.read("top/a::b") == {"": b"x"}
     assert store.read("top/") == {"a::b": b"x"}
+
+
+def test_a_google_bucket_with_true_folders(gcs: str, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """The emulator has none, nor the service that tells of them, so that is answered for it."""
+    from gcsfs.extended_gcsfs import ExtendedGcsFileSystem
+
+    store = gs(gcs)
+    bucket = store.url.removeprefix("gs://")
+
+    async def yes(fs: Any, bucket: str) -> bool:
+        return True
+
+    async def folders(fs: Any, path: str, bucket: str, prefix: str = "") -> list[dict[str, Any]]:
+        return [
+            {"name": f"{bucket}/top/{name}", "type": "directory", "size": 0} for name in ("empty", "full")
+        ]
+
+    monkeypatch.setattr(ExtendedGcsFileSystem, "_is_bucket_hns_enabled", yes)
+    monkeypatch.setattr(ExtendedGcsFileSystem, "_get_all_folders", folders)
+    store.put("top/full/a.bin", b"content")
+    files = ExtendedGcsFileSystem(**store.options, skip_instance_cache=True)
+    found = below(sync(files.loop, list_objects, files, f"{bucket}/top", 100), f"{bucket}/top", store.url)
+    assert set(found.files) == {"full/a.bin"}
+    assert set(found.folders) == {"empty", "full"}
 
 
 def test_of_a_web_server_too() -> None:
