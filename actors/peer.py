@@ -229,7 +229,7 @@ class PeerActor:
         return m.encode(await self._work(self._node.look, ask))
 
     async def status(self) -> dict[str, Any]:
-        return self._node.status()
+        return await self._work(self._node.status)
 
     # --- for callers on this node -----------------------------------------------------------
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
@@ -104,3 +106,34 @@ def test_messages_are_heard_in_order(actor: PeerActor) -> None:
             await asyncio.to_thread(until, lambda: not node_of(actor)._runs)
 
         asyncio.run(go())
+
+
+def test_health_never_waits_for_a_store_that_is_busy(actor: PeerActor) -> None:
+    """A folder of many files is being opened, or removed."""
+    store = node_of(actor).store
+    calls: Any = actor
+    held, free = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with store._lock:
+            held.set()
+            assert free.wait(HANG)
+
+    busy = threading.Thread(target=hold)
+    busy.start()
+
+    async def go() -> None:
+        try:
+            await asyncio.to_thread(held.wait, HANG)
+            status = asyncio.ensure_future(actor.status())
+            assert await asyncio.wait_for(calls.ping(), HANG)
+            assert await asyncio.wait_for(calls.brief(), HANG)
+            heard = await asyncio.wait_for(actor.call(m.encode(m.Cancel("s.0")), SENDER, 1), HANG)
+            assert heard == b""
+            assert not status.done()
+        finally:
+            free.set()
+        assert (await asyncio.wait_for(status, HANG))["node_id"] == "n"
+
+    asyncio.run(go())
+    busy.join(HANG)
