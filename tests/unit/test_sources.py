@@ -486,7 +486,7 @@ def small_folder(server: FolderOrigin) -> Manifest:
 def test_many_small_files_are_one_request_each_over_few_connections() -> None:
     with FolderOrigin(SMALL) as server:
         manifest = small_folder(server)
-        before = server.most_open = server.open
+        before = server.most_open = len(server.open)
         assert read_all(server.url, manifest) == b"".join(SMALL.values())
         assert sorted(path for _, path, _ in server.asked) == sorted(SMALL)
         assert server.most_open <= before + SETTINGS.small_connections
