@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.actors import scheduler
-from dragonfly_ray.config import Settings, StorageSettings
+from dragonfly_ray.config import OriginSettings, SchedulerSettings, Settings, StorageSettings
 from dragonfly_ray.model import Credentials
 from dragonfly_ray.scheduling.actions import Send
 from tests.unit.one_scheduler import SOURCE, host
@@ -98,3 +99,33 @@ def test_a_question_whose_answer_cannot_be_used_is_asked_again(
     assert len(asked) > 1
     assert view is not None
     assert "no node could resolve it" in str(view), view
+
+
+def test_a_look_is_waited_for_as_long_as_it_says_that_it_goes_on() -> None:
+    class Waiting:
+        _settings = Settings(
+            origin=OriginSettings(answer_timeout=0.2), scheduler=SchedulerSettings(resolve_timeout=0.2)
+        )
+        _looks: ClassVar[dict[str, float]] = {}
+        answer = scheduler.SchedulerActor._answer
+
+    waiting: Any = Waiting()
+
+    async def answer(event: asyncio.Event) -> str:
+        await event.wait()
+        return "there"
+
+    async def scenario() -> None:
+        never, in_the_end = asyncio.Event(), asyncio.Event()
+        with pytest.raises(TimeoutError):
+            await waiting.answer("s", answer(never))
+        work = asyncio.ensure_future(waiting.answer("s", answer(in_the_end)))
+        for _ in range(20):  # five times as long as without a word
+            await asyncio.sleep(0.1)
+            waiting._looks["s"] = time.monotonic()
+        assert not work.done()
+        in_the_end.set()
+        assert await work == "there"
+
+    asyncio.run(scenario())
+    assert not waiting._looks
