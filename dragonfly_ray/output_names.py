@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from urllib.parse import unquote
 
 from dragonfly_ray.errors import InvalidRequestError
-from dragonfly_ray.urls import basename, redacted
+from dragonfly_ray.urls import basename, redacted, scheme
 
 
 def check_outputs(dest: str, urls: Sequence[str]) -> None:
@@ -22,7 +22,7 @@ def check_outputs(dest: str, urls: Sequence[str]) -> None:
     seen: dict[str, str] = {}
     for url in urls:
         name = basename(url)
-        if "/" in name or any(ord(c) < 32 for c in name) or {".", ".."} & set(unquote(name).split("/")):
+        if "/" in name or _controls(url, name) or {".", ".."} & set(unquote(name).split("/")):
             raise InvalidRequestError(
                 f"url {redacted(url)}: its name {name!r} cannot be one on a node's disk; say one in dest"
             )
@@ -48,3 +48,8 @@ def names_alike(urls: Sequence[str]) -> list[tuple[str, ...]]:
 
 def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
+
+
+def _controls(url: str, name: str) -> bool:
+    """Whether a URL makes up a name with control characters. A path of a node has those that are there."""
+    return "\0" in name or (scheme(url) != "file" and any(ord(c) < 32 for c in name))

@@ -141,3 +141,7 @@ def test_both_outputs_fail_where_they_would_be_one(swarm: Swarm, tmp_path: Path)
             assert {record["state"] for record in delivered(*names).values()} == {"done"}
         assert len(list((folder / "n0").iterdir())) == 2
         assert not list(folder.rglob(".dragonfly-*"))
+
+
+def test_a_name_of_two_lines_is_one() -> None:
+    check_outputs("/d/{name}", ["file:///a/new\nline", "file:///a/x"])
