@@ -76,6 +76,26 @@ def test_a_directory_on_every_node(cluster: LocalCluster, tmp_path: Path) -> Non
         subprocess.run(["diff", "-r", str(tree), str(path)], check=True)
 
 
+def test_odd_names_and_links_are_asked_for_as_they_are(cluster: LocalCluster, tmp_path: Path) -> None:
+    odd = os.fsdecode(b"caf\xe9\n")
+    tree = tmp_path / "tree" / odd
+    tree.mkdir(parents=True)
+    (tmp_path / "blob").write_bytes(b"weights")
+    (tree / odd).symlink_to("../../blob")
+    with pytest.raises(DistributionFailedError, match="links='follow'"):
+        d.distribute(tree)
+    followed = d.distribute(tree, dest=tmp_path / odd / "{node}", links="follow")
+    kept = d.distribute(tree, dest=tmp_path / "kept" / "{name}" / "{node}", links="keep")
+    json.dumps(followed.to_dict(), ensure_ascii=False).encode()
+    for node, path in followed.paths.items():
+        assert path == tmp_path / odd / node
+        assert not (path / odd).is_symlink()
+        assert (path / odd).read_bytes() == b"weights"
+        assert os.readlink(tmp_path / "kept" / odd / node / odd) == "../../blob"
+    assert d.fetch(tree / odd).read_bytes() == b"weights"
+    assert set(d.where(tree, links="keep")) == set(kept.paths)
+
+
 def test_files_of_unknown_size_are_looked_at_by_several_peers(cluster: LocalCluster, tmp_path: Path) -> None:
     files = {f"f{i:03}": os.urandom(i + 1) for i in range(200)}
     ports: dict[int, int | None] = {}
