@@ -71,8 +71,8 @@ async def _azure(fs: Any, root: str, most: int) -> list[Mapping[str, Any]]:
 def below(listed: Iterable[Mapping[str, Any]], root: str, name: str) -> Listed:
     """Of a listing: what lies below the folder `root`. `name`: the source, for people.
 
-    An empty object stands for a folder where its name ends with a slash, or where others lie below it.
-    Raises `SourceUnsupportedError` for an object that no file system can hold: with a slash at its end, and bytes.
+    An empty object stands for a folder where its name ends with a slash, or where others lie below it. One with
+    bytes keeps that slash among the files, for `check_names` to refuse; raises `SourceUnsupportedError` for `root` itself.
     """
     prefix = f"{root.rstrip('/')}/"
     files: dict[str, Mapping[str, Any]] = {}
@@ -84,13 +84,10 @@ def below(listed: Iterable[Mapping[str, Any]], root: str, name: str) -> Listed:
             continue
         found = True
         key = from_os(path[len(prefix) :])
-        folder = key.endswith("/") or not key
-        if folder and info.get("size") and info.get("type") != "directory":
-            raise SourceUnsupportedError(
-                f"{name}: the object {key or prefix.rpartition('/')[0].rpartition('/')[2] + '/'!r} has a slash at its end "
-                "and is not empty; no file system holds such a file"
-            )
-        if folder or info.get("type") == "directory":
+        has_bytes = bool(info.get("size")) and info.get("type") != "directory"
+        if not key and has_bytes:
+            raise _no_file(name, prefix.rpartition("/")[0].rpartition("/")[2] + "/")
+        if not key or (key.endswith("/") and not has_bytes) or info.get("type") == "directory":
             folders.add(key.rstrip("/"))
         else:
             files[key] = info
@@ -99,6 +96,13 @@ def below(listed: Iterable[Mapping[str, Any]], root: str, name: str) -> Listed:
         del files[key]
     folders.discard("")
     return Listed(files, frozenset(folders), found)
+
+
+def _no_file(name: str, key: str) -> SourceUnsupportedError:
+    return SourceUnsupportedError(
+        f"{name}: the object {key!r} has a slash at its end and is not empty; no file system holds such a file; "
+        "exclude leaves one below out"
+    )
 
 
 def is_plain(path: str) -> bool:
@@ -113,8 +117,12 @@ def _parents(key: str) -> Iterable[str]:
 
 
 def check_names(entries: Iterable[Entry], name: str) -> None:
-    """Raises `SourceUnsupportedError` where an object and a folder of one name are both wanted."""
+    """Raises `SourceUnsupportedError` where an object and a folder of one name are both wanted, or one that is no
+    file's name."""
     wanted = list(entries)
+    for entry in wanted:
+        if entry.path.endswith("/"):
+            raise _no_file(name, entry.path)
     folders = {parent for entry in wanted for parent in _parents(entry.path)}
     for entry in wanted:
         if entry.kind == "file" and entry.path in folders:

@@ -206,6 +206,10 @@ def test_bytes_under_a_name_that_no_file_has(store: Store) -> None:
     store.put("top/x", b"x")
     with pytest.raises(SourceUnsupportedError, match="'set/'"):
         store.resolve("top/")
+    for exclude in ("set/", "set/*", "s*"):
+        assert store.read("top/", exclude=(exclude,)) == {"x": b"x"}
+    with pytest.raises(SourceUnsupportedError, match="'set/'"):
+        store.resolve("top/set/")
 
 
 def test_a_name_with_two_colons(store: Store) -> None:
