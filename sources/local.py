@@ -35,9 +35,9 @@ class LocalAdapter(Adapter):
         self._bound = policy is not None
         self._stopped = threading.Event()
         text = to_os(source.url.removeprefix("local://").removeprefix("file://"))
-        path, decoded = Path(text), Path(unquote(text, errors="surrogateescape"))
+        decoded = unquote(text, errors="surrogateescape")
         # A percent sign may be part of a name, or the URL's escape: what exists decides.
-        self._path = path if path.exists() or not decoded.exists() else decoded
+        self._path = Path(text if os.path.exists(text) or not os.path.exists(decoded) else decoded)
 
     def resolve(self, small_limit: int, spool: Path | None, share: Share, room: Room) -> Resolution:
         try:

@@ -56,7 +56,7 @@ class Behaviour:
 class BusyOnce:
     """A `behaviour` that says once, in answer to request `number`, to be left alone for `pause` seconds."""
 
-    def __init__(self, content: bytes, number: int = 8, pause: float = 3.0) -> None:
+    def __init__(self, content: bytes, number: int = 8, pause: float = 6.0) -> None:
         self.behaviour = Behaviour(content, headers={"Retry-After": f"{pause:g}"}, before=self._complain)
         self.number, self.pause = number, pause
         self.said = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,42 +106,53 @@ def test_a_file_that_goes_is_named(tmp_path: Path) -> None:
         read(tmp_path, found)
 
 
-@pytest.fixture
-def nobody() -> Iterator[None]:
+@contextmanager
+def as_nobody() -> Iterator[None]:
     """As a user who may not read everything."""
     if os.geteuid():
         yield
         return
     os.seteuid(65534)
-    yield
-    os.seteuid(0)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 @pytest.fixture
-def secret(tmp_path: Path) -> Path:
-    for above in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        above.chmod(0o755)
-    (tmp_path / "d" / "sub").mkdir(parents=True)
-    (tmp_path / "d" / "file").write_bytes(b"1234")
-    return tmp_path / "d"
+def secret() -> Iterator[Path]:
+    """Not below pytest's folders, which are its user's own."""
+    with tempfile.TemporaryDirectory() as above:
+        os.chmod(above, 0o755)
+        folder = Path(above, "d")
+        (folder / "sub").mkdir(parents=True)
+        (folder / "file").write_bytes(b"1234")
+        yield folder
+        (folder / "sub").chmod(0o755)
 
 
-def test_a_folder_that_may_not_be_read_is_named(secret: Path, nobody: None) -> None:
-    os.seteuid(os.getuid())
+def test_a_folder_that_may_not_be_read_is_named(secret: Path) -> None:
     (secret / "sub").chmod(0)
-    os.seteuid(65534 if not os.getuid() else os.getuid())
-    with pytest.raises(SourceAuthError, match=f"{secret}/sub: Permission denied"):
-        look(secret)
-    assert [entry.path for entry in look(secret, exclude=("sub",)).manifest.entries] == ["file"]
+    with as_nobody():
+        with pytest.raises(SourceAuthError, match=f"{secret}/sub: Permission denied"):
+            look(secret)
+        assert [entry.path for entry in look(secret, exclude=("sub",)).manifest.entries] == ["file"]
 
 
-def test_a_file_that_may_not_be_read_is_named(secret: Path, nobody: None) -> None:
-    os.seteuid(os.getuid())
+def test_a_file_that_may_not_be_read_is_named(secret: Path) -> None:
     (secret / "file").chmod(0)
-    os.seteuid(65534 if not os.getuid() else os.getuid())
-    found = look(secret).manifest
-    with pytest.raises(SourceAuthError, match=f"{secret}/file: Permission denied"):
-        read(secret, found)
+    with as_nobody():
+        found = look(secret).manifest
+        with pytest.raises(SourceAuthError, match=f"{secret}/file: Permission denied"):
+            read(secret, found)
+
+
+@pytest.mark.parametrize("name", ["file", "sub", "100%25"])
+def test_what_lies_in_a_closed_folder_is_named(secret: Path, name: str) -> None:
+    secret.chmod(0)
+    with as_nobody(), pytest.raises(SourceAuthError, match=f"{secret}/{name}: Permission denied"):
+        look(secret / name)
+    secret.chmod(0o755)
 
 
 def test_a_deep_folder_is_walked(tmp_path: Path) -> None:
