@@ -174,6 +174,8 @@ def _adopt(cluster: ClusterState, delivery: m.Deliver, host: Host, now: float) -
             state.fingerprint = cluster.access.fingerprint(delivery.spec, delivery.credentials)
     if state.phase == "ended":
         return [Send(host.id, m.Cancel(delivery.spec.id, "done", "", delivery.spec.run))]
+    if task.task.id in state.superseded:
+        return []  # that it shall leave this is on its way, and must not come after what it gets instead
     state.runs.add(delivery.spec.run)
     if state.phase == "resolving":
         state.pending, state.proved = "", delivery.proved

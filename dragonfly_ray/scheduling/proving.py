@@ -77,6 +77,7 @@ def _entitled(cluster: ClusterState, state: SpecState, task: TaskState, now: flo
 
 def _begin(cluster: ClusterState, state: SpecState, task: TaskState, now: float) -> list[Action]:
     state.pending = ""
+    state.superseded.discard(task.task.id)
     cluster.running(state, task)
     # Small content came along: its digests are the record.
     found = task.learn_all(state.resolver, state.digests, task.everything)

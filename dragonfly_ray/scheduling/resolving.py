@@ -243,6 +243,7 @@ def _anew(cluster: ClusterState, task: TaskState, why: str, now: float) -> list[
             actions += ends.fail(cluster, state, "source-changed", twice, now)
             continue
         state.changes, state.attempts = 1, 0
+        state.superseded.add(task.task.id)
         for host in list(task.participants):
             actions.append(
                 Send(host, m.Cancel(state.spec.id, m.SUPERSEDED, "the source has changed", state.spec.run))

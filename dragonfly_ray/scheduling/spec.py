@@ -63,6 +63,8 @@ class SpecState:
     """With an origin that fails while it is looked at."""
     changes: int = 0
     """How often the content changed while it was fetched."""
+    superseded: set[str] = field(default_factory=set)
+    """Tasks that it had before that; hosts are told to leave them."""
     task_id: str = ""
     content: bytes = b""
     digests: bytes = b""

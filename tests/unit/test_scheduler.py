@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from dragonfly_ray import messages as m
@@ -112,6 +113,25 @@ def test_content_that_changes_twice_is_an_error_whatever_the_resolver_went_throu
     assert cluster.view()["phase"] == "ended"
     nodes: Any = cluster.view()["nodes"]
     assert {(n["kind"], "replicas" in n["message"]) for n in nodes.values()} == {("source-changed", True)}
+
+
+@pytest.mark.parametrize("when", ["before the look", "after it"])
+def test_who_has_not_heard_yet_that_content_has_changed_does_not_bring_it_back(when: str) -> None:
+    cluster = started(2)
+    (former,) = cluster.sent(m.Deliver, to=1)
+    changed = m.OriginFailed("h0", TASK.id, "source-changed", "has changed", (0,), final=True)
+    cluster.do(cluster.core.origin_failed(changed, cluster.now))
+    cluster.found = msgspec.structs.replace(TASK, id="another")
+    if when == "after it":
+        cluster.resolved()
+    assert not cluster.report(1).known
+    cluster.do(cluster.core.announce(m.Announce(host(1), deliveries=(former,)), cluster.now))
+    if when == "before the look":
+        cluster.resolved()
+    assert [d.task.id for d in cluster.sent(m.Deliver, to=1)] == [TASK.id, "another"]
+    cluster.do(cluster.core.origin_failed(changed, cluster.now))
+    assert cluster.view()["phase"] == "running"
+    assert cluster.view()["task_id"] == "another"
 
 
 def test_what_has_no_version_is_named_by_its_last_look_for_a_while() -> None:
