@@ -23,26 +23,27 @@ class QuickLooks:
         self._connections = connections
         self._useful = True
         """Until one did not go well: most servers answer all alike."""
-        self.refused: list[int] = []
-        """Of the last paths, by their places: those that were asked for and did not go well."""
 
     def fits(self, paths: Sequence[str]) -> bool:
         """Whether it is of use for so many."""
         return self._useful and len(paths) >= FEW
 
-    def __call__(self, paths: Sequence[str]) -> dict[int, Seen]:
-        """By its place in `paths`. Raises `SourceError` for a size that cannot be one, and once aborted."""
-        self.refused = []
+    def __call__(self, paths: Sequence[str]) -> tuple[dict[int, Seen], list[int]]:
+        """By its place in `paths`; and the places of those that were asked for and did not go well.
+
+        Raises `SourceError` for a size that cannot be one, and once aborted.
+        """
+        refused: list[int] = []
         found: dict[int, Seen] = {}
         for head in self._reader.heads(paths, self._connections):
             if head.status != 200:
-                self.refused += [head.number] if head.status else []
+                refused += [head.number] if head.status else []
                 continue
             seen = _seen(head, self._name)
             if seen is not None:
                 found[head.number] = seen
         self._useful = len(found) == len(paths)
-        return found
+        return found, refused
 
 
 def _seen(head: Head, name: str) -> Seen | None:

@@ -57,16 +57,17 @@ class HttpLooks:
 
     def __call__(self, paths: Sequence[str]) -> list[Seen]:
         """In order. The first refusal ends it, and its error names the file. Raises `SourceError`."""
-        found = {}
+        found: dict[int, Seen] = {}
+        refused: list[int] = []
         if self._quick.fits(paths) and self._head and not self._paced:
             self._client.rest()  # each way has as many connections as there may be
-            found = self._looked_at_quickly(paths)
+            found, refused = self._looked_at_quickly(paths)
         rest = [at for at in range(len(paths)) if at not in found]
         if rest:
             self._reader.rest()
-        if len(rest) > 1 and self._quick.refused:
+        if len(rest) > 1 and refused:
             # What was refused for one file is refused for most, or ends it all: not so many need to find that out.
-            first = self._quick.refused[0]
+            first = refused[0]
             found[first] = self._look(paths[first])
             rest.remove(first)
         if rest:
@@ -86,13 +87,12 @@ class HttpLooks:
             return [dataclasses.replace(seen, ranges=False) for seen in found]
         return found
 
-    def _looked_at_quickly(self, paths: Sequence[str]) -> dict[int, Seen]:
-        """By HEAD, by its place in `paths`: what went well."""
-        found = self._quick(paths)
+    def _looked_at_quickly(self, paths: Sequence[str]) -> tuple[dict[int, Seen], list[int]]:
+        """By HEAD, by its place in `paths`: what went well; and the places of what did not."""
+        found, refused = self._quick(paths)
         self._head_tells = self._head_tells or any(seen.size for seen in found.values())
-        if not self._head_tells:
-            return {}
-        return {at: seen for at, seen in found.items() if not _is_vague(seen)}
+        told = found.items() if self._head_tells else ()
+        return {at: seen for at, seen in told if not _is_vague(seen)}, refused
 
     def _look(self, path: str) -> Seen:
         with _naming(path):

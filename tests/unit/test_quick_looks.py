@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from dragonfly_ray.config import OriginSettings
-from dragonfly_ray.errors import SourceBusyError, SourceNotFoundError
+from dragonfly_ray.errors import SourceBusyError, SourceError, SourceNotFoundError
 from dragonfly_ray.model import Credentials, Manifest, Source
 from dragonfly_ray.sources import resolve
 from dragonfly_ray.sources.http import HttpAdapter
@@ -55,6 +55,22 @@ def test_one_that_fails_once_is_asked_for_again(folder: FolderOrigin) -> None:
     folder.before = once
     assert_right(manifest_of(folder.url), folder)
     assert folder.count("HEAD")["f100"] == 2
+
+
+def test_what_was_refused_in_one_look_is_nothing_to_the_next(folder: FolderOrigin) -> None:
+    """A helper looks at one chunk of files after the other; the last one may be shorter."""
+    names = sorted(folder.files)
+    failing = {names[19]}
+    folder.before = lambda method, path: 500 if path in failing else 0
+    adapter = HttpAdapter(Source(folder.url), Credentials(), SETTINGS)
+    try:
+        with pytest.raises(SourceError, match=names[19]):
+            adapter.look(names[:20])
+        failing.clear()
+        for chunk in (names[20:30], names[:20]):
+            assert [seen.size for seen in adapter.look(chunk)] == [len(folder.files[name]) for name in chunk]
+    finally:
+        adapter.close()
 
 
 def test_where_head_is_refused_most_files_are_asked_for_once(folder: FolderOrigin) -> None:
