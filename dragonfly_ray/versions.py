@@ -12,7 +12,8 @@ LISTED = "listed:"
 Validator = Literal["strong", "weak", "none"]
 """`strong`: equal versions are equal bytes. `weak`: they may differ, for a second or in what the origin does not
 count. `none`: the origin tells no version."""
-_DATE = re.compile(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*, ?\d\d?[ -]")
+DATE = re.compile(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*, ?\d\d?[ -]")
+"""What a version begins with that is a Last-Modified."""
 _COARSE = ("LastModified=", "last_modified=", "mtime=", "modified=", "updated=", "created=", "ino=")
 """What filesystems tell of times, and numbers of files that stay when one is written again."""
 
@@ -21,7 +22,7 @@ def validator(version: str) -> Validator:
     """What one version is good for."""
     if not version or version.startswith(UNTOLD):
         return "none"
-    weak = version.startswith((LISTED, "W/", *_COARSE)) or "=W/" in version or _DATE.match(version)
+    weak = version.startswith((LISTED, "W/", *_COARSE)) or "=W/" in version or DATE.match(version)
     return "weak" if weak else "strong"
 
 

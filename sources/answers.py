@@ -121,14 +121,8 @@ def pool_classes(
             with unanswered.over(sock):
                 return _bounded(super().getresponse(), sock)
 
-    class Secure(HTTPSConnection):
-        def _new_conn(self) -> socket.socket:
-            return super()._new_conn() if connect is None else connect(self)
-
-        def getresponse(self) -> HTTPResponse:  # type: ignore[override]
-            sock = self.sock
-            with unanswered.over(sock):
-                return _bounded(super().getresponse(), sock)
+    class Secure(Plain, HTTPSConnection):  # the same, over TLS
+        pass
 
     class PlainPool(HTTPConnectionPool):
         ConnectionCls = Plain

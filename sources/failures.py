@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import email.utils
 import socket
 import ssl
-import time
 from collections.abc import Iterator, Mapping
 
-from urllib3.exceptions import LocationValueError, ResponseError
+from urllib3 import Retry
+from urllib3.exceptions import InvalidHeader, LocationValueError, ResponseError
 
 MAX_RETRY_AFTER = 24 * 3600.0
 """Seconds."""
@@ -31,7 +30,7 @@ def final(error: BaseException) -> bool:
 
     A name that nobody could look up now is something else than one that does not exist.
     """
-    return any(_final(each) for each in _causes(error))
+    return any(_final(each) for each in causes(error))
 
 
 def _final(error: BaseException) -> bool:
@@ -43,7 +42,7 @@ def _final(error: BaseException) -> bool:
     return isinstance(error, (LookupError, AttributeError)) or type(error).__name__ in _SETTINGS
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def causes(error: BaseException | None) -> Iterator[BaseException]:
     """The error, and what it comes from."""
     seen: set[int] = set()
     todo = [error]
@@ -63,19 +62,15 @@ def retry_after(text: str | None) -> float | None:
     """Seconds, of the header's value; None where it does not say."""
     if not text:
         return None
-    text = text.strip()
-    if text.isascii() and text.isdigit():
-        return MAX_RETRY_AFTER if len(text) > 5 else min(MAX_RETRY_AFTER, float(text))
     try:
-        seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
-    except (ValueError, TypeError, OverflowError):
+        return min(MAX_RETRY_AFTER, Retry().parse_retry_after(text.strip()))
+    except (InvalidHeader, ValueError, OverflowError):
         return None
-    return min(MAX_RETRY_AFTER, max(0.0, seconds))
 
 
 def retry_after_in(error: BaseException) -> float | None:
     """What the answer in an error of an object store's client says."""
-    for each in _causes(error):
+    for each in causes(error):
         response = getattr(each, "response", None)
         headers = getattr(response, "headers", None) or getattr(each, "headers", None)
         if isinstance(response, Mapping):

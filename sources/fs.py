@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -222,11 +221,8 @@ class FsspecAdapter(Adapter):
             or self._look(long[0]).version == long[0].version
         ):
             return entries
-        pool = ThreadPoolExecutor(self._settings.small_connections, thread_name_prefix="look")
-        try:
-            found = {entry.path: entry for entry in pool.map(self._look, long)}
-        finally:
-            pool.shutdown(cancel_futures=True)
+        looked = together(self._settings.small_connections, long, self._look)
+        found = {entry.path: entry for entry in looked}
         return tuple(found.get(entry.path, entry) for entry in entries)
 
     def _look(self, entry: Entry) -> Entry:

@@ -17,7 +17,7 @@ KIND_TTL_S = 600.0
 """For which it counts that nothing answered."""
 
 
-class Unanswered:
+class LatelySilent:
     """Whom nobody answered of late. Thread-safe."""
 
     def __init__(self, ttl: float = KIND_TTL_S, clock: Callable[[], float] = time.monotonic) -> None:
@@ -36,10 +36,10 @@ class Unanswered:
             return key in self._until
 
 
-_unanswered = Unanswered()
+_unanswered = LatelySilent()
 
 
-def bound_look_ups(files: Any, *, guarded: bool, unanswered: Unanswered = _unanswered) -> None:
+def bound_look_ups(files: Any, *, guarded: bool, unanswered: LatelySilent = _unanswered) -> None:
     """Has an instance of gcsfs that is ours alone ask for a bucket's kind once, briefly, or not at all.
 
     It asks by gRPC, beside the HTTP that reads the objects: an endpoint of the caller's own seldom speaks that, and

@@ -10,11 +10,12 @@ import re
 from collections.abc import Mapping
 from typing import Literal
 
+from dragonfly_ray.versions import DATE
+
 Match = Literal["same", "weakly", "other"]
 """`same`: parts of both may be put together. `weakly`: one may stand for the other, as a whole."""
 _WEAK = "W/"
 _STAMPED = re.compile(r'W/("[^"]*") (.+)')
-_DATE = re.compile(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*, ?\d\d?[ -]")
 CLOCK_S = 1
 """A Last-Modified that is so many seconds older than the answer is a strong validator."""
 
@@ -56,7 +57,7 @@ def _parts(version: str) -> tuple[str, str]:
     """The ETag without its weakness, and Last-Modified; one may be empty."""
     if stamped := _STAMPED.fullmatch(version):
         return stamped[1], stamped[2]
-    if _DATE.match(version):
+    if DATE.match(version):
         return "", version
     return version.removeprefix(_WEAK), ""
 

@@ -15,7 +15,7 @@ from dragonfly_ray.model import Credentials, Segment, Source
 from dragonfly_ray.policy import UrlPolicy
 from dragonfly_ray.sources import gcs as bounds
 from dragonfly_ray.sources import range_reader, resolve
-from dragonfly_ray.sources.gcs import Unanswered, bound_look_ups
+from dragonfly_ray.sources.gcs import LatelySilent, bound_look_ups
 from tests.conformance.test_sources import gcs  # noqa: F401, a fixture
 from tests.stores import put_gcs
 
@@ -52,7 +52,7 @@ def extended() -> Iterator[None]:
     fsspec.register_implementation("gs", known, clobber=True)
 
 
-def bucket_at(endpoint: str | None, ask: Any, *, unanswered: Unanswered, guarded: bool = False) -> Any:
+def bucket_at(endpoint: str | None, ask: Any, *, unanswered: LatelySilent, guarded: bool = False) -> Any:
     files = ExtendedGcsFileSystem(token="anon", endpoint_url=endpoint, skip_instance_cache=True)
     files._get_bucket_type = ask
     bound_look_ups(files, guarded=guarded, unanswered=unanswered)
@@ -71,7 +71,7 @@ def test_a_private_endpoint_that_does_not_answer_is_waited_for_briefly_and_once(
 ) -> None:
     monkeypatch.setattr(bounds, "KIND_TIMEOUT_S", 0.05)
     times = iter(range(0, 10_000, 100))
-    unanswered = Unanswered(ttl=450.0, clock=lambda: float(next(times)))
+    unanswered = LatelySilent(ttl=450.0, clock=lambda: float(next(times)))
     for _ in range(2):
         files = bucket_at(PRIVATE, asked.never, unanswered=unanswered)
         assert [kind_of(files) for _ in range(3)] == [BucketType.UNKNOWN] * 3
@@ -85,7 +85,7 @@ def test_a_private_endpoint_that_does_not_answer_is_waited_for_briefly_and_once(
 
 
 def test_an_answer_counts(asked: Asked) -> None:
-    files = bucket_at(None, asked.zonal, unanswered=Unanswered())
+    files = bucket_at(None, asked.zonal, unanswered=LatelySilent())
     assert kind_of(files) == kind_of(files) == BucketType.ZONAL_HIERARCHICAL
     assert asked.buckets == ["b"]
 
@@ -94,7 +94,7 @@ def test_an_answer_counts(asked: Asked) -> None:
 def test_where_grpc_cannot_or_must_not_connect_nothing_is_asked(
     asked: Asked, endpoint: str, guarded: bool
 ) -> None:
-    files = bucket_at(endpoint, asked.zonal, unanswered=Unanswered(), guarded=guarded)
+    files = bucket_at(endpoint, asked.zonal, unanswered=LatelySilent(), guarded=guarded)
     assert kind_of(files) == BucketType.UNKNOWN
     assert asked.buckets == []
 
