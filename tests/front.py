@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import http.client
-import threading
 from collections.abc import Callable, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Self
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import urlsplit
+
+from tests.local_server import LocalServer
 
 Demand = Callable[[str, Mapping[str, str]], bool]
 """Path with query, and headers with names in small letters: whether it may pass."""
 _OF_ONE_HOP = ("connection", "transfer-encoding", "content-length", "server", "date")
 
 
-class Front:
+class Front(LocalServer):
     """`asked`: (method, path, whether it passed) of each request."""
 
     def __init__(
@@ -61,15 +61,4 @@ class Front:
                 if self.command != "HEAD":
                     self.wfile.write(body)
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(Handler)

@@ -10,18 +10,19 @@ from __future__ import annotations
 import contextlib
 import gzip
 import re
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+
+from tests.local_server import LocalServer
 
 _MEDIA = re.compile(r"/download(/storage/v1/b/[^/]+/o/[^/?]+)")
 _RANGE = re.compile(r"bytes=(\d+)-(\d+)")
 
 
-class GoogleFront:
+class GoogleFront(LocalServer):
     """`packs`: whether it packs what is stored as it is, for those that accept gzip. `unpacked`: objects that left
     it unpacked."""
 
@@ -43,18 +44,7 @@ class GoogleFront:
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(Handler)
 
     def _told(self, handler: BaseHTTPRequestHandler, emulator: str) -> None:
         """What it tells of objects, packed for those that accept it."""

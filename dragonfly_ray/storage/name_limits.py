@@ -86,6 +86,22 @@ def _oddities(name: str) -> list[str]:
     return found
 
 
+@contextlib.contextmanager
+def draft_in(folder: int, prefix: str) -> Iterator[int]:
+    """A new folder in an open one, open, too; it goes again. Raises `OSError`."""
+    name = f"{prefix}{secrets.token_hex(8)}"
+    os.mkdir(name, 0o700, dir_fd=folder)
+    try:
+        place = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            yield place
+        finally:
+            os.close(place)
+    finally:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(name, dir_fd=folder)
+
+
 class TryOut:
     """Makes the names of trials, empty, in a folder of its own beside where they belong, which goes again."""
 
@@ -111,17 +127,8 @@ class TryOut:
                     self._passed.add(key)
 
     def _try(self, folder: int, trial: Trial) -> None:
-        name = f"{self._prefix}{secrets.token_hex(8)}"
-        os.mkdir(name, 0o700, dir_fd=folder)
-        try:
-            place = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-            try:
-                self._make(place, trial)
-            finally:
-                os.close(place)
-        finally:
-            with contextlib.suppress(OSError):
-                shutil.rmtree(name, dir_fd=folder)
+        with draft_in(folder, self._prefix) as place:
+            self._make(place, trial)
 
     @staticmethod
     def _make(place: int, trial: Trial) -> None:

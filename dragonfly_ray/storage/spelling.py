@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dragonfly_ray.errors import DestinationError
 from dragonfly_ray.names import to_os
-from dragonfly_ray.storage.beneath import opened, shown
+from dragonfly_ray.storage.beneath import shown
+from dragonfly_ray.storage.name_limits import draft_in
 from dragonfly_ray.storage.output import PREFIX
 
 _NEW = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -24,20 +23,24 @@ def check_spellings(folder: Path, names: Sequence[str]) -> None:
     """
     while not folder.is_dir():
         folder = folder.parent
-    draft = folder / f"{PREFIX}{secrets.token_hex(8)}"
-    draft.mkdir(0o700)
+    made: dict[tuple[int, int], str] = {}
+    with _opened(folder) as number, draft_in(number, PREFIX) as trial:
+        for name in names:
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(to_os(name), _NEW, 0o600, dir_fd=trial))
+            found = os.stat(to_os(name), dir_fd=trial)
+            other = made.setdefault((found.st_dev, found.st_ino), name)
+            if other != name:
+                raise DestinationError(
+                    f"{shown(folder)}: its file system takes {other!r} and {name!r} for one name;"
+                    " distribute them one by one, each with a dest of its own"
+                )
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with opened(draft) as trial:
-            made: dict[tuple[int, int], str] = {}
-            for name in names:
-                with contextlib.suppress(FileExistsError):
-                    os.close(os.open(trial / to_os(name), _NEW, 0o600))
-                found = os.stat(trial / to_os(name))
-                other = made.setdefault((found.st_dev, found.st_ino), name)
-                if other != name:
-                    raise DestinationError(
-                        f"{shown(folder)}: its file system takes {other!r} and {name!r} for one name;"
-                        " distribute them one by one, each with a dest of its own"
-                    )
+        yield number
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        os.close(number)
