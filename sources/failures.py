@@ -9,8 +9,7 @@ from collections.abc import Iterator, Mapping
 from urllib3 import Retry
 from urllib3.exceptions import InvalidHeader, LocationValueError, ResponseError
 
-MAX_RETRY_AFTER = 24 * 3600.0
-"""Seconds."""
+MAX_RETRY_AFTER_S = 24 * 3600
 AGAIN = frozenset((408, 425))
 """Statuses below 500 that a moment's patience may cure: a request that came too slowly, or too early."""
 NEVER = frozenset((501, 505))
@@ -63,7 +62,7 @@ def retry_after(text: str | None) -> float | None:
     if not text:
         return None
     try:
-        return min(MAX_RETRY_AFTER, Retry().parse_retry_after(text.strip()))
+        return Retry(retry_after_max=MAX_RETRY_AFTER_S).parse_retry_after(text.strip())
     except (InvalidHeader, ValueError, OverflowError):
         return None
 

@@ -57,15 +57,16 @@ class Neighbours:
                 self._early.append(neighbour)
                 return
             old = self.parents.get(host)
-            if old and old.neighbour.host == neighbour.host:
-                if old.neighbour.silent == neighbour.silent:
-                    return
-                if neighbour.silent:
-                    old.neighbour = neighbour
-                    run.picker.left(host)
-                    if self._announcer:
-                        self._announcer.left(host)
-                    return
+            known = old is not None and old.neighbour.host == neighbour.host
+            if old and known and old.neighbour.silent == neighbour.silent:
+                return
+            if neighbour.silent:  # what it said itself may have come before this
+                run.picker.left(host)
+                if self._announcer:
+                    self._announcer.left(host)
+            if old and known and neighbour.silent:
+                old.neighbour = neighbour
+                return
             if old:
                 old.stop()
                 run.picker.reset(host)

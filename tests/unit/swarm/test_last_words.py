@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
+from dragonfly_ray import messages as m
 from dragonfly_ray.config import OriginSettings, Settings
 from dragonfly_ray.peer import parents
+from dragonfly_ray.peer.neighbours import Neighbours
 from dragonfly_ray.peer.parents import Parent
 from tests.nginx import Nginx
 from tests.swarm import Swarm
@@ -58,3 +60,29 @@ def test_a_host_that_was_banned_elsewhere_hears_what_its_neighbours_have(
     assert view["nodes"]["n2"]["bytes_origin"] == 0
     fed = {edge["parent"] for edge in built.scheduler.core.edges(next(iter(built.scheduler.core.tasks)))}
     assert barred not in fed, "and feeds nobody"
+
+
+def test_what_a_barred_host_says_before_it_is_known_is_asked_of_nobody(
+    origin: Nginx, swarm: Callable[..., Swarm], content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    origin.restart("limit_rate 8m;")
+    built = swarm(3)
+    barred = built.peers["n2"].host.id
+    built.scheduler.core.hosts[barred].banned(time.monotonic())
+    meet = Neighbours.meet
+
+    def late(neighbours: Neighbours, neighbour: m.Neighbour) -> None:
+        if neighbour.host.id != barred:
+            meet(neighbours, neighbour)
+            return
+
+        def later() -> None:
+            until(lambda: neighbours._run.picker.holder_bits(barred))
+            meet(neighbours, neighbour)
+
+        neighbours._run.spawn("later", later)
+
+    monkeypatch.setattr(Neighbours, "meet", late)
+    assert_everywhere(built.distribute(f"{origin.url}/big"), content, 3)
+    fed = {edge["parent"] for edge in built.scheduler.core.edges(next(iter(built.scheduler.core.tasks)))}
+    assert barred not in fed
