@@ -183,12 +183,12 @@ class Swarm:
         for number in range(count):
             self.start(f"n{number}", seed=number < seeds)
 
-    def start(self, node: str, *, seed: bool = False) -> PeerNode:
+    def start(self, node: str, *, seed: bool = False, zone: str = "") -> PeerNode:
         """A peer; with the store of an earlier one of that name."""
         storage = self.settings.storage.model_copy(update={"root": self.root / node})
         settings = self.settings.model_copy(update={"storage": storage})
         peer = PeerNode(
-            Identity(node, "127.0.0.1", node, seed), settings, self._verifier, _Links(self.scheduler)
+            Identity(node, "127.0.0.1", node, seed, zone), settings, self._verifier, _Links(self.scheduler)
         )
         self.peers[node] = self.scheduler.peers[peer.host.id] = peer
         peer.announce()
@@ -218,6 +218,17 @@ class Swarm:
     def distribute(self, url: str, spec_id: str = "s.0", **options: Any) -> dict[str, Any]:
         self.submit(url, spec_id, **options)
         return self.wait(spec_id)
+
+    def crossed(self) -> dict[str, int]:
+        """Node -> bytes that came to it from hosts of other zones."""
+        hosts = {peer.host.id: peer.host for peer in self.peers.values()}
+        found = dict.fromkeys(self.peers, 0)
+        with self.scheduler.changed:
+            for task in self.scheduler.core.tasks.values():
+                for parent, child, nbytes in task.flows:
+                    if hosts[parent].idc != hosts[child].idc:
+                        found[hosts[child].node_id] += nbytes
+        return found
 
     def pieces(self, node: str) -> int:
         """In the store of a node."""

@@ -51,6 +51,8 @@ class Context:
     """Of what all tasks together receive."""
     uploads: Callable[[], int] = lambda: 0
     """How many children are being sent to."""
+    zone: str = ""
+    """Of this host (its `idc`); empty: none."""
 
     def received(self, provenance: str, nbytes: int) -> None:
         """Bytes that came in; waits where a limit says so."""

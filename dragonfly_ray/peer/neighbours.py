@@ -70,7 +70,8 @@ class Neighbours:
             if old:
                 old.stop()
                 run.picker.reset(host)
-            self.parents[host] = Parent(run, neighbour)
+            parent = self.parents[host] = Parent(run, neighbour)
+            run.picker.meets(host, far=parent.far)
         self.start()
 
     def known(self) -> list[m.Neighbour]:

@@ -304,6 +304,7 @@ class PeerNode:
             turns=self._turns,
             limiter=self._limiter,
             uploads=lambda: self.server.sending,
+            zone=self.host.idc,
         )
 
     def _on_ended(self, ended: m.Ended) -> None:

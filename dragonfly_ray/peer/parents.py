@@ -72,6 +72,12 @@ class Parent:
         """Until when it may turn out that it is gone."""
 
     @property
+    def far(self) -> bool:
+        """Its bytes cross from another zone; no host is far where zones are not known."""
+        mine, other = self._run.context.zone, self.neighbour.host.idc
+        return bool(mine and other) and mine != other
+
+    @property
     def _most(self) -> int:
         """Pieces that one request may ask for."""
         run = self._run
@@ -224,7 +230,7 @@ class Parent:
             if self._replaced():
                 return
             held = 0 if self.neighbour.silent else int.from_bytes(connection.bitmap, "little")
-            run.picker.joined(self.id, held)
+            run.picker.joined(self.id, held, far=self.far)
             if not self.neighbour.silent:
                 run.told(self.id, connection.digests.items())
             self._connection = connection

@@ -124,6 +124,13 @@ class Picker:
         `far`: its bytes cross a thin link. It is asked for want of a near holder with anything
         useful; and for this peer's small share of the pieces that no near holder has.
         """
+        self.meets(host, far=far)
+        holder = self._holders[host]
+        holder.here = True
+        self._add(holder, held & self._all)
+
+    def meets(self, host: str, *, far: bool) -> None:
+        """A neighbour is known, and where it is; its news may come before its bitmap does."""
         holder = self._holder(host)
         if far != holder.far:
             self._uncount(holder, holder.usable)
@@ -133,8 +140,6 @@ class Picker:
             else:
                 del self._far[host]
                 self._tally.add(holder.usable)
-        holder.here = True
-        self._add(holder, held & self._all)
 
     def has(self, host: str, pieces: int | Collection[int]) -> None:
         """News of a holder: a set as a bitmap, or piece numbers."""

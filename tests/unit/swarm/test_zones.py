@@ -1,0 +1,23 @@
+"""Zones, on real peers: what is in a host's own zone does not come from another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dragonfly_ray.config import Settings, TransportSettings
+from tests.nginx import Nginx
+from tests.swarm import Swarm
+from tests.unit.swarm.conftest import MIB, assert_everywhere
+
+
+def test_what_the_own_zone_has_comes_from_there(
+    origin: Nginx, swarm: Callable[..., Swarm], content: bytes
+) -> None:
+    (origin.root / "some").write_bytes(content[: 8 * MIB])
+    built = swarm(0, settings=Settings(transport=TransportSettings(upload_rate=4_000_000)))
+    for name, zone in (("a0", "a"), ("a1", "a"), ("a2", "a"), ("b0", "b"), ("b1", "b")):
+        built.start(name, zone=zone)
+    built.distribute(f"{origin.url}/some", "a.0", nodes=["a0", "a1", "a2", "b0"])
+    view = built.distribute(f"{origin.url}/some", "b.0", nodes=["b1"])
+    assert_everywhere(view, content[: 8 * MIB], 1)
+    assert built.crossed()["b1"] <= 2 * MIB
