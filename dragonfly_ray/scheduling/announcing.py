@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dragonfly_ray import bitset
 from dragonfly_ray import messages as m
 from dragonfly_ray.model import Host
-from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling import deliveries, loss, proving, resolving, roots, trust
 from dragonfly_ray.scheduling.actions import Action, Send
 from dragonfly_ray.scheduling.cluster import Announcement, ClusterState, HostState

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from dragonfly_ray.scheduling import bits as bitset
+from dragonfly_ray import bitset
 
 TIMES = 4.0
 """So many times what the quick hosts wait is no failure yet."""

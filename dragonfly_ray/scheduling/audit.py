@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from dragonfly_ray.scheduling import bits as bitset
+from dragonfly_ray import bitset
 from dragonfly_ray.scheduling.leases import TAIL
 
 CONTROLS = 3

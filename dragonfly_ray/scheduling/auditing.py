@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
+from dragonfly_ray import bitset
 from dragonfly_ray import messages as m
-from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling import ends, origins, resolving, trust
 from dragonfly_ray.scheduling.actions import Action
 from dragonfly_ray.scheduling.cluster import ClusterState

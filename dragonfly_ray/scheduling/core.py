@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Collection
 from typing import Any
 
+from dragonfly_ray import bitset
 from dragonfly_ray import messages as m
 from dragonfly_ray.config import Settings
 from dragonfly_ray.model import Credentials, Host, Task
@@ -30,7 +31,6 @@ from dragonfly_ray.scheduling import (
     trust,
     views,
 )
-from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling.actions import Action, Ask, Compare, Probe, Send, Tell, Verdict
 from dragonfly_ray.scheduling.cluster import Cancelled, ClusterState
 from dragonfly_ray.scheduling.decisions import MOST

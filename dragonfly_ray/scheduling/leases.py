@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from dragonfly_ray.scheduling import bits as bitset
+from dragonfly_ray import bitset
 from dragonfly_ray.scheduling.answer_waits import AnswerWaits
 
 TAIL = 0.1

@@ -10,7 +10,7 @@ import random
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from dragonfly_ray.scheduling import bits as bitset
+from dragonfly_ray import bitset
 from dragonfly_ray.scheduling.tally import Tally
 
 ENDGAME_PIECES = 16

@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from dragonfly_ray import bitset
 from dragonfly_ray import messages as m
-from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling import deliveries, ends, origins, resolving, trust
 from dragonfly_ray.scheduling.access import needs_proof
 from dragonfly_ray.scheduling.actions import Action, Ask

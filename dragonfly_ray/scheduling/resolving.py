@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 
+from dragonfly_ray import bitset
 from dragonfly_ray import messages as m
 from dragonfly_ray.logs import about_spec
-from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling import ends, origins
 from dragonfly_ray.scheduling.actions import Action, Ask, Send
 from dragonfly_ray.scheduling.cluster import ClusterState

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from dragonfly_ray import bitset
 from dragonfly_ray import messages as m
-from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling import trust
 from dragonfly_ray.scheduling.actions import Action, Send
 from dragonfly_ray.scheduling.cluster import ClusterState

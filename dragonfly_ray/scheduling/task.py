@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
+from dragonfly_ray import bitset
 from dragonfly_ray.model import DIGEST_SIZE, Task, root_digest
-from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling.answer_waits import AnswerWaits
 from dragonfly_ray.scheduling.audit import AuditTable
 from dragonfly_ray.scheduling.decisions import arm_of

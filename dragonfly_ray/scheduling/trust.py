@@ -6,8 +6,8 @@ import logging
 from collections import Counter
 from collections.abc import Iterable
 
+from dragonfly_ray import bitset
 from dragonfly_ray import messages as m
-from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling import ends, resolving
 from dragonfly_ray.scheduling.actions import Action, Send
 from dragonfly_ray.scheduling.cluster import ClusterState

@@ -24,10 +24,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from dragonfly_ray import bitset
 from dragonfly_ray.errors import DragonflyError, IntegrityError, StorageError
 from dragonfly_ray.model import Manifest, PieceTable, Task, digest
 from dragonfly_ray.names import to_os
-from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.storage import files
 from dragonfly_ray.storage.beneath import opened
 from dragonfly_ray.storage.data_files import PACK, VIEW, DataFiles, mark_of, without_ctime

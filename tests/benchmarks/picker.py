@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 
-from dragonfly_ray.scheduling import bits
+from dragonfly_ray import bitset as bits
 from dragonfly_ray.scheduling.picker import Picker
 
 CALLS = 4000

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from dragonfly_ray import bitset
 from dragonfly_ray import messages as m
 from dragonfly_ray.model import MIB, Credentials, Entry, Manifest, PieceTable, Source, digest
 from dragonfly_ray.peer.proving import SPAN, choose
 from dragonfly_ray.policy import UrlPolicy
 from dragonfly_ray.scheduling import access
-from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling.access import AccessProofs
 from dragonfly_ray.scheduling.actions import Ask, Send
 from tests.unit.one_scheduler import PIECES, SOURCE, TASK, Cluster, host

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dragonfly_ray.scheduling import bits
+from dragonfly_ray import bitset as bits
 from dragonfly_ray.scheduling.announcer import AHEAD, Announcer
 
 

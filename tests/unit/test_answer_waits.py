@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from dragonfly_ray import bitset as bits
 from dragonfly_ray import messages as m
 from dragonfly_ray.config import OriginSettings
-from dragonfly_ray.scheduling import bits
 from dragonfly_ray.scheduling.answer_waits import HEARD_S, AnswerWaits
 from dragonfly_ray.scheduling.leases import LeaseTable
 from tests.unit.one_scheduler import TASK, Cluster, started

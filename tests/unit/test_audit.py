@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from dragonfly_ray import bitset
 from dragonfly_ray import messages as m
 from dragonfly_ray.config import OriginSettings, Settings
 from dragonfly_ray.model import MIB, Entry, Manifest, PieceTable, digest
 from dragonfly_ray.peer.node import _covered
-from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling.audit import AuditTable
 from dragonfly_ray.scheduling.core import Ask, SchedulerCore
 from tests.unit.one_scheduler import PIECES, TASK, Cluster, host

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dragonfly_ray import bitset as bits
 from dragonfly_ray.model import Task
-from dragonfly_ray.scheduling import bits
 from dragonfly_ray.scheduling.task import new_task
 
 PIECES = 12

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dragonfly_ray.scheduling import bits
+from dragonfly_ray import bitset as bits
 from dragonfly_ray.scheduling.passing import FIRST, Passing
 
 UNREAD, READ = 500, 500

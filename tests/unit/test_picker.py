@@ -8,7 +8,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dragonfly_ray.scheduling import bits
+from dragonfly_ray import bitset as bits
 from dragonfly_ray.scheduling.picker import ENDGAME_AFTER, ENDGAME_PIECES, Picker
 
 

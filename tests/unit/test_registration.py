@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from dragonfly_ray import bitset
 from dragonfly_ray import messages as m
 from dragonfly_ray.errors import HostIdTakenError
 from dragonfly_ray.model import Host, Source, Task, digest, root_digest
 from dragonfly_ray.peer import registration
 from dragonfly_ray.peer.node import PeerNode
-from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling.core import SchedulerCore
 from dragonfly_ray.scheduling.roots import ASK_TIMEOUT
 from tests.benchmarks.restart import PER_TASK, pages_of, tasks_of

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from dragonfly_ray import bitset as bits
 from dragonfly_ray.cli.simulate import simulate as command
 from dragonfly_ray.errors import InvalidRequestError
-from dragonfly_ray.scheduling import bits
 from dragonfly_ray.scheduling.picker import Picker
 from dragonfly_ray.scheduling.simulator import Report, Scenario, simulate
 

@@ -7,10 +7,10 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dragonfly_ray import bitset
 from dragonfly_ray import messages as m
 from dragonfly_ray.config import Settings
 from dragonfly_ray.model import Endpoint, Host, Task
-from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling import views
 from dragonfly_ray.scheduling.core import SchedulerCore
 
