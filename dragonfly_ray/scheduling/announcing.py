@@ -5,7 +5,7 @@ from __future__ import annotations
 from dragonfly_ray import bitset
 from dragonfly_ray import messages as m
 from dragonfly_ray.model import Host
-from dragonfly_ray.scheduling import deliveries, loss, proving, resolving, roots, trust
+from dragonfly_ray.scheduling import deliveries, loss, neighbourhood, proving, resolving, roots, trust
 from dragonfly_ray.scheduling.actions import Action, Send
 from dragonfly_ray.scheduling.cluster import Announcement, ClusterState, HostState
 from dragonfly_ray.scheduling.spec import SpecState
@@ -120,7 +120,7 @@ def _held(cluster: ClusterState, held: m.Held, host: Host, now: float, *, fresh:
             # It may be the only one that has it.
             task.aside.discard(host.id)
             task.graph.join(host.id, host.idc, now)
-            actions += deliveries.news_of_joined(cluster, task, [host.id])
+            actions += neighbourhood.news_of_joined(cluster, task, [host.id])
     return actions
 
 
@@ -151,7 +151,7 @@ def _deliveries(cluster: ClusterState, message: m.Announce, now: float, *, fresh
                 actions += proving.found_held(cluster, task, host.id, now)
                 task.aside.discard(host.id)
                 task.graph.join(host.id, host.idc, now)
-                actions += deliveries.news_of_joined(cluster, task, [host.id])
+                actions += neighbourhood.news_of_joined(cluster, task, [host.id])
     in_hand = {d.spec.id for d in message.deliveries}
     for state in list(cluster.specs.values()):
         if resolving.due(state, now):
@@ -194,7 +194,7 @@ def _adopt(cluster: ClusterState, delivery: m.Deliver, host: Host, now: float) -
             known = cluster.by_node.get(node)
             if known and known != host.id and cluster.alive(known):
                 actions += deliveries.deliver_late(cluster, state, cluster.hosts[known].host, now)
-    near = deliveries.neighbours(cluster, task, host.id)
+    near = neighbourhood.neighbours(cluster, task, host.id)
     if near:
         actions.append(Send(host.id, m.News(task.task.id, joined=near)))
     return actions + roots.ask(cluster, task, now)

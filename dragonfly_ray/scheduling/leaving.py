@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from dragonfly_ray import messages as m
-from dragonfly_ray.scheduling import deliveries
+from dragonfly_ray.scheduling import neighbourhood
 from dragonfly_ray.scheduling.actions import Action, Send
 from dragonfly_ray.scheduling.cluster import ClusterState
 from dragonfly_ray.scheduling.task import TaskState
@@ -52,7 +52,7 @@ def look(cluster: ClusterState, task: TaskState, now: float) -> list[Action]:
         if new == "gone":
             news = m.News(task.task.id, left=(host,))
         else:
-            news = m.News(task.task.id, joined=(deliveries.neighbour(cluster, task, host),))
+            news = m.News(task.task.id, joined=(neighbourhood.neighbour(cluster, task, host),))
         actions += [Send(other, news) for other in near]
     return actions
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dragonfly_ray import messages as m
-from dragonfly_ray.scheduling import deliveries, ends, resolving
+from dragonfly_ray.scheduling import deliveries, ends, neighbourhood, resolving
 from dragonfly_ray.scheduling.actions import Action, Probe, Send, Verdict
 from dragonfly_ray.scheduling.cluster import ClusterState
 
@@ -85,7 +85,7 @@ def forget(cluster: ClusterState, host_id: str, now: float, *, leave: bool = Tru
         near = list(task.graph.neighbours(host_id))
         if leave:
             for other, gained in task.graph.leave(host_id, now).items():
-                news = deliveries.neighbours(cluster, task, other, gained)
+                news = neighbourhood.neighbours(cluster, task, other, gained)
                 actions.append(Send(other, m.News(task.task.id, joined=news)))
         if was:
             left = m.News(task.task.id, left=(host_id,))

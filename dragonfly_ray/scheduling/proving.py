@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from dragonfly_ray import bitset
 from dragonfly_ray import messages as m
-from dragonfly_ray.scheduling import deliveries, ends, origins, resolving, trust
+from dragonfly_ray.scheduling import deliveries, ends, neighbourhood, origins, resolving, trust
 from dragonfly_ray.scheduling.access import needs_proof
 from dragonfly_ray.scheduling.actions import Action, Ask
 from dragonfly_ray.scheduling.cluster import ClusterState
@@ -335,7 +335,7 @@ def _opened(cluster: ClusterState, task: TaskState, now: float) -> list[Action]:
     task.closed = False
     aside = [h for h in task.aside if cluster.usable(task, h)]
     deliveries.join(cluster, task, {}, now)
-    actions = deliveries.news_of_joined(cluster, task, aside)
+    actions = neighbourhood.news_of_joined(cluster, task, aside)
     for state in list(task.specs.values()):
         for node, record in state.nodes.items():
             host = cluster.by_node.get(node, "")
