@@ -5,17 +5,15 @@ from __future__ import annotations
 import posixpath
 import threading
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from dragonfly_ray.errors import SourceError, SourceUnsupportedError
 from dragonfly_ray.model import Entry, Manifest, Source
 from dragonfly_ray.sources.base import Seen, Share, chosen, may_hold, together
 from dragonfly_ray.sources.index_page import Listed, parse
 from dragonfly_ray.versions import LISTED
-
-if TYPE_CHECKING:
-    from dragonfly_ray.sources.http_resolving import HttpResolver
 
 MAX_DEPTH = 64
 MAX_LISTING = 256 * 1024 * 1024
@@ -34,8 +32,26 @@ class IndexPage:
     address: str
 
 
+class FolderPages(Protocol):
+    """A server's folders, from one on."""
+
+    @property
+    def name(self) -> str:
+        """The URL, for people; it ends with a slash."""
+
+    @property
+    def connections(self) -> int:
+        """As many requests may be under way at once."""
+
+    def folder(self, path: str) -> IndexPage:
+        """The listing of a folder below. Raises `SourceError`."""
+
+    def look(self, paths: Sequence[str]) -> list[Seen]:
+        """At files, without their bytes. Raises `SourceError`."""
+
+
 def list_folder(
-    folders: HttpResolver, source: Source, page: IndexPage, share: Share, max_entries: int
+    folders: FolderPages, source: Source, page: IndexPage, share: Share, max_entries: int
 ) -> tuple[tuple[Entry, ...], bool] | None:
     """The entries of the folder and all below, and whether its files can be read in ranges; None for a
     page that is no listing.
@@ -86,7 +102,7 @@ def _long(entries: dict[str, Entry], looked: dict[str, Seen]) -> list[str]:
 class _Walk:
     """Through the folders below one, level by level, until too much is listed."""
 
-    def __init__(self, folders: HttpResolver, source: Source, max_entries: int, listed: int) -> None:
+    def __init__(self, folders: FolderPages, source: Source, max_entries: int, listed: int) -> None:
         self._folders = folders
         self._source = source
         self._max_entries = max_entries
