@@ -185,7 +185,7 @@ class Distribution:
         return f"<Distribution {source}: {good}/{nodes} {word}, {decimal(self.size)} in {self.seconds:.1f} s>"
 
     def __rich__(self) -> Group:
-        return result_table.render(self)
+        return result_table.render(repr(self)[1:-1], self.outcomes)
 
     def _repr_html_(self) -> str:
         heads = (

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Protocol
 
 from rich.console import Group
 from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
+from dragonfly_ray.errors import DragonflyError
 from dragonfly_ray.names import shown
-
-if TYPE_CHECKING:
-    from dragonfly_ray.distribution import Distribution, Outcome
 
 _STYLES = {"done": "green", "failed": "red", "running": "cyan", "waiting": "dim"}
 MOST_NAMED = 3
@@ -21,13 +20,44 @@ MIN_SHARED = 12
 """Characters: a shorter beginning is not worth a line of its own."""
 
 
-def render(found: Distribution) -> Group:
+class Row(Protocol):
+    """One URL on one node; see `Outcome`."""
+
+    @property
+    def node_id(self) -> str: ...
+    @property
+    def node(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def path(self) -> Path | None: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def bytes_origin(self) -> int: ...
+    @property
+    def bytes_peers(self) -> int: ...
+    @property
+    def bytes_object_store(self) -> int: ...
+    @property
+    def bytes_cache(self) -> int: ...
+    @property
+    def bytes_audit(self) -> int: ...
+    @property
+    def written_by(self) -> str: ...
+    @property
+    def error(self) -> DragonflyError | None: ...
+
+
+def render(title: str, outcomes: Sequence[Row]) -> Group:
     """What all paths have in common is said once, below; the column shows what differs, and all of it. So are
     errors, each with the nodes that have it."""
-    shared, rests = split([_path(o) for o in found.outcomes])
+    shared, rests = split([_path(o) for o in outcomes])
     cells = [f"{rest} (shared)".lstrip() if o.written_by else rest
-             for o, rest in zip(found.outcomes, rests, strict=True)]  # fmt: skip
-    table = Table(title=repr(found)[1:-1], title_justify="left", header_style="bold")
+             for o, rest in zip(outcomes, rests, strict=True)]  # fmt: skip
+    table = Table(title=title, title_justify="left", header_style="bold")
     table.add_column("node", overflow="fold")
     table.add_column("state", no_wrap=True)
     for heading in ("seconds", "size"):
@@ -35,17 +65,17 @@ def render(found: Distribution) -> Group:
     table.add_column("from")
     if any(cells):
         table.add_column("path", overflow="fold")
-    for o, cell in zip(found.outcomes, cells, strict=True):
+    for o, cell in zip(outcomes, cells, strict=True):
         row: list[str | Text] = [o.node, Text(o.state, style=_STYLES.get(o.state, "")), f"{o.seconds:.2f}",
                                  decimal(o.size), provenance(o)]  # fmt: skip
         table.add_row(*row, *([Text(cell)] if any(cells) else []))
     below = [Text(f"{'…' if any(rests) else 'path'}: {shared}", overflow="fold")] if shared else []
-    if audited := sum(o.bytes_audit for o in found.outcomes):
+    if audited := sum(o.bytes_audit for o in outcomes):
         below.append(Text(f"{decimal(audited)} were read at the origin a second time, to compare"))
-    return Group(table, *below, *(Text(line, style="red") for line in errors(found.outcomes)))
+    return Group(table, *below, *(Text(line, style="red") for line in errors(outcomes)))
 
 
-def errors(outcomes: Sequence[Outcome]) -> list[str]:
+def errors(outcomes: Sequence[Row]) -> list[str]:
     """One line for each error: who has it, and what it is."""
     nodes: dict[str, list[str]] = {}
     for o in outcomes:
@@ -76,12 +106,12 @@ def split(paths: Sequence[str]) -> tuple[str, list[str]]:
     return shared, [f"…{path[len(shared) :]}" if path else "" for path in paths]
 
 
-def _path(o: Outcome) -> str:
+def _path(o: Row) -> str:
     """With the node's own id as `{node}`: so it was asked for, and so it is the same on all."""
     return "" if o.error is not None or o.path is None else shown(str(o.path)).replace(o.node_id, "{node}")
 
 
-def provenance(o: Outcome) -> str:
+def provenance(o: Row) -> str:
     """`origin 24 % peers 76 %`, to be broken between the two only."""
     parts = {"origin": o.bytes_origin, "peers": o.bytes_peers, "object store": o.bytes_object_store,
              "cache": o.bytes_cache}  # fmt: skip
