@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from dragonfly_ray import bitset
 from dragonfly_ray import messages as m
 from dragonfly_ray.errors import ProtocolError
 from dragonfly_ray.peer.parents import Parent
-from dragonfly_ray.scheduling import bits as bitset
-from dragonfly_ray.scheduling.announcer import Announcer
+from dragonfly_ray.scheduling.download.superseed import SuperSeeder
 from dragonfly_ray.scheduling.slowness import usual
 from dragonfly_ray.scheduling.trust import BAD_PIECES
 
@@ -43,7 +43,7 @@ class Neighbours:
         self._bad: dict[str, int] = {}
         self._news: list[tuple[int, bytes]] = []
         self._ready = threading.Event()
-        self._announcer = Announcer(run.task.pieces) if first.sole else None
+        self._announcer = SuperSeeder(run.task.pieces) if first.sole else None
         """Whom to tell of what, while this peer alone reads the origin."""
 
     def meet(self, neighbour: m.Neighbour) -> None:
@@ -152,8 +152,7 @@ class Neighbours:
     def unreachable(self, host: str) -> None:
         run = self._run
         with run.lock:
-            if host not in run.reporter.news.unreachable:
-                run.reporter.news.unreachable.append(host)
+            run.reporter.buffer.unreachable(host)
         run.reporter.kick()
 
     # --- what they are told -----------------------------------------------------------------

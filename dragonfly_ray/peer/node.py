@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
+from dragonfly_ray import bitset
 from dragonfly_ray import messages as m
 from dragonfly_ray.checksums import UNFORGEABLE
 from dragonfly_ray.config import Settings
@@ -52,7 +53,6 @@ from dragonfly_ray.peer.registration import Registration, digests_of, held
 from dragonfly_ray.peer.reporter import SchedulerLink
 from dragonfly_ray.peer.shared import SharedTask
 from dragonfly_ray.peer.task import THREADS, TaskRun
-from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.sources import Patience, Resolution, Stop, look, range_reader, resolve
 from dragonfly_ray.statuses import PeerStatus
 from dragonfly_ray.storage.files import raise_limit

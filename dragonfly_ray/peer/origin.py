@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from dragonfly_ray import bitset
 from dragonfly_ray import messages as m
 from dragonfly_ray.errors import (
     DragonflyError,
@@ -23,8 +24,7 @@ from dragonfly_ray.errors import (
     StorageError,
 )
 from dragonfly_ray.peer.buffers import Lender, NotLentError
-from dragonfly_ray.scheduling import bits as bitset
-from dragonfly_ray.scheduling.answer_waits import SLOW_S
+from dragonfly_ray.scheduling.download.lease_queue import LeaseLimits, LeaseQueue
 from dragonfly_ray.sources import Reader, open_reader
 from dragonfly_ray.sources.reader import TOGETHER
 
@@ -45,18 +45,8 @@ FINAL = (
 """Errors that waiting does not cure."""
 DEFAULT_PATIENCE = 1.0
 """Seconds to leave an origin alone that asks for patience without saying how much."""
-SMOOTHING = 0.3
 MANY = 4
 """Files in a piece, from which on a few pieces are asked for together."""
-LEAST_OFFERED = 8
-"""Pieces that neighbours have and nobody was asked for: fewer are on their way any moment."""
-LATE = 3.0
-"""So many times what others take for the whole way of a piece, one may wait here to be read."""
-LEAST_WAIT = 0.3
-LAST_WAIT = 0.1
-"""Seconds that one may wait when nothing else is left to read: whoever is idle begins with it at once."""
-LOOK = 0.05
-"""Seconds between looks whether another connection helps again."""
 REST = 1.0
 """Seconds without work before connections to the origin are closed: others may want them."""
 
@@ -68,50 +58,43 @@ class _Stopped(Exception):
 class OriginWorkers:
     """A few threads, each with one run of leased pieces at a time.
 
-    `bytes`: read so far, whole pieces and parts. `rate`: bytes a second of one worker, smoothed.
+    `bytes`: read so far, whole pieces and parts.
     """
 
     def __init__(self, run: TaskRun, may_claim: bool, not_before: float, connections: int = 0) -> None:
         self._run = run
         self._settings = run.settings.origin
-        self._queue: list[int] = []
-        self._since: dict[int, float] = {}
-        """When each piece of the queue came into it."""
-        self._active: dict[int, set[int]] = {}
-        self._unwanted: set[int] = set()
-        """Workers that read only what somebody else reads now."""
+        task = run.task
+        limits = LeaseLimits(
+            connections=self._settings.connections,
+            lease_seconds=self._settings.lease_seconds,
+            leaf=max(1, run.store.table.leaf if run.store else 1),
+            least=TOGETHER if task.entries > MANY * task.pieces else 1,
+            ranges=task.ranges,
+        )
+        self.leases = LeaseQueue(
+            run.picker,
+            limits,
+            may_claim=may_claim,
+            not_before=time.monotonic() + not_before,
+            connections=connections or max(self._settings.connections, self._settings.small_connections),
+        )
+        """Changed under the run's lock."""
         self._partial: dict[int, int] = {}
         self._whole = 0
-        self._may_claim = may_claim
-        self._not_before = time.monotonic() + not_before
         self._ready = threading.Condition(run.lock)
-        self._stopped = False
-        self._doubting = False
-        self._left = -1
         self._reader: Reader | None = None
         self._left_open: list[Reader] = []
         """Readers of distributions that were cancelled; a request of theirs may be under way."""
-        self._backoff = 0.0
-        self.rate = 0.0
-        self._flow = 0.0
-        """Bytes a second of one worker, once they flow; smoothed."""
-        self._connections = connections or max(self._settings.connections, self._settings.small_connections)
-        """What the scheduler allows this peer now, of the whole cluster's."""
-
-    @property
-    def workers(self) -> int:
-        """Runs of pieces that may be under way at once."""
-        return min(self._settings.connections, self._connections)
-
-    def _useful(self) -> int:
-        """Of these, as many as help: one, while neighbours offer more than can be asked of them. Else the origin
-        has given everything before the links between hosts have carried their part. Under the run's lock."""
-        picker = self._run.picker
-        return 1 if picker.offered() > max(LEAST_OFFERED, picker.requests) else self.workers
 
     @property
     def bytes(self) -> int:
         return self._whole + sum(self._partial.values())
+
+    @property
+    def rate(self) -> float:
+        """Bytes a second of one worker, smoothed."""
+        return self.leases.rate
 
     @property
     def awaiting(self) -> float:
@@ -128,7 +111,7 @@ class OriginWorkers:
     @property
     def waits(self) -> bool:
         """Nothing is to be asked of the origin now."""
-        return self._stopped or time.monotonic() < self._not_before
+        return self.leases.held_off(time.monotonic())
 
     def reader(self) -> Reader:
         """For whoever reads beside the workers; it is closed with them."""
@@ -140,8 +123,7 @@ class OriginWorkers:
 
     def stop(self) -> None:
         with self._ready:
-            self._stopped = True
-            self._queue.clear()
+            self.leases.stop()
             self._ready.notify_all()
             readers = [*self._left_open, self._reader]
         for reader in readers:
@@ -164,15 +146,11 @@ class OriginWorkers:
     # --- leases -----------------------------------------------------------------------------
 
     def allow(self, may_claim: bool | None, not_before: float, connections: int = 0) -> None:
-        """What the scheduler says; `connections`: 0 where it is as before."""
+        """What the scheduler says; `not_before`: seconds from now; `connections`: 0 where it is as before."""
         with self._ready:
-            if connections and connections != self._connections:
-                self._connections = connections
-                if self._reader:
-                    self._reader.limit(connections)
-            if may_claim is not None:
-                self._may_claim = may_claim
-            self._not_before = max(self._not_before, time.monotonic() + not_before)
+            changed = self.leases.allow(may_claim, time.monotonic() + not_before, connections)
+            if changed and self._reader:
+                self._reader.limit(connections)
             self._ready.notify_all()
 
     def leased(self, pieces: Iterable[int]) -> None:
@@ -183,121 +161,70 @@ class OriginWorkers:
             news = [p for p in pieces if not run.picker.have >> p & 1 or p in run.provenance]
             # What is here from before needs no reading: the scheduler lacks only its digest.
             run.reporter.news.origin += run.described(bitset.of(set(pieces) - set(news)))
-            self._run.picker.claimed(news)
-            self._queue.extend(news)
-            self._since.update(dict.fromkeys(news, time.monotonic()))
+            self.leases.leased(news, time.monotonic())
             self._ready.notify_all()
 
     def revoked(self, pieces: Iterable[int]) -> None:
         """Somebody else reads them: they are not begun here, and what is under way ends."""
         with self._ready:
-            gone, have = set(pieces), self._run.picker.have
-            for number, active in self._active.items():
-                if {p for p in active if not have >> p & 1} <= gone:
-                    self._unwanted.add(number)
-            self._queue = [p for p in self._queue if p not in gone]
-            self._run.picker.unclaimed(gone)
+            self.leases.revoked(pieces)
 
     def answered(self, reply: m.ReportReply) -> None:
-        self._left = reply.left
+        with self._ready:
+            released = self.leases.replied(reply.left, reply.usual, time.monotonic())
+            self._run.reporter.news.released += released
         if reply.not_before or reply.connections:
             self.allow(None, reply.not_before, reply.connections)
-        if not reply.left:
-            self._give_back(LAST_WAIT)
-        elif reply.usual:
-            self._give_back(max(LEAST_WAIT, LATE * reply.usual))
         if reply.lease:
             self.leased(reply.lease)
 
-    def _give_back(self, seconds: float) -> None:
-        """What has waited here for so long, somebody else may have read sooner."""
-        with self._ready:
-            before = time.monotonic() - seconds
-            late = [p for p in self._queue if self._since.get(p, before) < before]
-            if late and self._run.task.ranges:
-                self._queue = [p for p in self._queue if p not in late]
-                self._run.picker.unclaimed(late)
-                self._run.reporter.news.released.extend(late)
-
     def doubt(self) -> None:
         """All is here, but nobody vouches for some of it: claim it, to read it once more."""
-        self._doubting = True
+        with self._ready:
+            self.leases.doubted()
         self._run.reporter.kick()
 
     def appetite(self) -> int:
-        """How many more pieces to claim: about what the workers drain in the time of a lease."""
-        run = self._run
-        with run.lock:
-            if not self._may_claim or self._stopped or time.monotonic() < self._not_before:
-                return 0
-            if run.picker.done and not self._doubting:
-                return 0
-            waiting = len(self._queue)
-            workers = self._useful()
-            idle = workers - len(self._active)
-        ahead = 0 if self._ending() and self.answer <= SLOW_S else workers * self._per_request()
-        return max(0, ahead + idle - waiting)
-
-    def _ending(self) -> bool:
-        """Hardly anything is left to claim: nothing ahead, and whoever is idle says at once what it has read,
-        and that it has room."""
-        return 0 <= self._left <= 4 * self.workers
-
-    def _per_request(self) -> int:
-        task = self._run.task
-        least = TOGETHER if task.entries > MANY * task.pieces else 1
-        leaf = max(1, run_leaf(self._run))
-        worth = self.rate * self._settings.lease_seconds
-        if self.answer > SLOW_S:
-            worth = max(worth, self._flow * self.answer)  # a wait costs as much as so many bytes
-        return max(least, min(64, int(worth / leaf)))
+        """How many more pieces to claim."""
+        with self._ready:
+            return self.leases.appetite(time.monotonic(), self.answer)
 
     # --- work -------------------------------------------------------------------------------
 
-    def _take(self, number: int) -> range | None:
-        """The next run of consecutive leased pieces; None at the end."""
+    def _take(self, number: int, unread: Iterable[int] = ()) -> range | None:
+        """The next run of consecutive leased pieces; None at the end. `unread`: what is left of the last."""
+        leases = self.leases
         with self._ready:
+            if leases.ended(number, unread):
+                self._run.reporter.kick()
             while True:
-                ended = self._active.pop(number, None)
-                if self._stopped:
+                if leases.stopped:
                     return None
-                if ended and not self._queue and self._ending():
-                    self._run.reporter.kick()
-                wait = self._not_before - time.monotonic()
-                if self._queue and wait <= 0 and len(self._active) < self._useful():
+                now = time.monotonic()
+                if (pieces := leases.next_run(number, now, self.answer)) is not None:
+                    low = leases.low(self.answer)
                     break
-                if self._queue and self._active and wait <= 0:
-                    self._ready.wait(LOOK)
-                elif self._active or not self._reader:
-                    self._ready.wait(wait if self._queue and wait > 0 else None)
-                elif not self._ready.wait(wait if self._queue and wait > 0 else REST):
+                wait = leases.pause(now)
+                if leases.reading or not self._reader:
+                    self._ready.wait(wait)
+                elif not self._ready.wait(REST if wait is None else wait):
                     self._reader.rest()
-            share = -(-len(self._queue) // max(1, self.workers - len(self._active)))
-            most = max(1, min(share, self._per_request()))
-            if not self._run.task.ranges:
-                most = len(self._queue)
-            first = self._queue.pop(0)
-            last = first + 1
-            while last - first < most and self._queue and self._queue[0] == last:
-                self._queue.pop(0)
-                last += 1
-            self._active[number] = set(range(first, last))
-            self._unwanted.discard(number)
-            low = len(self._queue) <= self.workers * self._per_request() // 2
         if low:
             self._run.reporter.kick()
-        return range(first, last)
+        return pieces
 
     def _work(self, number: int) -> None:
         with Lender(self._run.context.pool, (self._run.task.id, "origin"), self._over) as lender:
-            while (pieces := self._take(number)) is not None:
-                self._fetch(number, pieces, lender)
+            unread: set[int] = set()
+            while (pieces := self._take(number, unread)) is not None:
+                unread = self._fetch(number, pieces, lender)
         self._run.reporter.kick()
 
     def _over(self) -> bool:
-        return self._stopped or self._run.stopping.is_set() or self._run.error is not None
+        return self.leases.stopped or self._run.stopping.is_set() or self._run.error is not None
 
-    def _fetch(self, number: int, pieces: range, lender: Lender) -> None:
+    def _fetch(self, number: int, pieces: range, lender: Lender) -> set[int]:
+        """What of them was not read."""
         run = self._run
         rest = set(pieces)
         spec_id = run.access.spec.id
@@ -314,7 +241,7 @@ class OriginWorkers:
                 began = time.monotonic()
             taken += count
             self._partial[number] = self._partial.get(number, 0) + count
-            if self._over() or number in self._unwanted:
+            if self._over() or self.leases.unwanted(number):
                 raise _Stopped
             run.context.received("origin", count)
 
@@ -331,17 +258,16 @@ class OriginWorkers:
                 with run.lock:
                     self._whole += len(view)
                     self._partial[number] = max(0, self._partial.get(number, 0) - len(view))
-                    self._backoff = 0.0
-            seconds = max(1e-6, time.monotonic() - started)
-            self._flow = _smoothed(self._flow, taken / max(1e-3, time.monotonic() - began))
-            seen = taken / seconds
-            self.rate = _smoothed(self.rate, seen)
+                    self.leases.read()
+            now = time.monotonic()
+            with run.lock:
+                self.leases.measured(taken, now - started, now - began)
         except (_Stopped, NotLentError):
             pass
         except StorageError:
             pass  # the task has failed here, and knows
         except DragonflyError as error:
-            if not self._stopped:
+            if not self.leases.stopped:
                 self._failed(rest, error, spec_id)
         except Exception as error:
             log.exception("task %.12s: reading the origin failed", run.task.id)
@@ -350,8 +276,7 @@ class OriginWorkers:
         finally:
             lender.release()
             self._partial[number] = 0
-            with run.lock:
-                run.picker.unclaimed(rest)
+        return rest
 
     def _from_the_start(self, first: int) -> int:
         """Where a stream to piece `first` begins. What it passes on its way there is read, too, where no strong
@@ -377,7 +302,7 @@ class OriginWorkers:
                     self._settings,
                     access.spec.policy,
                 )
-                self._reader.limit(self._connections)
+                self._reader.limit(self.leases.connections)
             return self._reader
 
     def _failed(self, rest: set[int], error: DragonflyError, spec_id: str, *, final: bool = False) -> None:
@@ -385,11 +310,10 @@ class OriginWorkers:
         run = self._run
         if isinstance(error, SourceBusyError):
             patience = error.retry_after if error.retry_after is not None else DEFAULT_PATIENCE
-            self.allow(None, patience)
+            self._hold_off(patience)
             run.reporter.tell(m.Throttled(run.context.host_id, run.task.id, patience))
         else:
-            self._backoff = min(2.0, self._backoff * 2 or 0.1)
-            self.allow(None, self._backoff)
+            self._hold_off()
         log.info("task %.12s: %s", run.task.id, error)
         run.reporter.tell(
             m.OriginFailed(
@@ -403,11 +327,7 @@ class OriginWorkers:
             )
         )
 
-
-def _smoothed(before: float, seen: float) -> float:
-    return seen if not before else (1 - SMOOTHING) * before + SMOOTHING * seen
-
-
-def run_leaf(run: TaskRun) -> int:
-    """The usual length of a piece of the task."""
-    return run.store.table.leaf if run.store else 1
+    def _hold_off(self, retry_after: float | None = None) -> None:
+        with self._ready:
+            self.leases.failed(time.monotonic(), retry_after)
+            self._ready.notify_all()

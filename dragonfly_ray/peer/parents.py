@@ -7,10 +7,10 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from dragonfly_ray import bitset
 from dragonfly_ray import messages as m
 from dragonfly_ray.errors import DragonflyError, ProtocolError, StorageError, TransportError
 from dragonfly_ray.peer.buffers import Lender, NotLentError
-from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.scheduling.slowness import Pauses, Transfer, too_slow
 from dragonfly_ray.transport.connection import Busy, Data, Missing, ParentConnection
 

@@ -9,8 +9,8 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
+from dragonfly_ray import bitset
 from dragonfly_ray.errors import DragonflyError
-from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.storage.task_store import TaskStore
 
 log = logging.getLogger(__name__)

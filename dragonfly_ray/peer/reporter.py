@@ -6,14 +6,14 @@ import itertools
 import logging
 import threading
 import time
-from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from dragonfly_ray import bitset
 from dragonfly_ray import messages as m
 from dragonfly_ray.errors import DragonflyError
-from dragonfly_ray.scheduling import bits as bitset
+from dragonfly_ray.scheduling.download.report_buffer import Pending, ReportBuffer, Taken
 
 if TYPE_CHECKING:
     from dragonfly_ray.peer.task import TaskRun
@@ -27,37 +27,12 @@ MOST_DISPUTED = 256
 """Disputed pieces in one report."""
 MAX_UNTOLD = 100
 """Messages kept for a scheduler that is away; the oldest goes first."""
-EDGES = 1.0
-"""Seconds for which the bytes of each parent are gathered before they are told."""
 
 
 class SchedulerLink(Protocol):
     """The way to the scheduler of a task. Raises `ClusterError` while it cannot be reached."""
 
     def call(self, message: m.Message) -> m.Message | None: ...
-
-
-@dataclass
-class News:
-    """What happened since the last report; changed under the run's lock."""
-
-    got: list[int] = field(default_factory=list)
-    origin: list[tuple[int, bytes]] = field(default_factory=list)
-    lost: list[int] = field(default_factory=list)
-    released: list[int] = field(default_factory=list)
-    bad: list[str] = field(default_factory=list)
-    misled: list[tuple[str, int]] = field(default_factory=list)
-    unreachable: list[str] = field(default_factory=list)
-    audited: list[tuple[int, bytes]] = field(default_factory=list)
-    unaudited: list[int] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return any(getattr(self, each.name) for each in fields(self))
-
-    def put_back(self, earlier: News) -> None:
-        """`earlier` could not be told: it goes before what came since."""
-        for each in fields(self):
-            setattr(self, each.name, [*getattr(earlier, each.name), *getattr(self, each.name)])
 
 
 class Reporter:
@@ -69,17 +44,21 @@ class Reporter:
         self._interval = interval
         self._kick = threading.Event()
         self._reporting = threading.Lock()
-        self.news = News()
+        self.buffer = ReportBuffer(time.monotonic())
+        """Changed under the run's lock."""
         self._grant_refused = False
         self._untold: list[tuple[float, m.Message]] = []
         """When it was to be told, and what."""
-        self._told = time.monotonic()
-        """When it last said from whom the bytes came."""
+
+    @property
+    def news(self) -> Pending:
+        """What happened since the last report. Under the run's lock."""
+        return self.buffer.news
 
     @property
     def pending(self) -> bool:
         """Whether there is anything that the scheduler does not know yet."""
-        return bool(self.news or self._run.fed or self._untold)
+        return bool(self.buffer or self._untold)
 
     @property
     def interval(self) -> float:
@@ -104,7 +83,7 @@ class Reporter:
                 return
             claim = run.origin.appetite() if run.origin else 0
             now = time.monotonic()
-            if not (self.news or claim or run.words.disputed or now - said > QUIET):
+            if not (self.news or claim or run.claims.disputed or now - said > QUIET):
                 continue
             try:
                 self.report()
@@ -131,14 +110,10 @@ class Reporter:
         with self._reporting:
             self._tell_again()
             with run.lock:
-                news, self.news = self.news, News()
+                taken = self.buffer.take(time.monotonic(), last=not claim)
                 urgent = tuple(run.picker.urgent[:8])
-                disputed = tuple(itertools.islice(run.words.disputed, MOST_DISPUTED))
-                parents: dict[str, int] = {}
-                if run.fed and (not claim or time.monotonic() - self._told > EDGES):
-                    parents, run.fed = run.fed, {}
-                    self._told = time.monotonic()
-            origin = run.origin
+                disputed = tuple(itertools.islice(run.claims.disputed, MOST_DISPUTED))
+            origin, news = run.origin, taken.pending
             message = m.Report(
                 host_id=run.context.host_id,
                 task_id=run.task.id,
@@ -160,7 +135,7 @@ class Reporter:
                 claim=origin.appetite() if origin and claim else 0,
                 rate=origin.rate if origin else 0.0,
                 urgent=urgent,
-                parents=tuple(parents.items()),
+                parents=taken.fed,
                 grant_refused=self._grant_refused,
                 uploads=run.context.uploads(),
                 slots=run.settings.transport.upload_threads,
@@ -172,14 +147,12 @@ class Reporter:
                 reply = self._link.call(message)
             except DragonflyError:
                 with run.lock:
-                    self.news.put_back(news)
-                    for parent, nbytes in parents.items():
-                        run.fed[parent] = run.fed.get(parent, 0) + nbytes
+                    self.buffer.put_back(taken)
                 raise
             if isinstance(reply, m.ReportReply):
-                self._answered(reply, news)
+                self._answered(reply, taken)
 
-    def _answered(self, reply: m.ReportReply, news: News) -> None:
+    def _answered(self, reply: m.ReportReply, taken: Taken) -> None:
         run = self._run
         if reply.known:
             self._interval = reply.interval
@@ -193,8 +166,8 @@ class Reporter:
                 run.audits.take(reply.audit)
         elif not run.idle():
             with run.lock:
-                news.got = list(bitset.members(run.picker.have))
-                self.news.put_back(news)
+                taken.pending.got = list(bitset.members(run.picker.have))
+                self.buffer.put_back(Taken(taken.pending))
             run.context.announce(run.task.source_id)
 
     def ask(self, message: m.Verify) -> m.Message | None:

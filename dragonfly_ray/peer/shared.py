@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dragonfly_ray import bitset
 from dragonfly_ray.peer.recheck import Rechecker
-from dragonfly_ray.scheduling import bits as bitset
 from dragonfly_ray.storage.task_store import Extent, TaskStore
 
 if TYPE_CHECKING:

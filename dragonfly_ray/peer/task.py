@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from dragonfly_ray import logs
+from dragonfly_ray import bitset, logs
 from dragonfly_ray import messages as m
 from dragonfly_ray.checksums import offers_any
 from dragonfly_ray.errors import (
@@ -34,8 +34,7 @@ from dragonfly_ray.peer.origin import OriginWorkers
 from dragonfly_ray.peer.prefix import PrefixHash
 from dragonfly_ray.peer.record import agrees_with_record
 from dragonfly_ray.peer.reporter import Reporter
-from dragonfly_ray.peer.words import Words
-from dragonfly_ray.scheduling import bits as bitset
+from dragonfly_ray.scheduling.download.digest_claims import DigestClaims
 from dragonfly_ray.scheduling.picker import Picker
 from dragonfly_ray.storage.task_store import TaskStore
 from dragonfly_ray.transport.connection import Caller, ParentConnection
@@ -72,9 +71,7 @@ class TaskRun:
         self.bytes_small = 0
         self.provenance: dict[int, str] = {}
         """Piece -> the parent it came from."""
-        self.fed: dict[str, int] = {}
-        """Parent -> bytes of pieces from it, until they are told to the scheduler."""
-        self.words = Words()
+        self.claims = DigestClaims()
         self._first = deliver
         self._small = small
         self._threads: list[threading.Thread] = []
@@ -170,7 +167,7 @@ class TaskRun:
                 if self.store.has(index):
                     self.store.discard(index)
                 with self.lock:
-                    self.words.forget(index)
+                    self.claims.forget(index)
             self.discarded(news.discard)
         if news.record:
             self.settle(news.record)
@@ -233,7 +230,7 @@ class TaskRun:
             self.bytes_cache = sum(store.table[i].length for i in bitset.members(self.picker.have))
             self.context.received("cache", self.bytes_cache)
             self.reporter.news.got = list(bitset.members(self.picker.have))
-            self.words = Words({i: d for i, d in enumerate(store.digests) if d is not None})
+            self.claims = DigestClaims({i: d for i, d in enumerate(store.digests) if d is not None})
         self._take_small()
         self._open_origin()
         if wanted := self.deliveries.wanted_digest():
@@ -416,7 +413,7 @@ class TaskRun:
         assert self.store is not None
         with self.lock:
             self.reporter.news.origin.append((index, found))
-            self.words.mine(index, found)
+            self.claims.mine(index, found)
             other = self.store.has(index) and self.store.digests[index] != found
         if other:
             self.settle([(index, found)])
@@ -431,7 +428,7 @@ class TaskRun:
         """
         found = digest(view)
         with self.lock:
-            kept = found == said and self.words.keeps(host, index, said)
+            kept = found == said and self.claims.keeps(host, index, said)
             if kept and not self._told(host, index, said):
                 return False
         if not kept:
@@ -446,7 +443,7 @@ class TaskRun:
 
     def from_cache(self, host: str, index: int) -> bool:
         """The same bytes as the parent `host` would send, if any task of this node has them."""
-        wanted = self.words.likely(index)
+        wanted = self.claims.likely(index)
         found = self.context.store.find(wanted) if wanted else None
         if found is None or self.store is None or found[0] is self.store:
             return False
@@ -477,7 +474,7 @@ class TaskRun:
                 # Before it counts as here: with the last piece the account is closed.
                 self.bytes_peers += len(view)
                 self.provenance[index] = parent
-                self.fed[parent] = self.fed.get(parent, 0) + len(view)
+                self.reporter.buffer.feeds(parent, len(view))
         self._arrived(index, found, parent)
 
     def _arrived(self, index: int, found: bytes, asked: str) -> None:
@@ -519,16 +516,16 @@ class TaskRun:
 
     def told(self, host: str, items: Iterable[tuple[int, bytes]]) -> None:
         """What a neighbour says that pieces' digests are. Under the lock."""
-        disputed = len(self.words.disputed)
+        disputed = len(self.claims.disputed)
         for index, said in items:
             if 0 <= index < self.task.pieces:
                 self._told(host, index, said)
-        if len(self.words.disputed) > disputed:
+        if len(self.claims.disputed) > disputed:
             self.reporter.kick()
 
     def _told(self, host: str, index: int, said: bytes) -> bool:
         """False: the record says otherwise, and nobody should ask it for that."""
-        if self.words.say(host, index, said):
+        if self.claims.say(host, index, said):
             return True
         self.picker.refused(host, index)
         self.reporter.news.misled.append((host, index))
@@ -545,7 +542,7 @@ class TaskRun:
             for index, said in record:
                 if not 0 <= index < self.task.pieces:
                     continue
-                misled = set(self.words.settle(index, said))
+                misled = set(self.claims.settle(index, said))
                 if store.has(index) and store.digests[index] != said:
                     wrong.append(index)
                     misled.update(filter(None, [self.provenance.get(index)]))

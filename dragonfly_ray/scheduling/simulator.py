@@ -1,6 +1,6 @@
 """Simulates a distribution in virtual time, with the code that runs in a cluster.
 
-`Picker`, `Announcer` and `SchedulerCore` are the real ones, and talk in the real messages; only the
+`Picker`, `SuperSeeder` and `SchedulerCore` are the real ones, and talk in the real messages; only the
 links, the origin and the time are modelled. The same scenario gives the same result.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.model import Host, root_digest
-from dragonfly_ray.scheduling.announcer import Announcer
+from dragonfly_ray.scheduling.download.superseed import SuperSeeder
 from dragonfly_ray.scheduling.picker import Picker
 from dragonfly_ray.scheduling.simulation.network import Clock, Line
 from dragonfly_ray.scheduling.simulation.peer import Peer, Zone
@@ -167,7 +167,7 @@ class Simulation:
         peer.joined_at = now
         if seed and self.scenario.seeds == 1:
             patience = 4 * 8 * self.scenario.piece_time
-            peer.announcer = Announcer(self.scenario.pieces, patience=patience)
+            peer.announcer = SuperSeeder(self.scenario.pieces, patience=patience)
             self._announcers.append(peer)
         self.peers[name] = peer
         self.scheduler.announce(host, now)

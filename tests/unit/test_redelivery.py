@@ -143,8 +143,8 @@ def test_what_comes_while_a_task_opens_is_not_lost(
 
     assert_all_right(opening(monkeypatch, swarm, origin, early), 1)
     assert runs[0].origin is not None
-    assert runs[0].origin._may_claim, "the permission"
-    assert runs[0].origin._not_before >= before[0] + 0.7, "the pause that the origin asked for"
+    assert runs[0].origin.leases._may_claim, "the permission"
+    assert runs[0].origin.leases._not_before >= before[0] + 0.7, "the pause that the origin asked for"
 
 
 def test_a_host_that_names_too_little_is_asked_what_it_carries() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.model import Host
-from dragonfly_ray.scheduling import bits as bitset
-from dragonfly_ray.scheduling.announcer import Announcer
+from dragonfly_ray.scheduling.download.lease_queue import LeaseLimits, LeaseQueue
+from dragonfly_ray.scheduling.download.superseed import SuperSeeder
 from dragonfly_ray.scheduling.picker import Picker
 from dragonfly_ray.scheduling.simulation.network import Line
 from dragonfly_ray.scheduling.simulation.scenario import Link
@@ -47,7 +48,7 @@ class Peer:
         self.parents: dict[str, Peer] = {}
         self.children: dict[str, Peer] = {}
         """Neighbours that are connected to this peer."""
-        self.announcer: Announcer | None = None
+        self.announcer: SuperSeeder | None = None
         self.reader: Reader | None = None
         self.bytes_origin = self.bytes_peers = self.bytes_far = 0
         self._sending = 0
@@ -79,7 +80,7 @@ class Peer:
         for neighbour in message.joined:
             self.meet(neighbour.host.id)
         if self.reader and message.revoked:
-            self.reader.revoked(message.revoked)
+            self.reader.revoked(message.revoked, now)
         if not self.picker.done:
             self.world.hungry[self] = None
 
@@ -251,7 +252,7 @@ class Peer:
     def report(self, now: float, unreachable: tuple[str, ...] = ()) -> None:
         got, self._got = self._got, []
         reader = self.reader
-        fetched = reader.news() if reader else ()
+        fetched, released = reader.news() if reader else ([], [])
         reply = self.world.scheduler.report(
             m.Report(
                 host_id=self.id,
@@ -260,89 +261,115 @@ class Peer:
                 origin=tuple((piece, digest_of(piece)) for piece in fetched),
                 bytes_origin=self.bytes_origin + (reader.partial(now) if reader else 0),
                 bytes_peers=self.bytes_peers,
-                claim=reader.appetite() if reader and self.complete_at is None else 0,
-                rate=reader.rate if reader else 0.0,
+                released=tuple(released),
+                claim=reader.leases.appetite(now) if reader and self.complete_at is None else 0,
+                rate=reader.leases.rate if reader else 0.0,
                 unreachable=unreachable,
             ),
             now,
         )
         self._interval = reply.interval
         if reader:
-            reader.left = reply.left
-            reader.leased(reply.lease, now)
+            reader.replied(reply, now)
+
+
+@dataclass(eq=False, slots=True)
+class _Read:
+    """A worker's run of pieces. `piece`: what is coming, from `begun` to `end`."""
+
+    pieces: range
+    started: float
+    piece: int
+    begun: float = 0.0
+    end: float = 0.0
 
 
 class Reader:
-    """Reads leased pieces from the origin, on a few connections, as a peer's workers do."""
+    """Reads leased pieces from the origin, on a few modelled connections."""
 
     def __init__(self, peer: Peer, now: float) -> None:
         self._peer = peer
-        self._settings = peer.world.scheduler.core.settings.origin
-        self._queue: deque[int] = deque()
-        self._idle = self._settings.connections
-        self._started = now
+        settings = peer.world.scheduler.core.settings.origin
+        limits = LeaseLimits(settings.connections, settings.lease_seconds, peer.world.scenario.piece_bytes)
+        self.leases = LeaseQueue(peer.picker, limits)
+        self._reads: dict[int, _Read] = {}
+        """By worker."""
+        self._released: list[int] = []
         self._fetched: list[int] = []
-        self._reading: dict[int, tuple[float, float]] = {}
-        """Piece -> when its request was made, and when it will be here."""
-        self.rate = 0.0
-        self.left = -1
+        self._looks = False
+        """It will look again."""
 
     def leased(self, pieces: Iterable[int], now: float) -> None:
-        news = [p for p in pieces if not self._peer.picker.have >> p & 1]
-        self._peer.picker.claimed(news)
-        self._queue.extend(news)
-        self._take(now)
+        self.leases.leased([p for p in pieces if not self._peer.picker.have >> p & 1], now)
+        self._work(now)
 
-    def revoked(self, pieces: Iterable[int]) -> None:
-        gone = bitset.of(pieces)
-        self._queue = deque(p for p in self._queue if not gone >> p & 1)
-        for piece in [p for p in self._reading if gone >> p & 1]:
-            del self._reading[piece]
-            self._idle += 1
-        self._peer.picker.unclaimed(bitset.members(gone))
+    def revoked(self, pieces: Iterable[int], now: float) -> None:
+        self.leases.revoked(pieces)
+        for worker in [w for w in self._reads if self.leases.unwanted(w)]:
+            self._end(worker, now)
+        self._work(now)
 
-    def news(self) -> list[int]:
-        """The pieces read since they were last told."""
+    def replied(self, reply: m.ReportReply, now: float) -> None:
+        self._released += self.leases.replied(reply.left, reply.usual, now)
+        self.leased(reply.lease, now)
+
+    def news(self) -> tuple[list[int], list[int]]:
+        """The pieces read, and those given back, since they were last told."""
         fetched, self._fetched = self._fetched, []
-        return fetched
+        released, self._released = self._released, []
+        return fetched, released
 
     def partial(self, now: float) -> int:
         """Bytes of pieces that are on the way: an origin serves its connections side by side."""
         nbytes = self._peer.world.scenario.piece_bytes
-        return sum(int(nbytes * (now - a) / (b - a)) for a, b in self._reading.values() if b > a)
+        return sum(
+            int(nbytes * (now - r.begun) / (r.end - r.begun)) for r in self._reads.values() if r.end > r.begun
+        )
 
-    def appetite(self) -> int:
-        """How many more pieces to claim: about what is read in the time of a lease."""
-        connections, leaf = self._settings.connections, self._peer.world.scenario.piece_bytes
-        ahead = connections * max(1, min(64, int(self.rate * self._settings.lease_seconds / leaf)))
-        if 0 <= self.left <= 4 * connections:
-            ahead = 0
-        return max(0, ahead + self._idle - len(self._queue))
+    def _work(self, now: float) -> None:
+        """Each idle worker begins with what there is for it."""
+        for worker in range(self.leases.workers):
+            if worker not in self._reads and (run := self.leases.next_run(worker, now)):
+                self._reads[worker] = read = _Read(run, now, run.start)
+                self._begin(worker, read, now)
+        if not self._looks and (pause := self.leases.pause(now)) is not None:
+            self._looks = True
+            self._peer.world.clock.at(now + pause, self._look)
 
-    def _take(self, now: float) -> None:
+    def _look(self, now: float) -> None:
+        self._looks = False
+        if self._peer.alive and self._peer.complete_at is None:
+            self._work(now)
+
+    def _begin(self, worker: int, read: _Read, now: float) -> None:
         peer, nbytes = self._peer, self._peer.world.scenario.piece_bytes
-        while self._idle and self._queue:
-            self._idle -= 1
-            piece = self._queue.popleft()
-            begun = peer.down.start(now, nbytes)
-            end = peer.down.free
-            origin = peer.world.origin
-            if origin:
-                origin.start(begun, nbytes)
-                end = max(end, origin.free)
-            self._reading[piece] = now, end
-            peer.world.clock.at(end, self._read, piece, now)
+        begun = peer.down.start(now, nbytes)
+        read.begun, read.end = now, peer.down.free
+        if origin := peer.world.origin:
+            origin.start(begun, nbytes)
+            read.end = max(read.end, origin.free)
+        peer.world.clock.at(read.end, self._read, worker, read)
 
-    def _read(self, now: float, piece: int, started: float) -> None:
+    def _end(self, worker: int, now: float) -> bool:
+        read = self._reads.pop(worker)
+        return self.leases.ended(worker, range(read.piece, read.pieces.stop))
+
+    def _read(self, now: float, worker: int, read: _Read) -> None:
         peer = self._peer
-        if not peer.alive or self._reading.get(piece, (None,))[0] != started:
+        if not peer.alive or self._reads.get(worker) is not read:
             return  # or somebody else reads it now
-        self._idle += 1
-        del self._reading[piece]
+        piece = read.piece
+        read.piece += 1
         self._fetched.append(piece)
         peer.world.from_origin += 1
-        self.rate = peer.world.scenario.piece_bytes / max(1e-9, now - started)
+        self.leases.read()
         peer.arrived(None, piece, now)
-        self._take(now)
+        if read.piece < read.pieces.stop:
+            self._begin(worker, read, now)
+        else:
+            seconds = now - read.started
+            self.leases.measured(len(read.pieces) * peer.world.scenario.piece_bytes, seconds, seconds)
+            self._end(worker, now)
+            self._work(now)
         if peer.complete_at is None:
             peer.report(now)

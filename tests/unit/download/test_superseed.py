@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dragonfly_ray import bitset as bits
-from dragonfly_ray.scheduling.announcer import AHEAD, Announcer
+from dragonfly_ray.scheduling.download.superseed import AHEAD, SuperSeeder
 
 
-def told(announcer: Announcer, now: float = 0.0) -> list[tuple[str, int]]:
+def told(announcer: SuperSeeder, now: float = 0.0) -> list[tuple[str, int]]:
     """(neighbour, piece) of what is due, by piece."""
     due = announcer.due(now)
     return sorted(
@@ -18,7 +18,7 @@ def told(announcer: Announcer, now: float = 0.0) -> list[tuple[str, int]]:
 
 
 def test_each_fresh_piece_is_told_to_one_neighbour_in_turn() -> None:
-    announcer = Announcer(6)
+    announcer = SuperSeeder(6)
     for host in "abc":
         announcer.joined(host)
     announcer.fresh(range(4))
@@ -28,7 +28,7 @@ def test_each_fresh_piece_is_told_to_one_neighbour_in_turn() -> None:
 
 
 def test_not_more_is_told_ahead_than_the_link_can_use() -> None:
-    announcer = Announcer(100)
+    announcer = SuperSeeder(100)
     for host in "abcd":
         announcer.joined(host)
     announcer.fresh(range(100))
@@ -38,7 +38,7 @@ def test_not_more_is_told_ahead_than_the_link_can_use() -> None:
 
 
 def test_once_every_piece_is_given_everybody_may_know_everything() -> None:
-    announcer = Announcer(2)
+    announcer = SuperSeeder(2)
     announcer.joined("a")
     announcer.joined("b")
     announcer.fresh([0, 1])
@@ -51,7 +51,7 @@ def test_once_every_piece_is_given_everybody_may_know_everything() -> None:
 
 
 def test_what_only_a_lost_neighbour_had_is_fresh_again() -> None:
-    announcer = Announcer(4)
+    announcer = SuperSeeder(4)
     announcer.joined("a")
     announcer.joined("b")
     announcer.fresh([0, 1])
@@ -62,7 +62,7 @@ def test_what_only_a_lost_neighbour_had_is_fresh_again() -> None:
 
 
 def test_what_was_told_in_vain_is_told_to_somebody_else() -> None:
-    announcer = Announcer(4, patience=2.0)
+    announcer = SuperSeeder(4, patience=2.0)
     announcer.joined("a")
     announcer.joined("b")
     announcer.fresh([0])
@@ -72,7 +72,7 @@ def test_what_was_told_in_vain_is_told_to_somebody_else() -> None:
 
 
 def test_while_the_origin_is_slow_what_the_fewest_have_follows() -> None:
-    announcer = Announcer(9)
+    announcer = SuperSeeder(9)
     for host in "abc":
         announcer.joined(host)
     announcer.fresh([0, 1])
@@ -87,7 +87,7 @@ def test_while_the_origin_is_slow_what_the_fewest_have_follows() -> None:
 def test_every_piece_is_told_in_the_end_and_given_once_first(data: st.DataObject) -> None:
     """Neighbours come, fetch and go; nothing is withheld for ever, and nothing is told twice to one."""
     count = data.draw(st.integers(1, 30))
-    announcer = Announcer(count, patience=5.0)
+    announcer = SuperSeeder(count, patience=5.0)
     announcer.joined("rock")
     known: dict[str, int] = {"rock": 0}
     owned: dict[str, int] = {"rock": 0}

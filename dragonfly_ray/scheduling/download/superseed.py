@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dragonfly_ray.scheduling import bits as bitset
+from dragonfly_ray import bitset
 from dragonfly_ray.scheduling.tally import Tally
 
 AHEAD = 32
@@ -33,7 +33,7 @@ class _Neighbour:
     """Told, and not yet seen at it or at anybody else."""
 
 
-class Announcer:
+class SuperSeeder:
     """Events in, `due` out. A piece counts as given once some neighbour says that it has it.
 
     If whoever alone has a piece leaves, it is fresh again. While no fresh one is to be had, those

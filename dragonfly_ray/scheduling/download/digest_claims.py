@@ -1,7 +1,7 @@
-"""What neighbours say the digests of pieces are.
+"""Piece digests claimed by neighbours; conflicts go to the scheduler's record.
 
 Nobody's word counts more than another's, whoever spoke first: where two differ, that is a dispute
-and no proof of anything, and the scheduler's record settles it.
+and no proof of anything, and the record settles it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 
-class Words:
+class DigestClaims:
     """Of one task, changed under its lock. `known`: the digests of what is here already."""
 
     def __init__(self, known: Mapping[int, bytes] | None = None) -> None:
