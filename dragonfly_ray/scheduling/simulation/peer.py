@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.model import Host
 from dragonfly_ray.scheduling.download.lease_queue import LeaseLimits, LeaseQueue
 from dragonfly_ray.scheduling.download.superseed import SuperSeeder
 from dragonfly_ray.scheduling.picker import Picker
-from dragonfly_ray.scheduling.simulation.network import Line
-from dragonfly_ray.scheduling.simulation.scenario import Link
-from dragonfly_ray.scheduling.simulation.scheduler import digest_of
-
-if TYPE_CHECKING:
-    from dragonfly_ray.scheduling.simulator import Simulation
+from dragonfly_ray.scheduling.simulation.network import Clock, Line
+from dragonfly_ray.scheduling.simulation.scenario import Link, Scenario
+from dragonfly_ray.scheduling.simulation.scheduler import Scheduler, digest_of
 
 
 class Zone:
@@ -29,11 +26,27 @@ class Zone:
         self.into = Line(rate) if rate else None
 
 
+class World(Protocol):
+    """What peers share; `Simulation` says what each is."""
+
+    scenario: Scenario
+    clock: Clock
+    scheduler: Scheduler
+    origin: Line | None
+    from_origin: int
+    peers: dict[str, Peer]
+    hungry: dict[Peer, None]
+    listening: dict[Peer, None]
+    talkative: dict[Peer, None]
+
+    def completed(self, peer: Peer, now: float) -> None: ...
+
+
 class Peer:
     """One host. It asks for up to so many pieces at a time, and sends to so many others at a time."""
 
     def __init__(
-        self, world: Simulation, host: Host, link: Link, zone: Zone, picker: Picker, *, target: bool = True
+        self, world: World, host: Host, link: Link, zone: Zone, picker: Picker, *, target: bool = True
     ) -> None:
         self.world = world
         self.host = host
