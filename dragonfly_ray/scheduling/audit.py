@@ -133,8 +133,15 @@ class AuditTable:
                 audit.unable.add(host)
                 audit.auditor = ""
 
+    def unconfirm(self, piece: int) -> None:
+        """Its digest was dropped: what is read of it from now on, nobody has compared."""
+        self.confirmed &= ~(1 << piece)
+
     def barred(self, host: str) -> int:
-        """Pieces that a host is not to read (again): it is one of those who disagree about them."""
+        """Pieces that a host is not to read (again): it is one of those who disagree about them. All, where it was
+        outvoted and a verdict is awaited."""
+        if any(host in verdict.wrong for verdict in self.controls.values()):
+            return bitset.full(self.pieces)
         return bitset.of(p for p, said in self.disputed.items() if host in said)
 
     def decide(self, host: str, piece: int, found: bytes) -> tuple[list[str], bool] | None:

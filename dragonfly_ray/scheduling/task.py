@@ -278,7 +278,8 @@ class TaskState:
         return dropped, others
 
     def forget(self, piece: int) -> None:
-        """Its digest is not known any more."""
+        """Its digest is not known any more, nor who has confirmed it."""
+        self.audits.unconfirm(piece)
         if self.record.pop(piece, None) is not None:
             self._recorded &= ~(1 << piece)
             self._root = None

@@ -251,6 +251,21 @@ def test_who_was_wrong_is_banned_once_the_origin_is_known_to_be_as_it_was() -> N
     assert cluster.task.banned == {"h0"}
 
 
+def test_what_it_says_again_while_the_verdict_is_awaited_does_not_last() -> None:
+    cluster, before = disputed()
+    piece = min(cluster.leased[0])
+    assert cluster.task.record[piece] == TRUE
+    cluster.read(0, [piece], FALSE)
+    assert piece not in cluster.task.record, "two digests"
+    cluster.report(0, released=tuple(cluster.leased[0]))
+    assert not cluster.report(0, claim=8).lease, "who was outvoted reads nothing meanwhile"
+    cluster.read(0, [piece], FALSE)  # unasked
+    cluster.report(auditor_of(cluster, before), audited=((before, TRUE),))
+    assert cluster.task.banned == {"h0"}
+    assert cluster.task.record.get(piece) != FALSE
+    assert cluster.task.leases.free >> piece & 1, "another reads it"
+
+
 def test_nobody_is_banned_where_the_origin_has_changed_under_a_strong_version() -> None:
     cluster, before = disputed()
     cluster.said.clear()
