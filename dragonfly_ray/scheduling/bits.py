@@ -1,3 +1,0 @@
-"""The former name of `dragonfly_ray.bitset`."""
-
-from dragonfly_ray.bitset import *
