@@ -22,9 +22,10 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 from dragonfly_ray import bitset
+from dragonfly_ray.config import StorageSettings
 from dragonfly_ray.errors import DragonflyError, IntegrityError, StorageError
 from dragonfly_ray.model import Manifest, PieceTable, Task, digest
 from dragonfly_ray.names import to_os
@@ -39,9 +40,6 @@ from dragonfly_ray.storage.name_limits import Trial, find_trials
 from dragonfly_ray.storage.output import Output, Published, destination_errors
 from dragonfly_ray.storage.place import stamp_of
 
-if TYPE_CHECKING:
-    from dragonfly_ray.storage.store import PieceStore
-
 NOTE = "output-"
 """Names of links begin so that lead to an output under way."""
 JOURNAL, MANIFEST = "journal", "manifest"
@@ -55,6 +53,30 @@ class Extent(NamedTuple):
     length: int
 
 
+class Store(Protocol):
+    """What a task needs of the store that it lies in; `PieceStore` says what each is."""
+
+    path: Path
+    settings: StorageSettings
+    umask: int
+    host_id: str
+    files: files.OpenFiles
+
+    def released(self, task: TaskStore) -> None: ...
+
+    def learnt(self, found: bytes, task: TaskStore, index: int) -> None: ...
+
+    def unlearnt(self, found: bytes | None, task: TaskStore, index: int) -> None: ...
+
+    def twin(self, key: bytes, task: TaskStore, number: int) -> str | None: ...
+
+    def forget_files(self, task: TaskStore, marks: Iterable[bytes]) -> None: ...
+
+    def note_link(self, mark: bytes) -> None: ...
+
+    def linked_by_us(self, mark: bytes) -> bool: ...
+
+
 class TaskStore:
     """Thread-safe. A piece is invisible until `commit`; what is committed survives a killed process.
 
@@ -62,7 +84,7 @@ class TaskStore:
     lie in one pack file.
     """
 
-    def __init__(self, store: PieceStore, folder: Path, task: Task, manifest: Manifest) -> None:
+    def __init__(self, store: Store, folder: Path, task: Task, manifest: Manifest) -> None:
         self.task = task
         self.manifest = manifest
         self.table = PieceTable.of(manifest)

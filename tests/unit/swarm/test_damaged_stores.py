@@ -17,6 +17,7 @@ from dragonfly_ray.config import OriginSettings, Settings
 from dragonfly_ray.errors import InvalidRequestError
 from dragonfly_ray.grants import SigningKey
 from dragonfly_ray.model import Host
+from dragonfly_ray.storage.store import PieceStore
 from dragonfly_ray.storage.task_store import TaskStore
 from dragonfly_ray.transport.connection import Caller, Data, ParentConnection
 from tests.nginx import Nginx
@@ -197,6 +198,7 @@ def test_what_a_resolve_writes_is_not_evicted_under_it(
     refused: list[str] = []
 
     def others_want_room(task: TaskStore, *rest: Any) -> None:
+        assert isinstance(task._store, PieceStore)
         try:
             task._store.evict(task.task.id)
         except InvalidRequestError as error:
