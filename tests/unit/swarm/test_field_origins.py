@@ -80,12 +80,14 @@ def test_an_origin_that_wants_to_be_left_alone_for_an_hour_is(
         budget = built.scheduler.core.cluster.budget_of(urls.origin(origin.url))
         until(lambda: budget.wait(time.monotonic()) > 3000)
         complained = next(n for n, (_, status, _) in enumerate(origin.requests) if status == 429)
-        # Long enough to ask again after a usual pause, each.
-        assert_everywhere(built.distribute(other.url, "o1.0"), CONTENT, 3)
+        runs = [run for peer in built.peers.values() for run in peer._runs.values()]
+        until(lambda: all(run.origin is None or run.origin.waits for run in runs))
         until(lambda: not origin.active)
         asked = len(origin.requests)
-        assert asked - complained - 1 <= 3 * OriginSettings().connections, "who had not heard of it yet"
-        for turn in (2, 3):
+        # A connection that has not heard of it yet may come to its end, and begin another.
+        assert asked - complained - 1 <= 2 * 3 * OriginSettings().connections
+        # Long enough to ask again after a usual pause, each.
+        for turn in (1, 2, 3):
             assert_everywhere(built.distribute(other.url, f"o{turn}.0"), CONTENT, 3)
         assert len(origin.requests) == asked
         with built.scheduler.changed:

@@ -65,6 +65,7 @@ def test_a_host_that_was_banned_elsewhere_hears_what_its_neighbours_have(
 def test_what_a_barred_host_says_before_it_is_known_is_asked_of_nobody(
     origin: Nginx, swarm: Callable[..., Swarm], content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(parents, "REFRESH", 0.1)  # nobody tells it what is new before it is known
     origin.restart("limit_rate 8m;")
     built = swarm(3)
     barred = built.peers["n2"].host.id
@@ -77,7 +78,8 @@ def test_what_a_barred_host_says_before_it_is_known_is_asked_of_nobody(
             return
 
         def later() -> None:
-            until(lambda: neighbours._run.picker.holder_bits(barred))
+            picker = neighbours._run.picker
+            until(lambda: picker.holder_bits(barred) or picker.done)
             meet(neighbours, neighbour)
 
         neighbours._run.spawn("later", later)
