@@ -145,6 +145,12 @@ class SchedulerSettings(_Section):
     """Peers that one peer knows, in a large swarm."""
     everybody: int = Field(48, ge=2, json_schema_extra=LIVE)
     """Up to so many hosts, everyone knows everyone."""
+    zones: Literal["auto", "importers", "off"] = "auto"
+    """`importers`: each piece has one host in each zone that fetches it from other zones. `off`: every host
+    fetches from other zones what its own does not have. `auto`: importers, but in tasks that begin with
+    more than 192 hosts, where the few of them would delay the many."""
+    importers: int = Field(8, ge=1)
+    """Hosts of a zone that fetch from other zones."""
     report_interval: float = Field(0.1, gt=0, json_schema_extra=LIVE)
     """Seconds between the reports of a peer; stretches to stay below `max_reports`."""
     max_reports: float = Field(500.0, gt=0, json_schema_extra=LIVE)

@@ -316,6 +316,10 @@ class Neighbour(_Message, frozen=True):
     """It has the manifest."""
     silent: bool = False
     """It is told what is here, and asked for nothing."""
+    importer: bool = False
+    """It is one of those that bring pieces into their zone. The receiver itself may be named, too."""
+    sole: bool = False
+    """It alone reads the origin, and tells of a fresh piece whoever is to fetch it, in whatever zone."""
 
 
 class Resolve(_Message, frozen=True):
@@ -455,6 +459,8 @@ class Deliver(_Message, frozen=True):
     """False: whoever wants it reads it at the origin, and may not have what is here from others."""
     banned: tuple[str, ...] = ()
     """Host ids that are served nothing of this task."""
+    importer: bool = False
+    """The host is one of those that bring pieces into their zone."""
 
 
 class ReportReply(_Message, frozen=True):

@@ -51,7 +51,11 @@ class Neighbours:
         run = self._run
         host = neighbour.host.id
         with run.lock:
-            if host == run.context.host_id or host in self._banned or run.stopping.is_set():
+            if host == run.context.host_id:
+                if run.picker.imports:
+                    run.picker.imports.importer(host, neighbour.importer)
+                return
+            if host in self._banned or run.stopping.is_set():
                 return
             if run.store is None:
                 self._early.append(neighbour)
@@ -59,6 +63,8 @@ class Neighbours:
             old = self.parents.get(host)
             known = old is not None and old.neighbour.host == neighbour.host
             if old and known and old.neighbour.silent == neighbour.silent:
+                old.neighbour = neighbour
+                self._place(old)
                 return
             if neighbour.silent:  # what it said itself may have come before this
                 run.picker.left(host)
@@ -66,13 +72,22 @@ class Neighbours:
                     self._announcer.left(host)
             if old and known and neighbour.silent:
                 old.neighbour = neighbour
+                self._place(old)
                 return
             if old:
                 old.stop()
                 run.picker.reset(host)
-            parent = self.parents[host] = Parent(run, neighbour)
-            run.picker.meets(host, far=parent.far)
+            self.parents[host] = Parent(run, neighbour)
+            self._place(self.parents[host])
         self.start()
+
+    def _place(self, parent: Parent) -> None:
+        """Where it is, and whether it imports for this peer's zone. Under the run's lock."""
+        picker, neighbour = self._run.picker, parent.neighbour
+        picker.meets(parent.id, far=parent.far, zone=neighbour.host.idc)
+        if picker.imports and not parent.abroad:
+            does = neighbour.importer and not neighbour.complete and not neighbour.silent
+            picker.imports.importer(parent.id, does)
 
     def known(self) -> list[m.Neighbour]:
         """Those known before the manifest is here."""
@@ -196,7 +211,8 @@ class Neighbours:
             parent = self.parents.get(host)
             silent = parent is not None and parent.neighbour.silent
             if self._announcer and not silent:  # it would pass nothing on
-                self._announcer.joined(host, run.picker.holder_bits(host))
+                far = parent is not None and parent.abroad
+                self._announcer.joined(host, run.picker.holder_bits(host), far=far)
         if self._announcer:
             self._ready.set()
             return

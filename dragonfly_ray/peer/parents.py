@@ -73,7 +73,12 @@ class Parent:
 
     @property
     def far(self) -> bool:
-        """Its bytes cross from another zone; no host is far where zones are not known."""
+        """Its bytes cross from another zone, and are for its importer to fetch."""
+        return self.abroad and not self.neighbour.sole
+
+    @property
+    def abroad(self) -> bool:
+        """It is in another zone; no host is where zones are not known."""
         mine, other = self._run.context.zone, self.neighbour.host.idc
         return bool(mine and other) and mine != other
 
@@ -230,7 +235,7 @@ class Parent:
             if self._replaced():
                 return
             held = 0 if self.neighbour.silent else int.from_bytes(connection.bitmap, "little")
-            run.picker.joined(self.id, held, far=self.far)
+            run.picker.joined(self.id, held, far=self.far, zone=self.neighbour.host.idc)
             if not self.neighbour.silent:
                 run.told(self.id, connection.digests.items())
             self._connection = connection

@@ -36,6 +36,7 @@ from dragonfly_ray.peer.record import agrees_with_record
 from dragonfly_ray.peer.reporter import Reporter
 from dragonfly_ray.scheduling.download.digest_claims import DigestClaims
 from dragonfly_ray.scheduling.picker import Picker
+from dragonfly_ray.scheduling.zones import Imports
 from dragonfly_ray.storage.task_store import TaskStore
 from dragonfly_ray.transport.connection import Caller, ParentConnection
 
@@ -61,6 +62,9 @@ class TaskRun:
         """Anything that the main thread or a reader waits for."""
         self.store: TaskStore | None = None
         self.picker = Picker(self.task.pieces)
+        if context.zone:
+            self.picker.imports = Imports(context.host_id, context.zone, self.task.pieces)
+            self.picker.imports.importer(context.host_id, deliver.importer)
         self.deliveries = Deliveries(self, deliver)
         self.neighbours = Neighbours(self, deliver)
         self.started = time.monotonic()
@@ -138,6 +142,8 @@ class TaskRun:
             if self.deliveries.closed or self.idle():
                 return False
             self.deliveries.add(deliver)
+            if self.picker.imports:
+                self.picker.imports.importer(self.context.host_id, deliver.importer)
             self.granted(deliver.grant)
             if deliver.may_claim and not self.access.may_claim:
                 self._read_for(deliver)
@@ -481,7 +487,11 @@ class TaskRun:
         """`asked`: the parent that was asked for it, and need not be told that it is here."""
         self.context.telemetry.count("dragonfly_pieces")
         with self.lock:
-            unwanted = [p for h in self.picker.got(index, asked) if (p := self.neighbours.parents.get(h))]
+            unwanted = [
+                p
+                for h in self.picker.got(index, asked, time.monotonic())
+                if (p := self.neighbours.parents.get(h))
+            ]
             self.reporter.news.got.append(index)
             self.neighbours.fresh(index, found)
             done = self.picker.done

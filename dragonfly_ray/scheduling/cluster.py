@@ -124,6 +124,8 @@ class ClusterState:
                 answer_timeout=s.origin.answer_timeout,
                 everybody=s.scheduler.everybody,
                 degree=s.scheduler.neighbours,
+                importers=0 if s.scheduler.zones == "off" else s.scheduler.importers,
+                always=s.scheduler.zones == "importers",
                 origin=origin(url) if url else "",
                 units=units,
                 audit=s.origin.audit,

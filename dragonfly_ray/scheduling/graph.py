@@ -12,6 +12,8 @@ from array import array
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+IMPORTERS_UP_TO = 192
+"""Hosts. In more of them a piece takes too long to reach the few importers, and their mates."""
 SAMPLE = 2
 """Candidates looked at for each neighbour wanted."""
 
@@ -57,10 +59,21 @@ class LeastConnected:
 
 
 class Graph:
-    """Symmetric. `everybody`: up to so many hosts all know all; `degree`: how many beyond that."""
+    """Symmetric. `everybody`: up to so many hosts all know all; `degree`: how many beyond that.
+
+    `importers`: so many hosts of each zone import for it, and know those of all zones; 0: nobody does.
+    Unless `always`, that begins only while there are up to `IMPORTERS_UP_TO` hosts.
+    """
 
     def __init__(
-        self, *, everybody: int, degree: int, choice: Choice | None = None, seed: int | str | None = None
+        self,
+        *,
+        everybody: int,
+        degree: int,
+        importers: int = 0,
+        always: bool = False,
+        choice: Choice | None = None,
+        seed: int | str | None = None,
     ) -> None:
         self.everybody = everybody
         self.degree = degree
@@ -76,6 +89,9 @@ class Graph:
         """Where in its zone's array a host is; in that of all hosts it is by its number."""
         self._zones: dict[str, array[int]] = {}
         self._zone_names: list[str] = []
+        self.importers = importers
+        self.always = always
+        self._rosters: dict[str, dict[str, None]] = {}
 
     def __contains__(self, host: str) -> bool:
         return host in self._numbers
@@ -106,6 +122,8 @@ class Graph:
     def join_all(self, hosts: Iterable[tuple[str, str]], now: float = 0.0) -> None:
         """Adds (host, zone) at once: each can then be a neighbour of each, which balances best."""
         new = [self._add(host, zone) for host, zone in hosts if host not in self._numbers]
+        for number in new:
+            self._enrol(number)
         few = len(self._names) <= self.everybody
         alone = len(new) == 1
         for number in new:
@@ -120,14 +138,24 @@ class Graph:
                 self._draw(number, *self._quota(number, count), now)
 
     def leave(self, host: str, now: float = 0.0) -> dict[str, set[str]]:
-        """Removes a host; the new neighbours of those that lost too many by it."""
+        """Removes a host; the new neighbours of those that lost too many by it.
+
+        A new importer is told of to all its neighbours, and to itself.
+        """
         number = self._numbers.get(host)
         if number is None:
             return {}
         zone = self._zone[number]
         lost = [self._names[n] for n in self._edges[number]]
+        vacant = self._rosters.get(zone, {}).pop(host, 0) is None
         self._remove(host, number)
         gained: dict[str, set[str]] = {}
+        if vacant and (told := self._succeed(zone)):
+            (successor,) = [h for h in told if h in list(self._rosters[zone])[-1:]]
+            for other in told:
+                gained.setdefault(other, set()).add(successor)
+                if other != successor and self.imports(other):
+                    gained.setdefault(successor, set()).add(other)
         floor = min(self.degree // 2, len(self._names) - 1)
         for other in lost:
             mine = self._numbers[other]
@@ -139,6 +167,33 @@ class Graph:
                     gained.setdefault(other, set()).add(new)
                     gained.setdefault(new, set()).add(other)
         return gained
+
+    # --- importers --------------------------------------------------------------------------
+
+    def imports(self, host: str) -> bool:
+        number = self._numbers.get(host)
+        return number is not None and host in self._rosters.get(self._zone[number], ())
+
+    def _enrol(self, number: int) -> bool:
+        """Makes a host an importer of its zone, if there is a place."""
+        zone, host = self._zone[number], self._names[number]
+        few = self.always or bool(self._rosters) or len(self._names) <= IMPORTERS_UP_TO
+        if not zone or not few or len(self._rosters.get(zone, ())) >= self.importers:
+            return False
+        roster = self._rosters.setdefault(zone, {})
+        roster[host] = None
+        known = set(self._edges[number])
+        mates = [self._numbers[h] for each in self._rosters.values() for h in each if h != host]
+        self._link(number, [n for n in mates if n not in known])
+        return True
+
+    def _succeed(self, zone: str) -> set[str]:
+        """A host takes a vacant place; those that must hear of it, itself too."""
+        roster = self._rosters.get(zone, {})
+        others = [n for n in self._zones.get(zone, ()) if self._names[n] not in roster]
+        if not others or not self._enrol(new := self._random.choice(others)):
+            return set()
+        return {self._names[new], *self.neighbours(self._names[new])}
 
     # --- drawing ----------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dragonfly_ray import messages as m
+from dragonfly_ray.scheduling import origins
 from dragonfly_ray.scheduling.actions import Action, Send
 from dragonfly_ray.scheduling.cluster import ClusterState
 from dragonfly_ray.scheduling.task import TaskState
@@ -13,7 +14,9 @@ from dragonfly_ray.scheduling.task import TaskState
 def neighbours(
     cluster: ClusterState, task: TaskState, host: str, among: Iterable[str] | None = None
 ) -> tuple[m.Neighbour, ...]:
-    chosen = task.graph.neighbours(host) if among is None else task.graph.neighbours(host) & set(among)
+    chosen = task.graph.neighbours(host)
+    if among is not None:  # it may be news that the host itself is an importer now
+        chosen = (chosen | {host}) & set(among)
     return tuple(
         neighbour(cluster, task, other)
         for other in sorted(chosen)
@@ -33,7 +36,20 @@ def neighbour(cluster: ClusterState, task: TaskState, host: str) -> m.Neighbour:
         complete=host not in task.participants,
         manifest=host not in task.shunned and (host in task.manifest_holders or bool(task.holders.get(host))),
         silent=host in task.aloof or host in task.shunned,
+        importer=imports(cluster, task, host),
+        sole=_sole(cluster, task, host),
     )
+
+
+def imports(cluster: ClusterState, task: TaskState, host: str) -> bool:
+    """Seeds have enough to do at the origin."""
+    return task.graph.imports(host) and not cluster.hosts[host].host.seed
+
+
+def _sole(cluster: ClusterState, task: TaskState, host: str) -> bool:
+    known = cluster.hosts[host].host
+    owns = any(s.spec.source.node == known.node_id for s in task.specs.values())
+    return (known.seed or owns) and origins.claimants(cluster, task, host) == 1
 
 
 def news_of_joined(cluster: ClusterState, task: TaskState, joined: list[str]) -> list[Action]:

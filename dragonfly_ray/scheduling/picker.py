@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from dragonfly_ray import bitset
 from dragonfly_ray.scheduling.tally import Tally
+from dragonfly_ray.scheduling.zones import Imports, lacking
 
 ENDGAME_PIECES = 16
 """So few missing pieces may be asked for twice."""
@@ -21,6 +22,8 @@ and no near one. A zone whose hosts all wait until they starve is late with ever
 whose hosts import at will does it many times."""
 BACKLOG = 4
 """So many pieces to be imported are usual; for each so many more, twice as many are this peer's duty."""
+LOOK_EVERY = 0.1
+"""Seconds between two looks at which importers get on."""
 ENDGAME_AFTER = 0.1
 """Seconds that a request may take before, near the end, somebody else is asked as well."""
 
@@ -31,6 +34,7 @@ class _Holder:
     usable: int = 0
     """`bits` without the pieces that it once could not give, or gave wrong."""
     far: bool = False
+    zone: str = ""
     here: bool = False
     """Its bitmap came, and the connection has not been lost since."""
     asked: dict[int, float] = field(default_factory=dict)
@@ -58,6 +62,9 @@ class Picker:
         """Missing pieces that nobody has been asked for, and that are not this peer's own."""
         self._holders: dict[str, _Holder] = {}
         self._far: dict[str, _Holder] = {}
+        self.imports: Imports | None = None
+        """Set before anybody is met, where hosts are in zones. Without a known importer it does nothing."""
+        self._looked = float("-inf")
         self._tally = Tally()
         """Of what near holders can be asked for."""
         self._random = random.Random(seed)
@@ -118,20 +125,26 @@ class Picker:
 
     # --- events -----------------------------------------------------------------------------
 
-    def joined(self, host: str, held: int, *, far: bool = False) -> None:
+    def joined(self, host: str, held: int, *, far: bool = False, zone: str = "") -> None:
         """A holder's bitmap arrived. It adds to what is known of it.
 
         `far`: its bytes cross a thin link. It is asked for want of a near holder with anything
         useful; and for this peer's small share of the pieces that no near holder has.
         """
-        self.meets(host, far=far)
+        self.meets(host, far=far, zone=zone)
         holder = self._holders[host]
         holder.here = True
         self._add(holder, held & self._all)
 
-    def meets(self, host: str, *, far: bool) -> None:
+    def meets(self, host: str, *, far: bool, zone: str = "") -> None:
         """A neighbour is known, and where it is; its news may come before its bitmap does."""
         holder = self._holder(host)
+        if self.imports and (far, zone) != (holder.far, holder.zone):
+            if holder.far:
+                self.imports.zone_left(holder.zone)
+            if far:
+                self.imports.zone_joined(zone)
+        holder.zone = zone
         if far != holder.far:
             self._uncount(holder, holder.usable)
             holder.far = far
@@ -146,6 +159,8 @@ class Picker:
         if not isinstance(pieces, int):
             pieces = bitset.among(pieces, self.count)
         self._add(self._holders.get(host) or self._holder(host), pieces & self._all)
+        if self.imports:
+            self.imports.moved(host)
 
     def hears(self, told: Mapping[str, int]) -> None:
         """News of many holders at once, as bitmaps; of those that are known here."""
@@ -154,12 +169,18 @@ class Picker:
             pieces = get(host)
             if pieces:
                 self._add(holder, pieces & everything)
+                if self.imports and not holder.far:
+                    self.imports.moved(host)
 
     def left(self, host: str) -> None:
         """The holder is gone: what it was asked for is free again."""
         self.reset(host)
         holder = self._holders.pop(host, None)
         if holder:
+            if self.imports:
+                self.imports.importer(host, False)
+                if holder.far:
+                    self.imports.zone_left(holder.zone)
             self._far.pop(host, None)
             self._uncount(holder, holder.usable)
 
@@ -193,8 +214,10 @@ class Picker:
         if holder:
             self._unask(holder, piece)
 
-    def got(self, piece: int, source: str = "") -> list[str]:
+    def got(self, piece: int, source: str = "", now: float | None = None) -> list[str]:
         """Verified and stored; `source`: the holder that it came from, if any. Returns those still asked."""
+        if self.imports:
+            self.imports.ended(piece, now)
         bit = 1 << piece
         self._have |= bit
         asked = self._asked.pop(piece, ())
@@ -233,7 +256,30 @@ class Picker:
         holder = self._holders.get(host)
         return len(holder.asked) if holder else 0
 
-    def order(self) -> Iterator[str]:
+    @property
+    def importing(self) -> int:
+        """Pieces that are on their way from another zone, as this peer's share."""
+        return self.imports.under_way if self.imports else 0
+
+    def is_far(self, host: str) -> bool:
+        return host in self._far
+
+    def _zoned(self) -> Imports | None:
+        return self.imports if self.imports and self.imports.known else None
+
+    def _due_far(self, imports: Imports, now: float) -> dict[str, int]:
+        """Zone -> what this peer is to ask of it now."""
+        if now - self._looked >= LOOK_EVERY:
+            self._looked = now
+            imports.look(self._lacking(self.missing), now)
+        if not (imports.nobody or imports.share(imports.host)):
+            return {}
+        return imports.wanted(self._lacking(self._open), now)
+
+    def _lacking(self, pieces: int) -> dict[str, int]:
+        return lacking([(h.zone, h.usable) for h in self._far.values() if h.here], self._tally.held(), pieces)
+
+    def order(self, now: float = 0.0) -> Iterator[str]:
         """Holders worth one more request, in the order in which to try them; `pick` tells for what.
 
         Who has one of the rarest open pieces comes before who has others, idle ones before those
@@ -242,7 +288,16 @@ class Picker:
         """
         free = self._open
         nearby = free & self._tally.held()
-        if self._far and nearby:
+        imports = self._zoned()
+        if imports:
+            due = self._due_far(imports, now) if self._far and free else {}
+            found = [h for h, holder in self._far.items() if holder.usable & due.get(holder.zone, 0)]
+            self._random.shuffle(found)
+            yield from sorted(found, key=self.outstanding)
+            if not nearby:
+                yield from self._late()
+                return
+        elif self._far and nearby:
             duty = self._duty(free ^ nearby)
             if duty:
                 yield from [host for host, holder in self._far.items() if holder.usable & duty]
@@ -265,7 +320,7 @@ class Picker:
                 second.append(host)
         yield from second
         yield from third
-        if nearby and self._far and not self._useful_nearby():
+        if nearby and self._far and not imports and not self._useful_nearby():
             # Whoever is near and has something cannot be reached now.
             yield from [h for h, holder in self._far.items() if holder.usable & free]
 
@@ -273,7 +328,11 @@ class Picker:
         late = self.missing if self._asked else 0
         if not late or late.bit_count() > ENDGAME_PIECES:
             return []
-        return [host for host, holder in self._holders.items() if holder.usable & late]
+        return [
+            host
+            for host, holder in self._holders.items()
+            if holder.usable & late and not (holder.far and self._zoned())
+        ]
 
     def pick(self, host: str, most: int, now: float) -> Sequence[int]:
         """The pieces to ask `host` for next: a run of at most `most`, empty if it has nothing useful."""
@@ -282,7 +341,13 @@ class Picker:
             return ()
         free = holder.usable & self._open
         run: Sequence[int]
-        if not free:
+        imports = self._zoned() if holder.far else None
+        if imports:
+            due = free & self._due_far(imports, now).get(holder.zone, 0)
+            run = (self._first(due),) if due else ()
+            for piece in run:
+                imports.began(piece, now, holder.zone)
+        elif not free:
             run = self._again(holder, now)
         elif holder.far and self._useful_nearby():
             duty = free & self._duty(self._open & ~self._tally.held())
@@ -349,6 +414,8 @@ class Picker:
     def _unask(self, holder: _Holder, piece: int) -> None:
         if holder.asked.pop(piece, None) is None:
             return
+        if self.imports and holder.far:
+            self.imports.ended(piece)
         asked = self._asked[piece]
         asked.remove(holder)
         if not asked:

@@ -21,6 +21,7 @@ from dragonfly_ray.scheduling.simulation.peer import Peer, Zone
 from dragonfly_ray.scheduling.simulation.report import Report
 from dragonfly_ray.scheduling.simulation.scenario import CHURN_PERIOD, MBIT, Link, Scenario
 from dragonfly_ray.scheduling.simulation.scheduler import Scheduler, digest_of
+from dragonfly_ray.scheduling.zones import Imports
 
 __all__ = ["Report", "Scenario", "Simulation", "simulate"]
 
@@ -163,6 +164,8 @@ class Simulation:
         zone = self._zones[number % len(self._zones)]
         host = Host(name, name, (), name, seed, zone.name if len(self._zones) > 1 else "", incarnation="1")
         picker = self._picker(self.scenario.pieces, self._random.getrandbits(32))
+        if host.idc:
+            picker.imports = Imports(name, host.idc, self.scenario.pieces)
         peer = Peer(self, host, link, zone, picker, target=not seed)
         peer.joined_at = now
         if seed and self.scenario.seeds == 1:

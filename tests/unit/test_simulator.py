@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -75,7 +76,7 @@ def test_zones_exchange_little_more_than_each_piece_once() -> None:
 class Blind(Picker):
     """Broken on purpose: takes everybody for near."""
 
-    def joined(self, host: str, held: int, *, far: bool = False) -> None:
+    def joined(self, host: str, held: int, *, far: bool = False, zone: str = "") -> None:
         super().joined(host, held)
 
 
@@ -83,6 +84,28 @@ def test_thin_links_between_zones_are_not_flooded() -> None:
     report = simulate(Scenario(peers=200, pieces=128, zones=2, cross_mbit=10_000))
     check(report, 1.4)
     assert report.cross_share <= 0.03
+
+
+@pytest.mark.parametrize(("zones", "cross", "ratio"), [(2, 1000, 1.15), (4, 1000, 1.25), (4, 2000, 1.15)])
+@pytest.mark.parametrize("policy", ["seeds", "all"])
+def test_links_of_zones_carry_each_piece_once(
+    zones: int, cross: float, ratio: float, policy: Literal["seeds", "all"]
+) -> None:
+    origin = 1000.0 if policy == "all" else None
+    scenario = Scenario(
+        peers=60, pieces=256, zones=zones, cross_mbit=cross, policy=policy, origin_mbit=origin
+    )
+    report = simulate(scenario)
+    assert report.ratio <= ratio
+    # Of 60 times the size: each zone but the first imports all of it, whoever reads the origin.
+    assert 60 * report.cross_share <= 1.05 * (zones - 1)
+
+
+def test_an_importer_that_dies_has_a_successor() -> None:
+    report = simulate(Scenario(peers=60, pieces=256, zones=3, cross_mbit=2000, lost=0.5))
+    assert report.lost
+    assert report.complete >= 60 - report.lost
+    assert report.ratio <= 1.6
 
 
 def test_who_is_left_finishes_when_peers_are_lost_and_join() -> None:

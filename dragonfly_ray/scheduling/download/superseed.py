@@ -26,6 +26,7 @@ PATIENCE = 2.0
 
 @dataclass(slots=True, eq=False)
 class _Neighbour:
+    far: bool = False
     told: int = 0
     """The pieces that it may ask for."""
     has: int = 0
@@ -56,6 +57,10 @@ class SuperSeeder:
         """Of what neighbours have."""
         self._turn: deque[str] = deque()
         self._neighbours: dict[str, _Neighbour] = {}
+        self._near = 0
+
+    def _hears(self, host: str) -> bool:
+        return not (self._near and self._neighbours[host].far)
 
     @property
     def over(self) -> bool:
@@ -84,11 +89,16 @@ class SuperSeeder:
             neighbour.told &= ~bit
             neighbour.pending &= ~bit
 
-    def joined(self, host: str, has: int = 0) -> None:
-        """A neighbour that knows of nothing here yet; `has`: its own pieces."""
+    def joined(self, host: str, has: int = 0, *, far: bool = False) -> None:
+        """A neighbour that knows of nothing here yet; `has`: its own pieces.
+
+        `far`: it is in another zone. It hears of nothing while there are others: they pass pieces on to
+        the next zone, so that no piece leaves this one twice.
+        """
         self.left(host)
         self._turn.append(host)
-        self._neighbours[host] = _Neighbour()
+        self._neighbours[host] = _Neighbour(far=far)
+        self._near += not far
         self.has(host, has)
 
     def left(self, host: str) -> None:
@@ -96,6 +106,7 @@ class SuperSeeder:
         if gone is None:
             return
         self._turn.remove(host)
+        self._near -= not gone.far
         self._again.pop(host, None)
         self._tally.remove(gone.has)
         elsewhere = self._tally.held()
@@ -145,7 +156,7 @@ class SuperSeeder:
         if self.over:
             for host, neighbour in self._neighbours.items():
                 rest = self._have & ~neighbour.told & ~neighbour.has
-                if rest:
+                if rest and self._hears(host):
                     neighbour.told |= rest
                     found[host] = rest
             return found
@@ -167,7 +178,7 @@ class SuperSeeder:
                 return
             neighbour = self._neighbours[host]
             rest = self._have & self._given & ~(neighbour.told | neighbour.has)
-            if host in self._again or not rest:
+            if host in self._again or not rest or not self._hears(host):
                 continue
             piece = bitset.lowest(self._tally.rarest(rest))
             self._turn.remove(host)
@@ -179,7 +190,11 @@ class SuperSeeder:
     def _tell(self, piece: int, now: float, found: dict[str, int]) -> bool:
         """To whoever is next in turn and waits for the least; False if all know it."""
         bit = 1 << piece
-        able = [h for h in self._turn if not (self._neighbours[h].told | self._neighbours[h].has) & bit]
+        able = [
+            h
+            for h in self._turn
+            if self._hears(h) and not (self._neighbours[h].told | self._neighbours[h].has) & bit
+        ]
         if not able:
             return False
         host = min(able, key=lambda h: self._neighbours[h].pending.bit_count())

@@ -64,6 +64,8 @@ class Peer:
         self.announcer: SuperSeeder | None = None
         self.reader: Reader | None = None
         self.bytes_origin = self.bytes_peers = self.bytes_far = 0
+        self._crossing: dict[int, str] = {}
+        """Pieces that are on their way from another zone -> their senders."""
         self._sending = 0
         self._queue: deque[tuple[Peer, int]] = deque()
         self._capacity = world.scenario.uploads + world.scenario.queue
@@ -78,8 +80,10 @@ class Peer:
         if message.may_claim:
             self.reader = Reader(self, now)
             self.reader.leased(message.lease, now)
+        if self.picker.imports and message.importer:
+            self.picker.imports.importer(self.id, True)
         for neighbour in message.neighbours:
-            self.meet(neighbour.host.id)
+            self.meet(neighbour)
         self.world.clock.at(now + self._interval, self._report_due)
         self.world.hungry[self] = None
         self.world.listening[self] = None
@@ -87,32 +91,38 @@ class Peer:
     def news(self, message: m.News, now: float) -> None:
         for host in (*message.left, *message.banned):
             self.picker.left(host)
+            self.lost_sender(host)
             self.parents.pop(host, None)
             if self.announcer:
                 self.announcer.left(host)
         for neighbour in message.joined:
-            self.meet(neighbour.host.id)
+            self.meet(neighbour)
         if self.reader and message.revoked:
             self.reader.revoked(message.revoked, now)
         if not self.picker.done:
             self.world.hungry[self] = None
 
-    def meet(self, host: str) -> None:
+    def meet(self, neighbour: m.Neighbour) -> None:
         """Connects to a neighbour: each learns what the other has, and tells it what is new."""
+        host = neighbour.host.id
         other = self.world.peers[host]
+        if self.picker.imports and other.zone is self.zone:
+            self.picker.imports.importer(host, neighbour.importer and other.alive)
+        if host == self.id:
+            return
         if host in self.parents or not other.alive or self.picker.done:
             return
         self.parents[host] = other
         other.children[self.id] = self
         # What a seed tells of, it tells of to this peer alone: then it is for this peer to fetch.
         far = other.zone is not self.zone and not other.host.seed
-        self.picker.joined(host, other.greet(self), far=far)
+        self.picker.joined(host, other.greet(self), far=far, zone=other.zone.name)
 
     def greet(self, child: Peer) -> int:
         """What a neighbour is told on its connection."""
         if self.announcer is None:
             return self.picker.have
-        self.announcer.joined(child.id, child.picker.have)
+        self.announcer.joined(child.id, child.picker.have, far=child.zone is not self.zone)
         return 0
 
     def hear(self, told: Mapping[str, int]) -> None:
@@ -136,14 +146,21 @@ class Peer:
         That a holder answers BUSY, and the next is asked, takes no time: a message takes a small
         part of what a piece does.
         """
-        picker, peers = self.picker, self.world.peers
-        while picker.requests < self.world.scenario.requests:
-            for host in picker.order():
+        picker, peers, most = self.picker, self.world.peers, self.world.scenario.requests
+        while True:
+            # What comes from other zones has a window of its own: it is late with a thin link.
+            far, near = len(self._crossing) < most, picker.requests - len(self._crossing) < most
+            if not (far or near):
+                return
+            for host in picker.order(now):
                 sender = peers[host]
-                if sender.busy:
+                crosses = sender.zone is not self.zone
+                if sender.busy or not (far if crosses else near):
                     continue
                 run = picker.pick(host, 1, now)
                 if run:
+                    if crosses:
+                        self._crossing[run[0]] = host
                     sender.serve(self, run[0], now)
                     break
             else:
@@ -161,9 +178,10 @@ class Peer:
             if sender.zone is not self.zone:
                 self.bytes_far += nbytes
         picker = self.picker
+        self._crossing.pop(piece, None)
         if picker.have >> piece & 1:
             return
-        picker.got(piece)
+        picker.got(piece, now=now)
         self._got.append(piece)
         if self.announcer:
             self.announcer.fresh((piece,))
@@ -185,6 +203,10 @@ class Peer:
         self._hang_up()
         self.report(now)
         self.world.completed(self, now)
+
+    def lost_sender(self, host: str) -> None:
+        """What was on its way from there does not come."""
+        self._crossing = {piece: sender for piece, sender in self._crossing.items() if sender != host}
 
     # --- sending ----------------------------------------------------------------------------
 
@@ -245,6 +267,7 @@ class Peer:
         for child in list(self.children.values()):
             if child.alive:
                 child.picker.reset(self.id)
+                child.lost_sender(self.id)
                 self.world.hungry[child] = None
                 child.report(now, unreachable=(self.id,))
 

@@ -21,3 +21,20 @@ def test_what_the_own_zone_has_comes_from_there(
     view = built.distribute(f"{origin.url}/some", "b.0", nodes=["b1"])
     assert_everywhere(view, content[: 8 * MIB], 1)
     assert built.crossed()["b1"] <= 2 * MIB
+
+
+def test_each_byte_enters_each_zone_once(origin: Nginx, swarm: Callable[..., Swarm], content: bytes) -> None:
+    """Everybody knows everybody, and all are fast: whoever asked at will would bring most of it in several times."""
+    (origin.root / "some").write_bytes(content[: 16 * MIB])
+    built = swarm(0, settings=Settings(transport=TransportSettings(upload_rate=8_000_000)))
+    nodes = {f"{zone}{number}": zone for zone in "abcd" for number in range(3)}
+    for name, zone in nodes.items():
+        built.start(name, zone=zone)
+    view = built.distribute(f"{origin.url}/some")
+    assert_everywhere(view, content[: 16 * MIB], len(nodes))
+    crossed = built.crossed()
+    read = {node: record.get("bytes_origin", 0) for node, record in view["nodes"].items()}
+    for zone in "abcd":
+        into = sum(crossed[n] + read[n] for n in nodes if nodes[n] == zone)
+        assert sum(read.values()) >= 16 * MIB
+        assert into <= 1.05 * 16 * MIB, (zone, into / MIB, crossed, read)

@@ -1,0 +1,174 @@
+"""Each piece has one importer a zone, and one zone that it is imported from."""
+
+from __future__ import annotations
+
+import pytest
+
+from dragonfly_ray import bitset as bits
+from dragonfly_ray.scheduling.graph import Graph
+from dragonfly_ray.scheduling.picker import Picker
+from dragonfly_ray.scheduling.zones import FIRST_PATIENCE, STALLED_AFTER, Imports
+
+COUNT = 200
+ALL = bits.full(COUNT)
+MATES = ("a0", "a1", "a2")
+
+
+def imports(host: str, zone: str = "a", others: tuple[str, ...] = ("b", "c", "d")) -> Imports:
+    made = Imports(host, zone, COUNT)
+    for mate in MATES:
+        made.importer(mate, True)
+    for other in others:
+        made.zone_joined(other)
+    return made
+
+
+def test_each_piece_has_one_importer_and_all_agree() -> None:
+    views = [imports(host) for host in MATES]
+    shares = [view.share(view.host) for view in views]
+    assert sum(share.bit_count() for share in shares) == COUNT
+    assert shares[0] | shares[1] | shares[2] == ALL
+    assert all(view.share("a1") == shares[1] for view in views)
+    assert all(share.bit_count() > COUNT / 6 for share in shares)
+
+
+def test_only_what_the_lost_importer_had_changes_hands() -> None:
+    view = imports("a0")
+    mine, theirs = view.share("a0"), view.share("a1")
+    view.importer("a1", False)
+    assert view.share("a0") & mine == mine
+    assert view.share("a0") & ~mine & ~theirs == 0
+    assert view.share("a0") | view.share("a2") == ALL
+
+
+def test_no_zone_exports_a_piece_twice() -> None:
+    names = ("a", "b", "c", "d")
+    exported = dict.fromkeys(names, 0)
+    for zone in names:
+        view = imports("x", zone, tuple(n for n in names if n != zone))
+        sources = {other: view.source(other) for other in names if other != zone}
+        assert sum(s.bit_count() for s in sources.values()) == COUNT, "each is imported from one zone"
+        for other, pieces in sources.items():
+            assert not exported[other] & pieces
+            exported[other] |= pieces
+    assert all(pieces == ALL for pieces in exported.values())
+
+
+def test_an_importer_that_makes_no_progress_is_succeeded_until_it_does() -> None:
+    view = imports("a0", others=("b",))
+    mine, lacking = view.share("a0"), {"b": ALL}
+    view.look(lacking, 0.0)
+    view.moved("a2")
+    view.look(lacking, STALLED_AFTER)
+    assert view.share("a1") == 0
+    assert view.share("a0") & mine == mine != view.share("a0")
+    view.moved("a1")
+    view.look(lacking, STALLED_AFTER + 0.1)
+    assert view.share("a0") == mine
+
+
+def test_whoever_has_nothing_to_import_is_not_passed_over() -> None:
+    view = imports("a0", others=("b",))
+    for second in range(20):
+        view.look({}, float(second))
+    assert view.share("a1")
+
+
+def test_where_imports_are_slow_for_everybody_nobody_is_passed_over() -> None:
+    view = imports("a0", others=("b",))
+    view.began(0, 0.0)
+    view.ended(0, 10.0)
+    view.look({"b": ALL}, 10.0)
+    view.look({"b": ALL}, 10.0 + 10 * STALLED_AFTER)
+    assert view.share("a1")
+
+
+def test_the_predecessor_is_waited_for_and_then_the_least_used_zone_is_asked() -> None:
+    view = imports("a0")
+    late = {"c": ALL & ~view.source("c"), "d": 0}
+    view.used["c"] = 0
+    assert view.wanted(late, 0.0) == {}
+    assert view.wanted(late, FIRST_PATIENCE / 2) == {}
+    found = view.wanted(late, FIRST_PATIENCE)
+    assert found == {"c": late["c"] & view.share("a0")}
+
+
+def test_out_of_turn_the_zone_used_least_gives() -> None:
+    view = imports("a0")
+    both = ALL & ~view.source("c") & ~view.source("d")
+    view.wanted({"c": both, "d": both}, 0.0)
+    first = view.wanted({"c": both, "d": both}, FIRST_PATIENCE)
+    (zone,) = first
+    view.out_of_turn(zone)
+    assert list(view.wanted({"c": both, "d": both}, FIRST_PATIENCE)) != [zone]
+
+
+def picker(host: str) -> Picker:
+    made = Picker(COUNT, seed=1)
+    made.imports = Imports(host, "a", COUNT)
+    for mate in MATES[:2]:
+        made.imports.importer(mate, True)
+    return made
+
+
+def test_nobody_but_importers_asks_other_zones_and_they_for_their_own_share() -> None:
+    asked: dict[str, set[int]] = {}
+    for host in MATES:
+        made = picker(host)
+        made.joined("far", ALL, far=True, zone="b")
+        asked[host] = set()
+        while run := made.pick("far", 8, 0.0):
+            asked[host].update(run)
+    assert asked["a2"] == set()
+    assert asked["a0"] | asked["a1"] == set(range(COUNT))
+    assert not asked["a0"] & asked["a1"]
+
+
+def test_what_is_near_is_not_imported() -> None:
+    made = picker("a0")
+    made.joined("near", ALL, zone="a")
+    made.joined("far", ALL, far=True, zone="b")
+    assert not made.pick("far", 8, 0.0)
+    assert made.pick("near", 8, 0.0)
+
+
+def test_when_no_importer_is_left_whoever_needs_something_asks() -> None:
+    made = picker("a2")
+    made.joined("far", ALL, far=True, zone="b")
+    assert not made.pick("far", 8, 0.0)
+    for mate in MATES[:2]:
+        made.left(mate)
+    made.imports.importer("a0", False)  # type: ignore[union-attr]
+    made.imports.importer("a1", False)  # type: ignore[union-attr]
+    assert made.pick("far", 8, 0.0)
+
+
+@pytest.mark.parametrize("everybody", [4, 100])
+def test_importers_of_all_zones_know_each_other_and_have_successors(everybody: int) -> None:
+    graph = Graph(everybody=everybody, degree=6, importers=2, seed=1)
+    graph.join_all([(f"{zone}{n}", zone) for n in range(10) for zone in "abc"])
+    chosen = [h for n in range(10) for h in (f"a{n}", f"b{n}", f"c{n}") if graph.imports(h)]
+    assert len(chosen) == 6
+    for host in chosen:
+        assert graph.neighbours(host) >= set(chosen) - {host}
+    lost = next(h for h in chosen if h.startswith("a"))
+    gained = graph.leave(lost)
+    after = [h for h in (f"a{n}" for n in range(10)) if graph.imports(h)]
+    assert len(after) == 2
+    (new,) = set(after) - set(chosen)
+    assert graph.neighbours(new) >= {h for h in chosen if h != lost}
+    assert all(new in gained[other] for other in graph.neighbours(new)), "all of its neighbours hear of it"
+    assert new in gained[new], "and it itself"
+
+
+def test_without_zones_nobody_imports() -> None:
+    graph = Graph(everybody=4, degree=6, importers=2, seed=1)
+    graph.join_all([(f"h{n}", "") for n in range(10)])
+    assert not any(graph.imports(f"h{n}") for n in range(10))
+
+
+def test_large_tasks_have_importers_only_where_that_is_asked_for() -> None:
+    for always in (False, True):
+        graph = Graph(everybody=4, degree=6, importers=2, always=always, seed=1)
+        graph.join_all([(f"h{n}", "ab"[n % 2]) for n in range(300)])
+        assert sum(graph.imports(f"h{n}") for n in range(300)) == (4 if always else 0)
