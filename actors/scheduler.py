@@ -171,6 +171,7 @@ class SchedulerActor:
             case m.Verify():
                 answer = self._core.verify(message)
             case m.Ended():
+                answer = None if self._core.knows(message.host_id) else m.ReportReply(known=False)
                 self._act(self._core.ended(message, now))
             case m.Evicted():
                 self._core.evicted(message.host_id, message.task_id)

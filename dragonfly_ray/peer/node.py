@@ -324,10 +324,14 @@ class PeerNode:
         pause = 0.05
         while not self._stopping.is_set():
             try:
-                self.links.of(source_id).call(ended)
-                with self._lock:
-                    self._unheard.pop((ended.spec_id, ended.run), None)
-                return
+                answer = self.links.of(source_id).call(ended)
+                if not isinstance(answer, m.ReportReply) or answer.known:
+                    with self._lock:
+                        self._unheard.pop((ended.spec_id, ended.run), None)
+                    return
+                self.announce_to(source_id)  # it has restarted
+                self._stopping.wait(pause)
+                pause = min(2.0, pause * 2)
             except Exception as error:
                 if isinstance(error, ClusterError):
                     log.info("outcome of %s not delivered yet: %s", ended.spec_id, error)

@@ -324,6 +324,10 @@ class SchedulerCore:
         audit = auditing.grant(self.cluster, task, message.host_id, task.audits.now)
         return m.Verified(pending=True, audit=audit)
 
+    def knows(self, host_id: str) -> bool:
+        """False: the host must make itself known before what it says counts."""
+        return host_id in self.hosts
+
     def ended(self, message: m.Ended, now: float) -> list[Action]:
         if message.kind == m.UNPROVED:
             return proving.refused(self.cluster, message, now)

@@ -92,7 +92,7 @@ class SuperSeeder:
     def joined(self, host: str, has: int = 0, *, far: bool = False) -> None:
         """A neighbour that knows of nothing here yet; `has`: its own pieces.
 
-        `far`: it is in another zone. It hears of nothing while there are others: they pass pieces on to
+        `far`: it is in another zone. It hears of nothing that the others take: they pass pieces on to
         the next zone, so that no piece leaves this one twice.
         """
         self.left(host)
@@ -162,7 +162,7 @@ class SuperSeeder:
             return found
         for piece, since in list(self._since.items()):
             if now - since >= self.patience:
-                self._tell(piece, now, found)
+                self._tell(piece, now, found, anywhere=True)
         while self._fresh and len(self._since) < self.ahead:
             if not self._tell(self._fresh[0], now, found):
                 break
@@ -187,14 +187,12 @@ class SuperSeeder:
             self._again[host] = piece, now
             found[host] = found.get(host, 0) | 1 << piece
 
-    def _tell(self, piece: int, now: float, found: dict[str, int]) -> bool:
-        """To whoever is next in turn and waits for the least; False if all know it."""
+    def _tell(self, piece: int, now: float, found: dict[str, int], *, anywhere: bool = False) -> bool:
+        """To whoever is next in turn and waits for the least; False if all know it. `anywhere`: of another zone,
+        where nobody is left of this one."""
         bit = 1 << piece
-        able = [
-            h
-            for h in self._turn
-            if self._hears(h) and not (self._neighbours[h].told | self._neighbours[h].has) & bit
-        ]
+        lack = [h for h in self._turn if not (self._neighbours[h].told | self._neighbours[h].has) & bit]
+        able = [h for h in lack if self._hears(h)] or (lack if anywhere else [])
         if not able:
             return False
         host = min(able, key=lambda h: self._neighbours[h].pending.bit_count())

@@ -120,3 +120,17 @@ def test_every_piece_is_told_in_the_end_and_given_once_first(data: st.DataObject
         announcer.has("rock", known["rock"])
     assert announcer.over
     assert known["rock"] | owned["rock"] == bits.full(count)
+
+
+def test_another_zone_hears_of_what_nobody_here_takes() -> None:
+    announcer = SuperSeeder(100)
+    announcer.joined("near")
+    announcer.joined("far", far=True)
+    announcer.fresh([0, 1])
+    assert told(announcer) == [("near", 0), ("near", 1)]
+    announcer.has("near", 0b1)
+    assert told(announcer, 1.9) == []
+    assert told(announcer, 2.0) == [("far", 1)], "told in vain"
+    announcer.left("near")
+    announcer.fresh([2])
+    assert ("far", 2) in told(announcer, 2.0)
