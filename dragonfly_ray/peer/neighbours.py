@@ -97,8 +97,9 @@ class Neighbours:
     def begin(self) -> None:
         """The manifest is here, and something is missing."""
         self._run.spawn("gossip", self._tell_always)
-        for neighbour in self.known():
-            self.meet(neighbour)
+        with self._run.lock:  # nobody asks for anything before it is known who imports what
+            for neighbour in self.known():
+                self.meet(neighbour)
 
     def start(self) -> None:
         """Those that have nothing to do yet wait until something is missing, maybe again."""

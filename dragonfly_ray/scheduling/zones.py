@@ -15,7 +15,7 @@ from collections.abc import Collection
 
 from dragonfly_ray import bitset
 
-STALLED_AFTER = 2.0
+STALLED_AFTER = 5.0
 """Seconds without progress, at least, after which an importer with something to import is passed over."""
 STALLED_IMPORTS = 4.0
 """And so many times what an import usually takes: a thin link is slow for everybody."""
