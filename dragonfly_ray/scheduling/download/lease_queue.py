@@ -116,8 +116,10 @@ class LeaseQueue:
         return changed
 
     def leased(self, pieces: Collection[int], now: float) -> None:
+        """One that waits here already waits once."""
         self._picker.claimed(pieces)
-        self._queue.extend(pieces)
+        waiting = frozenset(self._queue)
+        self._queue.extend(p for p in pieces if p not in waiting)
         self._since.update(dict.fromkeys(pieces, now))
 
     def revoked(self, pieces: Iterable[int]) -> None:
@@ -249,6 +251,7 @@ class LeaseQueue:
         active = [p for pieces in self._active.values() for p in pieces]
         assert all(0 <= p < self._picker.count for p in (*active, *self._queue)), "a lease of no piece"
         assert self._unwanted <= set(self._active), "a worker that reads nothing is unwanted"
+        assert len(set(self._queue)) == len(self._queue), "a piece would be read twice"
         assert set(self._queue) <= set(self._since), "a lease that came at no time"
         assert self._backoff <= MAX_BACKOFF_S
 

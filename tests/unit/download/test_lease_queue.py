@@ -155,7 +155,7 @@ class Leases(RuleBasedStateMachine):
 
     @rule(pieces=st.sets(st.integers(0, 31)))
     def lease(self, pieces: set[int]) -> None:
-        news = sorted(pieces - self.leased - {p for run in self.runs.values() for p in run})
+        news = sorted(pieces - {p for run in self.runs.values() for p in run})  # some maybe once more
         self.queue.leased(news, self.now)
         self.leased.update(news)
 
