@@ -171,8 +171,8 @@ class SchedulerActor:
             case m.Verify():
                 answer = self._core.verify(message)
             case m.Ended():
-                answer = None if self._core.knows(message.host_id) else m.ReportReply(known=False)
-                self._act(self._core.ended(message, now))
+                answer, actions = self._core.ended(message, now)
+                self._act(actions)
             case m.Evicted():
                 self._core.evicted(message.host_id, message.task_id)
             case m.Looking():

@@ -66,8 +66,7 @@ class LocalScheduler:
                 case m.Verify():
                     answer, actions = self.core.verify(message), []
                 case m.Ended():
-                    answer = None if self.core.knows(message.host_id) else m.ReportReply(known=False)
-                    actions = self.core.ended(message, now)
+                    answer, actions = self.core.ended(message, now)
                 case m.Looking():
                     actions = self.core.looking(message, now)
                 case m.Throttled():

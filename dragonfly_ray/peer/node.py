@@ -330,15 +330,12 @@ class PeerNode:
                         self._unheard.pop((ended.spec_id, ended.run), None)
                     return
                 self.announce_to(source_id)  # it has restarted
-                self._stopping.wait(pause)
-                pause = min(2.0, pause * 2)
-            except Exception as error:
-                if isinstance(error, ClusterError):
-                    log.info("outcome of %s not delivered yet: %s", ended.spec_id, error)
-                else:
-                    log.exception("outcome of %s not delivered yet", ended.spec_id)
-                self._stopping.wait(pause)
-                pause = min(2.0, pause * 2)
+            except ClusterError as error:
+                log.info("outcome of %s not delivered yet: %s", ended.spec_id, error)
+            except Exception:
+                log.exception("outcome of %s not delivered yet", ended.spec_id)
+            self._stopping.wait(pause)
+            pause = min(2.0, pause * 2)
 
     def _on_finished(self, run: TaskRun) -> None:
         with self._lock:

@@ -324,14 +324,12 @@ class SchedulerCore:
         audit = auditing.grant(self.cluster, task, message.host_id, task.audits.now)
         return m.Verified(pending=True, audit=audit)
 
-    def knows(self, host_id: str) -> bool:
-        """False: the host must make itself known before what it says counts."""
-        return host_id in self.hosts
-
-    def ended(self, message: m.Ended, now: float) -> list[Action]:
+    def ended(self, message: m.Ended, now: float) -> tuple[m.ReportReply, list[Action]]:
+        if message.host_id not in self.hosts:
+            return m.ReportReply(known=False), []
         if message.kind == m.UNPROVED:
-            return proving.refused(self.cluster, message, now)
-        return ends.ended(self.cluster, message, now)
+            return m.ReportReply(), proving.refused(self.cluster, message, now)
+        return m.ReportReply(), ends.ended(self.cluster, message, now)
 
     def compare(self, message: m.Carrying, now: float) -> list[Action]:
         """What a host carries, asked while nothing was on its way to it: what it should carry is sent again."""

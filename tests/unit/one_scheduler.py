@@ -85,7 +85,7 @@ class Cluster:
 
     def end(self, number: int, spec_id: str = "s.0", *, ok: bool = True) -> None:
         ended = m.Ended(f"h{number}", spec_id, TASK.id, ok, kind="" if ok else "storage-full")
-        self.do(self.core.ended(ended, self.now))
+        self.do(self.core.ended(ended, self.now)[1])
 
     def view(self, spec_id: str = "s.0") -> dict[str, object]:
         found = self.core.view(spec_id)

@@ -183,7 +183,7 @@ def test_a_peer_that_has_it_already_hears_of_it_again_after_the_proof() -> None:
     cluster = Guarded([host(0), host(1)])
     cluster.submitted("a.0", A)
     held = m.Ended("h1", "a.0", TASK.id, False, kind=m.UNPROVED)
-    cluster.do(cluster.core.ended(held, cluster.now))
+    cluster.do(cluster.core.ended(held, cluster.now)[1])
     assert cluster.phase("a.0") == "running"
     assert len(cluster.sent(m.Deliver, 1)) == 1
     cluster.proved("a.0")
@@ -321,7 +321,7 @@ def test_a_proof_that_fails_while_it_runs_is_tried_again_by_whoever_there_is() -
     cluster.submitted("a.0", A, (0,))
     cluster.do(cluster.core.announce(m.Announce(host(0), (m.Held(TASK, ALL),)), cluster.now))
     refused = m.Ended("h0", "a.0", TASK.id, False, kind=m.UNPROVED, message="held here already")
-    cluster.do(cluster.core.ended(refused, cluster.now))
+    cluster.do(cluster.core.ended(refused, cluster.now)[1])
     for seconds in (2.0, 10.0, 10.0):  # as long as the origin may be away for those who read it
         asked = len(cluster.asked(m.Prove))
         cluster.do(cluster.core.unanswered(cluster.asked(m.Prove)[-1], cluster.now))
@@ -339,7 +339,7 @@ def test_a_proof_that_fails_for_as_long_as_an_origin_may_be_away_ends_it() -> No
     cluster.submitted("a.0", A, (0,))
     cluster.do(cluster.core.announce(m.Announce(host(0), (m.Held(TASK, ALL),)), cluster.now))
     refused = m.Ended("h0", "a.0", TASK.id, False, kind=m.UNPROVED, message="held here already")
-    cluster.do(cluster.core.ended(refused, cluster.now))
+    cluster.do(cluster.core.ended(refused, cluster.now)[1])
     for _ in range(2):
         cluster.proved("a.0", "source-unreachable")
         cluster.now += cluster.core.settings.origin.give_up + 1.0

@@ -104,7 +104,7 @@ def test_every_piece_is_read_by_two_and_who_read_what_is_kept() -> None:
         cluster.report(number, got=tuple(range(PIECES)), bytes_audit=7)
         assert cluster.core.verify(m.Verify(f"h{number}", TASK.id, cluster.task.root())).ok
         ended = m.Ended(f"h{number}", "s.0", TASK.id, True, bytes_audit=7)
-        cluster.do(cluster.core.ended(ended, cluster.now))
+        cluster.do(cluster.core.ended(ended, cluster.now)[1])
     nodes: Any = cluster.view()["nodes"]
     assert {n: r["origin_pieces"] for n, r in nodes.items()} == {
         f"n{i}": bitset.ranges(readers[f"h{i}"]) for i in range(3)

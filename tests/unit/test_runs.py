@@ -41,7 +41,7 @@ def submit(cluster: Cluster, run: str, targets: tuple[str, ...] = ("n0", "n1")) 
 
 def end(cluster: Cluster, number: int, run: str) -> None:
     ended = m.Ended(f"h{number}", "nightly.0", TASK.id, ok=True, run=run)
-    cluster.do(cluster.core.ended(ended, cluster.now))
+    cluster.do(cluster.core.ended(ended, cluster.now)[1])
 
 
 def test_the_same_id_again_writes_the_output_again(

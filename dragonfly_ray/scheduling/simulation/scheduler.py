@@ -80,7 +80,7 @@ class Scheduler:
 
     def ended(self, host: str, now: float) -> None:
         message = m.Ended(host, SPEC, self.task.id, True, size=self.task.size, seconds=now)
-        self._act(self._timed(self.core.ended, message, now), now)
+        self._act(self._timed(self.core.ended, message, now)[1], now)
 
     def tick(self, now: float) -> None:
         self._act(self._timed(self.core.tick, now), now)
