@@ -52,8 +52,7 @@ class Neighbours:
         host = neighbour.host.id
         with run.lock:
             if host == run.context.host_id:
-                if run.picker.imports:
-                    run.picker.imports.importer(host, neighbour.importer)
+                run.picker.names(host, importer=neighbour.importer)
                 return
             if host in self._banned or run.stopping.is_set():
                 return
@@ -62,15 +61,12 @@ class Neighbours:
                 return
             old = self.parents.get(host)
             known = old is not None and old.neighbour.host == neighbour.host
-            if old and known and old.neighbour.silent == neighbour.silent:
-                old.neighbour = neighbour
-                self._place(old)
-                return
-            if neighbour.silent:  # what it said itself may have come before this
+            same = known and old is not None and old.neighbour.silent == neighbour.silent
+            if neighbour.silent and not same:  # what it said itself may have come before this
                 run.picker.left(host)
                 if self._announcer:
                     self._announcer.left(host)
-            if old and known and neighbour.silent:
+            if old and known and (same or neighbour.silent):
                 old.neighbour = neighbour
                 self._place(old)
                 return
@@ -85,9 +81,9 @@ class Neighbours:
         """Where it is, and whether it imports for this peer's zone. Under the run's lock."""
         picker, neighbour = self._run.picker, parent.neighbour
         picker.meets(parent.id, far=parent.far, zone=neighbour.host.idc)
-        if picker.imports and not parent.abroad:
+        if not parent.abroad:
             does = neighbour.importer and not neighbour.complete and not neighbour.silent
-            picker.imports.importer(parent.id, does)
+            picker.names(parent.id, importer=does)
 
     def known(self) -> list[m.Neighbour]:
         """Those known before the manifest is here."""

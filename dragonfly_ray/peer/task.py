@@ -64,7 +64,7 @@ class TaskRun:
         self.picker = Picker(self.task.pieces)
         if context.zone:
             self.picker.imports = Imports(context.host_id, context.zone, self.task.pieces)
-            self.picker.imports.importer(context.host_id, deliver.importer)
+            self.picker.names(context.host_id, importer=deliver.importer)
         self.deliveries = Deliveries(self, deliver)
         self.neighbours = Neighbours(self, deliver)
         self.started = time.monotonic()
@@ -142,8 +142,7 @@ class TaskRun:
             if self.deliveries.closed or self.idle():
                 return False
             self.deliveries.add(deliver)
-            if self.picker.imports:
-                self.picker.imports.importer(self.context.host_id, deliver.importer)
+            self.picker.names(self.context.host_id, importer=deliver.importer)
             self.granted(deliver.grant)
             if deliver.may_claim and not self.access.may_claim:
                 self._read_for(deliver)

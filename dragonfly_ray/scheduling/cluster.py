@@ -125,7 +125,7 @@ class ClusterState:
                 everybody=s.scheduler.everybody,
                 degree=s.scheduler.neighbours,
                 importers=0 if s.scheduler.zones == "off" else s.scheduler.importers,
-                always=s.scheduler.zones == "importers",
+                always_import=s.scheduler.zones == "importers",
                 origin=origin(url) if url else "",
                 units=units,
                 audit=s.origin.audit,

@@ -62,7 +62,7 @@ class Graph:
     """Symmetric. `everybody`: up to so many hosts all know all; `degree`: how many beyond that.
 
     `importers`: so many hosts of each zone import for it, and know those of all zones; 0: nobody does.
-    Unless `always`, that begins only while there are up to `IMPORTERS_UP_TO` hosts.
+    Unless `always_import`, that begins only while there are up to `IMPORTERS_UP_TO` hosts.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Graph:
         everybody: int,
         degree: int,
         importers: int = 0,
-        always: bool = False,
+        always_import: bool = False,
         choice: Choice | None = None,
         seed: int | str | None = None,
     ) -> None:
@@ -90,7 +90,7 @@ class Graph:
         self._zones: dict[str, array[int]] = {}
         self._zone_names: list[str] = []
         self.importers = importers
-        self.always = always
+        self.always_import = always_import
         self._rosters: dict[str, dict[str, None]] = {}
 
     def __contains__(self, host: str) -> bool:
@@ -147,15 +147,15 @@ class Graph:
             return {}
         zone = self._zone[number]
         lost = [self._names[n] for n in self._edges[number]]
-        vacant = self._rosters.get(zone, {}).pop(host, 0) is None
+        imported = self.imports(host)
         self._remove(host, number)
         gained: dict[str, set[str]] = {}
-        if vacant and (told := self._succeed(zone)):
-            (successor,) = [h for h in told if h in list(self._rosters[zone])[-1:]]
-            for other in told:
-                gained.setdefault(other, set()).add(successor)
-                if other != successor and self.imports(other):
-                    gained.setdefault(successor, set()).add(other)
+        if imported:
+            del self._rosters[zone][host]
+            if successor := self._succeed(zone):
+                neighbours = self.neighbours(successor)
+                gained = {other: {successor} for other in neighbours}
+                gained[successor] = {successor, *filter(self.imports, neighbours)}
         floor = min(self.degree // 2, len(self._names) - 1)
         for other in lost:
             mine = self._numbers[other]
@@ -177,7 +177,7 @@ class Graph:
     def _enrol(self, number: int) -> bool:
         """Makes a host an importer of its zone, if there is a place."""
         zone, host = self._zone[number], self._names[number]
-        few = self.always or bool(self._rosters) or len(self._names) <= IMPORTERS_UP_TO
+        few = self.always_import or bool(self._rosters) or len(self._names) <= IMPORTERS_UP_TO
         if not zone or not few or len(self._rosters.get(zone, ())) >= self.importers:
             return False
         roster = self._rosters.setdefault(zone, {})
@@ -187,13 +187,13 @@ class Graph:
         self._link(number, [n for n in mates if n not in known])
         return True
 
-    def _succeed(self, zone: str) -> set[str]:
-        """A host takes a vacant place; those that must hear of it, itself too."""
-        roster = self._rosters.get(zone, {})
+    def _succeed(self, zone: str) -> str:
+        """The host that takes a vacant place; empty: none is left."""
+        roster = self._rosters[zone]
         others = [n for n in self._zones.get(zone, ()) if self._names[n] not in roster]
         if not others or not self._enrol(new := self._random.choice(others)):
-            return set()
-        return {self._names[new], *self.neighbours(self._names[new])}
+            return ""
+        return self._names[new]
 
     # --- drawing ----------------------------------------------------------------------------
 

@@ -154,6 +154,11 @@ class Picker:
                 del self._far[host]
                 self._tally.add(holder.usable)
 
+    def names(self, host: str, *, importer: bool) -> None:
+        """The scheduler says whether a host of this zone, maybe this one, brings pieces in from other zones."""
+        if self.imports:
+            self.imports.importer(host, importer)
+
     def has(self, host: str, pieces: int | Collection[int]) -> None:
         """News of a holder: a set as a bitmap, or piece numbers."""
         if not isinstance(pieces, int):

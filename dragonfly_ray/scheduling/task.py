@@ -382,11 +382,13 @@ def new_task(
     audit: float = 0.0,
     answer_timeout: float = 60.0,
     importers: int = 0,
-    always: bool = False,
+    always_import: bool = False,
 ) -> TaskState:
     waits = AnswerWaits(answer_timeout)
     leases = LeaseTable(task.pieces, free=bitset.full(task.pieces), timeout=timeout, units=units, waits=waits)
-    graph = Graph(everybody=everybody, degree=degree, importers=importers, always=always, seed=task.id)
+    graph = Graph(
+        everybody=everybody, degree=degree, importers=importers, always_import=always_import, seed=task.id
+    )
     # Where the origin has no ranges, one piece costs all that lies before it.
     audits = AuditTable(task.pieces, audit if task.ranges else 0.0, timeout)
     return TaskState(task, leases, graph, origin, audits=audits)

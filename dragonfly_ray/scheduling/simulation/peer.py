@@ -80,8 +80,7 @@ class Peer:
         if message.may_claim:
             self.reader = Reader(self, now)
             self.reader.leased(message.lease, now)
-        if self.picker.imports and message.importer:
-            self.picker.imports.importer(self.id, True)
+        self.picker.names(self.id, importer=message.importer)
         for neighbour in message.neighbours:
             self.meet(neighbour)
         self.world.clock.at(now + self._interval, self._report_due)
@@ -106,16 +105,16 @@ class Peer:
         """Connects to a neighbour: each learns what the other has, and tells it what is new."""
         host = neighbour.host.id
         other = self.world.peers[host]
-        if self.picker.imports and other.zone is self.zone:
-            self.picker.imports.importer(host, neighbour.importer and other.alive)
+        if other.zone is self.zone:
+            self.picker.names(host, importer=neighbour.importer and other.alive)
         if host == self.id:
             return
         if host in self.parents or not other.alive or self.picker.done:
             return
         self.parents[host] = other
         other.children[self.id] = self
-        # What a seed tells of, it tells of to this peer alone: then it is for this peer to fetch.
-        far = other.zone is not self.zone and not other.host.seed
+        # What a sole reader tells of, it tells of to this peer alone: then it is for this peer to fetch.
+        far = other.zone is not self.zone and not neighbour.sole
         self.picker.joined(host, other.greet(self), far=far, zone=other.zone.name)
 
     def greet(self, child: Peer) -> int:
