@@ -9,14 +9,14 @@ import pytest
 
 from dragonfly_ray.scheduling.ring import shard_of, shard_order
 
-IDS = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(20_000)]
+IDS = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(100_000)]
 
 
 @pytest.mark.parametrize("shards", [1, 2, 3, 5, 8, 16])
 def test_shards_have_equal_shares(shards: int) -> None:
     counts = Counter(shard_of(each, shards) for each in IDS)
     assert set(counts) == set(range(shards))
-    assert max(counts.values()) < 1.1 * len(IDS) / shards
+    assert max(counts.values()) <= 1.05 * len(IDS) / shards
 
 
 @pytest.mark.parametrize("shards", [1, 4, 15])
@@ -28,7 +28,7 @@ def test_another_shard_takes_its_share_and_moves_nothing_else(shards: int) -> No
 
 def test_the_order_is_that_of_succession() -> None:
     successors: Counter[int] = Counter()
-    for each in IDS:
+    for each in IDS[:20_000]:
         order = shard_order(each, 4)
         assert sorted(order) == [0, 1, 2, 3]
         assert order[0] == shard_of(each, 4)

@@ -80,8 +80,14 @@ def test_an_origin_that_wants_to_be_left_alone_for_an_hour_is(
         budget = built.scheduler.core.cluster.budget_of(urls.origin(origin.url))
         until(lambda: budget.wait(time.monotonic()) > 3000)
         complained = next(n for n, (_, status, _) in enumerate(origin.requests) if status == 429)
-        runs = [run for peer in built.peers.values() for run in peer._runs.values()]
-        until(lambda: all(run.origin is None or run.origin.waits for run in runs))
+
+        def heard() -> bool:
+            runs = [run for peer in built.peers.values() for run in peer._runs.values()]
+            readers = [run.origin for run in runs if run.origin]
+            quiet = all(each.waits and not each.leases.reading for each in readers)
+            return quiet and len(readers) == (3 if number else 0)
+
+        until(heard)
         until(lambda: not origin.active)
         asked = len(origin.requests)
         # A connection that has not heard of it yet may come to its end, and begin another.
