@@ -155,7 +155,9 @@ class Swarm:
         origins = given.origin.model_copy(update={"audit": audit})
         self.settings = given.model_copy(update={"origin": origins})
         key = SigningKey.generate()
-        self._verifier = GrantVerifier([key.public_bytes()])
+        self.keys = [key.public_bytes()]
+        """That grants are verified with."""
+        self._verifier = GrantVerifier(self.keys)
         self.scheduler = LocalScheduler(self.settings, GrantIssuer(key))
         self.peers: dict[str, PeerNode] = {}
         for number in range(count):
