@@ -10,14 +10,14 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
 
 from dragonfly_ray.config import Settings
 from tests.benchmarks import report as out
-from tests.benchmarks.measures import Report, say
+from tests.benchmarks.measures import Report, Rounds, say
 from tests.benchmarks.rig import BenchError
 from tests.nginx import Nginx
 from tests.testbed import network
@@ -29,6 +29,8 @@ TARGETS = {2: 1.15, 4: 1.5}
 """Time ÷ floor."""
 INTO = 1.05
 """Bytes that come into a zone ÷ size, at the most."""
+BOUND = 300.0
+"""Seconds, after which no further round of a case begins."""
 
 
 @dataclass(frozen=True)
@@ -129,28 +131,31 @@ def _sent(origin: Nginx, name: str) -> int:
     return origin.sent(f"/{name}")
 
 
-def bench(plan: Plan, rounds: int, settings: Settings | None = None) -> Report:
-    report = Report(f"Z{plan.zones}")
-    nominal = plan.size / (plan.zone_mbit * 1e6 / 8)
-    target = TARGETS.get(plan.zones)
-    by_link = report.measure("time ÷ (size ÷ zone link)", target)
-    by_curl = report.measure("time ÷ one curl across the zone link", target)
-    into = report.measure("most bytes into a zone, with headers ÷ size", INTO, unit="MiB")
-    origin = report.measure("origin bytes ÷ size", 1.01, unit="MiB")
-    crossed = report.measure("bytes from hosts of other zones ÷ all received", unit="MiB")
-    with ZoneBed(plan) as bed:
-        for number in range(rounds):
-            one = measure(bed, number, settings or Settings())
-            mib = plan.size / MIB
-            by_link.add(nominal, one.seconds)
-            by_curl.add(one.curl, one.seconds)
-            into.add(mib, max(one.into) * mib)
-            origin.add(mib, one.origin * mib)
-            crossed.add(mib * plan.hosts, one.crossed * mib * plan.hosts)
-            say(f"  {report.case} round {number + 1}/{rounds}: {one.seconds:.2f} s = {one.seconds / nominal:.3f} of the "
-                f"link, {one.seconds / one.curl:.3f} of curl ({one.curl:.2f} s); into zones "
-                f"{', '.join(f'{share:.3f}' for share in one.into)}; origin {one.origin:.3f}; across {one.crossed:.3f}")  # fmt: skip
-    return report
+def bench(plan: Plan, settings: Settings | None = None) -> Callable[[Report, Rounds], None]:
+    """The case of this plan, which makes its own hosts."""
+
+    def run(report: Report, rounds: Rounds) -> None:
+        nominal, mib = plan.size / (plan.zone_mbit * 1e6 / 8), plan.size / MIB
+        target = TARGETS.get(plan.zones)
+        by_link = report.measure("time ÷ (size ÷ zone link)", target)
+        by_curl = report.measure("time ÷ one curl across the zone link", target)
+        into = report.measure("most bytes into a zone, with headers ÷ size", INTO, unit="MiB")
+        origin = report.measure("origin bytes ÷ size", 1.01, unit="MiB")
+        crossed = report.measure("bytes from hosts of other zones ÷ all received", unit="MiB")
+        with ZoneBed(plan) as bed:
+            for number in rounds:
+                one = measure(bed, number, settings or Settings())
+                by_link.add(nominal, one.seconds)
+                by_curl.add(one.curl, one.seconds)
+                into.add(mib, max(one.into) * mib)
+                origin.add(mib, one.origin * mib)
+                crossed.add(mib * plan.hosts, one.crossed * mib * plan.hosts)
+                say(f"  {report.case} round {number + 1}: {one.seconds:.2f} s = {one.seconds / nominal:.3f} of the "
+                    f"link, {one.seconds / one.curl:.3f} of curl ({one.curl:.2f} s); into zones "
+                    f"{', '.join(f'{share:.3f}' for share in one.into)}; origin {one.origin:.3f}; "
+                    f"across {one.crossed:.3f}")  # fmt: skip
+
+    return run
 
 
 def main() -> int:
@@ -168,9 +173,12 @@ def main() -> int:
     reports = []
     for zones in options.zones or sorted(TARGETS):
         plan = Plan(zones, options.size * MIB, origin_mbit=options.origin_mbit)
+        reports.append(Report(f"Z{zones}"))
         say(f"Z{zones}: {plan.hosts} hosts of {plan.mbit} Mbit/s in {zones} zones of {plan.zone_mbit}")
-        reports.append(bench(plan, options.rounds))
+        bench(plan)(reports[-1], Rounds(options.rounds, BOUND))
     out.show(reports)
+    for path in out.write(reports):
+        say(f"written: {path}")
     return 0 if all(m.holds is not False for r in reports for m in r.measures) else 1
 
 
