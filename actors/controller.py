@@ -16,14 +16,13 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError,
 from dragonfly_ray import logs
 from dragonfly_ray.actors import nodes
 from dragonfly_ray.actors.handles import CONTROLLER, as_actor, find, peer_name, scheduler_name
-from dragonfly_ray.actors.peer import PeerActor
 from dragonfly_ray.actors.scheduler import SchedulerActor
 from dragonfly_ray.config import Settings
 from dragonfly_ray.directives import Directives, Follower
 from dragonfly_ray.keyring import KeyRing
+from dragonfly_ray.private_folders import root_of
 from dragonfly_ray.scheduling.reconciler import Action, Check, IdleSince, Kill, Reconciler, Start
 from dragonfly_ray.statuses import NodeStatus, PeerState, PeerStatus, decode_peer, encode
-from dragonfly_ray.storage.private import root_of
 from dragonfly_ray.targets import Member
 from dragonfly_ray.telemetry import RaySink, Telemetry
 
@@ -358,6 +357,9 @@ class ControllerActor:
         job.add_done_callback(self._jobs.discard)
 
     async def _bring_up(self, node: str) -> None:
+        # Here, so that a driver that starts a controller loads neither the store nor pycurl.
+        from dragonfly_ray.actors.peer import PeerActor
+
         name = peer_name(node)
         self._told.pop(node, None)
         try:

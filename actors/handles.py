@@ -9,11 +9,9 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from dragonfly_ray.config import Settings
 from dragonfly_ray.errors import ClusterError, DragonflyError, NotRunningError
 
 CONTROLLER = "controller"
-START_TIMEOUT = 60.0
 STOP_TIMEOUT = 30.0
 
 
@@ -57,43 +55,6 @@ def get(reference: Any, timeout: float, what: str) -> Any:
         raise ClusterError(f"{what} failed: {type(error.cause or error).__name__}; see its log") from None
     except RayError as error:
         raise NotRunningError(f"{what} does not answer: {type(error).__name__}") from None
-
-
-def start_controller(settings: Settings) -> Any:
-    """The cluster's controller, started if it is missing. Safe to call from many processes at once."""
-    from dragonfly_ray.actors.controller import ControllerActor
-
-    deadline = time.monotonic() + START_TIMEOUT
-    while True:
-        found = find(CONTROLLER, settings.namespace)
-        if found is None:
-            try:
-                found = (
-                    as_actor(ControllerActor, health=1)
-                    .options(
-                        name=CONTROLLER,
-                        namespace=settings.namespace,
-                        lifetime="detached",
-                        max_restarts=-1,
-                        max_task_retries=-1,
-                        num_cpus=0,
-                        resources={"node:__internal_head__": 0.001},
-                        max_concurrency=1000,
-                    )
-                    .remote(settings)
-                )
-            except ValueError:
-                continue  # somebody else was faster
-        try:
-            ray.get(found.ready.remote(), timeout=max(1.0, deadline - time.monotonic()))
-            return found
-        except RayError as error:
-            if time.monotonic() > deadline:
-                raise NotRunningError(
-                    f"the controller did not start within {START_TIMEOUT:g} s: {type(error).__name__}; "
-                    "is dragonfly-ray installed on the head node?"
-                ) from None
-            time.sleep(0.2)
 
 
 def stop_all(namespace: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import ray
 
 from dragonfly_ray.config import PeerSettings
-from dragonfly_ray.peer.node import Identity
+from dragonfly_ray.model import Identity
 from dragonfly_ray.targets import Member
 
 

@@ -23,9 +23,9 @@ from dragonfly_ray.config import Settings
 from dragonfly_ray.directives import Directives, Follower
 from dragonfly_ray.errors import ClusterError
 from dragonfly_ray.grants import GrantVerifier
-from dragonfly_ray.peer.node import Identity, PeerNode
+from dragonfly_ray.model import Identity
+from dragonfly_ray.peer.node import PeerNode
 from dragonfly_ray.peer.objects import LoadedObjects
-from dragonfly_ray.scheduling.patience import patience_with_helper
 from dragonfly_ray.scheduling.ring import shard_of
 from dragonfly_ray.statuses import encode
 from dragonfly_ray.telemetry import RaySink, Telemetry
@@ -38,6 +38,8 @@ WORK_THREADS = 32
 READER_THREADS = 512
 """Each reader that waits for bytes to arrive has one of them; none is started before it is needed."""
 CALL_TIMEOUT = 5.0
+LOOK_TIMEOUT = 20.0
+"""Seconds for another peer to look at a chunk of files."""
 ANNOUNCE_PAUSE = 0.5
 FLUSH_INTERVAL = 1.0
 
@@ -53,7 +55,7 @@ class _Link:
     def call(self, message: m.Message) -> m.Message | None:
         timeout = CALL_TIMEOUT
         if isinstance(message, m.Look):
-            timeout += patience_with_helper(self._settings.origin)
+            timeout = LOOK_TIMEOUT + self._settings.origin.answer_timeout
         try:
             if self._handle is None:
                 self._handle = ray.get_actor(self._name, namespace=self._settings.namespace)

@@ -20,11 +20,12 @@ from dragonfly_ray.actors.handles import (
     peer_name,
     reach,
     scheduler_name,
-    start_controller,
     stop_all,
 )
 from dragonfly_ray.actors.nodes import current_node, members, members_of, table
+from dragonfly_ray.actors.start import start_controller
 from dragonfly_ray.awaiting import follow
+from dragonfly_ray.checksums import parse_digest
 from dragonfly_ray.config import Settings
 from dragonfly_ray.distribution import Distribution, Progress, told_apart
 from dragonfly_ray.errors import (
@@ -37,13 +38,12 @@ from dragonfly_ray.identity import source_of
 from dragonfly_ray.model import Credentials, Links, Source
 from dragonfly_ray.names import from_os
 from dragonfly_ray.output_names import check_outputs, names_alike
-from dragonfly_ray.peer.prefix import parse as parse_digest
 from dragonfly_ray.reading import PieceFile
 from dragonfly_ray.scheduling.ring import shard_of
 from dragonfly_ray.statuses import NodeStatus, decode_nodes
-from dragonfly_ray.storage.modes import current_umask
 from dragonfly_ray.submission import Submission
 from dragonfly_ray.targets import Member, Selector, check_dest, select
+from dragonfly_ray.umask import current_umask
 from dragonfly_ray.urls import is_path, local_url, redacted, scheme
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from blake3 import blake3
 
+from dragonfly_ray.errors import InvalidRequestError
 from dragonfly_ray.model import Manifest, PieceTable
 
 try:
@@ -147,3 +148,24 @@ def _known(algorithm: str) -> Hash | None:
 def offers_any(manifest: Manifest) -> bool:
     """Whether some entry of it has a checksum."""
     return any(entry.checksum for entry in manifest.entries)
+
+
+def parse_digest(text: str) -> tuple[str, str]:
+    """(algorithm, hex) of `sha256:…`, `blake3:…` or any algorithm of hashlib that has a fixed length; a bare
+    64-digit hex is sha256. Raises `InvalidRequestError`."""
+    algorithm, found, value = text.partition(":")
+    if not found:
+        algorithm, value = "sha256", text
+    algorithm, value = algorithm.lower(), value.lower()
+    shown = text[:80]
+    try:
+        size = new_hash(algorithm).digest_size
+    except (ValueError, TypeError):
+        size = 0
+    if not size:  # unknown, switched off in this OpenSSL, or of whatever length one asks for (shake_128)
+        raise InvalidRequestError(
+            f"digest {shown!r}: unknown algorithm {algorithm[:40]!r}; use sha256 or blake3"
+        )
+    if len(value) != 2 * size or any(c not in "0123456789abcdef" for c in value):
+        raise InvalidRequestError(f"digest {shown!r}: {algorithm} has {2 * size} hexadecimal digits")
+    return algorithm, value

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from dragonfly_ray.errors import GrantError, StorageError
 from dragonfly_ray.model import digest
-from dragonfly_ray.storage.private import private_folder, read_private
+from dragonfly_ray.private_folders import private_folder, read_private
 
 KEY_SIZE = 32
 """Bytes of a public key."""

@@ -13,7 +13,7 @@ import msgspec
 
 from dragonfly_ray.errors import StorageError
 from dragonfly_ray.grants import SKEW, SigningKey
-from dragonfly_ray.storage.private import private_folder, read_private
+from dragonfly_ray.private_folders import private_folder, read_private
 
 LEARNT = 120.0
 """Seconds within which schedulers sign with a new key: they ask for it twice as often."""

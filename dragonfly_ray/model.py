@@ -291,6 +291,19 @@ class Endpoint(msgspec.Struct, frozen=True):
     port: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """What Ray knows of a node."""
+
+    node_id: str
+    address: str
+    name: str = ""
+    seed: bool = False
+    idc: str = ""
+    location: str = ""
+    labels: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
 class Host(msgspec.Struct, frozen=True):
     """One Ray node with a peer on it. `id` belongs to the piece store and outlives the Ray node id."""
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 _ESCAPE = 0xF700
 _ESCAPED = re.compile("[\uf780-\uf7ff]")
@@ -54,6 +56,15 @@ def is_canonical(text: str) -> bool:
 def without_half(text: str) -> str:
     """Without what is left at the end of a character that was cut in two."""
     return text.rstrip("".join(map(chr, range(0xF780, 0xF800))))
+
+
+def inside(path: str, roots: Sequence[str]) -> str | None:
+    """The root that `path` lies below, by its names alone; the root itself does not count."""
+    place = PurePosixPath(path)
+    if not place.is_absolute() or ".." in place.parts:
+        return None
+    found = [root for root in roots if place.is_relative_to(root) and place != PurePosixPath(root)]
+    return max(found, key=len, default=None)
 
 
 def shown(text: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dragonfly_ray.errors import InvalidRequestError, UnknownNodesError
-from dragonfly_ray.storage.beneath import inside
+from dragonfly_ray.names import inside
 
 Selector = str | int | Mapping[str, str] | Sequence["str | int | Mapping[str, str]"]
 """`"all"`, `"seeds"`, a count, a share (`"10%"`), a node id (or the start of one), an IP or a name, a

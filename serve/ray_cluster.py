@@ -9,7 +9,8 @@ from typing import Any, Generic, TypeVar
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.actors.connect import Actors, connect
-from dragonfly_ray.actors.handles import CONTROLLER, find, peer_name, scheduler_name, start_controller
+from dragonfly_ray.actors.handles import CONTROLLER, find, peer_name, scheduler_name
+from dragonfly_ray.actors.start import start_controller
 from dragonfly_ray.config import Settings
 from dragonfly_ray.errors import ClusterError, DragonflyError, InvalidRequestError
 from dragonfly_ray.model import Credentials, Source

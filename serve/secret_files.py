@@ -14,8 +14,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from dragonfly_ray.errors import InvalidRequestError
+from dragonfly_ray.private_folders import private_folder
 from dragonfly_ray.serve.settings import ManagerSettings
-from dragonfly_ray.storage.private import private_folder
 
 _SECRET_QUERY = frozenset({"password", "sslpassword"})
 """Parameters of libpq."""

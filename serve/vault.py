@@ -21,8 +21,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from dragonfly_ray.errors import VaultError
+from dragonfly_ray.private_folders import private_folder
 from dragonfly_ray.serve.settings import ManagerSettings
-from dragonfly_ray.storage.private import private_folder
 
 log = logging.getLogger(__name__)
 KEY_BYTES = 32

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 from rich.console import Console
@@ -17,8 +17,9 @@ from rich.text import Text
 
 from dragonfly_ray.errors import InvalidRequestError
 from dragonfly_ray.model import file_leaf
-from dragonfly_ray.scheduling.simulator import Report, Scenario
-from dragonfly_ray.scheduling.simulator import simulate as run
+
+if TYPE_CHECKING:
+    from dragonfly_ray.scheduling.simulator import Report
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 BINARY = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
@@ -62,6 +63,10 @@ def simulate(
     It runs the code that chooses pieces, neighbours and readers of the origin in a cluster; only
     links and time are modelled. About 10,000 pieces received are simulated in a second.
     """
+    # Here, so that no other command loads what schedules, and numpy.
+    from dragonfly_ray.scheduling.simulator import Scenario
+    from dragonfly_ray.scheduling.simulator import simulate as run
+
     if policy not in ("seeds", "all"):
         raise InvalidRequestError(f"--policy {policy}: is `seeds` or `all`")
     if plot:

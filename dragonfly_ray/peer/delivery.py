@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.errors import DestinationError, DragonflyError
-from dragonfly_ray.names import to_os
-from dragonfly_ray.storage.beneath import behind, beneath, inside
+from dragonfly_ray.names import inside, to_os
+from dragonfly_ray.storage.beneath import behind, beneath
 from dragonfly_ray.storage.output import destination_errors
 from dragonfly_ray.storage.place import place_of, stamp_of
 from dragonfly_ray.storage.spelling import check_spellings

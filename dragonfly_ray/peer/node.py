@@ -12,7 +12,6 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
@@ -34,6 +33,7 @@ from dragonfly_ray.model import (
     Endpoint,
     Entry,
     Host,
+    Identity,
     Manifest,
     PieceTable,
     Segment,
@@ -78,19 +78,6 @@ class Links(Protocol):
     def of(self, source_id: str) -> SchedulerLink: ...
 
     def every(self) -> Sequence[SchedulerLink]: ...
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What Ray knows of the node."""
-
-    node_id: str
-    address: str
-    name: str = ""
-    seed: bool = False
-    idc: str = ""
-    location: str = ""
-    labels: dict[str, str] = field(default_factory=dict)
 
 
 class PeerNode:

@@ -6,8 +6,8 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
-from dragonfly_ray.checksums import new_hash
-from dragonfly_ray.errors import DragonflyError, IntegrityError, InvalidRequestError
+from dragonfly_ray.checksums import new_hash, parse_digest
+from dragonfly_ray.errors import DragonflyError, IntegrityError
 
 if TYPE_CHECKING:
     from dragonfly_ray.peer.task import TaskRun
@@ -15,33 +15,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def parse(text: str) -> tuple[str, str]:
-    """(algorithm, hex) of `sha256:…`, `blake3:…` or any algorithm of hashlib that has a fixed length; a bare
-    64-digit hex is sha256. Raises `InvalidRequestError`."""
-    algorithm, found, value = text.partition(":")
-    if not found:
-        algorithm, value = "sha256", text
-    algorithm, value = algorithm.lower(), value.lower()
-    shown = text[:80]
-    try:
-        size = new_hash(algorithm).digest_size
-    except (ValueError, TypeError):
-        size = 0
-    if not size:  # unknown, switched off in this OpenSSL, or of whatever length one asks for (shake_128)
-        raise InvalidRequestError(
-            f"digest {shown!r}: unknown algorithm {algorithm[:40]!r}; use sha256 or blake3"
-        )
-    if len(value) != 2 * size or any(c not in "0123456789abcdef" for c in value):
-        raise InvalidRequestError(f"digest {shown!r}: {algorithm} has {2 * size} hexadecimal digits")
-    return algorithm, value
-
-
 class PrefixHash:
     """Follows a download. `check` waits for the rest and compares."""
 
     def __init__(self, run: TaskRun, wanted: str) -> None:
         self._run = run
-        self._algorithm, _ = parse(wanted)
+        self._algorithm, _ = parse_digest(wanted)
         self._hash = new_hash(self._algorithm)
         self._next = 0
         self._more = threading.Event()
@@ -88,7 +67,7 @@ class PrefixHash:
 
     def check(self, wanted: str) -> None:
         """Raises `IntegrityError` if the content is not what the caller expects. All of it must be here."""
-        algorithm, value = parse(wanted)
+        algorithm, value = parse_digest(wanted)
         if not self._started:
             found = self._whole(algorithm)
         else:

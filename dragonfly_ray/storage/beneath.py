@@ -12,12 +12,12 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from dragonfly_ray.errors import DestinationError, UnsafePathError
-from dragonfly_ray.names import from_os, to_os
+from dragonfly_ray.names import from_os, inside, to_os
 
 _OPEN = "/proc/self/fd/"
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -33,15 +33,6 @@ def shown(path: Path | str) -> str:
     with contextlib.suppress(OSError):
         return os.readlink(_OPEN + number) + slash + rest
     return rest or text
-
-
-def inside(path: str, roots: Sequence[str]) -> str | None:
-    """The root that `path` lies below, by its names alone; the root itself does not count."""
-    place = PurePosixPath(path)
-    if not place.is_absolute() or ".." in place.parts:
-        return None
-    found = [root for root in roots if place.is_relative_to(root) and place != PurePosixPath(root)]
-    return max(found, key=len, default=None)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from dragonfly_ray.errors import InvalidRequestError
-from dragonfly_ray.storage.private import NAME, adopted, private_folder
+from dragonfly_ray.private_folders import NAME, adopted, private_folder
 
 GROUP = "dragonfly_ray.media"
 """Entry-point group of `Medium` classes."""

@@ -7,10 +7,8 @@ compared nor merged into otherwise. The bits for setuid, setgid and sticky are n
 
 from __future__ import annotations
 
-import contextlib
 import stat
 from collections.abc import Iterable
-from pathlib import Path
 
 from dragonfly_ray.model import Entry, Manifest
 
@@ -18,15 +16,6 @@ _SHARED = 0o555
 """What a hard link to the store may have: nobody writes to it."""
 _READ = stat.S_IRGRP | stat.S_IROTH
 _SEARCH = stat.S_IXGRP | stat.S_IXOTH
-
-
-def current_umask() -> int:
-    """Of this process. Asking the kernel the usual way changes it for a moment, for all threads."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("Umask:"):
-                return int(line.split()[1], 8)
-    return 0o077
 
 
 class Modes:

@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 from sqlalchemy import select
 
 from dragonfly_ray.ambient import check_scheme
+from dragonfly_ray.checksums import parse_digest
 from dragonfly_ray.distribution import told_apart
 from dragonfly_ray.errors import InvalidRequestError, SourceForbiddenError
 from dragonfly_ray.output_names import check_outputs
-from dragonfly_ray.peer.prefix import parse as parse_digest
 from dragonfly_ray.policy import UrlPolicy, check_url
 from dragonfly_ray.serve.accounts import grants, secrets
 from dragonfly_ray.serve.accounts.permissions import Permission

@@ -55,10 +55,7 @@ def main() -> int:
     rounds = {c.name: options.rounds or (c.full_rounds if options.full else 5) for c in chosen}
     started, reports = time.monotonic(), []
     try:
-        for case in (c for c in chosen if c.alone):
-            reports.append(Report(case.name))
-            _measure(None, case, reports[-1], rounds[case.name], rivals=False)
-        for hosts in sorted({case.hosts for case in chosen if case.run}):
+        for hosts in sorted({case.hosts for case in chosen}):
             reports += _on_one_bed(
                 hosts, [c for c in chosen if c.hosts == hosts], rounds, rivals=options.rivals or options.full
             )
@@ -95,16 +92,13 @@ def _on_one_bed(hosts: int, cases: Sequence[Case], rounds: dict[str, int], *, ri
     return reports
 
 
-def _measure(rig: Rig | None, case: Case, report: Report, rounds: int, *, rivals: bool) -> bool:
+def _measure(rig: Rig, case: Case, report: Report, rounds: int, *, rivals: bool) -> bool:
     begun = time.monotonic()
     say(f"{case.name}: {rounds} rounds")
     try:
-        if case.alone:
-            case.alone(report, Rounds(rounds, case.bound))
-        if rig and case.run:
-            case.run(rig, report, Rounds(rounds, case.bound))
-            if rivals and case.contest:
-                compete(rig, report, case.contest)
+        case.run(rig, report, Rounds(rounds, case.bound))
+        if rivals and case.contest:
+            compete(rig, report, case.contest)
         return True
     except (BenchError, RuntimeError, OSError, AssertionError, LookupError, TypeError, ValueError) as error:
         say(f"  {case.name} failed: {error}")

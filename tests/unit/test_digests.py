@@ -7,8 +7,8 @@ import hashlib
 import pytest
 from blake3 import blake3
 
+from dragonfly_ray.checksums import parse_digest as parse
 from dragonfly_ray.errors import InvalidRequestError
-from dragonfly_ray.peer.prefix import parse
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,10 @@ import pytest
 from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.model import Credentials, Entry, Manifest, Source
 from dragonfly_ray.sources import resolve
-from dragonfly_ray.storage.modes import Modes, current_umask
+from dragonfly_ray.storage.modes import Modes
 from dragonfly_ray.storage.place import place_of
 from dragonfly_ray.storage.task_store import TaskStore
+from dragonfly_ray.umask import current_umask
 from tests import programs
 from tests.ntfs import ntfs_at
 from tests.origins import Behaviour, ScriptedOrigin

@@ -17,8 +17,8 @@ from dragonfly_ray.actors import peer as peer_module
 from dragonfly_ray.actors.peer import PeerActor
 from dragonfly_ray.config import Settings, StorageSettings
 from dragonfly_ray.grants import SigningKey
-from dragonfly_ray.model import Source
-from dragonfly_ray.peer.node import Identity, PeerNode
+from dragonfly_ray.model import Identity, Source
+from dragonfly_ray.peer.node import PeerNode
 from tests.origins import Behaviour, ScriptedOrigin
 from tests.waiting import HANG, until
 

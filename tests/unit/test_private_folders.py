@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from dragonfly_ray import private_folders as private
 from dragonfly_ray.config import Settings, StorageSettings
 from dragonfly_ray.errors import StorageError
 from dragonfly_ray.grants import SigningKey
-from dragonfly_ray.storage import private
-from dragonfly_ray.storage.private import adopted, default_root, private_folder, root_of
+from dragonfly_ray.private_folders import adopted, default_root, private_folder, root_of
 from dragonfly_ray.storage.store import PieceStore
 from tests.unit.test_storage import BIG, complete, store_at
 
