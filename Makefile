@@ -11,7 +11,7 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 export PATH := $(PATH):/usr/sbin
 export DRAGONFLY_DEMO_STATE ?= $(CURDIR)/.demo
 
-.PHONY: setup run stop test test-bare test-slow endurance lint lock sbom build-check vendor bench bench-full bench-manager simulate clean
+.PHONY: setup run stop test test-bare test-slow endurance lint lock sbom build-check vendor bench bench-full bench-zones bench-manager simulate clean
 
 $(READY): pyproject.toml tests/setup
 	@PYTHON="$(PYTHON)" tests/setup run
@@ -97,6 +97,10 @@ bench: $(BENCH_STAMP)
 
 bench-full: $(BENCH_STAMP)
 	$(BIN)/python -m tests.benchmarks --full $(ARGS)
+
+# Two and four zones that a thin link joins, on real peers without Ray: some minutes. Needs root.
+bench-zones: $(BENCH_STAMP)
+	$(BIN)/python -m tests.benchmarks.zones $(ARGS)
 
 # The manager's lists on databases with 100,000 jobs; the second one is PostgreSQL's.
 bench-manager: $(STAMP)

@@ -26,6 +26,7 @@ from dragonfly_ray.grants import GrantVerifier
 from dragonfly_ray.model import Identity
 from dragonfly_ray.peer.node import PeerNode
 from dragonfly_ray.peer.objects import LoadedObjects
+from dragonfly_ray.scheduling.patience import patience_with_helper
 from dragonfly_ray.scheduling.ring import shard_of
 from dragonfly_ray.statuses import encode
 from dragonfly_ray.telemetry import RaySink, Telemetry
@@ -38,8 +39,6 @@ WORK_THREADS = 32
 READER_THREADS = 512
 """Each reader that waits for bytes to arrive has one of them; none is started before it is needed."""
 CALL_TIMEOUT = 5.0
-LOOK_TIMEOUT = 20.0
-"""Seconds for another peer to look at a chunk of files."""
 ANNOUNCE_PAUSE = 0.5
 FLUSH_INTERVAL = 1.0
 
@@ -55,7 +54,7 @@ class _Link:
     def call(self, message: m.Message) -> m.Message | None:
         timeout = CALL_TIMEOUT
         if isinstance(message, m.Look):
-            timeout = LOOK_TIMEOUT + self._settings.origin.answer_timeout
+            timeout += patience_with_helper(self._settings.origin)
         try:
             if self._handle is None:
                 self._handle = ray.get_actor(self._name, namespace=self._settings.namespace)

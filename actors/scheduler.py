@@ -26,7 +26,9 @@ from dragonfly_ray.model import Credentials, Host, Task
 from dragonfly_ray.scheduling import views
 from dragonfly_ray.scheduling.ages import Ages
 from dragonfly_ray.scheduling.core import Action, Ask, Compare, Probe, SchedulerCore, Send, Tell, Verdict
+from dragonfly_ray.scheduling.dispatch import dispatch
 from dragonfly_ray.scheduling.outbox import Outbox, Queued
+from dragonfly_ray.scheduling.patience import patience_with_helper
 from dragonfly_ray.statuses import TaskList, encode
 from dragonfly_ray.telemetry import RaySink, Telemetry
 
@@ -47,8 +49,7 @@ SHOWN_EDGES = 256
 LISTED_FOR = 1.0
 """Seconds for which one listing of all tasks serves everybody who asks."""
 LISTED_AT_ONCE = 8
-LOOK_TIMEOUT = 15.0
-"""Less than the time that the resolver waits for the answer."""
+LEARN_TIMEOUT = 15.0
 KEY_TIMEOUT, KEY_RETRY = 5.0, 0.2
 """Seconds for one request for the signing key, and until the next."""
 KEY_REFRESH = LEARNT / 2
@@ -69,8 +70,6 @@ class SchedulerActor:
         self._peers: dict[str, Any] = {}
         self._objects: dict[str, list[Any]] = {}
         self._probing: set[str] = set()
-        self._looks: dict[str, float] = {}
-        """Spec id -> when a look for it last said that it goes on."""
         self._jobs: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Condition()
         self._dirty = False
@@ -133,7 +132,7 @@ class SchedulerActor:
         with contextlib.suppress(RayError, ValueError, TimeoutError):
             controller = await asyncio.to_thread(find, CONTROLLER, self._settings.namespace)
             if controller is not None:
-                known = await asyncio.wait_for(_result(controller.directives.remote()), LOOK_TIMEOUT)
+                known = await asyncio.wait_for(_result(controller.directives.remote()), LEARN_TIMEOUT)
                 await self.direct(known)
 
     async def direct(self, payload: bytes) -> bytes:
@@ -158,40 +157,24 @@ class SchedulerActor:
         """A peer's message and its answer, both encoded; empty where there is none."""
         self._start()
         await self._keyed.wait()
-        message, now = m.decode(payload), time.monotonic()
-        answer: m.Message | None = None
+        message = m.decode(payload)
         match message:
-            case m.Report():
-                answer, actions = self._core.report(message, now)
-                self._act(actions)
+            case m.Look():
+                answer: m.Message | None = await self._look(message)
             case m.Announce():
                 answer = await self._announced(message)
-            case m.Digests():
-                self._act(self._core.digests(message, now))
-            case m.Verify():
-                answer = self._core.verify(message)
-            case m.Ended():
-                answer, actions = self._core.ended(message, now)
-                self._act(actions)
-            case m.Evicted():
-                self._core.evicted(message.host_id, message.task_id)
-            case m.Looking():
-                if message.spec_id in self._looks:
-                    self._looks[message.spec_id] = now
-                self._act(self._core.looking(message, now))
-            case m.Throttled():
-                self._act(self._core.throttled(message, now))
-            case m.OriginFailed():
-                self._act(self._core.origin_failed(message, now))
-            case m.Look():
-                answer = await self._look(message)
             case _:
-                log.warning("a scheduler does not understand %s", type(message).__name__)
+                answer = self._dispatch(message)
         return b"" if answer is None else m.encode(answer)
 
-    async def _taken(self, host: Host) -> str:
+    def _dispatch(self, message: m.Message) -> m.Message | None:
+        answer, actions = dispatch(self._core, message, time.monotonic())
+        self._act(actions)
+        return answer
+
+    async def _taken(self, message: m.Announce) -> str:
         """The node of another live peer with this host id: machines were cloned with their stores."""
-        rival = self._core.rival(host)
+        host, rival = message.host, self._core.rival(message)
         if rival is None or await self._verdict(host.id) != "alive":
             return ""
         name = rival.name or rival.node_id
@@ -200,17 +183,16 @@ class SchedulerActor:
         )
         return name
 
-    async def _announced(self, message: m.Announce) -> m.Announced:
+    async def _announced(self, message: m.Announce) -> m.Message | None:
         """One page at a time, and reports in between: after a restart all peers announce at once."""
-        if not message.page and (taken := await self._taken(message.host)):
+        if taken := await self._taken(message):
             return m.Announced(taken=taken)
         async with self._pages:
             if not message.page:
                 self._peers.pop(message.host.id, None)
             if pump := self._pumps.get(message.host.id):
                 pump.set()
-            answer = m.Announced(self._core.follows(message))
-            self._act(self._core.announce(message, time.monotonic()))
+            answer = self._dispatch(message)
             await asyncio.sleep(0)
         return answer
 
@@ -443,7 +425,7 @@ class SchedulerActor:
         try:
             peer = self._peer(ask.host)
             method = peer.resolve if isinstance(ask.message, m.Resolve) else peer.ask
-            payload, objects = await self._answer(ask.spec_id, method.remote(m.encode(ask.message)))
+            payload, objects = await self._answer(ask, method.remote(m.encode(ask.message)))
             answer = m.decode(payload)
             if objects:
                 self._objects[ask.spec_id] = objects
@@ -456,24 +438,17 @@ class SchedulerActor:
             actions = [Probe(ask.host), *self._core.unanswered(ask, time.monotonic())]
         self._act(actions)
 
-    async def _answer(self, spec_id: str, reference: Any) -> Any:
-        """As long as the origin answers; raises `TimeoutError`."""
-        work = asyncio.ensure_future(_result(reference))
-        started = time.monotonic()
-        self._looks.setdefault(spec_id, started)
+    async def _answer(self, ask: Ask, reference: Any) -> Any:
+        """As long as the look goes on; raises `TimeoutError`."""
+        work, asked = asyncio.ensure_future(_result(reference)), time.monotonic()
         try:
-            while True:
-                origins, known = self._settings.origin, self._settings.scheduler
-                quiet = known.resolve_timeout + origins.answer_timeout
-                left = max(started, self._looks.get(spec_id, started)) + quiet - time.monotonic()
-                if left <= 0:
-                    raise TimeoutError
+            while (left := self._core.overdue_at(ask, asked) - time.monotonic()) > 0:
                 done, _ = await asyncio.wait({work}, timeout=left)
                 if done:
                     return work.result()
+            raise TimeoutError
         finally:
             work.cancel()
-            self._looks.pop(spec_id, None)
 
     async def _look(self, message: m.Look) -> m.Message:
         """Passes it on to the peer that is meant."""
@@ -481,9 +456,8 @@ class SchedulerActor:
             return m.Looked(kind="cluster", message=f"host {message.host} does not help here")
         try:
             answer = self._peer(message.host).look.remote(m.encode(message))
-            return m.decode(
-                await asyncio.wait_for(_result(answer), LOOK_TIMEOUT + self._settings.origin.answer_timeout)
-            )
+            patience = patience_with_helper(self._settings.origin)
+            return m.decode(await asyncio.wait_for(_result(answer), patience))
         except (RayError, ValueError, TimeoutError) as error:
             self._act([Probe(message.host)])
             return m.Looked(kind="cluster", message=f"host {message.host}: {type(error).__name__}")

@@ -17,6 +17,7 @@ from dragonfly_ray.model import Credentials, Host, Identity, Task
 from dragonfly_ray.peer.node import PeerNode
 from dragonfly_ray.peer.reporter import SchedulerLink
 from dragonfly_ray.scheduling.core import Action, Ask, Compare, Probe, SchedulerCore, Send
+from dragonfly_ray.scheduling.dispatch import dispatch
 from dragonfly_ray.scheduling.outbox import Outbox
 from dragonfly_ray.storage.task_store import TaskStore
 
@@ -50,34 +51,11 @@ class LocalScheduler:
         message = m.decode(m.encode(message))
         if isinstance(message, m.Look):
             return self._look(message)
-        now = time.monotonic()
-        answer: m.Message | None = None
         with self.changed:
             self.heard[type(message).__name__] += 1
-            match message:
-                case m.Report():
-                    answer, actions = self.core.report(message, now)
-                case m.Announce():
-                    rival = None if message.page else self.core.rival(message.host)
-                    answer = m.Announced(self.core.follows(message), rival.name if rival else "")
-                    actions = [] if rival else self.core.announce(message, now)
-                case m.Digests():
-                    actions = self.core.digests(message, now)
-                case m.Verify():
-                    answer, actions = self.core.verify(message), []
-                case m.Ended():
-                    answer, actions = self.core.ended(message, now)
-                case m.Looking():
-                    actions = self.core.looking(message, now)
-                case m.Throttled():
-                    actions = self.core.throttled(message, now)
-                case m.OriginFailed():
-                    actions = self.core.origin_failed(message, now)
-                case m.Evicted():
-                    self.core.evicted(message.host_id, message.task_id)
-                    actions = []
-                case _:
-                    raise AssertionError(message)
+            if isinstance(message, m.Announce) and (rival := self.core.rival(message)):
+                return m.Announced(taken=rival.name)
+            answer, actions = dispatch(self.core, message, time.monotonic())
             self.act(actions)
         return answer
 
@@ -177,7 +155,9 @@ class Swarm:
         origins = given.origin.model_copy(update={"audit": audit})
         self.settings = given.model_copy(update={"origin": origins})
         key = SigningKey.generate()
-        self._verifier = GrantVerifier([key.public_bytes()])
+        self.keys = [key.public_bytes()]
+        """That grants are verified with."""
+        self._verifier = GrantVerifier(self.keys)
         self.scheduler = LocalScheduler(self.settings, GrantIssuer(key))
         self.peers: dict[str, PeerNode] = {}
         for number in range(count):

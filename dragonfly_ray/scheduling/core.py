@@ -23,6 +23,7 @@ from dragonfly_ray.scheduling import (
     leaving,
     loss,
     origins,
+    patience,
     proving,
     redelivery,
     resolving,
@@ -194,6 +195,12 @@ class SchedulerCore:
         state = self.specs.get(ask.spec_id)
         return state is not None and state.spec.run != ask.run
 
+    def overdue_at(self, ask: Ask, asked: float) -> float:
+        """When the answer to an `Ask` is given up: the later, the longer its look says that it goes on."""
+        state = self.specs.get(ask.spec_id)
+        heard = asked if state is None or self._outlived(ask) else max(asked, state.heard_look)
+        return patience.silent_until(heard, self.settings)
+
     def looking(self, message: m.Looking, now: float) -> list[Action]:
         """A look goes on, or waits for the origin."""
         return resolving.looking(self.cluster, message, now)
@@ -216,9 +223,10 @@ class SchedulerCore:
         """A peer has started, or has found out that this scheduler is new; or a part of what it has changed."""
         return announcing.announce(self.cluster, message, now)
 
-    def rival(self, host: Host) -> Host | None:
-        """Who has this host id already, on another node. If it lives, `host` must take another."""
-        return announcing.rival(self.cluster, host)
+    def rival(self, message: m.Announce) -> Host | None:
+        """Who has this host id already, on another node, asked at the first page. If it lives, whoever announces
+        itself must take another."""
+        return None if message.page else announcing.rival(self.cluster, message.host)
 
     def follows(self, message: m.Announce) -> bool:
         """Whether the pages before this one have come; if not, the announcement begins again."""

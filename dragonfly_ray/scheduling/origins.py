@@ -59,19 +59,25 @@ def _another(cluster: ClusterState, task: TaskState, specs: Iterable[SpecState])
 
 
 def back_to_source(cluster: ClusterState, task: TaskState, host: str, traffic: Traffic, now: float) -> None:
-    """Where nothing has come to a host for long, others have what it misses, but not for it: to the origin."""
-    longest = STARVED * cluster.settings.origin.lease_timeout
-    if not traffic.moved or now - traffic.moved < longest or task.leases.held_by(host):
+    """Where nothing has come to a host for long, others have what it misses, but not for it: to the origin.
+
+    Twice in a row, a lease's time apart: what has just come to the others is on its way."""
+    timeout = cluster.settings.origin.lease_timeout
+    if not traffic.moved or now - traffic.moved < (STARVED - 1) * timeout or task.leases.held_by(host):
         return
     missing = task.everything & ~task.holders.get(host, 0)
-    if missing & ~task.leases.leased & ~task.leases.free:
+    starved = missing & ~task.leases.leased & ~task.leases.free
+    still = starved & traffic.starved
+    traffic.starved = starved
+    traffic.moved = now - (STARVED - 2) * timeout
+    if still:
         log.warning(
             "task %.12s: nobody gives host %s the %d pieces that it misses; it may read them from the origin",
-            task.task.id, host, missing.bit_count(),
+            task.task.id, host, still.bit_count(),
             extra={"task_id": task.task.id},
         )  # fmt: skip
-        task.leases.lost(missing)
-    traffic.moved = now
+        task.leases.lost(still)
+        traffic.moved = now
 
 
 def grant(

@@ -1,8 +1,10 @@
-"""When an origin that fails is looked at again, for one distribution."""
+"""When an origin that fails is looked at again, for one distribution; how long a look may be silent."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from dragonfly_ray.config import OriginSettings, Settings
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 2.0
 """Between looks; twice as long each time."""
@@ -10,6 +12,18 @@ DEFAULT_RETRY_AFTER_S = 1.0
 """For an origin that wants to be left alone without saying for how long."""
 PASSING = frozenset(("source-busy", "source-unreachable", "source-truncated"))
 """Kinds of errors that waiting may cure."""
+HELPER_TIMEOUT_S = 15.0
+"""For a helper to look at a chunk of files, besides the origin's answers."""
+
+
+def silent_until(heard: float, settings: Settings) -> float:
+    """When a look that was last heard of at `heard` counts as failed."""
+    return heard + settings.scheduler.resolve_timeout + settings.origin.answer_timeout
+
+
+def patience_with_helper(origins: OriginSettings) -> float:
+    """Seconds for which a helper's answer is waited for."""
+    return HELPER_TIMEOUT_S + origins.answer_timeout
 
 
 @dataclass(slots=True)

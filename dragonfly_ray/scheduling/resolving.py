@@ -171,7 +171,10 @@ def look_later(
 def looking(cluster: ClusterState, message: m.Looking, now: float) -> list[Action]:
     """A look goes on, or waits for the origin."""
     state = cluster.specs.get(message.spec_id)
-    if state is None or state.phase != "resolving" or message.run != state.spec.run:
+    if state is None or message.run != state.spec.run:
+        return []
+    state.heard_look = now
+    if state.phase != "resolving":
         return []
     if state.patience.why != message.message:
         state.patience.why = message.message

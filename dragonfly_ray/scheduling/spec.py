@@ -61,6 +61,8 @@ class SpecState:
     attempts: int = 0
     patience: Patience = field(default_factory=Patience)
     """With an origin that fails while it is looked at."""
+    heard_look: float = float("-inf")
+    """When a look for it last said that it goes on."""
     changes: int = 0
     """How often the content changed while it was fetched."""
     superseded: set[str] = field(default_factory=set)

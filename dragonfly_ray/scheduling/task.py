@@ -37,6 +37,8 @@ class Traffic:
     """When it last said from whom."""
     moved: float = 0.0
     """When bytes last came, or should have begun to."""
+    starved: int = 0
+    """Pieces that it missed and others had, as it was last looked for."""
 
     @property
     def total(self) -> int:

@@ -55,7 +55,10 @@ def main() -> int:
     rounds = {c.name: options.rounds or (c.full_rounds if options.full else 5) for c in chosen}
     started, reports = time.monotonic(), []
     try:
-        for hosts in sorted({case.hosts for case in chosen}):
+        for case in (c for c in chosen if c.alone):
+            reports.append(Report(case.name))
+            _measure(None, case, reports[-1], rounds[case.name], rivals=False)
+        for hosts in sorted({case.hosts for case in chosen if case.run}):
             reports += _on_one_bed(
                 hosts, [c for c in chosen if c.hosts == hosts], rounds, rivals=options.rivals or options.full
             )
@@ -92,13 +95,16 @@ def _on_one_bed(hosts: int, cases: Sequence[Case], rounds: dict[str, int], *, ri
     return reports
 
 
-def _measure(rig: Rig, case: Case, report: Report, rounds: int, *, rivals: bool) -> bool:
+def _measure(rig: Rig | None, case: Case, report: Report, rounds: int, *, rivals: bool) -> bool:
     begun = time.monotonic()
     say(f"{case.name}: {rounds} rounds")
     try:
-        case.run(rig, report, Rounds(rounds, case.bound))
-        if rivals and case.contest:
-            compete(rig, report, case.contest)
+        if case.alone:
+            case.alone(report, Rounds(rounds, case.bound))
+        if rig and case.run:
+            case.run(rig, report, Rounds(rounds, case.bound))
+            if rivals and case.contest:
+                compete(rig, report, case.contest)
         return True
     except (BenchError, RuntimeError, OSError, AssertionError, LookupError, TypeError, ValueError) as error:
         say(f"  {case.name} failed: {error}")

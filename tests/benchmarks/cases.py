@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.benchmarks import bulk, faults, handover, small, uneven
+from tests.benchmarks import bulk, faults, handover, small, uneven, zones
 from tests.benchmarks.measures import Report, Rounds
 from tests.benchmarks.rig import MIB, Rig
 from tests.benchmarks.rivals import Contest
@@ -13,15 +13,17 @@ from tests.benchmarks.rivals import Contest
 
 @dataclass(frozen=True)
 class Case:
-    """`bound`: seconds, after which no further round begins. `full_rounds`: in the run of all cases."""
+    """`hosts`: Ray nodes; 0: none, `alone` makes its own hosts. `bound`: seconds, after which no further round
+    begins. `full_rounds`: in the run of all cases."""
 
     name: str
     hosts: int
     bound: float
-    run: Callable[[Rig, Report, Rounds], None]
+    run: Callable[[Rig, Report, Rounds], None] | None = None
     full_rounds: int = 5
     contest: Contest | None = None
     """What the rivals carry, where they take part."""
+    alone: Callable[[Report, Rounds], None] | None = None
 
 
 CASES = {
@@ -44,6 +46,8 @@ CASES = {
         Case("B1", 8, 200, bulk.against_curl),
         Case("A16", 16, 240, bulk.against_curl),
         Case("G", 4, 600, faults.g, full_rounds=3),
+        Case("Z2", 0, zones.BOUND, alone=zones.bench(zones.Plan(2, 64 * MIB)), full_rounds=3),
+        Case("Z4", 0, zones.BOUND, alone=zones.bench(zones.Plan(4, 64 * MIB)), full_rounds=3),
     )
 }
 SHORT = ("A4", "A8", "B1", "B2", "H", "J", "K")

@@ -13,8 +13,10 @@ from pathlib import Path
 
 from tests import programs
 
-PREFIX = "dfray-"
+PREFIX = os.environ.get("DRAGONFLY_TESTBED_PREFIX", "dfray-")
+"""Of all namespaces. What bears it is removed at the start: two beds at one time need two of them."""
 SWITCH = f"{PREFIX}sw"
+BRIDGE = "br0"
 NETWORK = "10.77.0"
 
 
@@ -68,10 +70,25 @@ def remove_all() -> None:
         run("ip", "netns", "del", namespace, check=False)
 
 
-class Link:
-    """One namespace's interface `eth0` and its other end on the bridge."""
+def shape(namespace: str, device: str, mbit: int | None) -> None:
+    """The rate of what leaves the device; None: as fast as the machine is."""
+    run("tc", "-n", namespace, "qdisc", "del", "dev", device, "root", check=False)
+    if mbit:
+        run("tc", "-n", namespace, "qdisc", "add", "dev", device, "root", "tbf", "rate", f"{mbit}mbit",
+            "burst", "256kb", "latency", "50ms")  # fmt: skip
 
-    def __init__(self, name: str, number: int) -> None:
+
+def counters(namespace: str, device: str) -> tuple[int, int]:
+    """Bytes (received, sent) by the device, with their headers."""
+    (row,) = json.loads(run("ip", "-n", namespace, "-s", "-j", "link", "show", device))
+    return row["stats64"]["rx"]["bytes"], row["stats64"]["tx"]["bytes"]
+
+
+class Link:
+    """One namespace's interface `eth0` and its other end on a bridge."""
+
+    def __init__(self, name: str, number: int, bridge: str = BRIDGE) -> None:
+        self.bridge = bridge
         self.namespace = f"{PREFIX}{name}"
         self.port = f"p{number}"
         self.address = f"{NETWORK}.{number}"
@@ -92,7 +109,7 @@ class Link:
             "netns",
             self.namespace,
         )
-        run("ip", "-n", SWITCH, "link", "set", self.port, "master", "br0", "up")
+        run("ip", "-n", SWITCH, "link", "set", self.port, "master", self.bridge, "up")
         run("ip", "-n", self.namespace, "link", "set", "lo", "up")
         run("ip", "-n", self.namespace, "addr", "add", f"{self.address}/24", "dev", "eth0")
         run("ip", "-n", self.namespace, "link", "set", "eth0", "up")
@@ -103,10 +120,7 @@ class Link:
     def shape(self, mbit: int | None) -> None:
         """The rate in both directions; None: as fast as the machine is."""
         for namespace, device in ((self.namespace, "eth0"), (SWITCH, self.port)):
-            run("tc", "-n", namespace, "qdisc", "del", "dev", device, "root", check=False)
-            if mbit:
-                run("tc", "-n", namespace, "qdisc", "add", "dev", device, "root", "tbf", "rate", f"{mbit}mbit",
-                    "burst", "256kb", "latency", "50ms")  # fmt: skip
+            shape(namespace, device, mbit)
 
     def cut(self) -> None:
         """Silently: nobody hears a reset."""
@@ -117,8 +131,7 @@ class Link:
 
     def counters(self) -> tuple[int, int]:
         """Bytes (received, sent) by this host."""
-        (row,) = json.loads(run("ip", "-n", self.namespace, "-s", "-j", "link", "show", "eth0"))
-        return row["stats64"]["rx"]["bytes"], row["stats64"]["tx"]["bytes"]
+        return counters(self.namespace, "eth0")
 
     def inside(self, command: Sequence[str | Path]) -> list[str]:
         """The command that runs `command` in the namespace."""
@@ -160,5 +173,30 @@ class Link:
 
 def create_switch() -> None:
     run("ip", "netns", "add", SWITCH)
-    run("ip", "-n", SWITCH, "link", "add", "br0", "type", "bridge")
-    run("ip", "-n", SWITCH, "link", "set", "br0", "up")
+    create_bridge(BRIDGE)
+
+
+def create_bridge(name: str) -> None:
+    run("ip", "-n", SWITCH, "link", "add", name, "type", "bridge")
+    run("ip", "-n", SWITCH, "link", "set", name, "up")
+
+
+class Zone:
+    """A bridge of its own for hosts, and a link of its own rate from there to the one that joins all zones."""
+
+    def __init__(self, number: int) -> None:
+        self.name = f"z{number}"
+        self.bridge = f"br-{self.name}"
+        self._inner, self._outer = f"{self.name}-in", f"{self.name}-out"
+
+    def create(self, mbit: int | None) -> None:
+        """After the switch."""
+        create_bridge(self.bridge)
+        run("ip", "-n", SWITCH, "link", "add", self._inner, "type", "veth", "peer", self._outer)
+        for device, bridge in ((self._inner, self.bridge), (self._outer, BRIDGE)):
+            run("ip", "-n", SWITCH, "link", "set", device, "master", bridge, "up")
+            shape(SWITCH, device, mbit)
+
+    def counters(self) -> tuple[int, int]:
+        """Bytes that came (into the zone, out of it), with their headers."""
+        return counters(SWITCH, self._inner)

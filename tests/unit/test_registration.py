@@ -367,9 +367,9 @@ def test_of_two_live_peers_with_one_host_id_both_are_served(
 
 def test_a_store_that_moved_is_no_rival() -> None:
     cluster = Cluster([host(0)])
-    elsewhere = Host("h0", "n9", incarnation="2")
-    assert cluster.core.rival(host(0)) is None
-    assert cluster.core.rival(host(0, incarnation="2")) is None
+    elsewhere = m.Announce(Host("h0", "n9", incarnation="2"))
+    assert cluster.core.rival(m.Announce(host(0))) is None
+    assert cluster.core.rival(m.Announce(host(0, incarnation="2"))) is None
     assert cluster.core.rival(elsewhere) == host(0)
     cluster.do(cluster.core.probed("h0", "died", cluster.now))
     assert cluster.core.rival(elsewhere) is None

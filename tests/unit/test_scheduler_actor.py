@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
@@ -14,7 +14,7 @@ from dragonfly_ray import messages as m
 from dragonfly_ray.actors import scheduler
 from dragonfly_ray.config import OriginSettings, SchedulerSettings, Settings, StorageSettings
 from dragonfly_ray.model import Credentials
-from dragonfly_ray.scheduling.actions import Send
+from dragonfly_ray.scheduling.actions import Ask, Send
 from tests.unit.one_scheduler import SOURCE, host
 
 HANG = 20.0
@@ -40,10 +40,12 @@ class Peer:
         self.call, self.resolve = Method(call), Method(resolve)
 
 
-def actor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, peer: Peer) -> scheduler.SchedulerActor:
+def actor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, peer: Peer, **settings: Any
+) -> scheduler.SchedulerActor:
     """With one host, which `peer` answers for. To be called in a loop."""
     monkeypatch.setattr(scheduler.SchedulerActor, "_start", lambda self: None)
-    made = scheduler.SchedulerActor(0, Settings(storage=StorageSettings(root=tmp_path)))
+    made = scheduler.SchedulerActor(0, Settings(storage=StorageSettings(root=tmp_path), **settings))
     made._act(made._core.announce(m.Announce(host(0)), 0.0))
     monkeypatch.setattr(scheduler.SchedulerActor, "_peer", lambda self, host: peer)
     return made
@@ -101,31 +103,31 @@ def test_a_question_whose_answer_cannot_be_used_is_asked_again(
     assert "no node could resolve it" in str(view), view
 
 
-def test_a_look_is_waited_for_as_long_as_it_says_that_it_goes_on() -> None:
-    class Waiting:
-        _settings = Settings(
-            origin=OriginSettings(answer_timeout=0.2), scheduler=SchedulerSettings(resolve_timeout=0.2)
-        )
-        _looks: ClassVar[dict[str, float]] = {}
-        answer = scheduler.SchedulerActor._answer
-
-    waiting: Any = Waiting()
-
+def test_a_look_is_waited_for_as_long_as_it_says_that_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def answer(event: asyncio.Event) -> str:
         await event.wait()
         return "there"
 
     async def scenario() -> None:
+        waits = {
+            "origin": OriginSettings(answer_timeout=0.2),
+            "scheduler": SchedulerSettings(resolve_timeout=0.2),
+        }
+        made = actor(tmp_path, monkeypatch, Peer(), **waits)
+        made._keyed.set()
+        (ask,) = made._core.submit(m.Spec("s.0", SOURCE, ("n0",), run="r"), Credentials(), time.monotonic())
+        assert isinstance(ask, Ask)
         never, in_the_end = asyncio.Event(), asyncio.Event()
         with pytest.raises(TimeoutError):
-            await waiting.answer("s", answer(never))
-        work = asyncio.ensure_future(waiting.answer("s", answer(in_the_end)))
+            await made._answer(ask, answer(never))
+        work = asyncio.ensure_future(made._answer(ask, answer(in_the_end)))
         for _ in range(20):  # five times as long as without a word
             await asyncio.sleep(0.1)
-            waiting._looks["s"] = time.monotonic()
+            await made.call(m.encode(m.Looking("h0", "s.0", "r")))
         assert not work.done()
         in_the_end.set()
         assert await work == "there"
 
     asyncio.run(scenario())
-    assert not waiting._looks

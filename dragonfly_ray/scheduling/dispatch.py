@@ -1,0 +1,37 @@
+"""Which of the core's decisions each message of a peer asks for: one table, for whoever carries messages."""
+
+from __future__ import annotations
+
+from dragonfly_ray import messages as m
+from dragonfly_ray.scheduling.core import Action, SchedulerCore
+
+
+def dispatch(core: SchedulerCore, message: m.Message, now: float) -> tuple[m.Message | None, list[Action]]:
+    """The answer to a peer's message (None: it wants none), and what is to be done.
+
+    Two want more than the core, first: a `Look` is passed on by whoever carries messages, and an `Announce` under a
+    host id that a `rival` holds is refused if that one lives. Raises `TypeError` for what is not for a scheduler.
+    """
+    match message:
+        case m.Report():
+            return core.report(message, now)
+        case m.Announce():
+            answer = m.Announced(core.follows(message))
+            return answer, core.announce(message, now)
+        case m.Verify():
+            return core.verify(message), []
+        case m.Ended():
+            return core.ended(message, now)
+        case m.Digests():
+            return None, core.digests(message, now)
+        case m.Looking():
+            return None, core.looking(message, now)
+        case m.Throttled():
+            return None, core.throttled(message, now)
+        case m.OriginFailed():
+            return None, core.origin_failed(message, now)
+        case m.Evicted():
+            core.evicted(message.host_id, message.task_id)
+            return None, []
+        case _:
+            raise TypeError(f"not a message to a scheduler: {type(message).__name__}")
