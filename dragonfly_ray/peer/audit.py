@@ -52,10 +52,7 @@ class AuditReader:
                 index = self._queue.popleft()
             found = self._read(index)
             with run.lock:
-                if found is None:
-                    run.reporter.news.unaudited.append(index)
-                else:
-                    run.reporter.news.audited.append((index, found))
+                run.state.audited(index, found)
             run.reporter.kick()
 
     def _read(self, index: int) -> bytes | None:

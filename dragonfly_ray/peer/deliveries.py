@@ -158,7 +158,7 @@ class Deliveries:
             return
         if error is None:
             with run.lock:
-                run.reporter.news.got.clear()  # the outcome says that all of it is here
+                run.state.ended_well()
         run.reporter.report_rest()
         outcome = f"failed ({error.kind})" if error else f"at {shown(str(delivery.path))}"
         log.info(
@@ -175,9 +175,9 @@ class Deliveries:
                 size=run.task.size,
                 seconds=run.elapsed(),
                 bytes_origin=run.origin.bytes if run.origin else 0,
-                bytes_peers=run.bytes_peers,
-                bytes_cache=run.bytes_cache,
-                bytes_small=run.bytes_small,
+                bytes_peers=run.state.bytes.peers,
+                bytes_cache=run.state.bytes.cache,
+                bytes_small=run.state.bytes.small,
                 bytes_audit=run.audits.bytes,
                 merged=delivery.merged,
                 kind=error.kind if error else "",

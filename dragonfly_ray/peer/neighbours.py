@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from dragonfly_ray import bitset
 from dragonfly_ray import messages as m
 from dragonfly_ray.errors import ProtocolError
 from dragonfly_ray.peer.parents import Parent
-from dragonfly_ray.scheduling.download.superseed import SuperSeeder
-from dragonfly_ray.scheduling.slowness import usual
-from dragonfly_ray.scheduling.trust import BAD_PIECES
+from dragonfly_ray.scheduling.download.effects import ConnectionId, Tell
+from dragonfly_ray.scheduling.download.parent_state import NeighbourInfo
 
 if TYPE_CHECKING:
     from dragonfly_ray.peer.task import TaskRun
@@ -36,25 +34,25 @@ class Neighbours:
     def __init__(self, run: TaskRun, first: m.Deliver) -> None:
         self._run = run
         self.parents: dict[str, Parent] = {}
-        self._banned: set[str] = set()
+        self._connections: dict[ConnectionId, Parent] = {}
+        self._numbers = itertools.count(1)
         self._first = first.neighbours
         self._early: list[m.Neighbour] = []
         """Met before the manifest was here."""
-        self._bad: dict[str, int] = {}
-        self._news: list[tuple[int, bytes]] = []
         self._ready = threading.Event()
-        self._announcer = SuperSeeder(run.task.pieces) if first.sole else None
-        """Whom to tell of what, while this peer alone reads the origin."""
 
     def meet(self, neighbour: m.Neighbour) -> None:
         """Connects to a neighbour, or to its new incarnation."""
         run = self._run
         host = neighbour.host.id
         with run.lock:
+            info = NeighbourInfo(
+                neighbour.host.idc, neighbour.sole, neighbour.importer, neighbour.complete, neighbour.silent
+            )
             if host == run.context.host_id:
-                run.picker.names(host, importer=neighbour.importer)
+                run.state.met(host, info)
                 return
-            if host in self._banned or run.stopping.is_set():
+            if run.state.banned(host) or run.stopping.is_set():
                 return
             if run.store is None:
                 self._early.append(neighbour)
@@ -62,28 +60,16 @@ class Neighbours:
             old = self.parents.get(host)
             known = old is not None and old.neighbour.host == neighbour.host
             same = known and old is not None and old.neighbour.silent == neighbour.silent
-            if neighbour.silent and not same:  # what it said itself may have come before this
-                run.picker.left(host)
-                if self._announcer:
-                    self._announcer.left(host)
-            if old and known and (same or neighbour.silent):
-                old.neighbour = neighbour
-                self._place(old)
-                return
-            if old:
+            if old and not (known and (same or neighbour.silent)):
                 old.stop()
-                run.picker.reset(host)
+                run.state.replaced(host)
+                old = None
+            run.state.met(host, info)
+            if old:
+                old.neighbour = neighbour
+                return
             self.parents[host] = Parent(run, neighbour)
-            self._place(self.parents[host])
         self.start()
-
-    def _place(self, parent: Parent) -> None:
-        """Where it is, and whether it imports for this peer's zone. Under the run's lock."""
-        picker, neighbour = self._run.picker, parent.neighbour
-        picker.meets(parent.id, far=parent.far, zone=neighbour.host.idc)
-        if not parent.abroad:
-            does = neighbour.importer and not neighbour.complete and not neighbour.silent
-            picker.names(parent.id, importer=does)
 
     def known(self) -> list[m.Neighbour]:
         """Those known before the manifest is here."""
@@ -114,48 +100,50 @@ class Neighbours:
         for parent in list(self.parents.values()):
             parent.stop()
 
+    def numbered(self, parent: Parent) -> ConnectionId:
+        """The key of a new connection. Under the run's lock."""
+        number = next(self._numbers)
+        self._connections[number] = parent
+        return number
+
     def left(self, host: str) -> None:
         """The scheduler says that it is gone."""
         with self._run.lock:
+            effects = self._run.state.left(host)
+        self._run.carry_out(effects)
+
+    def close(self, host: str) -> None:
+        with self._run.lock:
             parent = self.parents.pop(host, None)
-            self._run.picker.left(host)
         if parent:
             parent.stop()
-
-    def accuse(self, host: str, index: int) -> None:
-        """It sent a piece that is not what it said itself."""
-        run = self._run
-        log.warning("task %.12s: piece %d from %s does not match its digest", run.task.id, index, host)
-        with run.lock:
-            run.picker.refused(host, index)
-            run.reporter.news.bad.append(host)
-            self._bad[host] = self._bad.get(host, 0) + 1
-            give_up = self._bad[host] >= BAD_PIECES
-        run.reporter.kick()
-        if give_up:
-            self.ban(host)
 
     def broke_protocol(self, host: str, error: ProtocolError) -> None:
         """It said what nobody who keeps to the protocol says: it is not asked any more."""
         run = self._run
         log.warning("task %.12s: parent %s broke the protocol and is dropped: %s", run.task.id, host, error)
         with run.lock:
-            run.reporter.news.bad += [host] * BAD_PIECES  # it is as good as many bad ones
-        run.reporter.kick()
-        self.ban(host)
+            effects = run.state.broke_protocol(host)
+        run.carry_out(effects)
 
     def ban(self, host: str) -> None:
         with self._run.lock:
-            self._banned.add(host)
-        self.left(host)
-        self.wake_all()
+            effects = self._run.state.ban(host)
+        self._run.carry_out(effects)
 
-    def giving(self, parent: Parent, index: int, now: float) -> tuple[float, bool]:
-        """The rate that others than `parent` usually give (0: unknown), and whether one of them has piece `index`."""
-        with self._run.lock:
-            others = [p for p in self.parents.values() if p is not parent]
-            having = self._run.picker.having(index)
-        return usual(p.rate(now) for p in others), any(p.id in having and not p.paused(now) for p in others)
+    def cancel(self, connection: ConnectionId, index: int) -> None:
+        """The piece came from elsewhere."""
+        if parent := self._connections.get(connection):
+            parent.cancel(index)
+
+    def complain(self, connection: ConnectionId, index: int) -> None:
+        """Raises `TransportError`."""
+        if parent := self._connections.get(connection):
+            parent.complain(index)
+
+    def tell(self, tell: Tell) -> None:
+        if parent := self._connections.get(tell.connection):
+            parent.tell(self._run.described(tell.pieces), last=tell.last)
 
     def wake_all(self) -> None:
         for parent in list(self.parents.values()):
@@ -164,23 +152,15 @@ class Neighbours:
     def unreachable(self, host: str) -> None:
         run = self._run
         with run.lock:
-            run.reporter.buffer.unreachable(host)
-        run.reporter.kick()
+            effects = run.state.unreachable(host)
+        run.carry_out(effects)
 
     # --- what they are told -----------------------------------------------------------------
 
-    def fresh(self, index: int, found: bytes) -> None:
-        """A piece is here now. Under the run's lock; `kick` follows outside it."""
-        self._news.append((index, found))
-
-    def lost(self, pieces: Iterable[int]) -> None:
-        """What was told of these does not hold any more. Under the run's lock."""
-        gone = bitset.of(pieces)
+    def lost(self) -> None:
+        """Some of what was told does not hold any more. Under the run's lock."""
         for parent in self.parents.values():
-            parent.untold(gone)
-        if self._announcer:
-            for index in bitset.members(gone):
-                self._announcer.lost(index)
+            parent.untold()
 
     def kick(self) -> None:
         """There may be something to tell."""
@@ -191,43 +171,20 @@ class Neighbours:
         run = self._run
         with run.lock:
             parent = self.parents.get(host)
-            if host in self._banned or (parent and parent.neighbour.silent):
-                return
-            run.picker.has(host, [index for index, _ in items])
-            if self._announcer:
-                self._announcer.has(host, run.picker.holder_bits(host))
-                self._ready.set()
-            run.told(host, items)
+            effects = run.state.have(host, tuple(items))
+        if run.state.seeder:
+            self._ready.set()
+        run.carry_out(effects)
         if parent:
             parent.wake()
 
-    def introduced(self, host: str) -> None:
-        """There is a connection to a neighbour now, on which it can be told what is here."""
-        run = self._run
-        with run.lock:
-            parent = self.parents.get(host)
-            silent = parent is not None and parent.neighbour.silent
-            if self._announcer and not silent:  # it would pass nothing on
-                far = parent is not None and parent.abroad
-                self._announcer.joined(host, run.picker.holder_bits(host), far=far)
-        if self._announcer:
-            self._ready.set()
-            return
-        mine = run.holdings()
-        if mine and parent:
-            parent.tell(mine)
-
-    def parted(self, parent: Parent) -> None:
-        """Its connection is gone; it may come again. One that has a successor has nothing more to say."""
-        run, host = self._run, parent.id
-        with run.lock:
-            if self.parents.get(host, parent) is not parent:
-                return
-            run.picker.reset(host)
-            if self._announcer:
-                self._announcer.left(host)
+    def parted(self, parent: Parent, number: ConnectionId) -> None:
+        """A connection of it is gone; it may come again."""
+        with self._run.lock:
+            self._connections.pop(number, None)
+            effects = self._run.state.disconnected(number, time.monotonic())
         self._ready.set()
-        self.wake_all()
+        self._run.carry_out(effects)
 
     def deserted(self, host: str) -> None:
         """It has closed the connection that it had opened to us: it needs no more, or it is gone."""
@@ -237,17 +194,14 @@ class Neighbours:
 
     def shown(self, host: str) -> int:
         """The pieces that a neighbour may ask for."""
-        run = self._run
-        with run.lock:
-            if self._announcer and not self._announcer.over and not run.picker.done:
-                return self._announcer.may_ask(host)
-            return run.picker.have
+        with self._run.lock:
+            return self._run.state.shown(host)
 
     def _tell_always(self) -> None:
         """Tells the neighbours what is new here; all that came in meanwhile goes in one message."""
         run = self._run
         while not run.stopping.is_set():
-            self._ready.wait(PATIENCE if self._announcer else None)
+            self._ready.wait(PATIENCE if run.state.seeder else None)
             self._ready.clear()
             self.tell_now()
             run.stopping.wait(TOGETHER)
@@ -267,15 +221,6 @@ class Neighbours:
             )
 
     def tell_now(self) -> None:
-        run = self._run
-        with run.lock:
-            items, self._news = self._news, []
-            parents = list(self.parents.values())
-            told = dict.fromkeys(parents, items)
-            if self._announcer:
-                self._announcer.fresh(index for index, _ in items)
-                due = self._announcer.due(time.monotonic())
-                told = {p: run.described(due[p.id]) for p in parents if p.id in due}
-        for parent, news in told.items():
-            if news:
-                parent.tell(news)
+        with self._run.lock:
+            tells = self._run.state.take_tells(time.monotonic())
+        self._run.carry_out(tells)

@@ -72,14 +72,8 @@ class OriginWorkers:
             least=TOGETHER if task.entries > MANY * task.pieces else 1,
             ranges=task.ranges,
         )
-        self.leases = LeaseQueue(
-            run.picker,
-            limits,
-            may_claim=may_claim,
-            not_before=time.monotonic() + not_before,
-            connections=connections or max(self._settings.connections, self._settings.small_connections),
-        )
-        """Changed under the run's lock."""
+        most = max(self._settings.connections, self._settings.small_connections)
+        run.state.may_read(limits, may_claim, time.monotonic() + not_before, connections or most)
         self._partial: dict[int, int] = {}
         self._whole = 0
         self._ready = threading.Condition(run.lock)
@@ -92,9 +86,11 @@ class OriginWorkers:
         return self._whole + sum(self._partial.values())
 
     @property
-    def rate(self) -> float:
-        """Bytes a second of one worker, smoothed."""
-        return self.leases.rate
+    def leases(self) -> LeaseQueue:
+        """To be read only: what happens is told to the engine."""
+        leases = self._run.state.leases
+        assert leases is not None
+        return leases
 
     @property
     def awaiting(self) -> float:
@@ -123,7 +119,7 @@ class OriginWorkers:
 
     def stop(self) -> None:
         with self._ready:
-            self.leases.stop()
+            self._run.state.origin_stopped()
             self._ready.notify_all()
             readers = [*self._left_open, self._reader]
         for reader in readers:
@@ -148,31 +144,26 @@ class OriginWorkers:
     def allow(self, may_claim: bool | None, not_before: float, connections: int = 0) -> None:
         """What the scheduler says; `not_before`: seconds from now; `connections`: 0 where it is as before."""
         with self._ready:
-            changed = self.leases.allow(may_claim, time.monotonic() + not_before, connections)
+            changed = self._run.state.allowed(may_claim, time.monotonic() + not_before, connections)
             if changed and self._reader:
                 self._reader.limit(connections)
             self._ready.notify_all()
 
     def leased(self, pieces: Iterable[int]) -> None:
         with self._ready:
-            # What came from a neighbour and is leased all the same, nobody has vouched for: it is read.
-            run = self._run
-            pieces = list(pieces)
-            news = [p for p in pieces if not run.picker.have >> p & 1 or p in run.provenance]
-            # What is here from before needs no reading: the scheduler lacks only its digest.
-            run.reporter.news.origin += run.described(bitset.of(set(pieces) - set(news)))
-            self.leases.leased(news, time.monotonic())
+            run, leased = self._run, tuple(pieces)
+            here = run.described(bitset.of(leased) & run.picker.have)
+            run.state.leased(leased, tuple(here), time.monotonic())
             self._ready.notify_all()
 
     def revoked(self, pieces: Iterable[int]) -> None:
         """Somebody else reads them: they are not begun here, and what is under way ends."""
         with self._ready:
-            self.leases.revoked(pieces)
+            self._run.state.revoked(tuple(pieces))
 
     def answered(self, reply: m.ReportReply) -> None:
         with self._ready:
-            released = self.leases.replied(reply.left, reply.usual, time.monotonic())
-            self._run.reporter.news.released += released
+            self._run.state.replied(reply.left, reply.usual, time.monotonic())
         if reply.not_before or reply.connections:
             self.allow(None, reply.not_before, reply.connections)
         if reply.lease:
@@ -181,28 +172,28 @@ class OriginWorkers:
     def doubt(self) -> None:
         """All is here, but nobody vouches for some of it: claim it, to read it once more."""
         with self._ready:
-            self.leases.doubted()
+            self._run.state.doubted()
         self._run.reporter.kick()
 
     def appetite(self) -> int:
         """How many more pieces to claim."""
         with self._ready:
-            return self.leases.appetite(time.monotonic(), self.answer)
+            return self._run.state.appetite(time.monotonic(), self.answer)
 
     # --- work -------------------------------------------------------------------------------
 
     def _take(self, number: int, unread: Iterable[int] = ()) -> range | None:
         """The next run of consecutive leased pieces; None at the end. `unread`: what is left of the last."""
-        leases = self.leases
+        leases, state = self.leases, self._run.state
         with self._ready:
-            if leases.ended(number, unread):
+            if state.origin_ended(number, tuple(unread)):
                 self._run.reporter.kick()
             while True:
                 if leases.stopped:
                     return None
                 now = time.monotonic()
-                if (pieces := leases.next_run(number, now, self.answer)) is not None:
-                    low = leases.low(self.answer)
+                pieces, low = state.next_origin_run(number, now, self.answer)
+                if pieces is not None:
                     break
                 wait = leases.pause(now)
                 if leases.reading or not self._reader:
@@ -258,10 +249,9 @@ class OriginWorkers:
                 with run.lock:
                     self._whole += len(view)
                     self._partial[number] = max(0, self._partial.get(number, 0) - len(view))
-                    self.leases.read()
             now = time.monotonic()
             with run.lock:
-                self.leases.measured(taken, now - started, now - began)
+                run.state.origin_measured(taken, now - started, now - began)
         except (_Stopped, NotLentError):
             pass
         except StorageError:
@@ -329,5 +319,5 @@ class OriginWorkers:
 
     def _hold_off(self, retry_after: float | None = None) -> None:
         with self._ready:
-            self.leases.failed(time.monotonic(), retry_after)
+            self._run.state.origin_failed(time.monotonic(), retry_after)
             self._ready.notify_all()

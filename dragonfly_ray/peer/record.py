@@ -98,7 +98,7 @@ def ask_for_places(run: TaskRun) -> bool:
 
 def _teach(run: TaskRun, store: TaskStore, gaps: Iterable[int]) -> None:
     with run.lock:
-        run.reporter.news.origin += [(i, d) for i in gaps if (d := store.digests[i]) is not None]
+        run.state.vouched(tuple((i, d) for i in gaps if (d := store.digests[i]) is not None))
 
 
 def _mend(run: TaskRun, mine: list[bytes], record: bytes) -> bool:

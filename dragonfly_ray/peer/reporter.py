@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
 import time
@@ -10,10 +9,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from dragonfly_ray import bitset
 from dragonfly_ray import messages as m
 from dragonfly_ray.errors import DragonflyError
-from dragonfly_ray.scheduling.download.report_buffer import Pending, ReportBuffer, Taken
+from dragonfly_ray.scheduling.download.report_buffer import Taken
 
 if TYPE_CHECKING:
     from dragonfly_ray.peer.task import TaskRun
@@ -23,8 +21,6 @@ log = logging.getLogger(__name__)
 QUIET = 0.5
 """Seconds after which a report is made without any news, as a sign of life."""
 LONGEST_PAUSE = 1.0
-MOST_DISPUTED = 256
-"""Disputed pieces in one report."""
 MAX_UNTOLD = 100
 """Messages kept for a scheduler that is away; the oldest goes first."""
 
@@ -44,21 +40,14 @@ class Reporter:
         self._interval = interval
         self._kick = threading.Event()
         self._reporting = threading.Lock()
-        self.buffer = ReportBuffer(time.monotonic())
-        """Changed under the run's lock."""
         self._grant_refused = False
         self._untold: list[tuple[float, m.Message]] = []
         """When it was to be told, and what."""
 
     @property
-    def news(self) -> Pending:
-        """What happened since the last report. Under the run's lock."""
-        return self.buffer.news
-
-    @property
     def pending(self) -> bool:
         """Whether there is anything that the scheduler does not know yet."""
-        return bool(self.buffer or self._untold)
+        return bool(self._run.state.report or self._untold)
 
     @property
     def interval(self) -> float:
@@ -83,7 +72,7 @@ class Reporter:
                 return
             claim = run.origin.appetite() if run.origin else 0
             now = time.monotonic()
-            if not (self.news or claim or run.claims.disputed or now - said > QUIET):
+            if not (run.state.report.news or claim or run.state.claims.disputed or now - said > QUIET):
                 continue
             try:
                 self.report()
@@ -110,10 +99,9 @@ class Reporter:
         with self._reporting:
             self._tell_again()
             with run.lock:
-                taken = self.buffer.take(time.monotonic(), last=not claim)
-                urgent = tuple(run.picker.urgent[:8])
-                disputed = tuple(itertools.islice(run.claims.disputed, MOST_DISPUTED))
-            origin, news = run.origin, taken.pending
+                answer = run.origin.answer if run.origin else 0.0
+                part = run.state.take_report(time.monotonic(), answer, not claim)
+            origin, news, moved = run.origin, part.taken.pending, run.state.bytes
             message = m.Report(
                 host_id=run.context.host_id,
                 task_id=run.task.id,
@@ -122,35 +110,35 @@ class Reporter:
                 lost=tuple(news.lost),
                 released=tuple(news.released),
                 bad=tuple(news.bad),
-                disputed=disputed,
+                disputed=part.disputed,
                 misled=tuple(news.misled),
                 unreachable=tuple(news.unreachable),
                 bytes_origin=origin.bytes if origin else 0,
-                bytes_peers=run.bytes_peers,
-                bytes_cache=run.bytes_cache,
-                bytes_small=run.bytes_small,
+                bytes_peers=moved.peers,
+                bytes_cache=moved.cache,
+                bytes_small=moved.small,
                 bytes_audit=run.audits.bytes,
                 audited=tuple(news.audited),
                 unaudited=tuple(news.unaudited),
-                claim=origin.appetite() if origin and claim else 0,
-                rate=origin.rate if origin else 0.0,
-                urgent=urgent,
-                parents=taken.fed,
+                claim=part.claim,
+                rate=part.rate,
+                urgent=part.urgent,
+                parents=part.taken.fed,
                 grant_refused=self._grant_refused,
                 uploads=run.context.uploads(),
                 slots=run.settings.transport.upload_threads,
                 carried=run.deliveries.carried(),
                 awaiting=origin.awaiting if origin else 0.0,
-                answer=origin.answer if origin else 0.0,
+                answer=answer,
             )
             try:
                 reply = self._link.call(message)
             except DragonflyError:
                 with run.lock:
-                    self.buffer.put_back(taken)
+                    run.state.untold(part.taken, False)
                 raise
             if isinstance(reply, m.ReportReply):
-                self._answered(reply, taken)
+                self._answered(reply, part.taken)
 
     def _answered(self, reply: m.ReportReply, taken: Taken) -> None:
         run = self._run
@@ -166,13 +154,12 @@ class Reporter:
                 run.audits.take(reply.audit)
         elif not run.idle():
             with run.lock:
-                taken.pending.got = list(bitset.members(run.picker.have))
-                self.buffer.put_back(Taken(taken.pending))
+                run.state.untold(taken, True)
             run.context.announce(run.task.source_id)
 
     def ask(self, message: m.Verify) -> m.Message | None:
         """The scheduler's answer, after everything that it must know for it. Raises `ClusterError`."""
-        if self.news.origin:
+        if self._run.state.report.news.origin:
             self.report()
         return self._link.call(message)
 

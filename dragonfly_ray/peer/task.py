@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from typing import ParamSpec
 
 from dragonfly_ray import bitset, logs
 from dragonfly_ray import messages as m
@@ -22,6 +23,7 @@ from dragonfly_ray.errors import (
     IntegrityError,
     StorageError,
     StorageFullError,
+    TransportError,
 )
 from dragonfly_ray.model import DIGEST_SIZE, PieceTable, Task, digest
 from dragonfly_ray.peer.audit import AuditReader
@@ -34,16 +36,31 @@ from dragonfly_ray.peer.origin import OriginWorkers
 from dragonfly_ray.peer.prefix import PrefixHash
 from dragonfly_ray.peer.record import agrees_with_record
 from dragonfly_ray.peer.reporter import Reporter
-from dragonfly_ray.scheduling.download.digest_claims import DigestClaims
+from dragonfly_ray.scheduling.download.effects import (
+    Cancel,
+    Close,
+    Complain,
+    ConnectionId,
+    Effects,
+    Report,
+    Tell,
+    Wake,
+)
+from dragonfly_ray.scheduling.download.parent_state import NeighbourInfo, RequestLimits
+from dragonfly_ray.scheduling.download.state import DownloadState
+from dragonfly_ray.scheduling.download.superseed import SuperSeeder
 from dragonfly_ray.scheduling.picker import Picker
-from dragonfly_ray.scheduling.zones import Imports
 from dragonfly_ray.storage.task_store import TaskStore
-from dragonfly_ray.transport.connection import Caller, ParentConnection
+from dragonfly_ray.transport.connection import Caller, Data, ParentConnection
 
 log = logging.getLogger(__name__)
 
+P = ParamSpec("P")
+
 THREADS = "task-"
 """Names of a task's threads begin so."""
+SHARE = 256
+"""A request asks for at most this share of the content, so that no piece waits long behind others."""
 
 
 class TaskRun:
@@ -61,21 +78,23 @@ class TaskRun:
         self.changed = threading.Condition(self.lock)
         """Anything that the main thread or a reader waits for."""
         self.store: TaskStore | None = None
-        self.picker = Picker(self.task.pieces)
-        if context.zone:
-            self.picker.imports = Imports(context.host_id, context.zone, self.task.pieces)
-            self.picker.names(context.host_id, importer=deliver.importer)
+        seeder = SuperSeeder(self.task.pieces) if deliver.sole else None
+        self.state = DownloadState(
+            Picker(self.task.pieces),
+            RequestLimits(),
+            host=context.host_id,
+            zone=context.zone,
+            seeder=seeder,
+            now=time.monotonic(),
+            recorded=True,
+        )
+        """What is decided. Under the lock."""
+        self.state.met(context.host_id, NeighbourInfo(importer=deliver.importer))
         self.deliveries = Deliveries(self, deliver)
         self.neighbours = Neighbours(self, deliver)
         self.started = time.monotonic()
         self.stopping = threading.Event()
         self.error: DragonflyError | None = None
-        self.bytes_peers = 0
-        self.bytes_cache = 0
-        self.bytes_small = 0
-        self.provenance: dict[int, str] = {}
-        """Piece -> the parent it came from."""
-        self.claims = DigestClaims()
         self._first = deliver
         self._small = small
         self._threads: list[threading.Thread] = []
@@ -96,6 +115,10 @@ class TaskRun:
         self.superseded = False
         """The origin has other content by now. What is here in part is of no use, and may be of both."""
         self.reporter = Reporter(self, context.link(self.task.source_id), deliver.interval)
+
+    @property
+    def picker(self) -> Picker:
+        return self.state.picker
 
     # --- life -------------------------------------------------------------------------------
 
@@ -142,7 +165,7 @@ class TaskRun:
             if self.deliveries.closed or self.idle():
                 return False
             self.deliveries.add(deliver)
-            self.picker.names(self.context.host_id, importer=deliver.importer)
+            self.state.met(self.context.host_id, NeighbourInfo(importer=deliver.importer))
             self.granted(deliver.grant)
             if deliver.may_claim and not self.access.may_claim:
                 self._read_for(deliver)
@@ -171,8 +194,8 @@ class TaskRun:
             for index in news.discard:
                 if self.store.has(index):
                     self.store.discard(index)
-                with self.lock:
-                    self.claims.forget(index)
+            with self.lock:
+                self.state.forgotten(news.discard)
             self.discarded(news.discard)
         if news.record:
             self.settle(news.record)
@@ -229,13 +252,15 @@ class TaskRun:
             log.warning("task %.12s: %d pieces were edited through an output", self.task.id, len(edited))
         with self.lock:
             self.store = store
-            self.reporter.news.lost = edited
-            self.picker.have = bitset.from_bytes(store.have(), self.task.pieces)
+            have = bitset.from_bytes(store.have(), self.task.pieces)
+            known = tuple((i, d) for i, d in enumerate(store.digests) if d is not None)
+            cached = sum(store.table[i].length for i in bitset.members(have))
+            transport = self.settings.transport
+            longest = min(transport.request_bytes, self.task.size // SHARE)
+            limits = RequestLimits(max(1, longest // store.table.leaf), transport.pipeline)
+            self.state.opened(limits, have, known, tuple(edited), cached)
             self.was_here = store.finished
-            self.bytes_cache = sum(store.table[i].length for i in bitset.members(self.picker.have))
-            self.context.received("cache", self.bytes_cache)
-            self.reporter.news.got = list(bitset.members(self.picker.have))
-            self.claims = DigestClaims({i: d for i, d in enumerate(store.digests) if d is not None})
+            self.context.received("cache", cached)
         self._take_small()
         self._open_origin()
         if wanted := self.deliveries.wanted_digest():
@@ -277,11 +302,8 @@ class TaskRun:
         for index in pieces:
             store.discard(index)
         with self.lock:
-            self.neighbours.lost(pieces)
-            for index in pieces:
-                self.picker.lost(index)
-                self.provenance.pop(index, None)
-            self.reporter.news.lost.extend(pieces)
+            self.neighbours.lost()
+            self.state.lost(tuple(pieces))
 
     def _complete(self, store: TaskStore) -> bool:
         """All is here and vouched for: by the delivery itself, or by the scheduler's record."""
@@ -402,11 +424,10 @@ class TaskRun:
             found = digest(part)
             if expected and found != expected[piece.index * DIGEST_SIZE : (piece.index + 1) * DIGEST_SIZE]:
                 raise IntegrityError(f"{self.task.url}: piece {piece.index} arrived corrupted")
-            self._keep(piece.index, part, found)
-            self.bytes_small += piece.length
+            if self._put(piece.index, part, found):
+                unproved = b"" if expected else found
+                self._arrived(self.state.came_small, piece.index, unproved, piece.length, time.monotonic())
             self.context.received("object-store", piece.length)
-            if not expected:
-                self.reporter.news.origin.append((piece.index, found))
 
     def table(self) -> PieceTable:
         assert self.store is not None
@@ -417,38 +438,27 @@ class TaskRun:
         found = digest(view)
         assert self.store is not None
         with self.lock:
-            self.reporter.news.origin.append((index, found))
-            self.claims.mine(index, found)
+            self.state.origin_read(index, found)
             other = self.store.has(index) and self.store.digests[index] != found
         if other:
             self.settle([(index, found)])
         self._keep(index, view, found)
 
-    def from_parent(
-        self, host: str, index: int, said: bytes, view: memoryview, corrupt: Callable[[int], None]
-    ) -> bool:
-        """A piece from a parent; False if it is not what was promised, or not what the record says.
-
-        A parent is accused for what it said itself only, never for what others say; `corrupt` tells it.
-        """
-        found = digest(view)
+    def from_parent(self, connection: ConnectionId, host: str, data: Data, rate: float, now: float) -> None:
+        """A piece from a parent, at `rate` bytes a second, at `now`."""
+        index, here = data.index, bool(self.picker.have >> data.index & 1)
+        found, said = (b"", b"") if here else (digest(data.view), data.digest)
         with self.lock:
-            kept = found == said and self.claims.keeps(host, index, said)
-            if kept and not self._told(host, index, said):
-                return False
-        if not kept:
-            try:
-                # Before the complaint, or the ban that follows may close the way to tell it.
-                corrupt(index)
-            finally:
-                self.neighbours.accuse(host, index)
-            return False
-        self._keep(index, view, found, parent=host)
-        return True
+            verdict, effects = self.state.answered(connection, index, said, found, rate, now)
+        if verdict == "corrupt":
+            log.warning("task %.12s: piece %d from %s does not match its digest", self.task.id, index, host)
+        self.carry_out(effects)
+        if verdict == "keep" and not here:
+            self._keep(index, data.view, found, parent=host)
 
-    def from_cache(self, host: str, index: int) -> bool:
-        """The same bytes as the parent `host` would send, if any task of this node has them."""
-        wanted = self.claims.likely(index)
+    def from_cache(self, connection: ConnectionId, index: int) -> bool:
+        """The same bytes as a parent would send, if any task of this node has them."""
+        wanted = self.state.claims.likely(index)
         found = self.context.store.find(wanted) if wanted else None
         if found is None or self.store is None or found[0] is self.store:
             return False
@@ -458,112 +468,97 @@ class TaskRun:
                 self.store.copy_from(other, place, index)
         except (StorageError, IntegrityError, KeyError):
             return False
-        with self.lock:
-            self.bytes_cache += self.store.table[index].length
-        self.context.received("cache", self.store.table[index].length)
-        self._arrived(index, wanted or b"", host)
+        length = self.store.table[index].length
+        self.context.received("cache", length)
+        self._arrived(self.state.cached, connection, index, length, time.monotonic())
         return True
 
     def _keep(self, index: int, view: memoryview, found: bytes, *, parent: str = "") -> None:
         """Stores a verified piece, unless it is here already."""
+        if self._put(index, view, found):
+            self._arrived(self.state.stored, index, parent, len(view), time.monotonic())
+
+    def _put(self, index: int, view: memoryview, found: bytes) -> bool:
         assert self.store is not None
         if self.store.has(index):
-            return
+            return False
         try:
             self.store.put(index, view, found)
         except DragonflyError as error:
             self.fail(error)
             raise
-        if parent:
-            with self.lock:
-                # Before it counts as here: with the last piece the account is closed.
-                self.bytes_peers += len(view)
-                self.provenance[index] = parent
-                self.reporter.buffer.feeds(parent, len(view))
-        self._arrived(index, found, parent)
+        return True
 
-    def _arrived(self, index: int, found: bytes, asked: str) -> None:
-        """`asked`: the parent that was asked for it, and need not be told that it is here."""
+    def _arrived(self, event: Callable[P, Effects], *args: P.args, **kwargs: P.kwargs) -> None:
+        """A piece is in the store; `event` says so."""
         self.context.telemetry.count("dragonfly_pieces")
         with self.lock:
-            unwanted = [
-                p
-                for h in self.picker.got(index, asked, time.monotonic())
-                if (p := self.neighbours.parents.get(h))
-            ]
-            self.reporter.news.got.append(index)
-            self.neighbours.fresh(index, found)
-            done = self.picker.done
-            if done or self._readers:
+            effects = event(*args, **kwargs)
+            if self.picker.done or self._readers:
                 self.changed.notify_all()
         self.neighbours.kick()
-        for each in unwanted:
-            each.cancel(index)
-        if done:
-            self.reporter.kick()
-            self.neighbours.wake_all()
+        self.carry_out(effects)
         if self.prefix:
             self.prefix.advance()
         if self.checksums:
             self.checksums.advance()
+
+    def carry_out(self, effects: Effects) -> None:
+        """What the engine wants done, in order. Outside the lock. Raises `TransportError` where a complaint cannot be
+        told, after all the rest."""
+        failure: TransportError | None = None
+        for each in effects:
+            match each:
+                case Report():
+                    self.reporter.kick()
+                case Wake():
+                    self.neighbours.wake_all()
+                case Cancel(connection, piece):
+                    self.neighbours.cancel(connection, piece)
+                case Close(host):
+                    self.neighbours.close(host)
+                case Tell():
+                    self.neighbours.tell(each)
+                case Complain(connection, piece):
+                    try:
+                        self.neighbours.complain(connection, piece)
+                    except TransportError as error:
+                        failure = error
+        if failure:
+            raise failure
 
     def discarded(self, pieces: Iterable[int]) -> None:
         """Pieces that are not what they should be: fetch them again."""
         pieces = list(pieces)
         with self.lock:
             self.was_here = False
-            self.neighbours.lost(pieces)
-            for index in pieces:
-                self.picker.lost(index)
-                self.provenance.pop(index, None)
-                self.reporter.news.lost.append(index)
+            self.neighbours.lost()
+            effects = self.state.lost(tuple(pieces))
         self.neighbours.start()
-        self.neighbours.wake_all()
-        self.reporter.kick()
+        self.carry_out(effects)
 
     # --- what others say --------------------------------------------------------------------
 
-    def told(self, host: str, items: Iterable[tuple[int, bytes]]) -> None:
-        """What a neighbour says that pieces' digests are. Under the lock."""
-        disputed = len(self.claims.disputed)
-        for index, said in items:
-            if 0 <= index < self.task.pieces:
-                self._told(host, index, said)
-        if len(self.claims.disputed) > disputed:
-            self.reporter.kick()
-
-    def _told(self, host: str, index: int, said: bytes) -> bool:
-        """False: the record says otherwise, and nobody should ask it for that."""
-        if self.claims.say(host, index, said):
-            return True
-        self.picker.refused(host, index)
-        self.reporter.news.misled.append((host, index))
-        self.reporter.kick()
-        return False
-
     def settle(self, record: Iterable[tuple[int, bytes]]) -> None:
         """The record's digests of some pieces: what is not so here is dropped, and fetched again."""
-        wrong = []
         with self.lock:
             store = self.store
             if store is None:
                 return
-            for index, said in record:
-                if not 0 <= index < self.task.pieces:
-                    continue
-                misled = set(self.claims.settle(index, said))
-                if store.has(index) and store.digests[index] != said:
-                    wrong.append(index)
-                    misled.update(filter(None, [self.provenance.get(index)]))
-                for host in misled:
-                    self.picker.refused(host, index)
-                    self.reporter.news.misled.append((host, index))
+            digests = store.digests
+            wrong, effects = self.state.settled(
+                tuple(
+                    (index, said, (store.has(index) and digests[index]) or b"")
+                    for index, said in record
+                    if 0 <= index < self.task.pieces
+                )
+            )
         for index in wrong:
             log.warning("task %.12s: piece %d is not what the record says, dropped", self.task.id, index)
             store.discard(index)
         if wrong:
             self.discarded(wrong)
-        self.reporter.kick()
+        self.carry_out(effects)
 
     def holdings(self) -> list[tuple[int, bytes]]:
         return self.described(self.picker.have)
@@ -592,8 +587,6 @@ class TaskRun:
                 self._allowed(news, 0.0)
         if not opens:
             self._corrected(news)
-        if news.left or news.banned:
-            self.neighbours.wake_all()
         if news.settled:
             self.deliveries.settled()
 
@@ -612,8 +605,8 @@ class TaskRun:
         wanted = bitset.of(pieces)
         with self.lock:
             self._readers += 1
-            missing = [p for p in pieces if not self.picker.have >> p & 1]
-            self.picker.urgent = missing + [p for p in self.picker.urgent if p not in missing]
+            missing = tuple(p for p in pieces if not self.picker.have >> p & 1)
+            self.state.hurry(missing)
             try:
                 while self.picker.have & wanted != wanted:
                     left = deadline - time.monotonic()
@@ -622,5 +615,5 @@ class TaskRun:
                     self.changed.wait(left)
             finally:
                 self._readers -= 1
-                self.picker.urgent = [p for p in self.picker.urgent if p not in missing]
+                self.state.hurried(missing)
         return True

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dragonfly_ray.model import SHORT_LEAF
+from dragonfly_ray.scheduling.download.state import DownloadState
 from tests.nginx import Nginx
 from tests.swarm import Swarm
 
@@ -56,3 +57,9 @@ def assert_everywhere(view: dict[str, Any], content: bytes, nodes: int) -> None:
     assert list(states(view).values()) == ["done"] * nodes, view
     for record in view["nodes"].values():
         assert Path(record["path"]).read_bytes() == content
+
+
+@pytest.fixture(autouse=True)
+def _checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine of every download is checked after each event."""
+    monkeypatch.setattr(DownloadState, "checked", True)

@@ -62,7 +62,7 @@ def test_a_host_that_is_banned_while_it_is_fed_gets_no_more(
     built = swarm(4, seeds=1, settings=Settings(origin=OriginSettings(policy="seeds")))
     built.submit(f"{origin.url}/big")
     run = running(built, "n1")
-    until(lambda: run.bytes_peers > 0)
+    until(lambda: run.state.bytes.peers > 0)
     banned = built.peers["n1"].host.id
     others = [built.peers[node] for node in ("n0", "n2", "n3")]
     for peer in others:

@@ -141,10 +141,10 @@ def test_a_late_thread_leaves_its_successor_alone(
     reborn = msgspec.structs.replace(old.neighbour.host, incarnation="another")
     run.neighbours.meet(m.Neighbour(reborn, complete=True))
     successor = run.neighbours.parents[giver.host.id]
-    until(lambda: successor._due)
+    until(lambda: run.state.due(successor.number))
     with run.lock:
         due = run.picker.outstanding(giver.host.id)
-        assert due == successor._due, "what the old one was asked for is free"
+        assert due == run.state.due(successor.number), "what the old one was asked for is free"
     held.set()
     go_on.set()
     until(lambda: old._connection is None and not old.running)

@@ -1,0 +1,93 @@
+"""One connection to a parent: what is under way on it, how fast it gives, how much may be asked of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from dragonfly_ray.scheduling.slowness import Pauses
+
+SMOOTHING = 0.3
+IN_FLIGHT_S = 0.3
+"""Of what a parent gives: no more is asked of it at once, or the newest pieces wait behind the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """`pieces`: of one request. `pipeline`: requests on one connection at once."""
+
+    pieces: int = 1
+    pipeline: int = 2
+
+    @property
+    def due(self) -> int:
+        """Pieces that may be due at once on one connection."""
+        return self.pieces * self.pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourInfo:
+    """What the scheduler says of a neighbour. The fields are those of `messages.Neighbour`."""
+
+    zone: str = ""
+    sole: bool = False
+    importer: bool = False
+    complete: bool = False
+    silent: bool = False
+    """It is fed and feeds nobody; what it said before counts for nothing."""
+
+    @property
+    def imports(self) -> bool:
+        """It brings pieces into its zone, and has some to bring."""
+        return self.importer and not (self.complete or self.silent)
+
+
+@dataclass(slots=True, eq=False)
+class Pace:
+    """How fast a host gives; it outlives a connection."""
+
+    seconds: float = 0.0
+    """For a piece, smoothed; 0: unknown."""
+    rate: float = 0.0
+    """Bytes a second of the last pieces, smoothed; 0: unknown."""
+    pauses: Pauses = field(default_factory=Pauses)
+
+    def piece(self, seconds: float, rate: float) -> None:
+        """One came as it should, `seconds` after the one before."""
+        share = SMOOTHING if self.seconds else 1.0
+        self.seconds += share * (seconds - self.seconds)
+        if rate:
+            self.rate += share * (rate - self.rate)
+        self.pauses.end()
+
+    def too_slow(self, rate: float, now: float) -> None:
+        self.rate = rate
+        self.pauses.begin(now)
+
+    def window(self, most: int) -> int:
+        """Pieces that may be due at once, of at most `most`."""
+        return most if self.seconds * most <= IN_FLIGHT_S else max(1, int(IN_FLIGHT_S / self.seconds))
+
+
+@dataclass(slots=True, eq=False)
+class ParentState:
+    host: str
+    told: int = 0
+    """The pieces that it knows to be here."""
+    due: int = 0
+    """Pieces asked for on this connection whose answer is still to come."""
+    since: float = 0.0
+    """When the last answer came, or the first of what is due was asked for."""
+    live_rate: float = 0.0
+    """Bytes a second of the piece that is coming, once that is measured; 0: it is not."""
+
+    def requested(self, count: int, now: float) -> None:
+        if not self.due:
+            self.since = now
+        self.due += count
+
+    def answered(self, now: float) -> float:
+        """One of the due pieces came; the seconds that it took."""
+        self.due -= 1
+        seconds, self.since = now - self.since, now
+        self.live_rate = 0.0
+        return seconds
