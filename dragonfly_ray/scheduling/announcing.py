@@ -30,7 +30,7 @@ def announce(cluster: ClusterState, message: m.Announce, now: float) -> list[Act
         if message.last:
             del cluster.announcing[host.id]
             cluster.hosts[host.id].heard = message.sequence
-            _missing(cluster, host.id, announced)
+            actions += _missing(cluster, host.id, announced, now)
     if not message.page:
         actions += _deliveries(cluster, message, now, fresh=fresh)
     return actions
@@ -124,11 +124,13 @@ def _held(cluster: ClusterState, held: m.Held, host: Host, now: float, *, fresh:
     return actions
 
 
-def _missing(cluster: ClusterState, host: str, announced: Announcement) -> None:
+def _missing(cluster: ClusterState, host: str, announced: Announcement, now: float) -> list[Action]:
     """All pages are here: what was on none of them, the host has no more."""
+    actions: list[Action] = []
     for task in cluster.tasks.values():
         if host in task.holders and task.task.id not in announced.told and host not in task.participants:
-            loss.evicted(cluster, host, task.task.id)
+            actions += loss.evicted(cluster, host, task.task.id, now)
+    return actions
 
 
 def _deliveries(cluster: ClusterState, message: m.Announce, now: float, *, fresh: bool) -> list[Action]:

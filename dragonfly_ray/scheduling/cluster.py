@@ -6,6 +6,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from dragonfly_ray.config import Settings
 from dragonfly_ray.logs import about_spec
@@ -131,6 +132,7 @@ class ClusterState:
                 audit=s.origin.audit,
             )
             found.graph.choice = Drawing(self.evaluator, self.hosts, self.decisions, found)
+            found.graph.may_import = partial(self.may_import, found)
         elif url and not found.origin:
             found.origin = origin(url)
         return found
@@ -159,6 +161,14 @@ class ClusterState:
 
     def drains(self, host: str) -> bool:
         return bool(self.draining) and host in self.hosts and self.hosts[host].host.node_id in self.draining
+
+    def may_import(self, task: TaskState, host: str) -> bool:
+        """Whether it gets on with importing: it fetches the task, and others may ask it. Seeds have enough to do
+        at the origin."""
+        if host not in task.able or self.hosts[host].host.seed or self.drains(host) or task.is_complete(host):
+            return False
+        node = self.hosts[host].host.node_id
+        return any(node in s.nodes and not s.nodes[node].terminal for s in task.specs.values())
 
     def seeds(self) -> list[str]:
         """Those that live and may be chosen."""

@@ -20,6 +20,7 @@ from dragonfly_ray.scheduling import (
     auditing,
     ends,
     granting,
+    importers,
     leaving,
     loss,
     origins,
@@ -347,9 +348,9 @@ class SchedulerCore:
         """Messages for this host were dropped: everything that it must be at."""
         return redelivery.again(self.cluster, host_id, now)
 
-    def evicted(self, host_id: str, task_id: str) -> None:
+    def evicted(self, host_id: str, task_id: str, now: float) -> list[Action]:
         """A peer has dropped a task from its store."""
-        loss.evicted(self.cluster, host_id, task_id)
+        return loss.evicted(self.cluster, host_id, task_id, now)
 
     # --- loss and time ----------------------------------------------------------------------
 
@@ -385,6 +386,7 @@ class SchedulerCore:
                     revoked = tuple(bitset.members(pieces))
                     actions.append(Send(host, m.News(task.task.id, revoked=revoked)))
         actions += leaving.move_away(self.cluster, now)
+        actions += importers.review(self.cluster)
         if now - self._compared > COMPARE:
             self._compared = now
             actions += redelivery.overdue(self.cluster, now) + roots.overdue(self.cluster, now)

@@ -12,7 +12,7 @@ from dragonfly_ray.scheduling import ends, granting, leaving, origins, roots
 from dragonfly_ray.scheduling.actions import Action, Send
 from dragonfly_ray.scheduling.cluster import ClusterState
 from dragonfly_ray.scheduling.flows import Flows
-from dragonfly_ray.scheduling.neighbourhood import imports, neighbours, news_of_joined
+from dragonfly_ray.scheduling.neighbourhood import neighbours, news_of_joined
 from dragonfly_ray.scheduling.spec import SpecState
 from dragonfly_ray.scheduling.task import TaskState, Traffic
 
@@ -135,7 +135,7 @@ def delivery(cluster: ClusterState, state: SpecState, task: TaskState, host: str
         not_before=wait,
         connections=task.connections.get(host, 0),
         proved=proved,
-        importer=imports(cluster, task, host),
+        importer=task.graph.imports(host),
     )
 
 

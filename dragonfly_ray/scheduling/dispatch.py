@@ -31,7 +31,6 @@ def dispatch(core: SchedulerCore, message: m.Message, now: float) -> tuple[m.Mes
         case m.OriginFailed():
             return None, core.origin_failed(message, now)
         case m.Evicted():
-            core.evicted(message.host_id, message.task_id)
-            return None, []
+            return None, core.evicted(message.host_id, message.task_id, now)
         case _:
             raise TypeError(f"not a message to a scheduler: {type(message).__name__}")

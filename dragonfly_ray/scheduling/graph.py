@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import random
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 IMPORTERS_UP_TO = 192
 """Hosts. In more of them a piece takes too long to reach the few importers, and their mates."""
+LOOKED_AT = 32
+"""Hosts of a zone that are looked at, at the most, to fill a place among its importers."""
 SAMPLE = 2
 """Candidates looked at for each neighbour wanted."""
 
@@ -91,7 +93,10 @@ class Graph:
         self._zone_names: list[str] = []
         self.importers = importers
         self.always_import = always_import
-        self._rosters: dict[str, dict[str, None]] = {}
+        self.rosters: dict[str, dict[str, None]] = {}
+        """Zone -> its importers."""
+        self.may_import: Callable[[str], bool] = lambda host: True
+        """Whether a host gets on with importing, if it is given a place."""
 
     def __contains__(self, host: str) -> bool:
         return host in self._numbers
@@ -151,11 +156,8 @@ class Graph:
         self._remove(host, number)
         gained: dict[str, set[str]] = {}
         if imported:
-            del self._rosters[zone][host]
-            if successor := self._succeed(zone):
-                neighbours = self.neighbours(successor)
-                gained = {other: {successor} for other in neighbours}
-                gained[successor] = {successor, *filter(self.imports, neighbours)}
+            del self.rosters[zone][host]
+            self._succeed(zone, gained)
         floor = min(self.degree // 2, len(self._names) - 1)
         for other in lost:
             mine = self._numbers[other]
@@ -172,28 +174,52 @@ class Graph:
 
     def imports(self, host: str) -> bool:
         number = self._numbers.get(host)
-        return number is not None and host in self._rosters.get(self._zone[number], ())
+        return number is not None and host in self.rosters.get(self._zone[number], ())
+
+    def dismiss(self, hosts: Iterable[str]) -> dict[str, set[str]]:
+        """These import no more; others take their places, and any that is vacant. Who is to be told of whom."""
+        gained: dict[str, set[str]] = {}
+        for host in hosts:
+            del self.rosters[self._zone[self._numbers[host]]][host]
+            for other in self.neighbours(host) | {host}:
+                gained.setdefault(other, set()).add(host)
+        for zone, roster in self.rosters.items():
+            while len(roster) < self.importers and self._succeed(zone, gained):
+                pass
+        return gained
 
     def _enrol(self, number: int) -> bool:
-        """Makes a host an importer of its zone, if there is a place."""
+        """Makes a host an importer of its zone, if there is a place: who is of no use any more has none."""
         zone, host = self._zone[number], self._names[number]
-        few = self.always_import or bool(self._rosters) or len(self._names) <= IMPORTERS_UP_TO
-        if not zone or not few or len(self._rosters.get(zone, ())) >= self.importers:
+        few = self.always_import or bool(self.rosters) or len(self._names) <= IMPORTERS_UP_TO
+        if not zone or not few or not self.importers:
             return False
-        roster = self._rosters.setdefault(zone, {})
+        roster = self.rosters.setdefault(zone, {})
+        if not self.may_import(host):
+            return False
+        if len(roster) >= self.importers:
+            useless = next((h for h in roster if not self.may_import(h)), None)
+            if useless is None:
+                return False
+            del roster[useless]
         roster[host] = None
         known = set(self._edges[number])
-        mates = [self._numbers[h] for each in self._rosters.values() for h in each if h != host]
+        mates = [self._numbers[h] for each in self.rosters.values() for h in each if h != host]
         self._link(number, [n for n in mates if n not in known])
         return True
 
-    def _succeed(self, zone: str) -> str:
-        """The host that takes a vacant place; empty: none is left."""
-        roster = self._rosters[zone]
-        others = [n for n in self._zones.get(zone, ()) if self._names[n] not in roster]
-        if not others or not self._enrol(new := self._random.choice(others)):
-            return ""
-        return self._names[new]
+    def _succeed(self, zone: str, gained: dict[str, set[str]]) -> bool:
+        """Fills a vacant place, if a host can be found for it: its neighbours and it itself are told."""
+        roster, members = self.rosters[zone], self._zones.get(zone, ())
+        tried = self._random.sample(members, min(len(members), LOOKED_AT + len(roster)))
+        for number in tried:
+            if (host := self._names[number]) not in roster and self._enrol(number):
+                neighbours = self.neighbours(host)
+                for other in neighbours:
+                    gained.setdefault(other, set()).add(host)
+                gained.setdefault(host, set()).update({host}, filter(self.imports, neighbours))
+                return True
+        return False
 
     # --- drawing ----------------------------------------------------------------------------
 

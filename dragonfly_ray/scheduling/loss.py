@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dragonfly_ray import messages as m
-from dragonfly_ray.scheduling import deliveries, ends, neighbourhood, resolving
+from dragonfly_ray.scheduling import deliveries, ends, importers, resolving
 from dragonfly_ray.scheduling.actions import Action, Probe, Send, Verdict
 from dragonfly_ray.scheduling.cluster import ClusterState
+from dragonfly_ray.scheduling.task import TaskState
 
 
 def probed(
@@ -80,17 +81,23 @@ def forget(cluster: ClusterState, host_id: str, now: float, *, leave: bool = Tru
         actions += ends.settled(cluster, task, task.places.lost(host_id))
         if cluster.hosts[host_id].host.seed and was and not task.able_seeds:
             actions += deliveries.take_over(cluster, task, now)
-        if host_id not in task.graph:
-            continue
-        near = list(task.graph.neighbours(host_id))
         if leave:
-            for other, gained in task.graph.leave(host_id, now).items():
-                news = neighbourhood.neighbours(cluster, task, other, gained)
-                actions.append(Send(other, m.News(task.task.id, joined=news)))
-        if was:
-            left = m.News(task.task.id, left=(host_id,))
-            actions += [Send(h, left) for h in near if h in task.participants and cluster.alive(h)]
+            actions += _part(cluster, task, host_id, now, tell=was)
+        elif was:
+            actions += _left(cluster, task, host_id, task.graph.neighbours(host_id))
     return actions
+
+
+def _part(cluster: ClusterState, task: TaskState, host_id: str, now: float, *, tell: bool) -> list[Action]:
+    """It is nobody's neighbour any more; who hears of it and of new neighbours."""
+    near = task.graph.neighbours(host_id)
+    actions = importers.told(cluster, task, task.graph.leave(host_id, now))
+    return actions + _left(cluster, task, host_id, near) if tell else actions
+
+
+def _left(cluster: ClusterState, task: TaskState, host_id: str, near: Iterable[str]) -> list[Action]:
+    left = m.News(task.task.id, left=(host_id,))
+    return [Send(h, left) for h in near if h in task.participants and cluster.alive(h)]
 
 
 def expect(cluster: ClusterState, nodes: Iterable[str], now: float) -> None:
@@ -121,12 +128,12 @@ def missed(cluster: ClusterState) -> list[str]:
     return [h.host.node_id for h in cluster.hosts.values() if not h.alive]
 
 
-def evicted(cluster: ClusterState, host_id: str, task_id: str) -> None:
+def evicted(cluster: ClusterState, host_id: str, task_id: str, now: float) -> list[Action]:
     """A peer has dropped a task from its store."""
     cluster.told(host_id, task_id)
     task = cluster.tasks.get(task_id)
-    if task:
-        task.drop(host_id)
-        task.manifest_holders.discard(host_id)
-        if not task.participants:
-            task.graph.leave(host_id)
+    if task is None:
+        return []
+    task.drop(host_id)
+    task.manifest_holders.discard(host_id)
+    return _part(cluster, task, host_id, now, tell=True) if host_id not in task.participants else []

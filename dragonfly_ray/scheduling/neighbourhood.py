@@ -36,14 +36,9 @@ def neighbour(cluster: ClusterState, task: TaskState, host: str) -> m.Neighbour:
         complete=host not in task.participants,
         manifest=host not in task.shunned and (host in task.manifest_holders or bool(task.holders.get(host))),
         silent=host in task.aloof or host in task.shunned,
-        importer=imports(cluster, task, host),
+        importer=task.graph.imports(host),
         sole=_sole(cluster, task, host),
     )
-
-
-def imports(cluster: ClusterState, task: TaskState, host: str) -> bool:
-    """Seeds have enough to do at the origin."""
-    return task.graph.imports(host) and not cluster.hosts[host].host.seed
 
 
 def _sole(cluster: ClusterState, task: TaskState, host: str) -> bool:

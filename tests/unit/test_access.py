@@ -241,7 +241,7 @@ def test_what_is_dropped_everywhere_during_the_proof_is_resolved_anew() -> None:
     cluster = Guarded([host(0), host(1)])
     cluster.do(cluster.core.announce(m.Announce(host(2), (m.Held(TASK, ALL),)), cluster.now))
     cluster.submitted("b.0", B)
-    cluster.core.evicted("h2", TASK.id)
+    cluster.core.evicted("h2", TASK.id, cluster.now)
     del cluster.core.tasks[TASK.id]
     cluster.do(cluster.core.tick(cluster.now))
     assert len(cluster.asked(m.Resolve)) == 2

@@ -66,7 +66,7 @@ class Months:
             core.ended(m.Ended(each.id, spec_id, task.id, ok=True, run=spec_id), now)
         core.cancel(f"unknown{self.number}.0", now)
         for each in targets:
-            core.evicted(each.id, task.id)
+            core.evicted(each.id, task.id, 0.0)
         self.number += 1
         self.cluster.now += STEP
         core.tick(self.cluster.now)

@@ -176,7 +176,7 @@ def test_evicted_content_is_not_offered_any_more() -> None:
     cluster.report(0, got=tuple(range(PIECES)))
     cluster.end(0)
     assert cluster.core.where(SOURCE.id)["n0"] == 1.0
-    cluster.core.evicted("h0", TASK.id)
+    cluster.core.evicted("h0", TASK.id, cluster.now)
     assert "n0" not in cluster.core.where(SOURCE.id)
 
 
@@ -277,7 +277,7 @@ def test_what_is_counted_along_the_way_stays_true() -> None:
         elif what == 3:
             cluster.report(number, lost=tuple(rng.sample(range(PIECES), 3)))
         elif what == 4:
-            core.evicted(f"h{number}", TASK.id)
+            core.evicted(f"h{number}", TASK.id, 100.0)
         elif what == 5:
             cluster.end(number, ok=rng.random() < 0.5)
         else:
