@@ -11,13 +11,12 @@ from dragonfly_ray import messages as m
 from dragonfly_ray.scheduling import ends, resolving
 from dragonfly_ray.scheduling.actions import Action, Send
 from dragonfly_ray.scheduling.cluster import ClusterState
+from dragonfly_ray.scheduling.download.parent_state import BAD_PIECES
 from dragonfly_ray.scheduling.task import Suspicion, TaskState
 
 log = logging.getLogger(__name__)
 
 MOST_GAPS = 4096
-BAD_PIECES = 2
-"""From one parent, before its child is heard; so many, too, before that does not ask it any more."""
 BAN_AFTER = 2
 """Hosts that complain of another, without which nobody is banned."""
 MOST_DISPUTES = 4

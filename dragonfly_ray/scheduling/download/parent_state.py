@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from dragonfly_ray.scheduling.slowness import Pauses
 
+BAD_PIECES = 2
+"""From one parent, before its child is heard; so many, too, before that does not ask it any more."""
 SMOOTHING = 0.3
 IN_FLIGHT_S = 0.3
 """Of what a parent gives: no more is asked of it at once, or the newest pieces wait behind the others."""

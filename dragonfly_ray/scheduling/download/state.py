@@ -22,12 +22,17 @@ from dragonfly_ray.scheduling.download.effects import (
 )
 from dragonfly_ray.scheduling.download.event_log import Dump, EventLog, event, frozen
 from dragonfly_ray.scheduling.download.lease_queue import LeaseLimits, LeaseQueue
-from dragonfly_ray.scheduling.download.parent_state import NeighbourInfo, Pace, ParentState, RequestLimits
+from dragonfly_ray.scheduling.download.parent_state import (
+    BAD_PIECES,
+    NeighbourInfo,
+    Pace,
+    ParentState,
+    RequestLimits,
+)
 from dragonfly_ray.scheduling.download.report_buffer import ReportBuffer, Taken
 from dragonfly_ray.scheduling.download.superseed import SuperSeeder
 from dragonfly_ray.scheduling.picker import Picker
 from dragonfly_ray.scheduling.slowness import rate_too_slow, usual
-from dragonfly_ray.scheduling.trust import BAD_PIECES
 from dragonfly_ray.scheduling.zones import Imports
 
 MAX_DISPUTED = 256

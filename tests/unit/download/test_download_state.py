@@ -12,12 +12,11 @@ from dragonfly_ray.model import digest
 from dragonfly_ray.scheduling.download.effects import Cancel, Close, Complain, Report, Tell, Wake
 from dragonfly_ray.scheduling.download.event_log import SPAN, replay
 from dragonfly_ray.scheduling.download.lease_queue import LeaseLimits
-from dragonfly_ray.scheduling.download.parent_state import NeighbourInfo, RequestLimits
+from dragonfly_ray.scheduling.download.parent_state import BAD_PIECES, NeighbourInfo, RequestLimits
 from dragonfly_ray.scheduling.download.state import DownloadState
 from dragonfly_ray.scheduling.download.superseed import SuperSeeder
 from dragonfly_ray.scheduling.picker import Picker
 from dragonfly_ray.scheduling.slowness import FIRST_PAUSE_S
-from dragonfly_ray.scheduling.trust import BAD_PIECES
 
 PIECES = 16
 ALL = bitset.full(PIECES)
