@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from rich.console import Group
 from rich.filesize import decimal
 
@@ -20,6 +21,7 @@ from dragonfly_ray.errors import (
     from_report,
 )
 from dragonfly_ray.names import from_os, shown, to_os
+from dragonfly_ray.scheduling.figures import Figures, Measured, figures
 
 MOST_NAMED = 3
 SHORT_ID = 6
@@ -108,6 +110,8 @@ class Distribution:
     seconds: float
     size: int
     """Bytes of content, all URLs together."""
+    figures: Figures = field(default_factory=Figures)
+    """How near it came to the least time, and what limited it."""
 
     @classmethod
     def from_views(
@@ -119,12 +123,16 @@ class Distribution:
             for view in views
             for node, record in view["nodes"].items()
         )
+        seconds = max((view["seconds"] or 0.0 for view in views), default=0.0)
+        size = sum(view["size"] or 0 for view in views)
+        measured = [msgspec.convert(view.get("measured"), Measured | None) for view in views]
         return cls(
             id=id,
             urls=tuple(view["url"] for view in views),
             outcomes=outcomes,
-            seconds=max((view["seconds"] or 0.0 for view in views), default=0.0),
-            size=sum(view["size"] or 0 for view in views),
+            seconds=seconds,
+            size=size,
+            figures=figures(seconds, size, [o.seconds for o in outcomes if o.ok], measured),
         )
 
     @property
@@ -175,6 +183,7 @@ class Distribution:
             "urls": list(self.urls),
             "seconds": self.seconds,
             "size": self.size,
+            "figures": asdict(self.figures),
             "outcomes": [outcome.to_dict() for outcome in self.outcomes],
         }
 
@@ -185,7 +194,10 @@ class Distribution:
         return f"<Distribution {source}: {good}/{nodes} {word}, {decimal(self.size)} in {self.seconds:.1f} s>"
 
     def __rich__(self) -> Group:
-        return result_table.render(repr(self)[1:-1], self.outcomes)
+        return result_table.render(repr(self)[1:-1], self.outcomes, self._said())
+
+    def _said(self) -> str:
+        return result_table.figures(self.figures, {o.node_id: o.node for o in self.outcomes})
 
     def _repr_html_(self) -> str:
         heads = (
@@ -207,7 +219,9 @@ class Distribution:
                      decimal(o.bytes_audit))  # fmt: skip
             rows.append("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in cells) + "</tr>")
         head = "<tr>" + "".join(f"<th>{h}</th>" for h in heads) + "</tr>"
-        return f"<p>{html.escape(repr(self)[1:-1])}</p><table>{head}{''.join(rows)}</table>"
+        said = html.escape(repr(self)[1:-1]), html.escape(self._said())
+        lines = "<br>".join(filter(None, said))
+        return f"<p>{lines}</p><table>{head}{''.join(rows)}</table>"
 
 
 @dataclass(frozen=True)

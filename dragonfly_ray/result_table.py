@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -13,8 +13,11 @@ from rich.text import Text
 
 from dragonfly_ray.errors import DragonflyError
 from dragonfly_ray.names import shown
+from dragonfly_ray.scheduling.figures import Figures
 
 _STYLES = {"done": "green", "failed": "red", "running": "cyan", "waiting": "dim"}
+_LIMITS = {"origin": "the origin", "zone": "what enters zone", "node": "node", "start": "its start: too short to tell",
+           "other": "none of the links"}  # fmt: skip
 MOST_NAMED = 3
 MIN_SHARED = 12
 """Characters: a shorter beginning is not worth a line of its own."""
@@ -51,7 +54,7 @@ class Row(Protocol):
     def error(self) -> DragonflyError | None: ...
 
 
-def render(title: str, outcomes: Sequence[Row]) -> Group:
+def render(title: str, outcomes: Sequence[Row], figures: str = "") -> Group:
     """What all paths have in common is said once, below; the column shows what differs, and all of it. So are
     errors, each with the nodes that have it."""
     shared, rests = split([_path(o) for o in outcomes])
@@ -72,7 +75,26 @@ def render(title: str, outcomes: Sequence[Row]) -> Group:
     below = [Text(f"{'…' if any(rests) else 'path'}: {shared}", overflow="fold")] if shared else []
     if audited := sum(o.bytes_audit for o in outcomes):
         below.append(Text(f"{decimal(audited)} were read at the origin a second time, to compare"))
+    if figures:
+        below.append(Text(figures))
     return Group(table, *below, *(Text(line, style="red") for line in errors(outcomes)))
+
+
+def figures(of: Figures, names: Mapping[str, str]) -> str:
+    """All that is known, in one line. `names`: of nodes, by their ids."""
+    parts = []
+    if of.time_to_floor is not None and of.floor is not None:
+        parts.append(f"{of.time_to_floor:.2f} × the floor of {of.floor:.2f} s")
+    if of.limited_by:
+        at = names.get(of.limited_at, of.limited_at)
+        parts.append(f"limited by {_LIMITS[of.limited_by]}{f' {at}' if at else ''}")
+    if of.p99_to_p50 is not None:
+        parts.append(f"p99 {of.p99_to_p50:.2f} × p50")
+    if of.origin_ratio is not None:
+        parts.append(f"read {of.origin_ratio:.2f} × at the origin")
+    if of.cross_zone_share is not None:
+        parts.append(f"{100 * of.cross_zone_share:.0f} % across zones")
+    return ", ".join(parts)
 
 
 def errors(outcomes: Sequence[Row]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from dragonfly_ray.model import Credentials, Source
 from dragonfly_ray.policy import UrlPolicy
+from dragonfly_ray.scheduling.figures import Measured
 from dragonfly_ray.targets import Selector
 
 
@@ -81,6 +82,8 @@ class Part:
     entries: int | None
     seconds: float | None
     nodes: tuple[NodeOutcome, ...]
+    measured: Measured | None = None
+    """Once it has ended."""
 
 
 @dataclass(frozen=True, slots=True)

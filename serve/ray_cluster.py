@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
+import msgspec
+
 from dragonfly_ray import messages as m
 from dragonfly_ray.actors.connect import Actors, connect
 from dragonfly_ray.actors.handles import CONTROLLER, find, peer_name, scheduler_name
@@ -16,6 +18,7 @@ from dragonfly_ray.errors import ClusterError, DragonflyError, InvalidRequestErr
 from dragonfly_ray.model import Credentials, Source
 from dragonfly_ray.output_names import check_outputs, names_alike
 from dragonfly_ray.policy import check_url
+from dragonfly_ray.scheduling.figures import Measured
 from dragonfly_ray.scheduling.ring import shard_of
 from dragonfly_ray.serve.cluster import (
     Availability,
@@ -283,6 +286,7 @@ def _part(order: str, index: int, view: Mapping[str, Any]) -> Part:
         pieces=view["pieces"],
         entries=view["entries"],
         seconds=view["seconds"],
+        measured=msgspec.convert(view.get("measured"), Measured | None),
         nodes=tuple(_outcome(node, record) for node, record in view["nodes"].items()),
     )
 

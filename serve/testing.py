@@ -12,6 +12,7 @@ from dragonfly_ray.config import Settings
 from dragonfly_ray.errors import InvalidRequestError, NotRunningError
 from dragonfly_ray.live import changed
 from dragonfly_ray.model import Credentials, Source
+from dragonfly_ray.scheduling.figures import Measured
 from dragonfly_ray.serve.cluster import Availability, Edge, NodeOutcome, NodeView, Order, Part, Pin, TaskView
 from dragonfly_ray.targets import Member, Selector, select
 from dragonfly_ray.urls import redacted
@@ -35,6 +36,8 @@ class FakeCluster:
         self.submitted: list[str] = []
         """Ids of orders, as they were begun; the same one again only after `forget`."""
         self.cancelled: list[str] = []
+        self.measured: Measured | None = None
+        """What is told of orders that end from now on."""
         self.applied: tuple[int, dict[str, Any]] = (0, {})
         self.views = {
             f"{n:056x}": NodeView(
@@ -102,6 +105,7 @@ class FakeCluster:
             version=part.version + 1,
             phase="ended" if ended else "running",
             seconds=1.0 if ended else None,
+            measured=self.measured if ended else None,
         )
         self._parts[part.order_id, part.index] = part
         if ended and part.task_id:

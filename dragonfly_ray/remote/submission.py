@@ -11,6 +11,7 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from httpx_sse import EventSource, SSEError
 
 from dragonfly_ray.distribution import Distribution, NodeProgress, Outcome, Progress, told_apart
@@ -24,6 +25,7 @@ from dragonfly_ray.errors import (
 )
 from dragonfly_ray.names import to_os
 from dragonfly_ray.remote.http import Http
+from dragonfly_ray.scheduling.figures import Figures
 
 log = logging.getLogger(__name__)
 
@@ -233,6 +235,7 @@ def distribution_of(job: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) 
         outcomes=tuple(_outcome(node, names[node["node_id"]]) for node in nodes),
         seconds=job["seconds"] or 0.0,
         size=job["size"] or 0,
+        figures=figures_of(job),
     )
     found.raise_if_cancelled()
     if job["state"] == "cancelled":
@@ -243,6 +246,11 @@ def distribution_of(job: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) 
     if error:
         raise from_report(error["kind"], error["message"])
     raise ClusterError(f"distribution {job['id']} ended as {job['state']}, and does not say why")
+
+
+def figures_of(job: Mapping[str, Any]) -> Figures:
+    """What is not known here yet is left out, and of an older manager nothing but the time is known."""
+    return msgspec.convert(job.get("figures") or {"seconds": job["seconds"] or 0.0}, Figures)
 
 
 def _outcome(node: Mapping[str, Any], name: str) -> Outcome:

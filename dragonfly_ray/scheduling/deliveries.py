@@ -11,6 +11,7 @@ from dragonfly_ray.model import Credentials, Host
 from dragonfly_ray.scheduling import ends, granting, leaving, origins, roots
 from dragonfly_ray.scheduling.actions import Action, Send
 from dragonfly_ray.scheduling.cluster import ClusterState
+from dragonfly_ray.scheduling.figures import TrafficMeter
 from dragonfly_ray.scheduling.flows import Flows
 from dragonfly_ray.scheduling.neighbourhood import neighbours, news_of_joined
 from dragonfly_ray.scheduling.spec import SpecState
@@ -71,7 +72,7 @@ def _helpers(cluster: ClusterState, state: SpecState) -> list[str]:
 def join(cluster: ClusterState, task: TaskState, hosts: Mapping[str, bool], now: float) -> None:
     """Hosts take part; of each, whether it only helps. Whoever holds something already gets neighbours, too."""
     if not task.participants:
-        task.flows = Flows()
+        task.flows, task.meter = Flows(), TrafficMeter()
     for host, helper in hosts.items():
         cluster.enlist(task, host, helper=helper)
         task.confirmed[host] = now

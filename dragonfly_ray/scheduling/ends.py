@@ -11,6 +11,7 @@ from dragonfly_ray.logs import about_spec
 from dragonfly_ray.model import Credentials
 from dragonfly_ray.scheduling.actions import Action, Send
 from dragonfly_ray.scheduling.cluster import ClusterState
+from dragonfly_ray.scheduling.figures import Measured
 from dragonfly_ray.scheduling.spec import SpecState
 from dragonfly_ray.scheduling.task import TaskState
 
@@ -83,6 +84,7 @@ def maybe_end(cluster: ClusterState, state: SpecState, now: float) -> list[Actio
     task = cluster.tasks.get(state.task_id)
     if task is None:
         return []
+    state.measured = _measured(cluster, state, task)
     if task.specs:
         return settled(cluster, task, task.places.over(state.spec.id))
     done = m.Cancel(state.spec.id, "done", "", state.spec.run)
@@ -91,6 +93,15 @@ def maybe_end(cluster: ClusterState, state: SpecState, now: float) -> list[Actio
     ]
     rest(cluster, task, now)
     return actions
+
+
+def _measured(cluster: ClusterState, state: SpecState, task: TaskState) -> Measured:
+    whole = {
+        host: node
+        for node, record in state.nodes.items()
+        if record.state == "done" and (host := cluster.by_node.get(node))
+    }
+    return task.meter.measured(task.task.size, whole)
 
 
 def rest(cluster: ClusterState, task: TaskState, now: float) -> None:
@@ -148,6 +159,8 @@ def ended(cluster: ClusterState, message: m.Ended, now: float) -> list[Action]:
         actions += settled(cluster, task, done)
     if task and message.task_id == state.task_id:
         cluster.told(message.host_id, message.task_id)
+        others = message.bytes_peers + message.bytes_small
+        task.meter.told(message.host_id, host.host.idc, message.bytes_origin, others, now)
         if message.ok:
             task.hold(message.host_id, task.everything)
         else:

@@ -11,6 +11,7 @@ import msgspec
 
 from dragonfly_ray.messages import Ended, Sample, Spec
 from dragonfly_ray.model import Credentials
+from dragonfly_ray.scheduling.figures import Measured
 from dragonfly_ray.scheduling.patience import Patience
 
 NodeState = Literal["waiting", "running", "done", "failed"]
@@ -102,6 +103,8 @@ class SpecState:
     """Hosts that carry it: what they have of it since, it has read itself."""
     runs: set[str] = field(default_factory=set)
     """Run tokens of the submissions that this run of the id serves."""
+    measured: Measured | None = None
+    """Once it has ended."""
 
     @classmethod
     def new(cls, spec: Spec, credentials: Credentials, now: float) -> SpecState:

@@ -14,6 +14,7 @@ from dragonfly_ray.model import DIGEST_SIZE, Task, root_digest
 from dragonfly_ray.scheduling.answer_waits import AnswerWaits
 from dragonfly_ray.scheduling.audit import AuditTable
 from dragonfly_ray.scheduling.decisions import arm_of
+from dragonfly_ray.scheduling.figures import TrafficMeter
 from dragonfly_ray.scheduling.flows import Flows
 from dragonfly_ray.scheduling.graph import Graph
 from dragonfly_ray.scheduling.leases import LeaseTable
@@ -117,6 +118,7 @@ class TaskState:
     """Draining hosts that others have no need of: `silent` while they still take, then `gone`."""
     passing: Passing = field(default_factory=Passing)
     flows: Flows = field(default_factory=Flows)
+    meter: TrafficMeter = field(default_factory=TrafficMeter)
     drawn: dict[str, int] = field(default_factory=dict)
     """host -> the number of the decision that drew its neighbours."""
     repaired: dict[tuple[str, str], int] = field(default_factory=dict)

@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from dragonfly_ray.scheduling.cluster import ClusterState
@@ -46,6 +47,7 @@ def view(cluster: ClusterState, spec_id: str) -> dict[str, Any] | None:
         "waiting": "" if state.phase == "ended" else state.patience.why or (task.failure if task else ""),
         "task_id": state.task_id,
         "nodes": nodes,
+        "measured": msgspec.to_builtins(state.measured),
     }  # fmt: skip
 
 

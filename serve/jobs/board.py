@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from dragonfly_ray.scheduling.figures import Figures, figures
 from dragonfly_ray.serve.cluster import NodeOutcome, Part
 
 WINDOW = 3.0
@@ -132,6 +133,17 @@ class JobBoard:
     def ended(self) -> bool:
         return len(self.parts) == self.urls and all(p.phase == "ended" for p in self.parts.values())
 
+    def figures(self) -> Figures | None:
+        """Once all of it has ended."""
+        if not self.ended:
+            return None
+        parts = self.parts.values()
+        seconds = max((part.seconds or 0.0 for part in parts), default=0.0)
+        done = [row.outcome.seconds for row in self.rows.values() if row.outcome.state == "done"]
+        return figures(
+            seconds, sum(part.size or 0 for part in parts), done, [part.measured for part in parts]
+        )
+
     def nodes(self, since: int, at: float) -> list[LiveNode]:
         return [self._live(key, row, at) for key, row in self.rows.items() if row.changed > since]
 
@@ -207,6 +219,7 @@ class View:
     ended: bool
     outcomes: Mapping[tuple[int, str], NodeOutcome]
     totals: Totals
+    figures: Figures | None = None
 
 
 class Board:
@@ -304,7 +317,9 @@ class Board:
             if job is None:
                 return None
             outcomes = {key: row.outcome for key, row in job.rows.items()}
-            return View(job.version, bool(job.unknown), job.ended, outcomes, job.totals(self._clock()))
+            return View(
+                job.version, bool(job.unknown), job.ended, outcomes, job.totals(self._clock()), job.figures()
+            )
 
     def version(self, job_id: str) -> tuple[int, bool] | None:
         """A number that grows with each change, and whether a scheduler does not know the job."""

@@ -7,11 +7,13 @@ that a node is still at work), each start, each node's failure and each end is t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import bindparam, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
+from dragonfly_ray.scheduling.figures import Figures
 from dragonfly_ray.serve.cluster import NodeOutcome
 from dragonfly_ray.serve.database.tables import Job, JobNode, now
 from dragonfly_ray.serve.jobs.board import Totals
@@ -85,11 +87,12 @@ def note(session: Session, job_id: str, kind: str, message: str) -> None:
         row.error_kind, row.error, row.updated_at = kind, message, now()
 
 
-def end(session: Session, job_id: str) -> Verdict | None:
+def end(session: Session, job_id: str, figures: Figures | None = None) -> Verdict | None:
     """The cluster has ended all of it. A node of which it told nothing has failed."""
     row = locked(session, job_id, "running")
     if row is None:
         return None
+    row.figures = asdict(figures) if figures else None
     missing = _fail_open(session, job_id, UNTOLD, "the cluster told no outcome of this node")
     return _close(session, row, missing)
 

@@ -361,7 +361,7 @@ class _Leader:
         with self._database.write() as session:
             outcomes.record(session, job.id, changed, view.totals)
             if view.ended:
-                verdict = outcomes.end(session, job.id)
+                verdict = outcomes.end(session, job.id, view.figures)
         written.states = known | {key: outcome.state for key, outcome in changed.items()}
         written.version, written.at = view.version, time.monotonic()
         if verdict is not None:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from dragonfly_ray.model import Links
+from dragonfly_ray.scheduling.figures import Figures
 from dragonfly_ray.serve.schemas.base import By, Failure, In, Name, Out, Provenance
 
 MOST_URLS = 100
@@ -127,6 +128,7 @@ class Job(Out):
     progress: Progress
     bytes: Provenance
     bytes_audit: int = Field(description="Of all nodes together; in no other number. See the nodes' own.")
+    figures: Figures | None = Field(None, description="Once it has ended, where the cluster told them.")
     error: Failure | None = Field(description="Of the whole job; each node's own is in its outcome.")
     task_ids: list[str] = Field(description="One for each URL; empty text while it is not resolved.")
     schedule_id: str | None

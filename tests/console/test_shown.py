@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from dragonfly_ray.scheduling.figures import Bound, Measured
 from dragonfly_ray.serve.database.tables import Traffic
 from dragonfly_ray.serve.stats.record import ALL, HOUR, MINUTE, floor
 from tests.console.conftest import Console, Open, running, signed_in
@@ -62,6 +63,31 @@ def test_what_was_read_to_compare_stands_beside_the_other_bytes(open_page: Open,
     expect(
         page.get_by_text(f"{len(console.swarm.views)}.0 MiB were read at the origin a second")
     ).to_be_visible()
+
+
+def test_a_job_that_has_ended_says_what_limited_it(open_page: Open, console: Console) -> None:
+    slow = next(iter(console.swarm.views))
+    bounds = (Bound("origin", 0.2), Bound("node", 0.8, slow))
+    size = console.swarm.size
+    console.swarm.measured = Measured(bounds, size, 4 * size, size)
+    page = open_page("/")
+    _head(page, "Overview")
+    try:
+        _finished(page, console, "measured")
+    finally:
+        console.swarm.measured = None
+    found = page.locator("dl", has_text="Time / floor")
+    for text in (
+        "1.25 ×",
+        "floor 0.8 s",
+        "1.00 ×",
+        "of the size",
+        "25 %",
+        "Limited by",
+        "node",
+        console.swarm.views[slow].name,
+    ):
+        expect(found).to_contain_text(text)
 
 
 def test_the_chart_shows_what_its_totals_count(open_page: Open, console: Console) -> None:

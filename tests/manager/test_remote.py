@@ -40,6 +40,7 @@ from dragonfly_ray.errors import (
     UnknownNodesError,
 )
 from dragonfly_ray.remote import Client, http
+from dragonfly_ray.scheduling.figures import Bound, Figures, Measured
 from dragonfly_ray.serve.testing import SIZE, FakeCluster
 from tests import programs
 from tests.manager.conftest import PASSWORD, token_of
@@ -110,6 +111,33 @@ def test_a_distribution_ends_with_an_outcome_for_every_node(client: Client, clus
     assert set(done.paths) == set(cluster.views)
     assert submission.progress().phase == "ended"
     assert client.attach(submission.id).result(60).ok
+
+
+def test_its_figures_are_those_that_the_cluster_has_measured(client: Client, cluster: FakeCluster) -> None:
+    slow = next(iter(cluster.views))
+    bounds = (Bound("origin", 0.2), Bound("node", 0.8, slow))
+    cluster.measured = Measured(bounds, bytes_origin=SIZE, bytes_peers=3 * SIZE, bytes_across=SIZE)
+
+    def work(order: str) -> None:
+        cluster.end(order, nodes=[slow], seconds=1.0)
+        cluster.end(order, seconds=0.5)
+
+    submission = client.submit(URL, dest="/data/measured")
+    done = ended(cluster, submission, work)
+    assert done.figures == Figures(
+        seconds=1.0,
+        floor=0.8,
+        time_to_floor=1.25,
+        p99_to_p50=2.0,
+        origin_ratio=1.0,
+        cross_zone_share=1 / 3,
+        limited_by="node",
+        limited_at=slow,
+    )
+    assert done.to_dict()["figures"] == client.attach(submission.id).job["figures"]
+    cluster.measured = None
+    silent = ended(cluster, client.submit(URL, dest="/data/silent"), cluster.end)
+    assert (silent.figures.floor, silent.figures.limited_by, silent.figures.p99_to_p50) == (None, "", 1.0)
 
 
 def test_progress_is_live(client: Client, cluster: FakeCluster) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, get_args
 
+import pytest
 from rich.console import Console
 
 from dragonfly_ray.cli import show
 from dragonfly_ray.distribution import Distribution, Outcome, told_apart
 from dragonfly_ray.errors import StorageFullError
-from dragonfly_ray.result_table import split
+from dragonfly_ray.result_table import figures, split
+from dragonfly_ray.scheduling.figures import Figures, LimitedBy
 
 WIDTH = 80
 LONG = "/tmp/dragonfly-demo-5e2ye2y/nodes"
@@ -117,3 +120,44 @@ def test_what_was_read_twice_at_the_origin_is_said_apart() -> None:
     found = printed(outcome(0, LONG, bytes_audit=100_000), outcome(1, LONG, bytes_audit=31_072))
     (said,) = [each for each in found.splitlines() if line in each]
     assert "131" in said
+
+
+MEASURED: dict[str, Any] = {
+    "seconds": 6.3,
+    "floor": 6.0,
+    "time_to_floor": 1.05,
+    "p99_to_p50": 1.1,
+    "origin_ratio": 1.0,
+    "cross_zone_share": 0.08,
+}
+
+
+def test_figures_are_one_line_of_what_is_known() -> None:
+    found = figures(Figures(**MEASURED, limited_by="node", limited_at="n1"), {"n1": "host-1"})
+    assert found == (
+        "1.05 × the floor of 6.00 s, limited by node host-1, p99 1.10 × p50, read 1.00 × at the origin, "
+        "8 % across zones"
+    )
+    assert figures(Figures(seconds=1.0), {}) == ""
+
+
+@pytest.mark.parametrize("limited_by", [each for each in get_args(LimitedBy) if each])
+def test_every_limit_has_its_words(limited_by: LimitedBy) -> None:
+    assert figures(Figures(limited_by=limited_by), {}).startswith("limited by ")
+
+
+def test_figures_stand_below_the_table_and_in_a_notebook() -> None:
+    measured = Figures(**MEASURED, limited_by="zone", limited_at="eu<1>")
+    done = Distribution("d", (URL,), (outcome(0, LONG + "/x"),), 6.3, 268_435_456, measured)
+    console = Console(width=200, force_terminal=False)
+    with console.capture() as captured:
+        console.print(done)
+    assert "1.05 × the floor of 6.00 s, limited by what enters zone eu<1>" in captured.get()
+    assert "what enters zone eu&lt;1&gt;" in done._repr_html_()
+    assert done.to_dict()["figures"]["limited_by"] == "zone"
+
+
+def test_a_view_of_an_older_scheduler_has_no_figures() -> None:
+    view = {"url": URL, "seconds": 2.0, "size": 10, "nodes": {}}
+    found = Distribution.from_views("d", [view], {})
+    assert found.figures == Figures(seconds=2.0)

@@ -7,6 +7,7 @@ import { LiveJob } from "../lib/live-job.js";
 import { Button, Empty, Facts, Id, Loading, Panel, ProblemBox, Segments, State, Time } from "../parts/basics.js";
 import { confirm } from "../parts/dialog.js";
 import { Flow, flowsOf } from "../parts/flow.js";
+import { Figures } from "../parts/figures.js";
 import { PageHead } from "../parts/frame.js";
 import { HeatMap } from "../parts/heat-map.js";
 import { NodeTable } from "../parts/node-table.js";
@@ -48,7 +49,7 @@ function Shown({ live, job, kind }) {
   return html`<${PageHead} title=${title} above=${[[path, many]]} below=${below} actions=${html`<${Actions} live=${live} job=${job} kind=${kind} />`} />
     <div class="stack">
       <${ProblemBox} error=${job.error && { title: `The ${kind} ${job.state === "failed" ? "failed" : `is ${job.state}`}`, detail: job.error.message }} />
-      <${Progress} job=${job} />
+      <${Progress} live=${live} job=${job} />
       ${job.urls.length > 1
         ? html`<${Segments} label="URL" value=${String(index)} onChange=${(key) => setIndex(Number(key))} options=${job.urls.map((url, i) => [String(i), lastPart(url)])} />`
         : null}
@@ -122,7 +123,7 @@ function retryButton(job, kind, node, ended) {
   return html`<${RetryButton} job=${job} kind=${kind} nodes=${[node.node_id]} label="Retry" />`;
 }
 
-function Progress({ job }) {
+function Progress({ live, job }) {
   const { progress } = job;
   const share = progress.bytes_total ? progress.bytes_done / progress.bytes_total : 0;
   const running = job.state === "running";
@@ -136,6 +137,7 @@ function Progress({ job }) {
         <div><dt>${running ? "Left" : "Took"}</dt><dd>${running ? duration(progress.eta) : duration(job.seconds)}</dd><dd class="note">${running ? `${duration(job.seconds)} so far` : html`<${Time} at=${job.ended_at} />`}</dd></div>
         <div><dt>Left the origin</dt><dd>${bytes(job.bytes.origin)}</dd><dd class="note">${job.size ? `${(job.bytes.origin / job.size).toFixed(2)} × the size` : "size not known yet"}</dd></div>
       </dl>
+      <${Figures} of=${job.figures} nameOf=${(id) => live.nodes.get(`${id}/0`)?.node || id.slice(0, 8)} />
       <${SplitBar} of=${job.bytes} audit=${job.bytes_audit} rest=${Math.max(progress.bytes_total - sum(job.bytes), 0)} />
       <${Legend} of=${job.bytes} />
       ${job.bytes_audit ? html`<p class="faint">${bytes(job.bytes_audit)} were read at the origin a second time, to compare</p>` : null}
