@@ -111,7 +111,7 @@ class Distribution:
     size: int
     """Bytes of content, all URLs together."""
     figures: Figures = field(default_factory=Figures)
-    """How near it came to the least time, and what limited it."""
+    """How near it came to the least time that its links allowed, and what limited it."""
 
     @classmethod
     def from_views(
@@ -132,7 +132,9 @@ class Distribution:
             outcomes=outcomes,
             seconds=seconds,
             size=size,
-            figures=figures(seconds, size, [o.seconds for o in outcomes if o.ok], measured),
+            figures=figures(
+                seconds, size, [(o.node_id, o.seconds if o.ok else None) for o in outcomes], measured
+            ),
         )
 
     @property

@@ -16,8 +16,14 @@ from dragonfly_ray.names import shown
 from dragonfly_ray.scheduling.figures import Figures
 
 _STYLES = {"done": "green", "failed": "red", "running": "cyan", "waiting": "dim"}
-_LIMITS = {"origin": "the origin", "zone": "what enters zone", "node": "node", "start": "its start: too short to tell",
-           "other": "none of the links"}  # fmt: skip
+_LIMITS = {
+    "origin": ("reads at the origin", "reads at the origin by {}"),
+    "zone": ("the links into the zones", "the links into zone {}"),
+    "node": ("the nodes (link, disk or CPU)", "node {} (link, disk or CPU)"),
+    "startup": ("startup", ""),
+    "other": ("none of the links: time was lost waiting", ""),
+}
+"""By whatever limited, without and with its name."""
 MOST_NAMED = 3
 MIN_SHARED = 12
 """Characters: a shorter beginning is not worth a line of its own."""
@@ -83,18 +89,19 @@ def render(title: str, outcomes: Sequence[Row], figures: str = "") -> Group:
 def figures(of: Figures, names: Mapping[str, str]) -> str:
     """All that is known, in one line. `names`: of nodes, by their ids."""
     parts = []
-    if of.time_to_floor is not None and of.floor is not None:
-        parts.append(f"{of.time_to_floor:.2f} × the floor of {of.floor:.2f} s")
+    if of.floor_ratio is not None and of.floor is not None:
+        parts.append(f"time {of.floor_ratio:.2f} × floor ({of.floor:.2f} s)")
     if of.limited_by:
+        alone, named = _LIMITS[of.limited_by]
         at = names.get(of.limited_at, of.limited_at)
-        parts.append(f"limited by {_LIMITS[of.limited_by]}{f' {at}' if at else ''}")
-    if of.p99_to_p50 is not None:
-        parts.append(f"p99 {of.p99_to_p50:.2f} × p50")
+        parts.append(f"limited by {named.format(at) if at and named else alone}")
+    if of.p99_p50_ratio is not None:
+        parts.append(f"p99 {of.p99_p50_ratio:.2f} × p50")
     if of.origin_ratio is not None:
-        parts.append(f"read {of.origin_ratio:.2f} × at the origin")
+        parts.append(f"origin read {of.origin_ratio:.2f} ×")
     if of.cross_zone_share is not None:
-        parts.append(f"{100 * of.cross_zone_share:.0f} % across zones")
-    return ", ".join(parts)
+        parts.append(f"{100 * of.cross_zone_share:.0f} % of peer traffic across zones")
+    return " · ".join(parts)
 
 
 def errors(outcomes: Sequence[Row]) -> list[str]:

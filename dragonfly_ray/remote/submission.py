@@ -249,8 +249,8 @@ def distribution_of(job: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) 
 
 
 def figures_of(job: Mapping[str, Any]) -> Figures:
-    """What is not known here yet is left out, and of an older manager nothing but the time is known."""
-    return msgspec.convert(job.get("figures") or {"seconds": job["seconds"] or 0.0}, Figures)
+    """An older manager tells none, a newer one maybe more."""
+    return msgspec.convert(job.get("figures") or {}, Figures)
 
 
 def _outcome(node: Mapping[str, Any], name: str) -> Outcome:

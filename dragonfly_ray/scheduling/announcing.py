@@ -182,6 +182,7 @@ def _adopt(cluster: ClusterState, delivery: m.Deliver, host: Host, now: float) -
     if state.phase == "resolving":
         state.pending, state.proved = "", delivery.proved
         cluster.running(state, task)
+    state.adopted = state.adopted or new or host.id not in task.participants
     state.fed.add(host.id)
     if not state.credentials.storage_options and not state.credentials.headers:
         state.credentials = delivery.credentials

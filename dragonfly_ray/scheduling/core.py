@@ -254,7 +254,7 @@ class SchedulerCore:
             traffic.origin, traffic.peers, traffic.cache, traffic.small = moved
             traffic.moved = now
             others = r.bytes_peers + r.bytes_small
-            task.meter.told(r.host_id, host.host.idc, r.bytes_origin, others, now)
+            task.meter.told(host.host.node_id, host.host.idc, r.bytes_origin, others, now)
             self.cluster.touch(task)
         traffic.audit = r.bytes_audit
         if r.origin or r.audited or r.unaudited:
@@ -318,7 +318,8 @@ class SchedulerCore:
                 task.flows.add(parent, r.host_id, nbytes)
                 edges.append((parent, nbytes, task.drawn_in(parent, r.host_id)))
         zones = ((self.hosts[parent].host.idc, nbytes) for parent, nbytes, _ in edges)
-        task.meter.fed(r.host_id, self.hosts[r.host_id].host.idc, zones, now)
+        host = self.hosts[r.host_id].host
+        task.meter.fed(host.node_id, host.idc, zones, now)
         seconds = now - traffic.told if traffic.told else 0.0
         traffic.told = now
         self.decisions.edges(task.task.id, r.host_id, edges, seconds, now, arm=task.arm)

@@ -73,6 +73,7 @@ def join(cluster: ClusterState, task: TaskState, hosts: Mapping[str, bool], now:
     """Hosts take part; of each, whether it only helps. Whoever holds something already gets neighbours, too."""
     if not task.participants:
         task.flows, task.meter = Flows(), TrafficMeter()
+    task.meter.distributions.update(task.specs)
     for host, helper in hosts.items():
         cluster.enlist(task, host, helper=helper)
         task.confirmed[host] = now

@@ -84,7 +84,7 @@ def maybe_end(cluster: ClusterState, state: SpecState, now: float) -> list[Actio
     task = cluster.tasks.get(state.task_id)
     if task is None:
         return []
-    state.measured = _measured(cluster, state, task)
+    state.measured = _measured(state, task)
     if task.specs:
         return settled(cluster, task, task.places.over(state.spec.id))
     done = m.Cancel(state.spec.id, "done", "", state.spec.run)
@@ -95,12 +95,10 @@ def maybe_end(cluster: ClusterState, state: SpecState, now: float) -> list[Actio
     return actions
 
 
-def _measured(cluster: ClusterState, state: SpecState, task: TaskState) -> Measured:
-    whole = {
-        host: node
-        for node, record in state.nodes.items()
-        if record.state == "done" and (host := cluster.by_node.get(node))
-    }
+def _measured(state: SpecState, task: TaskState) -> Measured | None:
+    if state.adopted or len(task.meter.distributions) > 1:
+        return None
+    whole = (node for node, record in state.nodes.items() if record.state == "done")
     return task.meter.measured(task.task.size, whole)
 
 
@@ -160,7 +158,7 @@ def ended(cluster: ClusterState, message: m.Ended, now: float) -> list[Action]:
     if task and message.task_id == state.task_id:
         cluster.told(message.host_id, message.task_id)
         others = message.bytes_peers + message.bytes_small
-        task.meter.told(message.host_id, host.host.idc, message.bytes_origin, others, now)
+        task.meter.told(host.host.node_id, host.host.idc, message.bytes_origin, others, now)
         if message.ok:
             task.hold(message.host_id, task.everything)
         else:

@@ -1,9 +1,9 @@
-"""What a distribution took, beside the least time that the rates seen in it allow, and what limited it.
+"""How long a distribution took, over the least time that the rates seen in it allow, and what limited it.
 
 Every byte must enter the cluster from the origin, each zone from outside of it, and each node. So three kinds of
 groups bound the time from below: bytes that a group needed, over the highest rate at which any came in. The greatest
-of these bounds is the floor. It tells how well the links that were seen in use were used; what they might have
-carried at best, nobody measures.
+of these bounds is the floor. It tells how steadily the links were used; what they might have carried at best, nobody
+measures.
 
 Events in, with the time in them; no clock, no socket.
 """
@@ -13,15 +13,16 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import msgspec
 
 Level = Literal["origin", "zone", "node"]
-LimitedBy = Literal["origin", "zone", "node", "start", "other", ""]
-"""`origin`: the rate at which it was read. `zone`: what came into one zone. `node`: one node's link, disk or
-processor. `start`: too short for any rate to count. `other`: time passed without any of these at its limit, such as
-waits for an origin that failed. Empty: not known, or nothing had to come."""
+LimitedBy = Literal["origin", "zone", "node", "startup", "other", ""]
+"""`origin`: the rate at which it was read. `zone`: what came into a zone. `node`: a node's link, disk or processor.
+`startup`: it was over before transfers mattered. `other`: most of the time passed with none of these at its limit, as
+when an origin fails for a while. Empty: not known, or nothing had to come."""
 
 MIN_WINDOW_S = 0.5
 """Over which a rate is taken, at least."""
@@ -32,11 +33,15 @@ NEAR_GREATEST = 0.75
 link receives no faster than the link gives."""
 EXPLAINED_TO = 2.0
 """Times the floor: a distribution that took longer was held up by something else."""
-SHORT_S = 2.0
+STARTUP_S = 2.0
+"""What looking at the source, connecting and the first reports may take."""
+OUTLIER = 1.25
+"""A zone or node is named where it needed so many times the median of its kind; else all are alike."""
 
 
 class Bound(msgspec.Struct, frozen=True):
-    """Seconds that one group needed at least. `at`: the zone's name or the node's id."""
+    """Seconds that a group of this kind needed at least. `at`: the zone or node that needed more than most, or the
+    only node that read the origin; empty: none stands out."""
 
     level: Level
     seconds: float
@@ -49,8 +54,8 @@ class Measured(msgspec.Struct, frozen=True):
     bounds: tuple[Bound, ...] = ()
     bytes_origin: int = 0
     bytes_peers: int = 0
-    bytes_across: int = 0
-    """Of those from peers: between two zones."""
+    bytes_across: int | None = None
+    """Of those from peers: between two zones. None: its nodes are not in two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,24 +65,23 @@ class Figures:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"use_attribute_docstrings": True}
     """REST answers with this very class, and documents it with what stands below its fields."""
 
-    seconds: float = 0.0
-    """From its start to the last node's end."""
     floor: float | None = None
-    """The least seconds that the rates seen in it allow: the greatest of size ÷ the rate at which the origin was read,
-    and ÷ that at which bytes came into the slowest zone and node."""
-    time_to_floor: float | None = None
-    """Seconds ÷ floor."""
-    p99_to_p50: float | None = None
-    """Of the seconds of the nodes that have everything."""
+    """The least seconds that the rates seen in it allow: the greatest of the bytes needed ÷ the highest rate at which
+    they came, for reads at the origin, for what entered the slowest zone, and the slowest node."""
+    floor_ratio: float | None = None
+    """The seconds it took ÷ floor."""
+    p99_p50_ratio: float | None = None
+    """Of the seconds of the nodes that have everything, where there are two or more."""
     origin_ratio: float | None = None
     """Bytes read at the origin for the content, by whatever host, over its size."""
     cross_zone_share: float | None = None
-    """Of the bytes from peers: between two zones. 0 where all nodes are in one."""
+    """Of the bytes from peers: between two zones."""
     limited_by: LimitedBy = ""
-    """`origin`, `zone`, `node` (its link, disk or processor), `start` (too short to tell), `other` (it took more than
-    twice the floor, as with an origin that failed for a while); empty: not known, or nothing had to come."""
+    """`origin` (the rate at which it was read; where few nodes read it, maybe theirs), `zone` (what entered it), `node`
+    (its link, disk or processor), `startup` (over before transfers mattered), `other` (more than twice the floor, as
+    with an origin that failed for a while); empty: not known, or nothing had to come."""
     limited_at: str = ""
-    """The zone's name, or the node's id."""
+    """The zone, or the id of the node, that was slower than most; or of the only node that read the origin."""
 
 
 class Inflow:
@@ -129,7 +133,7 @@ class Inflow:
 
 
 class _Told(NamedTuple):
-    """By one host, and when; `fed_at`: when it last said from whom."""
+    """By one node, and when; `fed_at`: when it last said from whom."""
 
     origin: int
     others: int
@@ -138,108 +142,123 @@ class _Told(NamedTuple):
 
 
 class TrafficMeter:
-    """What enters the cluster, the zones and the hosts of one task, as its hosts tell."""
+    """What enters the cluster, the zones and the nodes of one task, as its peers tell."""
 
     def __init__(self) -> None:
+        self.distributions: set[str] = set()
+        """Spec ids of all that it has measured. Of several nobody knows whose bytes they were."""
         self._origin = Inflow()
         self._zones: dict[str, Inflow] = {}
-        self._hosts: dict[str, Inflow] = {}
+        """Of all that nodes are in."""
+        self._nodes: dict[str, Inflow] = {}
         self._told: dict[str, _Told] = {}
+        self._readers: set[str] = set()
         self._peers = 0
         self._across = 0
 
-    def told(self, host: str, zone: str, origin: int, others: int, now: float) -> None:
-        """Totals of one host: bytes from the origin, and from anywhere else but its own store."""
-        last = self._told.get(host)
+    def told(self, node: str, zone: str, origin: int, others: int, now: float) -> None:
+        """Totals of one node: bytes from the origin, and from anywhere else but its own store."""
+        last = self._told.get(node)
         if last is None or origin < last.origin or others < last.others:
-            # The first word, of the host or of its restarted peer.
+            # The first word, of the node or of its restarted peer.
             last, since = _Told(0, 0, now, now), None
         else:
             since = last.at
-        self._told[host] = _Told(origin, others, now, last.fed_at)
+        self._told[node] = _Told(origin, others, now, last.fed_at)
+        into = self._zones.setdefault(zone, Inflow()) if zone else None
         read, rest = origin - last.origin, others - last.others
-        self._hosts.setdefault(host, Inflow()).add(read + rest, since, now)
+        self._nodes.setdefault(node, Inflow()).add(read + rest, since, now)
         if read:
+            self._readers.add(node)
             self._origin.add(read, since, now)
-            if zone:
-                self._zones.setdefault(zone, Inflow()).add(read, since, now)
+            if into:
+                into.add(read, since, now)
 
-    def fed(self, host: str, zone: str, parents: Iterable[tuple[str, int]], now: float) -> None:
-        """Bytes that a host has from others since it last said so, each with its parent's zone; an empty name is no
+    def fed(self, node: str, zone: str, parents: Iterable[tuple[str, int]], now: float) -> None:
+        """Bytes that a node has from others since it last said so, each with its parent's zone; an empty name is no
         zone."""
-        last = self._told.get(host)
+        last = self._told.get(node)
         since = last.fed_at if last else None
         if last:
-            self._told[host] = last._replace(fed_at=now)
+            self._told[node] = last._replace(fed_at=now)
         for parent_zone, nbytes in parents:
             self._peers += nbytes
             if zone and parent_zone and zone != parent_zone:
                 self._across += nbytes
                 self._zones.setdefault(zone, Inflow()).add(nbytes, since, now)
 
-    def measured(self, size: int, targets: Mapping[str, str]) -> Measured:
-        """`targets`: host id -> node id of the nodes that shall have all `size` bytes."""
-        bounds = [Bound("origin", self._origin.bound(size))]
+    def measured(self, size: int, whole: Iterable[str]) -> Measured:
+        """`whole`: nodes that have all `size` bytes."""
+        reader = next(iter(self._readers)) if len(self._readers) == 1 else ""
+        bounds = [Bound("origin", self._origin.bound(size), reader)]
         if len(self._zones) > 1:
-            bounds += _slowest("zone", ((z, inflow.bound(size)) for z, inflow in self._zones.items()))
-        known = (
-            (node, self._hosts[host].bound(size)) for host, node in targets.items() if host in self._hosts
-        )
-        bounds += _slowest("node", known)
+            bounds.append(_slowest("zone", size, self._zones))
+        nodes = {node: self._nodes[node] for node in whole if node in self._nodes}
+        bounds.append(_slowest("node", size, nodes))
         return Measured(
             bounds=tuple(bound for bound in bounds if bound.seconds > 0),
             bytes_origin=self._origin.total,
             bytes_peers=self._peers,
-            bytes_across=self._across,
+            bytes_across=self._across if len(self._zones) > 1 else None,
         )
 
 
-def _slowest(level: Level, found: Iterable[tuple[str, float]]) -> list[Bound]:
-    at, seconds = max(found, key=lambda each: each[1], default=("", 0.0))
-    return [Bound(level, seconds, at)]
+def _slowest(level: Level, size: int, groups: Mapping[str, Inflow]) -> Bound:
+    found = {name: inflow.bound(size) for name, inflow in groups.items()}
+    at = max(found, key=lambda name: found[name], default="")
+    seconds = found.get(at, 0.0)
+    return Bound(level, seconds, at if found and seconds >= OUTLIER * median(found.values()) else "")
 
 
 def figures(
-    seconds: float, size: int, node_seconds: Sequence[float], measured: Sequence[Measured | None]
+    seconds: float,
+    size: int,
+    nodes: Iterable[tuple[str, float | None]],
+    measured: Sequence[Measured | None],
 ) -> Figures:
     """Of a distribution of one or several sources, `size` bytes in all.
 
-    `node_seconds`: of each source on each node that has it. Sources share their links, so the floor is the greatest
-    of theirs, each at the rates that it had beside the others.
+    `nodes`: the seconds of each source on each node; None: the node has not got it. Sources share their links, so the
+    floor is the greatest of theirs, each at the rates that it had beside the others.
     """
     known = [each for each in measured if each is not None]
+    complete = bool(known) and len(known) == len(measured)
     # The outermost of equals comes first, whichever source it belongs to.
     order: dict[Level, int] = {"origin": 0, "zone": 1, "node": 2}
     bounds = sorted((b for each in known for b in each.bounds), key=lambda b: (order[b.level], -b.seconds))
-    floor = max((bound.seconds for bound in bounds), default=None)
+    floor = max((bound.seconds for bound in bounds), default=None) if complete else None
     moved = sum(each.bytes_origin + each.bytes_peers for each in known)
-    limit = _limit(seconds, bounds, floor) if moved else ("", "")
-    complete = bool(known) and len(known) == len(measured)
+    limit = _limit(seconds, bounds, floor) if moved and complete else ("", "")
     peers = sum(each.bytes_peers for each in known)
+    across = [each.bytes_across for each in known if each.bytes_across is not None]
     return Figures(
-        seconds=seconds,
         floor=floor,
-        time_to_floor=seconds / floor if floor else None,
-        p99_to_p50=_p99_to_p50(node_seconds),
+        floor_ratio=seconds / floor if floor else None,
+        p99_p50_ratio=_p99_p50_ratio(nodes),
         origin_ratio=sum(each.bytes_origin for each in known) / size if complete and size else None,
-        cross_zone_share=sum(each.bytes_across for each in known) / peers if peers else None,
+        cross_zone_share=sum(across) / peers if complete and across and peers else None,
         limited_by=limit[0],
         limited_at=limit[1],
     )
 
 
 def _limit(seconds: float, bounds: Sequence[Bound], floor: float | None) -> tuple[LimitedBy, str]:
-    if floor is None or seconds > EXPLAINED_TO * floor:
-        short = seconds < SHORT_S if floor is None else floor < SHORT_S
-        return ("start" if short else "other"), ""
+    if floor is None:
+        return ("startup" if seconds < STARTUP_S else ""), ""
+    if seconds > EXPLAINED_TO * floor:
+        return ("startup" if seconds - floor < STARTUP_S else "other"), ""
     first = next(bound for bound in bounds if bound.seconds >= NEAR_GREATEST * floor)
     return first.level, first.at
 
 
-def _p99_to_p50(seconds: Sequence[float]) -> float | None:
-    """By nearest rank."""
-    if not seconds:
+def _p99_p50_ratio(nodes: Iterable[tuple[str, float | None]]) -> float | None:
+    """By nearest rank, over the time of each node's last source."""
+    last: dict[str, float | None] = {}
+    for node, seconds in nodes:
+        before = last.get(node, 0.0)
+        last[node] = None if seconds is None or before is None else max(seconds, before)
+    ranked = sorted(seconds for seconds in last.values() if seconds is not None)
+    if len(ranked) < 2:
         return None
-    ranked = sorted(seconds)
-    p50, p99 = (ranked[max(0, -(-share * len(ranked) // 100) - 1)] for share in (50, 99))
+    p50, p99 = (ranked[-(-share * len(ranked) // 100) - 1] for share in (50, 99))
     return p99 / p50 if p50 else None

@@ -103,8 +103,10 @@ class SpecState:
     """Hosts that carry it: what they have of it since, it has read itself."""
     runs: set[str] = field(default_factory=set)
     """Run tokens of the submissions that this run of the id serves."""
+    adopted: bool = False
+    """It had begun before this scheduler did."""
     measured: Measured | None = None
-    """Once it has ended."""
+    """Once it has ended, where this scheduler has seen all of it, and no other distribution had the same task."""
 
     @classmethod
     def new(cls, spec: Spec, credentials: Credentials, now: float) -> SpecState:

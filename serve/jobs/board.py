@@ -139,10 +139,12 @@ class JobBoard:
             return None
         parts = self.parts.values()
         seconds = max((part.seconds or 0.0 for part in parts), default=0.0)
-        done = [row.outcome.seconds for row in self.rows.values() if row.outcome.state == "done"]
-        return figures(
-            seconds, sum(part.size or 0 for part in parts), done, [part.measured for part in parts]
-        )
+        size = sum(part.size or 0 for part in parts)
+        nodes = [
+            (o.node_id, o.seconds if o.state == "done" else None)
+            for o in (r.outcome for r in self.rows.values())
+        ]
+        return figures(seconds, size, nodes, [part.measured for part in parts])
 
     def nodes(self, since: int, at: float) -> list[LiveNode]:
         return [self._live(key, row, at) for key, row in self.rows.items() if row.changed > since]

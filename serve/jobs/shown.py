@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, cast
 
+import msgspec
+
 from dragonfly_ray.scheduling.figures import Figures
 from dragonfly_ray.serve.database.tables import Job as JobRow
 from dragonfly_ray.serve.database.tables import JobNode as NodeRow
@@ -45,7 +47,7 @@ def job(row: JobRow, board: Board) -> Job:
         progress=_progress(row, totals, size),
         bytes=_provenance(totals or row),
         bytes_audit=(totals or row).bytes_audit,
-        figures=Figures(**row.figures) if row.figures else None,
+        figures=msgspec.convert(row.figures, Figures | None),
         error=Failure.model_construct(kind=row.error_kind, message=row.error) if row.error_kind else None,
         task_ids=list(totals.task_ids) if totals else row.task_ids,
         schedule_id=row.schedule_id,

@@ -14,9 +14,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import select
 
+from dragonfly_ray.scheduling.figures import Figures
 from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.database.engine import migrations
 from dragonfly_ray.serve.database.tables import Audit, Base, Job, JobNode, Node
+from dragonfly_ray.serve.jobs import shown
+from dragonfly_ray.serve.jobs.board import Board
 from tests import postgres
 
 
@@ -70,6 +73,24 @@ def test_jobs_from_before_sum_up_what_was_read_to_compare(database: Database) ->
     database.migrate()
     with database.read() as session:
         assert {job.id: job.bytes_audit for job in session.scalars(select(Job))} == {"j": 12, "none": 0}
+
+
+def test_jobs_from_before_have_no_figures_and_what_later_ones_tell_more_is_left_out(
+    database: Database,
+) -> None:
+    with database.write() as session:
+        session.add(Job(id="old", kind="preheat"))
+    config = migrations()
+    with database.engine.connect() as connection:
+        config.attributes["connection"] = connection.execution_options(sqlite_write=True)
+        with connection.begin():
+            command.downgrade(config, "0005")
+    database.migrate()
+    with database.write() as session:
+        session.add(Job(id="new", kind="preheat", figures={"floor": 2.0, "of_a_later_version": [1]}))
+    with database.read() as session:
+        found = {job.id: shown.job(job, Board()).figures for job in session.scalars(select(Job))}
+    assert found == {"old": None, "new": Figures(floor=2.0)}
 
 
 def test_several_processes_migrate_at_once(database_url: str) -> None:

@@ -125,10 +125,9 @@ def test_its_figures_are_those_that_the_cluster_has_measured(client: Client, clu
     submission = client.submit(URL, dest="/data/measured")
     done = ended(cluster, submission, work)
     assert done.figures == Figures(
-        seconds=1.0,
         floor=0.8,
-        time_to_floor=1.25,
-        p99_to_p50=2.0,
+        floor_ratio=1.25,
+        p99_p50_ratio=2.0,
         origin_ratio=1.0,
         cross_zone_share=1 / 3,
         limited_by="node",
@@ -137,7 +136,7 @@ def test_its_figures_are_those_that_the_cluster_has_measured(client: Client, clu
     assert done.to_dict()["figures"] == client.attach(submission.id).job["figures"]
     cluster.measured = None
     silent = ended(cluster, client.submit(URL, dest="/data/silent"), cluster.end)
-    assert (silent.figures.floor, silent.figures.limited_by, silent.figures.p99_to_p50) == (None, "", 1.0)
+    assert (silent.figures.floor, silent.figures.limited_by, silent.figures.p99_p50_ratio) == (None, "", 1.0)
 
 
 def test_progress_is_live(client: Client, cluster: FakeCluster) -> None:

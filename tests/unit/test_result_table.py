@@ -123,10 +123,9 @@ def test_what_was_read_twice_at_the_origin_is_said_apart() -> None:
 
 
 MEASURED: dict[str, Any] = {
-    "seconds": 6.3,
     "floor": 6.0,
-    "time_to_floor": 1.05,
-    "p99_to_p50": 1.1,
+    "floor_ratio": 1.05,
+    "p99_p50_ratio": 1.1,
     "origin_ratio": 1.0,
     "cross_zone_share": 0.08,
 }
@@ -135,15 +134,16 @@ MEASURED: dict[str, Any] = {
 def test_figures_are_one_line_of_what_is_known() -> None:
     found = figures(Figures(**MEASURED, limited_by="node", limited_at="n1"), {"n1": "host-1"})
     assert found == (
-        "1.05 × the floor of 6.00 s, limited by node host-1, p99 1.10 × p50, read 1.00 × at the origin, "
-        "8 % across zones"
+        "time 1.05 × floor (6.00 s) · limited by node host-1 (link, disk or CPU) · p99 1.10 × p50 · "
+        "origin read 1.00 × · 8 % of peer traffic across zones"
     )
-    assert figures(Figures(seconds=1.0), {}) == ""
+    assert figures(Figures(), {}) == ""
 
 
 @pytest.mark.parametrize("limited_by", [each for each in get_args(LimitedBy) if each])
 def test_every_limit_has_its_words(limited_by: LimitedBy) -> None:
     assert figures(Figures(limited_by=limited_by), {}).startswith("limited by ")
+    assert "{" not in figures(Figures(limited_by=limited_by, limited_at="x"), {})
 
 
 def test_figures_stand_below_the_table_and_in_a_notebook() -> None:
@@ -152,12 +152,12 @@ def test_figures_stand_below_the_table_and_in_a_notebook() -> None:
     console = Console(width=200, force_terminal=False)
     with console.capture() as captured:
         console.print(done)
-    assert "1.05 × the floor of 6.00 s, limited by what enters zone eu<1>" in captured.get()
-    assert "what enters zone eu&lt;1&gt;" in done._repr_html_()
+    assert "time 1.05 × floor (6.00 s) · limited by the links into zone eu<1>" in captured.get()
+    assert "the links into zone eu&lt;1&gt;" in done._repr_html_()
     assert done.to_dict()["figures"]["limited_by"] == "zone"
 
 
 def test_a_view_of_an_older_scheduler_has_no_figures() -> None:
     view = {"url": URL, "seconds": 2.0, "size": 10, "nodes": {}}
     found = Distribution.from_views("d", [view], {})
-    assert found.figures == Figures(seconds=2.0)
+    assert found.figures == Figures()

@@ -41,6 +41,6 @@ def test_an_outcome_for_a_scheduler_that_does_not_know_the_host_is_said_again(
         return publish(self, to, **options)
 
     monkeypatch.setattr(TaskStore, "publish", restarted)
-    assert_everywhere(
-        built.distribute(f"{origin.url}/big", dest=str(tmp_path / "out" / "{node}")), content, 2
-    )
+    view = built.distribute(f"{origin.url}/big", dest=str(tmp_path / "out" / "{node}"))
+    assert_everywhere(view, content, 2)
+    assert view["measured"] is None, "it has seen the end alone, and knows no rates"
