@@ -13,11 +13,12 @@ const LIMITS = {
 };
 const times = (value) => (value == null ? "–" : `${value.toFixed(2)} ×`);
 
-/** `of`: a job's figures; `nameOf`: a node's name by its id. */
-export function Figures({ of, nameOf }) {
+/** `of`: a job's figures; `live`: knows its nodes' names, as soon as they have come. */
+export function Figures({ of, live }) {
+  live.summaries.value;
   if (!of) return null;
   const [limit, meaning, named] = LIMITS[of.limited_by] || ["–", "not known"];
-  const at = of.limited_by === "zone" ? of.limited_at : of.limited_at && nameOf(of.limited_at);
+  const at = of.limited_by === "zone" ? of.limited_at : of.limited_at && (live.nodes.get(`${of.limited_at}/0`)?.node || of.limited_at.slice(0, 8));
   return html`<dl class="figures bare">
     <div><dt>Limited by</dt><dd>${limit}</dd><dd class="note">${at && named ? named(at) : meaning}</dd></div>
     <div><dt>Time ÷ floor</dt><dd>${times(of.floor_ratio)}</dd><dd class="note">${of.floor == null ? "floor not known" : `floor ${duration(of.floor)} at the rates seen`}</dd></div>

@@ -137,7 +137,7 @@ function Progress({ live, job }) {
         <div><dt>${running ? "Left" : "Took"}</dt><dd>${running ? duration(progress.eta) : duration(job.seconds)}</dd><dd class="note">${running ? `${duration(job.seconds)} so far` : html`<${Time} at=${job.ended_at} />`}</dd></div>
         <div><dt>Left the origin</dt><dd>${bytes(job.bytes.origin)}</dd><dd class="note">${job.size ? `${(job.bytes.origin / job.size).toFixed(2)} × the size` : "size not known yet"}</dd></div>
       </dl>
-      <${Figures} of=${job.figures} nameOf=${(id) => live.nodes.get(`${id}/0`)?.node || id.slice(0, 8)} />
+      <${Figures} of=${job.figures} live=${live} />
       <${SplitBar} of=${job.bytes} audit=${job.bytes_audit} rest=${Math.max(progress.bytes_total - sum(job.bytes), 0)} />
       <${Legend} of=${job.bytes} />
       ${job.bytes_audit ? html`<p class="faint">${bytes(job.bytes_audit)} were read at the origin a second time, to compare</p>` : null}
