@@ -20,8 +20,8 @@ from dragonfly_ray.errors import (
     DragonflyError,
     from_report,
 )
+from dragonfly_ray.figures import Figures, Measured, figures
 from dragonfly_ray.names import from_os, shown, to_os
-from dragonfly_ray.scheduling.figures import Figures, Measured, figures
 
 MOST_NAMED = 3
 SHORT_ID = 6

@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from dragonfly_ray.errors import DragonflyError
+from dragonfly_ray.figures import Figures
 from dragonfly_ray.names import shown
-from dragonfly_ray.scheduling.figures import Figures
 
 _STYLES = {"done": "green", "failed": "red", "running": "cyan", "waiting": "dim"}
 _LIMITS = {

@@ -10,9 +10,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from dragonfly_ray.figures import Measured
 from dragonfly_ray.model import Credentials, Source
 from dragonfly_ray.policy import UrlPolicy
-from dragonfly_ray.scheduling.figures import Measured
 from dragonfly_ray.targets import Selector
 
 

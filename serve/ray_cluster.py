@@ -15,10 +15,10 @@ from dragonfly_ray.actors.handles import CONTROLLER, find, peer_name, scheduler_
 from dragonfly_ray.actors.start import start_controller
 from dragonfly_ray.config import Settings
 from dragonfly_ray.errors import ClusterError, DragonflyError, InvalidRequestError
+from dragonfly_ray.figures import Measured
 from dragonfly_ray.model import Credentials, Source
 from dragonfly_ray.output_names import check_outputs, names_alike
 from dragonfly_ray.policy import check_url
-from dragonfly_ray.scheduling.figures import Measured
 from dragonfly_ray.scheduling.ring import shard_of
 from dragonfly_ray.serve.cluster import (
     Availability,

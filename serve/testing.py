@@ -10,9 +10,9 @@ from typing import Any
 
 from dragonfly_ray.config import Settings
 from dragonfly_ray.errors import InvalidRequestError, NotRunningError
+from dragonfly_ray.figures import Measured
 from dragonfly_ray.live import changed
 from dragonfly_ray.model import Credentials, Source
-from dragonfly_ray.scheduling.figures import Measured
 from dragonfly_ray.serve.cluster import Availability, Edge, NodeOutcome, NodeView, Order, Part, Pin, TaskView
 from dragonfly_ray.targets import Member, Selector, select
 from dragonfly_ray.urls import redacted

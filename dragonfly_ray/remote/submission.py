@@ -23,9 +23,9 @@ from dragonfly_ray.errors import (
     NotRunningError,
     from_report,
 )
+from dragonfly_ray.figures import Figures
 from dragonfly_ray.names import to_os
 from dragonfly_ray.remote.http import Http
-from dragonfly_ray.scheduling.figures import Figures
 
 log = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ from dragonfly_ray.model import Credentials, Host
 from dragonfly_ray.scheduling import ends, granting, leaving, origins, roots
 from dragonfly_ray.scheduling.actions import Action, Send
 from dragonfly_ray.scheduling.cluster import ClusterState
-from dragonfly_ray.scheduling.figures import TrafficMeter
 from dragonfly_ray.scheduling.flows import Flows
 from dragonfly_ray.scheduling.neighbourhood import neighbours, news_of_joined
 from dragonfly_ray.scheduling.spec import SpecState
 from dragonfly_ray.scheduling.task import TaskState, Traffic
+from dragonfly_ray.scheduling.traffic_meter import TrafficMeter
 
 log = logging.getLogger(__name__)
 

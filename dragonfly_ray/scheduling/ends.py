@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 from dragonfly_ray import bitset
 from dragonfly_ray import messages as m
+from dragonfly_ray.figures import Measured
 from dragonfly_ray.logs import about_spec
 from dragonfly_ray.model import Credentials
 from dragonfly_ray.scheduling.actions import Action, Send
 from dragonfly_ray.scheduling.cluster import ClusterState
-from dragonfly_ray.scheduling.figures import Measured
 from dragonfly_ray.scheduling.spec import SpecState
 from dragonfly_ray.scheduling.task import TaskState
 

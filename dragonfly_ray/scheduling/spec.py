@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from dragonfly_ray.figures import Measured
 from dragonfly_ray.messages import Ended, Sample, Spec
 from dragonfly_ray.model import Credentials
-from dragonfly_ray.scheduling.figures import Measured
 from dragonfly_ray.scheduling.patience import Patience
 
 NodeState = Literal["waiting", "running", "done", "failed"]

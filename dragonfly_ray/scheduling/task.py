@@ -14,7 +14,6 @@ from dragonfly_ray.model import DIGEST_SIZE, Task, root_digest
 from dragonfly_ray.scheduling.answer_waits import AnswerWaits
 from dragonfly_ray.scheduling.audit import AuditTable
 from dragonfly_ray.scheduling.decisions import arm_of
-from dragonfly_ray.scheduling.figures import TrafficMeter
 from dragonfly_ray.scheduling.flows import Flows
 from dragonfly_ray.scheduling.graph import Graph
 from dragonfly_ray.scheduling.leases import LeaseTable
@@ -22,6 +21,7 @@ from dragonfly_ray.scheduling.passing import Passing
 from dragonfly_ray.scheduling.places import Places
 from dragonfly_ray.scheduling.spec import SpecState
 from dragonfly_ray.scheduling.tally import Tally
+from dragonfly_ray.scheduling.traffic_meter import TrafficMeter
 
 
 @dataclass(slots=True)

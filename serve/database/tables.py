@@ -252,7 +252,7 @@ class Job(Base):
     bytes_audit: Mapped[int] = mapped_column(default=0)
     task_ids: Mapped[list[Any]] = mapped_column(default=list)
     figures: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
-    """How near it came to the least time: `scheduling.figures.Figures`, once it has ended."""
+    """How near it came to the least time: `figures.Figures`, once it has ended."""
     created_at: Mapped[datetime] = mapped_column(default=now, index=True)
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None] = mapped_column(index=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from dragonfly_ray.scheduling.figures import Figures, figures
+from dragonfly_ray.figures import Figures, figures
 from dragonfly_ray.serve.cluster import NodeOutcome, Part
 
 WINDOW = 3.0

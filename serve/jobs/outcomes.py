@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import bindparam, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
-from dragonfly_ray.scheduling.figures import Figures
+from dragonfly_ray.figures import Figures
 from dragonfly_ray.serve.cluster import NodeOutcome
 from dragonfly_ray.serve.database.tables import Job, JobNode, now
 from dragonfly_ray.serve.jobs.board import Totals

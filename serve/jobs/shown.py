@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import msgspec
 
-from dragonfly_ray.scheduling.figures import Figures
+from dragonfly_ray.figures import Figures
 from dragonfly_ray.serve.database.tables import Job as JobRow
 from dragonfly_ray.serve.database.tables import JobNode as NodeRow
 from dragonfly_ray.serve.database.tables import now

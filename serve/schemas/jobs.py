@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
+from dragonfly_ray.figures import Figures
 from dragonfly_ray.model import Links
-from dragonfly_ray.scheduling.figures import Figures
 from dragonfly_ray.serve.schemas.base import By, Failure, In, Name, Out, Provenance
 
 MOST_URLS = 100

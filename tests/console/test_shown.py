@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from dragonfly_ray.scheduling.figures import Bound, Measured
+from dragonfly_ray.figures import Bound, Measured
 from dragonfly_ray.serve.database.tables import Traffic
 from dragonfly_ray.serve.stats.record import ALL, HOUR, MINUTE, floor
 from tests.console.conftest import Console, Open, running, signed_in

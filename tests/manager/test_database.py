@@ -14,7 +14,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import select
 
-from dragonfly_ray.scheduling.figures import Figures
+from dragonfly_ray.figures import Figures
 from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.database.engine import migrations
 from dragonfly_ray.serve.database.tables import Audit, Base, Job, JobNode, Node

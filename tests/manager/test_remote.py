@@ -39,8 +39,8 @@ from dragonfly_ray.errors import (
     SourceNotFoundError,
     UnknownNodesError,
 )
+from dragonfly_ray.figures import Bound, Figures, Measured
 from dragonfly_ray.remote import Client, http
-from dragonfly_ray.scheduling.figures import Bound, Figures, Measured
 from dragonfly_ray.serve.testing import SIZE, FakeCluster
 from tests import programs
 from tests.manager.conftest import PASSWORD, token_of

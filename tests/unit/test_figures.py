@@ -8,17 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dragonfly_ray import messages as m
-from dragonfly_ray.scheduling.figures import (
-    MAX_WINDOWS,
-    MIN_WINDOW_S,
-    Bound,
-    Figures,
-    Inflow,
-    Measured,
-    TrafficMeter,
-    figures,
-)
+from dragonfly_ray.figures import Bound, Figures, Measured, figures
 from dragonfly_ray.scheduling.simulator import Scenario, Simulation
+from dragonfly_ray.scheduling.traffic_meter import MAX_WINDOWS, MIN_WINDOW_S, Inflow, TrafficMeter
 from tests.unit import one_scheduler
 from tests.unit.one_scheduler import TASK, Cluster
 

@@ -11,8 +11,8 @@ from rich.console import Console
 from dragonfly_ray.cli import show
 from dragonfly_ray.distribution import Distribution, Outcome, told_apart
 from dragonfly_ray.errors import StorageFullError
+from dragonfly_ray.figures import Figures, LimitedBy
 from dragonfly_ray.result_table import figures, split
-from dragonfly_ray.scheduling.figures import Figures, LimitedBy
 
 WIDTH = 80
 LONG = "/tmp/dragonfly-demo-5e2ye2y/nodes"

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from dragonfly_ray.config import OriginSettings, Settings, TransportSettings
-from dragonfly_ray.scheduling.figures import Figures, Measured, figures
+from dragonfly_ray.figures import Figures, Measured, figures
 from tests.nginx import Nginx
 from tests.paced import PacedServer
 from tests.swarm import Swarm
