@@ -23,6 +23,7 @@ hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine
 hypothesis.settings.load_profile("patient")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
 shed(
     os.environ, keep=(programs.REQUIRE_ALL, STATE_VARIABLE)
 )  # the tests' servers and clusters are all on this machine

@@ -281,6 +281,7 @@ def _failed(why: str) -> int:
 def main(*, keep: bool = False) -> int:
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, _interrupted)
