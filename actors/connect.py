@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
@@ -13,14 +14,17 @@ from concurrent.futures import wait as wait_for
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import ActorDiedError, RayError, RayTaskError
+from ray.exceptions import RayError
 
-from dragonfly_ray.actors.handles import find
-from dragonfly_ray.errors import ClusterError, DragonflyError, NotRunningError
+from dragonfly_ray.actors.failures import UNANSWERED, CallFailure, answered, failure
+from dragonfly_ray.actors.handles import reach
+from dragonfly_ray.errors import DragonflyError, NotRunningError
 
 K = TypeVar("K")
 KNOCK_TIMEOUT = 5.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+MOST_HANDLES = 20_000
+"""Kept; nodes come and go."""
 
 
 def connect() -> None:
@@ -86,43 +90,48 @@ class Actors:
             kept = name in self._handles
             try:
                 return self.start(name, method, *args).result(timeout)
-            except (RayError, TimeoutError, NotRunningError) as error:
-                failure, died = self._failure(name, error), isinstance(error, ActorDiedError)
-            if kept and died:
+            except UNANSWERED as error:
+                failed = self._failed(name, error)
+            if kept and failed.verdict == "died":
                 continue  # a predecessor's handle
-            if time.monotonic() + pause > deadline:
-                raise failure from None
+            if failed.verdict == "alive" or time.monotonic() + pause > deadline:
+                raise failed.error from None
             time.sleep(pause)
             pause = min(LONGEST_PAUSE, 2 * pause)
 
-    def _failure(self, name: str, error: Exception) -> NotRunningError:
-        """What to say of it. Raises what the actor itself refused."""
+    async def ask(self, name: str, method: str, *args: Any, timeout: float | None) -> Any:
+        """As `call`, in an actor's loop and once. Raises `CallFailure`."""
+        try:
+            handle = self._handles.get(name) or await asyncio.to_thread(self._handle, name)
+            return await answered(getattr(handle, method).remote(*args), timeout, name)
+        except (NotRunningError, CallFailure) as error:
+            raise self._failed(name, error) from None
+
+    def forget(self, name: str) -> None:
+        """The handle: the actor is another now."""
         with self._lock:
             self._handles.pop(name, None)
-        cause = getattr(error, "cause", None)
-        if isinstance(cause, DragonflyError):
-            raise cause from None
-        if isinstance(error, NotRunningError):
-            return error
-        if isinstance(error, RayTaskError):
-            raise ClusterError(f"{name} failed: {type(cause or error).__name__}; see its log") from None
-        return NotRunningError(f"{name} does not answer: {type(error).__name__}")
+
+    def _failed(self, name: str, error: Exception) -> CallFailure:
+        self.forget(name)
+        return error if isinstance(error, CallFailure) else failure(error, name)
 
     def start(self, name: str, method: str, *args: Any) -> Future[Any]:
         """Begins a call. Raises `NotRunningError` where there is no such actor."""
+        # Not ray.get: called from a thread of an asynchronous actor, it warns.
+        found: Future[Any] = getattr(self._handle(name), method).remote(*args).future()
+        return found
+
+    def _handle(self, name: str) -> Any:
         with self._lock:
             handle = self._handles.get(name)
         if handle is None:
-            handle = find(name, self.namespace)
-            if handle is None:
-                raise NotRunningError(
-                    f"{name} is not running in namespace {self.namespace!r}; start it with up()"
-                )
+            handle = reach(name, self.namespace)
             with self._lock:
                 self._handles[name] = handle
-        # Not ray.get: called from a thread of an asynchronous actor, it warns.
-        found: Future[Any] = getattr(handle, method).remote(*args).future()
-        return found
+                if len(self._handles) > MOST_HANDLES:
+                    del self._handles[next(iter(self._handles))]
+        return handle
 
     def gather(
         self, calls: Mapping[K, tuple[Any, ...]], timeout: float, failed: Callable[[K, DragonflyError], None]
@@ -143,9 +152,6 @@ class Actors:
         for key, future in begun.items():
             try:
                 found[key] = future.result(0)
-            except (RayError, TimeoutError, NotRunningError) as error:
-                try:
-                    failed(key, self._failure(calls[key][0], error))
-                except DragonflyError as refused:
-                    failed(key, refused)
+            except UNANSWERED as error:
+                failed(key, self._failed(calls[key][0], error).error)
         return found

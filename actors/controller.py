@@ -11,10 +11,12 @@ from typing import Any
 
 import msgspec
 import ray
-from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError, RayError
+from ray.exceptions import RayError
 
 from dragonfly_ray import logs
 from dragonfly_ray.actors import nodes
+from dragonfly_ray.actors.connect import Actors
+from dragonfly_ray.actors.failures import CallFailure, answered
 from dragonfly_ray.actors.handles import CONTROLLER, as_actor, find, peer_name, scheduler_name
 from dragonfly_ray.actors.scheduler import SchedulerActor
 from dragonfly_ray.config import Settings
@@ -62,6 +64,7 @@ class ControllerActor:
         self._started: set[str] = set()
         self._table: dict[str, dict[str, Any]] = {}
         self._peers: dict[str, Any] = {}
+        self._actors = Actors(settings.namespace)
         self._said: dict[str, PeerStatus] = {}
         """What each node's peer said of itself last."""
         self._idle = IdleSince()
@@ -140,7 +143,7 @@ class ControllerActor:
     async def _tell_keys(self, node: str) -> None:
         trusted = self._trusted
         if self._told.get(node) != trusted:
-            await asyncio.wait_for(_result(self._peers[node].trust.remote(trusted)), CHECK_TIMEOUT)
+            await answered(self._peers[node].trust.remote(trusted), CHECK_TIMEOUT, peer_name(node))
             self._told[node] = trusted
 
     async def configured(self) -> tuple[int, Settings]:
@@ -200,12 +203,12 @@ class ControllerActor:
             return
         self._telling.add(name)
         try:
-            actor = await asyncio.to_thread(find, name, self._settings.namespace)
-            if actor is not None:
-                answer = actor.direct.remote(self._follower.directives.encode())
-                self._direct(Directives.decode(await asyncio.wait_for(_result(answer), TELL_TIMEOUT)))
-        except (RayError, ValueError, TimeoutError) as error:
-            log.info("%s is not told now: %s", name, type(error).__name__)
+            known = self._follower.directives.encode()
+            self._direct(
+                Directives.decode(await self._actors.ask(name, "direct", known, timeout=TELL_TIMEOUT))
+            )
+        except (CallFailure, ValueError) as error:
+            log.info("%s is not told now: %s", name, error)
         finally:
             self._telling.discard(name)
 
@@ -272,8 +275,8 @@ class ControllerActor:
         peer = find(name, self._settings.namespace)
         if peer is None:
             return
-        with contextlib.suppress(RayError, TimeoutError):
-            await asyncio.wait_for(_result(peer.stop.remote()), STOP_TIMEOUT)
+        with contextlib.suppress(CallFailure):
+            await answered(peer.stop.remote(), STOP_TIMEOUT, name)
         ray.kill(peer, no_restart=True)
 
     # --- the loop ---------------------------------------------------------------------------
@@ -384,28 +387,38 @@ class ControllerActor:
                     )
                 )
             self._peers[node] = peer
-            await asyncio.wait_for(_result(peer.ready.remote()), READY_TIMEOUT)
+            self._actors.forget(name)
+            await answered(peer.ready.remote(), READY_TIMEOUT, name)
             self._reconciler.ready(node, time.monotonic())
-        except (RayError, ValueError, TimeoutError, KeyError) as error:
-            log.warning("the peer of node %.12s did not start: %s", node, _line(error))
+        except (CallFailure, RayError, ValueError, KeyError) as error:
+            why = _line(error.cause if isinstance(error, CallFailure) else error)
+            log.warning("the peer of node %.12s did not start: %s", node, why)
             self._kill(node)
-            self._reconciler.failed(node, _line(error), time.monotonic())
+            self._reconciler.failed(node, why, time.monotonic())
 
     async def _check(self, node: str) -> None:
         try:
-            said = await asyncio.wait_for(_result(self._peers[node].brief.remote()), CHECK_TIMEOUT)
-            self._heard(node, decode_peer(said))
+            peer = self._peers[node]
+            self._heard(
+                node, decode_peer(await answered(peer.brief.remote(), CHECK_TIMEOUT, peer_name(node)))
+            )
             await self._tell_keys(node)
             self._reconciler.healthy(node, time.monotonic())
-        except (TimeoutError, ActorUnavailableError):
+        except KeyError:
+            self._lost(node, "no handle of it")
+        except Exception as error:
+            if isinstance(error, CallFailure) and error.verdict == "died":
+                self._lost(node, str(error))
+                return
+            if not isinstance(error, CallFailure):
+                log.exception("the peer of node %.12s: its status cannot be used", node)
             for action in self._reconciler.unanswered(node, time.monotonic()):
                 self._act(action)
-        except (RayActorError, KeyError) as error:
-            log.warning("the peer of node %.12s is gone: %s", node, type(error).__name__)
-            if not isinstance(error, ActorDiedError):
-                self._kill(node)
-            self._peers.pop(node, None)
-            self._reconciler.died(node, time.monotonic())
+
+    def _lost(self, node: str, why: str) -> None:
+        log.warning("the peer of node %.12s is gone: %s", node, why)
+        self._kill(node)
+        self._reconciler.died(node, time.monotonic())
 
     def _heard(self, node: str, said: PeerStatus) -> None:
         self._said[node] = said
@@ -428,7 +441,3 @@ def _line(error: BaseException) -> str:
     """The last line of an error: Ray's own hold whole stack traces."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__
-
-
-async def _result(reference: Any) -> Any:
-    return await reference

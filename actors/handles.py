@@ -7,9 +7,10 @@ import time
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 
-from dragonfly_ray.errors import ClusterError, DragonflyError, NotRunningError
+from dragonfly_ray.actors.failures import failure
+from dragonfly_ray.errors import NotRunningError
 
 CONTROLLER = "controller"
 STOP_TIMEOUT = 30.0
@@ -49,12 +50,8 @@ def get(reference: Any, timeout: float, what: str) -> Any:
     """`ray.get` whose failures are of this package: what the actor itself refused is raised as it is."""
     try:
         return ray.get(reference, timeout=timeout)
-    except RayTaskError as error:
-        if isinstance(error.cause, DragonflyError):
-            raise error.cause from None
-        raise ClusterError(f"{what} failed: {type(error.cause or error).__name__}; see its log") from None
     except RayError as error:
-        raise NotRunningError(f"{what} does not answer: {type(error).__name__}") from None
+        raise failure(error, what).error from None
 
 
 def stop_all(namespace: str) -> bool:

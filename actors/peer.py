@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 import ray
-from ray.exceptions import RayError
 
 from dragonfly_ray import logs
 from dragonfly_ray import messages as m
+from dragonfly_ray.actors.connect import Actors
+from dragonfly_ray.actors.failures import CallFailure, answered
 from dragonfly_ray.actors.handles import scheduler_name
 from dragonfly_ray.config import Settings
 from dragonfly_ray.directives import Directives, Follower
@@ -44,31 +45,26 @@ FLUSH_INTERVAL = 1.0
 
 
 class _Link:
-    """One scheduler, by name; looked up again when it does not answer."""
+    """One scheduler."""
 
-    def __init__(self, index: int, settings: Settings) -> None:
+    def __init__(self, actors: Actors, index: int, settings: Settings) -> None:
+        self._actors = actors
         self._name = scheduler_name(index)
         self._settings = settings
-        self._handle: Any = None
 
     def call(self, message: m.Message) -> m.Message | None:
+        """Raises `ClusterError`."""
         timeout = CALL_TIMEOUT
         if isinstance(message, m.Look):
             timeout += patience_with_helper(self._settings.origin)
-        try:
-            if self._handle is None:
-                self._handle = ray.get_actor(self._name, namespace=self._settings.namespace)
-            # Not ray.get: called from a thread of an asynchronous actor, it warns.
-            answer = self._handle.call.remote(m.encode(message)).future().result(timeout)
-        except (RayError, ValueError, TimeoutError) as error:
-            self._handle = None
-            raise ClusterError(f"{self._name} does not answer: {type(error).__name__}") from None
+        answer = self._actors.call(self._name, "call", m.encode(message), timeout=timeout)
         return m.decode(answer) if answer else None
 
 
 class _Links:
     def __init__(self, settings: Settings) -> None:
-        self._links = [_Link(i, settings) for i in range(settings.scheduler.shards)]
+        actors = Actors(settings.namespace)
+        self._links = [_Link(actors, i, settings) for i in range(settings.scheduler.shards)]
 
     def of(self, source_id: str) -> _Link:
         return self._links[shard_of(source_id, len(self._links))]
@@ -198,35 +194,22 @@ class PeerActor:
         message = m.decode(payload)
         small: bytes | None = None
         if objects:
-            with contextlib.suppress(RayError, TimeoutError):
-                found = await asyncio.wait_for(_result(objects[0]), CALL_TIMEOUT)
+            with contextlib.suppress(CallFailure):
+                found = await answered(objects[0], CALL_TIMEOUT, "content beside a delivery")
                 small = memoryview(found).cast("B")  # type: ignore[assignment]
         await self._control(self._node.take, sender, number, message, small)
 
-    async def resolve(self, payload: bytes) -> tuple[bytes, list[Any]]:
-        """The answer, and the content as an object where it is too long for a message."""
-        ask = m.decode(payload)
-        if not isinstance(ask, m.Resolve):
-            raise TypeError(f"not a Resolve: {type(ask).__name__}")
-        answer = await self._work(self._node.resolve, ask)
-        transport = self._settings.transport
-        beside = len(answer.content) > transport.small_inline and transport.carrier != "inline"
-        if answer.content and (beside or transport.carrier == "object"):
-            reference = ray.put(np.frombuffer(answer.content, np.uint8))
-            answer = msgspec.structs.replace(answer, content=b"", beside=True)
-            return m.encode(answer), [reference]
-        return m.encode(answer), []
-
     async def ask(self, payload: bytes) -> tuple[bytes, list[Any]]:
-        """What a scheduler wants to know of the origin or of the store."""
-        return m.encode(await self._work(self._node.ask, m.decode(payload))), []
-
-    async def look(self, payload: bytes) -> bytes:
-        """At files of a folder, for the peer that resolves it."""
-        ask = m.decode(payload)
-        if not isinstance(ask, m.Look):
-            raise TypeError(f"not a Look: {type(ask).__name__}")
-        return m.encode(await self._work(self._node.look, ask))
+        """What a scheduler wants to know of the origin or of the store; content as an object where it is too long for
+        a message."""
+        answer = await self._work(self._node.ask, m.decode(payload))
+        if isinstance(answer, m.Resolved) and answer.content:
+            transport = self._settings.transport
+            beside = len(answer.content) > transport.small_inline and transport.carrier != "inline"
+            if beside or transport.carrier == "object":
+                reference = ray.put(np.frombuffer(answer.content, np.uint8))
+                return m.encode(msgspec.structs.replace(answer, content=b"", beside=True)), [reference]
+        return m.encode(answer), []
 
     async def status(self) -> dict[str, Any]:
         return await self._work(self._node.status)
@@ -283,7 +266,3 @@ class PeerActor:
 
     async def stop(self) -> None:
         await self._work(self._node.stop)
-
-
-async def _result(reference: Any) -> Any:
-    return await reference

@@ -8,18 +8,18 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
-
-import ray
-from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 
 from dragonfly_ray import logs
 from dragonfly_ray import messages as m
 from dragonfly_ray.actors import nodes
-from dragonfly_ray.actors.handles import CONTROLLER, find, peer_name, scheduler_name
+from dragonfly_ray.actors.connect import Actors
+from dragonfly_ray.actors.failures import CallFailure
+from dragonfly_ray.actors.handles import CONTROLLER, peer_name, scheduler_name
 from dragonfly_ray.config import Settings
 from dragonfly_ray.directives import Directives, Follower
+from dragonfly_ray.errors import NotRunningError
 from dragonfly_ray.grants import GrantIssuer, SigningKey
 from dragonfly_ray.keyring import LEARNT
 from dragonfly_ray.model import Credentials, Host, Task
@@ -67,7 +67,7 @@ class SchedulerActor:
         self._keyed = asyncio.Event()
         """Set once grants can be signed. Nothing that needs one is looked at before."""
         self._core = SchedulerCore(self._settings, self._sign)
-        self._peers: dict[str, Any] = {}
+        self._actors = Actors(settings.namespace)
         self._objects: dict[str, list[Any]] = {}
         self._probing: set[str] = set()
         self._jobs: set[asyncio.Task[None]] = set()
@@ -115,13 +115,11 @@ class SchedulerActor:
         """From the controller, which may be restarting, too; and again and again, since it may be replaced."""
         while True:
             try:
-                controller = await asyncio.to_thread(find, CONTROLLER, self._settings.namespace)
-                if controller is not None:
-                    key = await asyncio.wait_for(_result(controller.signing_key.remote()), KEY_TIMEOUT)
-                    self._issuer = GrantIssuer(SigningKey.from_private_bytes(key))
-                    self._keyed.set()
-            except (RayError, TimeoutError) as error:
-                log.info("signing key not received from the controller: %s", type(error).__name__)
+                key = await self._actors.ask(CONTROLLER, "signing_key", timeout=KEY_TIMEOUT)
+                self._issuer = GrantIssuer(SigningKey.from_private_bytes(key))
+                self._keyed.set()
+            except CallFailure as failure:
+                log.info("signing key not received: %s", failure)
             await asyncio.sleep(KEY_RETRY if self._issuer is None else KEY_REFRESH)
 
     async def _learn(self) -> None:
@@ -129,11 +127,8 @@ class SchedulerActor:
 
         The controller tells them, too, as soon as it looks.
         """
-        with contextlib.suppress(RayError, ValueError, TimeoutError):
-            controller = await asyncio.to_thread(find, CONTROLLER, self._settings.namespace)
-            if controller is not None:
-                known = await asyncio.wait_for(_result(controller.directives.remote()), LEARN_TIMEOUT)
-                await self.direct(known)
+        with contextlib.suppress(CallFailure, ValueError):
+            await self.direct(await self._actors.ask(CONTROLLER, "directives", timeout=LEARN_TIMEOUT))
 
     async def direct(self, payload: bytes) -> bytes:
         """The controller's `Directives`; the answer is what is known here now."""
@@ -146,10 +141,13 @@ class SchedulerActor:
 
     async def _gather(self) -> None:
         """Asks every peer that runs already to announce itself: this may be a restart."""
-        for row in await asyncio.to_thread(nodes.table):
-            peer = find(peer_name(row["NodeID"]), self._settings.namespace) if row["Alive"] else None
-            if peer is not None:
-                peer.announce.remote(self._index)
+        rows = await asyncio.to_thread(nodes.table)
+        self._call_for(row["NodeID"] for row in rows if row["Alive"])
+
+    def _call_for(self, node_ids: Iterable[str]) -> None:
+        for node in node_ids:
+            with contextlib.suppress(NotRunningError):
+                self._actors.start(peer_name(node), "announce", self._index)
 
     # --- callers ----------------------------------------------------------------------------
 
@@ -189,7 +187,7 @@ class SchedulerActor:
             return m.Announced(taken=taken)
         async with self._pages:
             if not message.page:
-                self._peers.pop(message.host.id, None)
+                self._actors.forget(peer_name(message.host.node_id))
             if pump := self._pumps.get(message.host.id):
                 pump.set()
             answer = self._dispatch(message)
@@ -370,77 +368,70 @@ class SchedulerActor:
                 self._outbox.drop(host)
                 return
             try:
-                await asyncio.wait_for(self._say(host, queued), SEND_TIMEOUT)
-            except RayTaskError as error:
+                await self._say(host, queued)
+            except CallFailure as failure:
+                if failure.verdict != "alive":
+                    log.info("host %s not reached: %s", host, failure)
+                    self._act([Probe(host)])
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(back.wait(), pause)
+                    back.clear()
+                    pause = min(LONGEST_RETRY, 2 * pause)
+                    continue
                 # It came, and would fail again: the next comparison finds out what the host lacks.
-                log.error("host %s could not take a %s: %s", host, type(queued.message).__name__, error.cause)
-            except (RayError, ValueError, TimeoutError) as error:
-                log.info("host %s not reached: %s", host, type(error).__name__)
-                self._act([Probe(host)])
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(back.wait(), pause)
-                back.clear()
-                pause = min(LONGEST_RETRY, 2 * pause)
-                continue
+                log.error("host %s could not take a %s: %s", host, type(queued.message).__name__, failure)
             except Exception:  # of ours: what comes behind it must not wait for ever
                 log.exception("host %s: a %s could not be sent", host, type(queued.message).__name__)
             pause = FIRST_RETRY
             self._outbox.acknowledged(host, queued.number)
 
     async def _say(self, host: str, queued: Queued) -> None:
-        peer, message = self._peer(host), queued.message
+        message, sent_as = queued.message, (self._session, queued.number)
         if isinstance(message, m.Deliver):
             objects = self._objects.get(message.spec.id, []) if message.beside else []
-            await _result(peer.deliver.remote(m.encode(message), objects, self._session, queued.number))
+            await self._ask_peer(host, "deliver", m.encode(message), objects, *sent_as, timeout=SEND_TIMEOUT)
         else:
-            await _result(peer.call.remote(m.encode(message), self._session, queued.number))
+            await self._ask_peer(host, "call", m.encode(message), *sent_as, timeout=SEND_TIMEOUT)
 
     async def _compare(self, host: str) -> None:
         if self._outbox.pending(host):
             return
         self._comparing[host] = False
         try:
-            answer = m.decode(
-                await asyncio.wait_for(_result(self._peer(host).carrying.remote()), PING_TIMEOUT)
-            )
+            answer = m.decode(await self._ask_peer(host, "carrying", timeout=PING_TIMEOUT))
             if isinstance(answer, m.Carrying) and not self._comparing[host]:
                 self._act(self._core.compare(answer, time.monotonic()))
-        except (RayError, ValueError, TimeoutError) as error:
-            log.info("host %s did not report its open downloads: %s", host, type(error).__name__)
+        except (CallFailure, ValueError) as error:
+            log.info("host %s did not report its open downloads: %s", host, error)
             self._act([Probe(host)])
         finally:
             del self._comparing[host]
 
-    def _peer(self, host: str) -> Any:
-        """Raises ValueError while the node has no peer."""
-        found = self._peers.get(host)
-        if found is None:
-            state = self._core.hosts[host]
-            name = peer_name(state.host.node_id)
-            found = self._peers[host] = ray.get_actor(name, namespace=self._settings.namespace)
-        return found
+    async def _ask_peer(self, host: str, method: str, *args: Any, timeout: float | None) -> Any:
+        """Raises `CallFailure`."""
+        name = peer_name(self._core.hosts[host].host.node_id)
+        return await self._actors.ask(name, method, *args, timeout=timeout)
 
     async def _ask(self, ask: Ask) -> None:
         question = type(ask.message).__name__
         try:
-            peer = self._peer(ask.host)
-            method = peer.resolve if isinstance(ask.message, m.Resolve) else peer.ask
-            payload, objects = await self._answer(ask, method.remote(m.encode(ask.message)))
+            payload, objects = await self._answer(
+                ask, self._ask_peer(ask.host, "ask", m.encode(ask.message), timeout=None)
+            )
             answer = m.decode(payload)
             if objects:
                 self._objects[ask.spec_id] = objects
             actions = self._core.answered(ask, answer, time.monotonic())
         except Exception as error:  # an unexpected one, too, must not leave the distribution waiting for ever
-            unexpected = not isinstance(error, (RayError, ValueError, TimeoutError))
-            name = type(error).__name__
-            log.warning("host %s did not answer %s: %s", ask.host, question, name, exc_info=unexpected)
-            self._peers.pop(ask.host, None)
+            unexpected = not isinstance(error, (CallFailure, ValueError, TimeoutError))
+            why = str(error) or type(error).__name__
+            log.warning("host %s did not answer %s: %s", ask.host, question, why, exc_info=unexpected)
             actions = [Probe(ask.host), *self._core.unanswered(ask, time.monotonic())]
         self._act(actions)
 
-    async def _answer(self, ask: Ask, reference: Any) -> Any:
+    async def _answer(self, ask: Ask, call: Coroutine[Any, Any, Any]) -> Any:
         """As long as the look goes on; raises `TimeoutError`."""
-        work, asked = asyncio.ensure_future(_result(reference)), time.monotonic()
+        work, asked = asyncio.ensure_future(call), time.monotonic()
         try:
             while (left := self._core.overdue_at(ask, asked) - time.monotonic()) > 0:
                 done, _ = await asyncio.wait({work}, timeout=left)
@@ -455,12 +446,12 @@ class SchedulerActor:
         if not self._core.may_look(message):
             return m.Looked(kind="cluster", message=f"host {message.host} does not help here")
         try:
-            answer = self._peer(message.host).look.remote(m.encode(message))
             patience = patience_with_helper(self._settings.origin)
-            return m.decode(await asyncio.wait_for(_result(answer), patience))
-        except (RayError, ValueError, TimeoutError) as error:
+            payload, _ = await self._ask_peer(message.host, "ask", m.encode(message), timeout=patience)
+            return m.decode(payload)
+        except (CallFailure, ValueError) as error:
             self._act([Probe(message.host)])
-            return m.Looked(kind="cluster", message=f"host {message.host}: {type(error).__name__}")
+            return m.Looked(kind="cluster", message=f"host {message.host}: {error}")
 
     async def _probe(self, host: str) -> None:
         try:
@@ -472,20 +463,17 @@ class SchedulerActor:
 
     async def _verdict(self, host: str) -> Verdict:
         try:
-            await asyncio.wait_for(_result(self._peer(host).ping.remote()), PING_TIMEOUT)
-        except (ActorDiedError, ValueError):
-            self._peers.pop(host, None)
-            return "died"
-        except (RayActorError, TimeoutError, RayError):
-            return "silent"
+            await self._ask_peer(host, "ping", timeout=PING_TIMEOUT)
+        except CallFailure as failure:
+            return failure.verdict
         return "alive"
 
     async def _tell(self, origin: str, seconds: float) -> None:
         for index in range(self._settings.scheduler.shards):
             if index != self._index:
-                with contextlib.suppress(RayError, ValueError):
-                    other = ray.get_actor(scheduler_name(index), namespace=self._settings.namespace)
-                    await _result(other.patience.remote(origin, seconds))
+                with contextlib.suppress(CallFailure):
+                    name = scheduler_name(index)
+                    await self._actors.ask(name, "patience", origin, seconds, timeout=SEND_TIMEOUT)
 
     # --- time -------------------------------------------------------------------------------
 
@@ -496,8 +484,6 @@ class SchedulerActor:
         self._act(self._core.tick(time.monotonic()))
         for spec_id in [s for s in self._objects if self._over(s)]:
             del self._objects[spec_id]
-        for host in [h for h in self._peers if h not in self._core.hosts]:
-            del self._peers[host]
 
     def _over(self, spec_id: str) -> bool:
         state = self._core.specs.get(spec_id)
@@ -535,10 +521,7 @@ class SchedulerActor:
         alive = {n["NodeID"] for n in await asyncio.to_thread(nodes.table) if n["Alive"]}
         for node in waited - alive:
             self._act(self._core.node_gone(node, time.monotonic()))
-        for node in alive.intersection(missed):
-            peer = find(peer_name(node), self._settings.namespace)
-            if peer is not None:
-                peer.announce.remote(self._index)
+        self._call_for(alive.intersection(missed))
 
     async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -548,7 +531,3 @@ class SchedulerActor:
             except Exception:
                 # One bad round must not be the last: everything here is tried again by the next.
                 log.exception("scheduler %d: a round failed", self._index)
-
-
-async def _result(reference: Any) -> Any:
-    return await reference

@@ -15,7 +15,8 @@ import ray
 from ray.exceptions import RayError
 
 from dragonfly_ray import messages as m
-from dragonfly_ray.actors.handles import find, scheduler_name
+from dragonfly_ray.actors.failures import failure
+from dragonfly_ray.actors.handles import reach, scheduler_name
 from dragonfly_ray.config import Settings
 from dragonfly_ray.distribution import Distribution, Progress
 from dragonfly_ray.errors import ClusterError, DeadlineError, DragonflyError, NotRunningError
@@ -156,10 +157,7 @@ class Submission:
         return max(0.0, (b1 - b0) / (t1 - t0)) if t1 > t0 else 0.0
 
     def _scheduler(self, shard: int) -> Any:
-        found = find(scheduler_name(shard), self._settings.namespace)
-        if found is None:
-            raise NotRunningError(f"{scheduler_name(shard)} is not running; start it with up()")
-        return found
+        return reach(scheduler_name(shard), self._settings.namespace)
 
     def _watch(self, shard: int, specs: list[str]) -> None:
         try:
@@ -188,12 +186,11 @@ class Submission:
                 *_, views = ray.get(calls, timeout=POLL + CALL_TIMEOUT)
                 self._silent_since = None
             except (RayError, NotRunningError) as error:
-                handle = None
-                refused = getattr(error, "cause", None)
-                if isinstance(refused, DragonflyError) and not isinstance(refused, ClusterError):
-                    self._end_with(refused)
+                handle, found = None, failure(error, scheduler_name(shard)).error
+                if not isinstance(found, ClusterError):
+                    self._end_with(found)
                     return
-                if not self._patient(error):
+                if not self._patient(found):
                     return
                 time.sleep(PAUSE)
                 continue
@@ -207,7 +204,7 @@ class Submission:
         patience = self._settings.peer.start_timeout
         if now - self._silent_since < patience:
             return True
-        self._give_up(f"its scheduler has not answered for {patience:g} s ({type(error).__name__})")
+        self._give_up(f"its scheduler has not answered for {patience:g} s ({error})")
         return False
 
     def _give_up(self, why: str) -> None:

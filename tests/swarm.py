@@ -65,7 +65,7 @@ class LocalScheduler:
             peer = self.peers.get(message.host)
         if peer is None:
             return m.Looked(kind="cluster", message="gone")
-        return m.decode(m.encode(peer.look(message)))
+        return m.decode(m.encode(peer.ask(message)))
 
     def act(self, actions: Iterable[Action]) -> None:
         for action in actions:
@@ -107,7 +107,7 @@ class LocalScheduler:
             if peer is None:
                 self.act(self.core.unanswered(ask, time.monotonic()))
                 return
-        answer = peer.resolve(message) if isinstance(message, m.Resolve) else peer.ask(message)
+        answer = peer.ask(message)
         with self.changed:
             self.act(self.core.answered(ask, m.decode(m.encode(answer)), time.monotonic()))
 

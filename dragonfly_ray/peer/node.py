@@ -528,8 +528,12 @@ class PeerNode:
         )
 
     def ask(self, ask: m.Message) -> m.Message:
-        """What a scheduler wants to know of the origin or of the store, beside `resolve`."""
+        """What a scheduler wants to know of the origin or of the store."""
         match ask:
+            case m.Resolve():
+                return self.resolve(ask)
+            case m.Look():
+                return self.look(ask)
             case m.Prove():
                 return self._prove(ask)
             case m.CompareSamples():

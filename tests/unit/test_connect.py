@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RayTaskError
 
-from dragonfly_ray.actors import connect
+from dragonfly_ray.actors import handles
 from dragonfly_ray.actors.connect import Actors
 from dragonfly_ray.errors import ClusterError, DragonflyError, InvalidRequestError, NotRunningError
 
@@ -64,7 +64,7 @@ def looked_up(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Answer | None]]
         found = turn.pop(0) if len(turn) > 1 else turn[0]
         return None if found is None else Handle(found)
 
-    monkeypatch.setattr(connect, "find", find)
+    monkeypatch.setattr(handles, "find", find)
     return known
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dragonfly_ray import messages as m
-from dragonfly_ray.actors import scheduler
+from dragonfly_ray.actors import handles, scheduler
 from dragonfly_ray.config import OriginSettings, SchedulerSettings, Settings, StorageSettings
 from dragonfly_ray.model import Credentials
 from dragonfly_ray.scheduling.actions import Ask, Send
@@ -36,8 +36,8 @@ class Method:
 
 
 class Peer:
-    def __init__(self, call: Callable[..., Any] = bytes, resolve: Callable[..., Any] = bytes) -> None:
-        self.call, self.resolve = Method(call), Method(resolve)
+    def __init__(self, call: Callable[..., Any] = bytes, ask: Callable[..., Any] = bytes) -> None:
+        self.call, self.ask = Method(call), Method(ask)
 
 
 def actor(
@@ -47,7 +47,7 @@ def actor(
     monkeypatch.setattr(scheduler.SchedulerActor, "_start", lambda self: None)
     made = scheduler.SchedulerActor(0, Settings(storage=StorageSettings(root=tmp_path), **settings))
     made._act(made._core.announce(m.Announce(host(0)), 0.0))
-    monkeypatch.setattr(scheduler.SchedulerActor, "_peer", lambda self, host: peer)
+    monkeypatch.setattr(handles, "find", lambda name, namespace: peer)
     return made
 
 
@@ -83,14 +83,14 @@ def test_a_question_whose_answer_cannot_be_used_is_asked_again(
 ) -> None:
     asked: list[m.Message] = []
 
-    def resolve(payload: bytes) -> tuple[bytes, list[Any]]:
+    def ask(payload: bytes) -> tuple[bytes, list[Any]]:
         asked.append(m.decode(payload))
         if fault:
             raise fault
         return b"no message", []
 
     async def submit() -> dict[str, Any] | None:
-        made = actor(tmp_path, monkeypatch, Peer(resolve=resolve))
+        made = actor(tmp_path, monkeypatch, Peer(ask=ask))
         monkeypatch.setattr(made, "_probe", lambda host: asyncio.sleep(0))
         made._act(made._core.submit(m.Spec("s.0", SOURCE, ("n0",)), Credentials(), 0.0))
         while made._core.specs["s.0"].phase != "ended":

@@ -11,7 +11,7 @@ import pytest
 from ray.exceptions import ActorUnavailableError
 
 from dragonfly_ray import messages as m
-from dragonfly_ray.actors import controller, nodes, scheduler
+from dragonfly_ray.actors import controller, handles, nodes, scheduler
 from dragonfly_ray.config import Settings, StorageSettings
 from dragonfly_ray.grants import GrantVerifier, SigningKey
 from tests.unit.one_scheduler import host
@@ -82,7 +82,7 @@ def test_a_scheduler_asks_for_its_key_before_it_looks_at_messages(
     """At its first start and, since Ray restarts it with the arguments of its creation, at every other one."""
     key = SigningKey.generate()
     there = Controller(key, failures)
-    monkeypatch.setattr(scheduler, "find", lambda name, namespace: there if name == "controller" else None)
+    monkeypatch.setattr(handles, "find", lambda name, namespace: there if name == "controller" else None)
     monkeypatch.setattr(nodes, "table", list)
     monkeypatch.setattr(scheduler, "KEY_RETRY", 0.01)
     monkeypatch.setattr(scheduler.SchedulerActor, "_learn", _nothing)
