@@ -16,8 +16,8 @@ from dragonfly_ray import messages as m
 from dragonfly_ray.model import Host, root_digest
 from dragonfly_ray.scheduling.download.superseed import SuperSeeder
 from dragonfly_ray.scheduling.picker import Picker
-from dragonfly_ray.scheduling.simulation.network import Clock, Line
-from dragonfly_ray.scheduling.simulation.peer import Peer, Zone
+from dragonfly_ray.scheduling.simulation.network import Clock, Line, Zone
+from dragonfly_ray.scheduling.simulation.peer import Peer
 from dragonfly_ray.scheduling.simulation.report import Report
 from dragonfly_ray.scheduling.simulation.scenario import CHURN_PERIOD, MBIT, Link, Scenario
 from dragonfly_ray.scheduling.simulation.scheduler import Scheduler, digest_of
@@ -70,8 +70,13 @@ class Simulation:
         self.scheduler = Scheduler(scenario, self)
         self._picker = picker or (lambda count, seed: Picker(count, seed=seed))
         self._random = random.Random(scenario.seed)
-        cross = scenario.cross_mbit * MBIT if scenario.cross_mbit else None
-        self._zones = [Zone(scenario.zone(i), cross) for i in range(scenario.zones)]
+        rate = scenario.region_mbit * MBIT if scenario.region_mbit else None
+        self._regions = [Zone(f"region{i}", rate) for i in range(scenario.regions)]
+        self._zones = [
+            Zone(scenario.zone(i), scenario.zone_rate(i), self._regions[scenario.region(i)])
+            for i in range(scenario.zones)
+        ]
+        self.home = None if scenario.origin_zone is None else self._zones[scenario.origin_zone]
         self._root = root_digest([digest_of(i) for i in range(scenario.pieces)])
         self._bound = scenario.bound()
         self._complete = 0
@@ -230,6 +235,8 @@ class Simulation:
             late_seconds=max(late, default=0.0),
             origin_share=self.from_origin / self.scenario.pieces,
             cross_share=sum(p.bytes_far for p in targets) / max(1, received),
+            into_zone=max(zone.entered for zone in self._zones) / self.scenario.size,
+            into_region=max(region.entered for region in self._regions) / self.scenario.size,
             decisions=self.scheduler.decisions,
             core_seconds=self.scheduler.seconds,
             memory_per_peer=self._memory,

@@ -15,6 +15,7 @@ from dragonfly_ray import bitset as bits
 from dragonfly_ray.cli.simulate import simulate as command
 from dragonfly_ray.errors import InvalidRequestError
 from dragonfly_ray.scheduling.picker import Picker
+from dragonfly_ray.scheduling.simulation import bounds
 from dragonfly_ray.scheduling.simulator import Report, Scenario, simulate
 
 EQUAL = Scenario(peers=150, pieces=256)
@@ -99,6 +100,7 @@ def test_links_of_zones_carry_each_piece_once(
     assert report.ratio <= ratio
     # Of 60 times the size: each zone but the first imports all of it, whoever reads the origin.
     assert 60 * report.cross_share <= 1.05 * (zones - 1)
+    assert report.into_zone <= 1.05
 
 
 def test_an_importer_that_dies_has_a_successor() -> None:
@@ -147,8 +149,50 @@ def test_the_bound_is_the_pipeline_of_equal_links_or_the_narrowest_cut() -> None
     assert replace(scenario, policy="all").bound() == pytest.approx(10.0)
 
 
+def test_the_bound_of_zones_is_what_has_to_pass_their_links() -> None:
+    """Sizes of 10 MB; a zone's link of 1 MB/s is a peer's of 8 Mbit/s."""
+    two = Scenario(peers=40, pieces=10, mbit=80.0, piece_bytes=1_000_000, zones=2, cross_mbit=8.0)
+    assert two.bound() == pytest.approx(10.0), "size ÷ zone link"
+    four = replace(two, zones=4)
+    assert four.bound() == pytest.approx(10.0), "in a ring no zone exports a piece twice"
+    into = replace(four, cross_mbit=None, zone_mbit=(8.0, 8.0, 8.0, 2.0))
+    assert into.bound() == pytest.approx(40.0), "the thinnest link takes all of it in"
+    out = replace(into, zone_mbit=(8.0, 1.0, 80.0, 80.0))
+    assert out.bound() == pytest.approx(80.0)
+    few = replace(into, zone_mbit=(4.0, 80.0, 80.0, 80.0))
+    assert few.bound() == pytest.approx(20.0), "all of it leaves the zone of the only reader"
+    regions = replace(four, regions=2, region_mbit=4.0)
+    assert regions.bound() == pytest.approx(20.0)
+    three = replace(two, zones=3, cross_mbit=None, zone_mbit=(8.0, 4.0, 4.0))
+    assert three.bound() == pytest.approx(20.0)
+
+
+def test_copies_for_all_zones_leave_some_zone() -> None:
+    wide = bounds.Group(5, 1e9)
+    source, other = replace(wide, out=2.0, source=True), replace(wide, out=0.5)
+    assert bounds.groups(10.0, [source, other, other, other]) == pytest.approx(3 * 10 / 3.5)
+    assert bounds.groups(10.0, [source, replace(wide, into=0.1)]) == pytest.approx(100.0)
+    assert bounds.groups(10.0, [source, replace(other, peers=7, up=1.0, into=0.75)]) == pytest.approx(40.0)
+    assert bounds.groups(10.0, [source]) == 0.0
+
+
+def test_an_origin_in_a_zone_is_behind_its_link() -> None:
+    outside = Scenario(
+        peers=40, pieces=10, mbit=80.0, piece_bytes=1_000_000, zones=2, cross_mbit=8.0, policy="all",
+        origin_mbit=16.0,
+    )  # fmt: skip
+    assert outside.bound() == pytest.approx(20 / 4), (
+        "20 MB: 2 MB/s from the origin, 1 through each of two links"
+    )
+    assert replace(outside, origin_zone=1).bound() == pytest.approx(10.0)
+    report = simulate(replace(outside, peers=8, origin_zone=1))
+    assert report.complete == 8
+    assert report.seconds >= report.bound
+
+
 def test_what_makes_no_sense_is_refused() -> None:
-    for wrong in ({"peers": 0}, {"lost": 1.0}, {"mbit": 0.0}, {"seeds": 0}, {"requests": 0}):
+    for wrong in ({"peers": 0}, {"lost": 1.0}, {"mbit": 0.0}, {"seeds": 0}, {"requests": 0},
+                  {"zones": 2, "zone_mbit": (1.0,)}, {"zones": 2, "regions": 3}, {"origin_zone": 1}):  # fmt: skip
         with pytest.raises(ValueError):
             replace(EQUAL, **wrong)
 

@@ -27,6 +27,41 @@ class Line:
         return begun
 
 
+class Zone:
+    """A zone's or a region's two lines to all others; None: wide enough for anything."""
+
+    def __init__(self, name: str, rate: float | None, region: Zone | None = None) -> None:
+        self.name = name
+        self.region = region
+        self.out = Line(rate) if rate else None
+        self.into = Line(rate) if rate else None
+        self.entered = 0
+        """Bytes that came from others."""
+        self._ways: dict[Zone, tuple[Line, ...]] = {}
+
+    def carry(self, other: Zone, begun: float, nbytes: int) -> float:
+        """Bytes go to a host of another zone, or of this one; when they have passed all lines between the two."""
+        if other is self:
+            return begun
+        other.entered += nbytes
+        if other.region and other.region is not self.region:
+            other.region.entered += nbytes
+        end = begun
+        for line in self._way(other):
+            line.start(begun, nbytes)
+            end = max(end, line.free)
+        return end
+
+    def _way(self, other: Zone) -> tuple[Line, ...]:
+        found = self._ways.get(other)
+        if found is None:
+            lines = [self.out, other.into]
+            if self.region and other.region and self.region is not other.region:
+                lines += [self.region.out, other.region.into]
+            found = self._ways[other] = tuple(line for line in lines if line)
+        return found
+
+
 class Event(Protocol):
     def __call__(self, now: float, *arguments: Any) -> None: ...
 

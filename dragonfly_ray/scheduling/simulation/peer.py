@@ -12,18 +12,9 @@ from dragonfly_ray.model import Host
 from dragonfly_ray.scheduling.download.lease_queue import LeaseLimits, LeaseQueue
 from dragonfly_ray.scheduling.download.superseed import SuperSeeder
 from dragonfly_ray.scheduling.picker import Picker
-from dragonfly_ray.scheduling.simulation.network import Clock, Line
+from dragonfly_ray.scheduling.simulation.network import Clock, Line, Zone
 from dragonfly_ray.scheduling.simulation.scenario import Link, Scenario
 from dragonfly_ray.scheduling.simulation.scheduler import Scheduler, digest_of
-
-
-class Zone:
-    """A zone's two lines to all other zones; None: wide enough for anything."""
-
-    def __init__(self, name: str, rate: float | None) -> None:
-        self.name = name
-        self.out = Line(rate) if rate else None
-        self.into = Line(rate) if rate else None
 
 
 class World(Protocol):
@@ -33,6 +24,8 @@ class World(Protocol):
     clock: Clock
     scheduler: Scheduler
     origin: Line | None
+    home: Zone | None
+    """Where the origin is; None: outside of all zones."""
     from_origin: int
     peers: dict[str, Peer]
     hungry: dict[Peer, None]
@@ -225,10 +218,7 @@ class Peer:
         nbytes, clock = self.world.scenario.piece_bytes, self.world.clock
         begun = self.up.start(now, nbytes)
         sent = end = self.up.free
-        if self.zone is not receiver.zone and self.zone.out and receiver.zone.into:
-            self.zone.out.start(begun, nbytes)
-            receiver.zone.into.start(begun, nbytes)
-            end = max(end, self.zone.out.free, receiver.zone.into.free)
+        end = max(end, self.zone.carry(receiver.zone, begun, nbytes))
         receiver.down.start(begun, nbytes)
         end = max(end, receiver.down.free)
         if end > sent:
@@ -383,6 +373,8 @@ class Reader:
         if origin := peer.world.origin:
             origin.start(begun, nbytes)
             read.end = max(read.end, origin.free)
+        if home := peer.world.home:
+            read.end = max(read.end, home.carry(peer.zone, begun, nbytes))
         peer.world.clock.at(read.end, self._read, worker, read)
 
     def _end(self, worker: int, now: float) -> bool:

@@ -28,6 +28,9 @@ class Report:
     """Bytes that left the origin ÷ size."""
     cross_share: float
     """The share of all received bytes that came from another zone."""
+    into_zone: float
+    """The most bytes that came into a zone from others ÷ size."""
+    into_region: float
     decisions: int
     core_seconds: float
     """Processor time inside of the scheduler's methods."""

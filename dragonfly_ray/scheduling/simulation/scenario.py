@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from dragonfly_ray.model import MIB
+from dragonfly_ray.scheduling.simulation import bounds
 
 MBIT = 1_000_000 / 8
 """Bytes a second."""
@@ -41,9 +42,17 @@ class Scenario:
     """None: no limit but the readers' links."""
     policy: Literal["seeds", "all"] = "seeds"
     seeds: int = 1
+    origin_zone: int | None = None
+    """The zone that the origin is in: what peers of others read crosses its link. None: it is outside of all."""
     zones: int = 1
     cross_mbit: float | None = None
     """Of each zone, in each direction, to all others; None: no limit."""
+    zone_mbit: tuple[float, ...] = ()
+    """Of each zone, where they differ; instead of `cross_mbit`."""
+    regions: int = 1
+    """Of as many zones each, as far as that is possible; what goes to another region crosses both links."""
+    region_mbit: float | None = None
+    """Of each region, in each direction, to all others; None: no limit."""
     lost: float = 0.0
     joined: float = 0.0
     lag: float = 0.5
@@ -61,8 +70,13 @@ class Scenario:
     def _problem(self) -> str:
         if self.peers < 1 or self.pieces < 1 or self.piece_bytes < 1 or self.zones < 1:
             return "peers, pieces, piece_bytes and zones are at least 1"
-        if min(self.mbit, self.origin_mbit or 1.0, self.cross_mbit or 1.0, *(r for _, r in self.mix)) <= 0:
+        links = (self.origin_mbit or 1.0, self.cross_mbit or 1.0, self.region_mbit or 1.0, *self.zone_mbit)
+        if min(self.mbit, *links, *(r for _, r in self.mix)) <= 0:
             return "rates are greater than 0"
+        if self.zone_mbit and len(self.zone_mbit) != self.zones:
+            return "zone_mbit has a rate for each zone"
+        if not 1 <= self.regions <= self.zones or not 0 <= (self.origin_zone or 0) < self.zones:
+            return "there are as many regions as zones at the most, and the origin is in one of the zones"
         if not (0 <= self.lost < 1 and 0 <= self.joined < 1 and self.lag > 0):
             return "lost and joined are shares, from 0 to below 1, and lag is greater than 0"
         if self.policy == "seeds" and self.seeds < 1:
@@ -104,25 +118,51 @@ class Scenario:
     def zone(self, number: int) -> str:
         return f"zone{number % self.zones}"
 
+    def region(self, zone: int) -> int:
+        """Of a zone: neighbouring numbers share one."""
+        return zone * self.regions // self.zones
+
+    def zone_rate(self, zone: int) -> float | None:
+        """Of its link, bytes a second."""
+        mbit = self.zone_mbit[zone] if self.zone_mbit else self.cross_mbit
+        return mbit * MBIT if mbit else None
+
     def bound(self) -> float:
-        """Seconds below which nothing can be: the greatest of all bounds that hold here."""
-        links = self.links()
-        size = float(self.size)
+        """Seconds below which nothing can be: the greatest of all bounds that hold here (see `bounds`)."""
+        links, size = self.links(), float(self.size)
         up = sum(link.up for link in links)
-        origin = self.origin_mbit * MBIT if self.origin_mbit else math.inf
-        if self.policy == "seeds":
-            first = min(self.seeds * self.mbit * MBIT, origin)
-            into = min(self.seeds * self.mbit * MBIT, math.inf)
-        else:
-            first = into = min(origin, up)
-        bounds = [
-            size / first,
-            size / min(link.down for link in links),
-            self.peers * size / (into + up),
+        limit = self.origin_mbit * MBIT if self.origin_mbit else math.inf
+        seeds = self.readers * self.mbit * MBIT
+        first = min(limit, seeds or up)
+        found = [
+            bounds.origin(size, first),
+            bounds.receiver(size, min(link.down for link in links)),
+            bounds.copies(size, self.peers, (seeds or first) + up),
         ]
-        if self.equal and self.policy == "seeds" and self.seeds == 1:
-            steps = self.pieces - 1 + math.ceil(math.log2(self.peers + 1))
-            bounds.append(steps * self.piece_time)
-        if self.cross_mbit and self.zones > 1:
-            bounds.append(size / (self.cross_mbit * MBIT))
-        return max(bounds)
+        if self.equal and self.readers == 1:
+            found.append(bounds.pipeline(self.pieces, self.peers, self.piece_time))
+        # Seeds read an origin outside of the zones and are in them; or the peers do.
+        outside = 0.0 if seeds or self.origin_zone is not None else limit
+        found.append(bounds.groups(size, self._zones(links), outside))
+        found.append(bounds.groups(size, self._regions(links), outside))
+        return max(found)
+
+    def _zones(self, links: list[Link]) -> list[bounds.Group]:
+        return [self._group(links, {zone}, self.zone_rate(zone)) for zone in range(self.zones)]
+
+    def _regions(self, links: list[Link]) -> list[bounds.Group]:
+        rate = self.region_mbit * MBIT if self.region_mbit else None
+        members: list[set[int]] = [set() for _ in range(self.regions)]
+        for zone in range(self.zones):
+            members[self.region(zone)].add(zone)
+        return [self._group(links, zones, rate) for zones in members]
+
+    def _group(self, links: list[Link], zones: set[int], rate: float | None) -> bounds.Group:
+        inside = [link.up for number, link in enumerate(links) if number % self.zones in zones]
+        seeds = sum(number % self.zones in zones for number in range(self.readers))
+        readers = seeds * self.mbit * MBIT
+        source = seeds > 0 if self.readers else self.origin_zone in zones
+        if source and not seeds:
+            readers = self.origin_mbit * MBIT if self.origin_mbit else math.inf
+        width = rate or math.inf
+        return bounds.Group(len(inside), sum(inside), width, width, readers, source)
