@@ -11,10 +11,10 @@ from fastapi import Depends, FastAPI
 from dragonfly_ray.serve import openapi, routes, web
 from dragonfly_ray.serve.accounts import sessions
 from dragonfly_ray.serve.accounts.gate import gate
-from dragonfly_ray.serve.accounts.permissions import Access, requires
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.manager import Manager
 from dragonfly_ray.serve.metrics import Metrics
+from dragonfly_ray.serve.permissions import Access, requires
 from dragonfly_ray.serve.problems import ProblemDocument
 from dragonfly_ray.serve.settings import ManagerSettings
 from dragonfly_ray.serve.web import answers

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
 
 from dragonfly_ray.serve.accounts import csrf
-from dragonfly_ray.serve.accounts.permissions import Access, Demand, demanded
+from dragonfly_ray.serve.permissions import Access, Demand, demanded
 from dragonfly_ray.serve.problems import MEDIA_TYPE
 
 TITLE = "dragonfly-ray manager"

@@ -9,10 +9,10 @@ from typing import Any
 from sqlalchemy.orm import Session
 from starlette.requests import HTTPConnection
 
-from dragonfly_ray.serve.accounts.principal import Principal
 from dragonfly_ray.serve.database.engine import serialise
 from dragonfly_ray.serve.database.signals import tell
 from dragonfly_ray.serve.database.tables import Audit, Event
+from dragonfly_ray.serve.principal import Principal
 
 EVENTS = "events"
 

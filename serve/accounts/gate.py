@@ -15,10 +15,10 @@ from sqlalchemy.orm import Session
 from starlette.requests import HTTPConnection
 
 from dragonfly_ray.serve.accounts import csrf, rights, sessions, tokens
-from dragonfly_ray.serve.accounts.permissions import Access, Permission, demanded
-from dragonfly_ray.serve.accounts.principal import Principal, unauthenticated
 from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.database.tables import Role, SignIn, Token, User, now
+from dragonfly_ray.serve.permissions import Access, Permission, demanded
+from dragonfly_ray.serve.principal import Principal, unauthenticated
 from dragonfly_ray.serve.problems import forbidden
 from dragonfly_ray.serve.settings import ManagerSettings
 

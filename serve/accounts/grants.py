@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from sqlalchemy import ColumnElement, delete, or_, select, true
 from sqlalchemy.orm import Session
 
-from dragonfly_ray.serve.accounts.permissions import Permission
-from dragonfly_ray.serve.accounts.principal import Principal
 from dragonfly_ray.serve.database.tables import Role, Secret, SecretGrant, User
+from dragonfly_ray.serve.permissions import Permission
+from dragonfly_ray.serve.principal import Principal
 from dragonfly_ray.serve.problems import forbidden, invalid
 
 

@@ -9,8 +9,8 @@ from collections import OrderedDict
 from sqlalchemy.exc import OperationalError
 from starlette.requests import HTTPConnection
 
-from dragonfly_ray.serve.accounts.principal import Principal
 from dragonfly_ray.serve.database import Database
+from dragonfly_ray.serve.principal import Principal
 from dragonfly_ray.serve.problems import Problem
 from dragonfly_ray.serve.records import audit
 

@@ -8,10 +8,10 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from dragonfly_ray.serve.accounts.permissions import Permission
-from dragonfly_ray.serve.accounts.principal import Principal
 from dragonfly_ray.serve.database.engine import serialise
 from dragonfly_ray.serve.database.tables import Role, User
+from dragonfly_ray.serve.permissions import Permission
+from dragonfly_ray.serve.principal import Principal
 from dragonfly_ray.serve.problems import conflict, forbidden
 
 ADMIN = "admin"

@@ -13,11 +13,11 @@ from sqlalchemy import select
 
 from dragonfly_ray.errors import InvalidRequestError
 from dragonfly_ray.serve.accounts import passwords
-from dragonfly_ray.serve.accounts.permissions import BUILTIN_ROLES
 from dragonfly_ray.serve.accounts.rights import ADMIN
 from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.database.engine import serialise
 from dragonfly_ray.serve.database.tables import Role, User, now
+from dragonfly_ray.serve.permissions import BUILTIN_ROLES
 from dragonfly_ray.serve.records import audit
 from dragonfly_ray.serve.settings import ManagerSettings
 

@@ -19,8 +19,8 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from dragonfly_ray.serve.accounts.gate import gate
-from dragonfly_ray.serve.accounts.principal import principal_of
 from dragonfly_ray.serve.events.quota import StreamQuota
+from dragonfly_ray.serve.principal import principal_of
 from dragonfly_ray.serve.problems import Problem
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,6 @@ from sqlalchemy.orm import Session
 from dragonfly_ray.config import Settings
 from dragonfly_ray.errors import ClusterError, DragonflyError
 from dragonfly_ray.live import changed
-from dragonfly_ray.serve.accounts.principal import Principal
 from dragonfly_ray.serve.background import Loop
 from dragonfly_ray.serve.cluster import Cluster, NodeView
 from dragonfly_ray.serve.database import Database
@@ -26,6 +25,7 @@ from dragonfly_ray.serve.database.tables import ConfigVersion, now
 from dragonfly_ray.serve.fleet.cached import Cached
 from dragonfly_ray.serve.fleet.nodes import LEAD_WAIT
 from dragonfly_ray.serve.leadership import Leadership
+from dragonfly_ray.serve.principal import Principal
 from dragonfly_ray.serve.records import emit
 
 log = logging.getLogger(__name__)

@@ -17,11 +17,11 @@ from dragonfly_ray.errors import InvalidRequestError, SourceForbiddenError
 from dragonfly_ray.output_names import check_outputs
 from dragonfly_ray.policy import UrlPolicy, check_url
 from dragonfly_ray.serve.accounts import grants, secrets
-from dragonfly_ray.serve.accounts.permissions import Permission
-from dragonfly_ray.serve.accounts.principal import Principal
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.database.tables import Node, Secret
+from dragonfly_ray.serve.permissions import Permission
+from dragonfly_ray.serve.principal import Principal
 from dragonfly_ray.serve.problems import Problem, invalid
 from dragonfly_ray.serve.schemas.base import Failure
 from dragonfly_ray.serve.schemas.jobs import DistributionCreate, Kind, Nodes, PreheatCreate

@@ -11,7 +11,6 @@ from sqlalchemy.orm import Session
 from starlette.requests import HTTPConnection
 
 from dragonfly_ray.identity import servers_of
-from dragonfly_ray.serve.accounts.principal import Principal
 from dragonfly_ray.serve.accounts.secrets import sealed_credentials
 from dragonfly_ray.serve.database.tables import Job, JobNode, JobUrl, new_id, now
 from dragonfly_ray.serve.jobs import creation, idempotency
@@ -19,6 +18,7 @@ from dragonfly_ray.serve.jobs.creation import Plan
 from dragonfly_ray.serve.jobs.idempotency import REUSED, Key
 from dragonfly_ray.serve.jobs.links import opened, sealed, shown
 from dragonfly_ray.serve.jobs.orders import SERVERS
+from dragonfly_ray.serve.principal import Principal
 from dragonfly_ray.serve.problems import conflict, not_found
 from dragonfly_ray.serve.records import audit, emit
 from dragonfly_ray.serve.schemas.jobs import ENDED, DistributionCreate, Kind, PreheatCreate, Retry

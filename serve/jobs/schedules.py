@@ -10,8 +10,6 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from starlette.requests import HTTPConnection
 
-from dragonfly_ray.serve.accounts.permissions import Permission
-from dragonfly_ray.serve.accounts.principal import Principal
 from dragonfly_ray.serve.database.tables import Job, Schedule, new_id, now
 from dragonfly_ray.serve.etags import Precondition
 from dragonfly_ray.serve.jobs import creation, requests
@@ -19,6 +17,8 @@ from dragonfly_ray.serve.jobs.idempotency import Key
 from dragonfly_ray.serve.jobs.links import opened, sealed, shown
 from dragonfly_ray.serve.jobs.requests import Around
 from dragonfly_ray.serve.jobs.timing import Timing
+from dragonfly_ray.serve.permissions import Permission
+from dragonfly_ray.serve.principal import Principal
 from dragonfly_ray.serve.problems import conflict, forbidden, invalid, not_found
 from dragonfly_ray.serve.records import audit, emit
 from dragonfly_ray.serve.schemas import news as schemas

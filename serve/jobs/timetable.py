@@ -14,8 +14,6 @@ from sqlalchemy.orm import Session
 
 from dragonfly_ray.errors import ClusterError, DragonflyError
 from dragonfly_ray.serve.accounts import rights
-from dragonfly_ray.serve.accounts.permissions import Permission
-from dragonfly_ray.serve.accounts.principal import Principal
 from dragonfly_ray.serve.background import Loop
 from dragonfly_ray.serve.database.away import AWAY, first_line
 from dragonfly_ray.serve.database.tables import Job, Schedule, now
@@ -24,6 +22,8 @@ from dragonfly_ray.serve.jobs.creation import Plan
 from dragonfly_ray.serve.jobs.requests import Around
 from dragonfly_ray.serve.jobs.schedules import request_of, timing_of
 from dragonfly_ray.serve.leadership import Leadership
+from dragonfly_ray.serve.permissions import Permission
+from dragonfly_ray.serve.principal import Principal
 from dragonfly_ray.serve.problems import Problem, forbidden
 from dragonfly_ray.serve.records import audit, emit
 

@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from sqlalchemy import select
 
-from dragonfly_ray.serve.accounts.permissions import Permission, requires
 from dragonfly_ray.serve.database.distinct import beginning_with
 from dragonfly_ray.serve.database.tables import Audit
 from dragonfly_ray.serve.manager import Here
 from dragonfly_ray.serve.pagination import Page, Paged, page
+from dragonfly_ray.serve.permissions import Permission, requires
 from dragonfly_ray.serve.schemas.accounts import AuditEntry
 from dragonfly_ray.serve.schemas.base import Time
 

@@ -11,13 +11,13 @@ from sqlalchemy.orm import Session
 
 from dragonfly_ray.errors import ClusterError, InvalidRequestError
 from dragonfly_ray.live import live_schema
-from dragonfly_ray.serve.accounts.permissions import Permission, requires
-from dragonfly_ray.serve.accounts.principal import Caller, Principal
 from dragonfly_ray.serve.database import tables
 from dragonfly_ray.serve.etags import IfMatch, Precondition, tag
 from dragonfly_ray.serve.fleet import config, shown
 from dragonfly_ray.serve.manager import Here, Manager
 from dragonfly_ray.serve.pagination import Page, Paged, page
+from dragonfly_ray.serve.permissions import Permission, requires
+from dragonfly_ray.serve.principal import Caller, Principal
 from dragonfly_ray.serve.problems import invalid, not_found
 from dragonfly_ray.serve.records import audit
 from dragonfly_ray.serve.schemas.cluster import Config, ConfigChange, ConfigVersion

@@ -16,7 +16,7 @@ from importlib.resources.abc import Traversable
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
-from dragonfly_ray.serve.accounts.permissions import Access, requires
+from dragonfly_ray.serve.permissions import Access, requires
 from dragonfly_ray.serve.problems import not_found
 
 router = APIRouter(include_in_schema=False)

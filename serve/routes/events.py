@@ -8,12 +8,12 @@ from fastapi import APIRouter, Depends, Header, Query, Request, WebSocket
 from sqlalchemy import select
 from sse_starlette import EventSourceResponse
 
-from dragonfly_ray.serve.accounts.permissions import Permission, requires
 from dragonfly_ray.serve.database import tables
 from dragonfly_ray.serve.events import telling
 from dragonfly_ray.serve.events.wanted import Wanted, existing
 from dragonfly_ray.serve.manager import Here
 from dragonfly_ray.serve.pagination import Page, Paged, page
+from dragonfly_ray.serve.permissions import Permission, requires
 from dragonfly_ray.serve.schemas.news import Event, EventType
 
 router = APIRouter(prefix="/events", tags=["events"])

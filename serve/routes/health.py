@@ -7,9 +7,9 @@ from typing import Literal
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from dragonfly_ray.serve.accounts.permissions import Access, Permission, requires
 from dragonfly_ray.serve.manager import Here
 from dragonfly_ray.serve.metrics import Metrics
+from dragonfly_ray.serve.permissions import Access, Permission, requires
 from dragonfly_ray.serve.problems import Problem
 from dragonfly_ray.serve.readiness import OK
 from dragonfly_ray.serve.schemas.base import Out

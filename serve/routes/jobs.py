@@ -10,8 +10,6 @@ from sqlalchemy import select
 from sqlalchemy.orm import InstrumentedAttribute
 from sse_starlette import EventSourceResponse
 
-from dragonfly_ray.serve.accounts.permissions import Permission, requires
-from dragonfly_ray.serve.accounts.principal import Caller
 from dragonfly_ray.serve.database.tables import Job as JobRow
 from dragonfly_ray.serve.database.tables import JobNode as NodeRow
 from dragonfly_ray.serve.jobs import creation, listing, requests, shown
@@ -20,6 +18,8 @@ from dragonfly_ray.serve.jobs.listing import Filtered
 from dragonfly_ray.serve.jobs.live import Live
 from dragonfly_ray.serve.manager import Here, Manager
 from dragonfly_ray.serve.pagination import Page, Paged, page
+from dragonfly_ray.serve.permissions import Permission, requires
+from dragonfly_ray.serve.principal import Caller
 from dragonfly_ray.serve.problems import invalid
 from dragonfly_ray.serve.schemas.jobs import (
     Checked,

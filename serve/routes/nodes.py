@@ -11,7 +11,6 @@ from sqlalchemy.orm import Session
 
 from dragonfly_ray.distribution import told_apart
 from dragonfly_ray.errors import ClusterError
-from dragonfly_ray.serve.accounts.permissions import Permission, requires
 from dragonfly_ray.serve.cluster import NodeView
 from dragonfly_ray.serve.database import tables
 from dragonfly_ray.serve.etags import tag
@@ -19,6 +18,7 @@ from dragonfly_ray.serve.fleet import shown
 from dragonfly_ray.serve.fleet.nodes import changed_data, tell
 from dragonfly_ray.serve.manager import Here, Manager
 from dragonfly_ray.serve.pagination import Page, Paged, page
+from dragonfly_ray.serve.permissions import Permission, requires
 from dragonfly_ray.serve.problems import conflict, not_found
 from dragonfly_ray.serve.records import audit, emit
 from dragonfly_ray.serve.schemas.cluster import Node, NodeNote

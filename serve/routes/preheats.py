@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from dragonfly_ray.serve.accounts.permissions import Permission, requires
-from dragonfly_ray.serve.accounts.principal import Caller
 from dragonfly_ray.serve.jobs.idempotency import KeyHeader
 from dragonfly_ray.serve.manager import Here
+from dragonfly_ray.serve.permissions import Permission, requires
+from dragonfly_ray.serve.principal import Caller
 from dragonfly_ray.serve.routes import jobs
 from dragonfly_ray.serve.schemas.jobs import Checked, Job, PreheatCreate
 

@@ -6,8 +6,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from dragonfly_ray.serve.accounts.permissions import Permission, requires
-from dragonfly_ray.serve.accounts.principal import Caller
 from dragonfly_ray.serve.database.tables import Schedule as Row
 from dragonfly_ray.serve.database.tables import now
 from dragonfly_ray.serve.etags import IfMatch, tag
@@ -15,6 +13,8 @@ from dragonfly_ray.serve.jobs import schedules
 from dragonfly_ray.serve.jobs.idempotency import KeyHeader
 from dragonfly_ray.serve.manager import Here
 from dragonfly_ray.serve.pagination import Page, Paged, page
+from dragonfly_ray.serve.permissions import Permission, requires
+from dragonfly_ray.serve.principal import Caller
 from dragonfly_ray.serve.routes.jobs import API, accepted
 from dragonfly_ray.serve.schemas.jobs import Job, Kind
 from dragonfly_ray.serve.schemas.news import Schedule, ScheduleIn, Upcoming

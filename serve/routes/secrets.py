@@ -10,13 +10,13 @@ from sqlalchemy.orm import Session
 
 from dragonfly_ray.identity import server_of
 from dragonfly_ray.serve.accounts import grants, secrets
-from dragonfly_ray.serve.accounts.permissions import Permission, requires
-from dragonfly_ray.serve.accounts.principal import Caller, Principal
 from dragonfly_ray.serve.database.engine import serialise
 from dragonfly_ray.serve.database.tables import Secret, now
 from dragonfly_ray.serve.etags import IfMatch, tag
 from dragonfly_ray.serve.manager import Here, Manager
 from dragonfly_ray.serve.pagination import Page, Paged, page
+from dragonfly_ray.serve.permissions import Permission, requires
+from dragonfly_ray.serve.principal import Caller, Principal
 from dragonfly_ray.serve.problems import conflict, forbidden, not_found
 from dragonfly_ray.serve.records import audit
 from dragonfly_ray.serve.schemas import accounts as wire

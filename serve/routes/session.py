@@ -8,13 +8,13 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy import select
 
 from dragonfly_ray.serve.accounts import csrf, passwords, sessions, throttle
-from dragonfly_ray.serve.accounts.permissions import Access, requires
-from dragonfly_ray.serve.accounts.principal import Caller, Principal, unauthenticated
 from dragonfly_ray.serve.accounts.rights import ADMIN, known
 from dragonfly_ray.serve.accounts.setup import forget_first_password
 from dragonfly_ray.serve.accounts.throttle import Devices, Throttle, Ticket
 from dragonfly_ray.serve.database.tables import Role, User, now
 from dragonfly_ray.serve.manager import Here, Manager
+from dragonfly_ray.serve.permissions import Access, requires
+from dragonfly_ray.serve.principal import Caller, Principal, unauthenticated
 from dragonfly_ray.serve.problems import Problem, conflict
 from dragonfly_ray.serve.records import audit
 from dragonfly_ray.serve.schemas.accounts import Me, PasswordChange, SignIn

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from sse_starlette import EventSourceResponse
 
-from dragonfly_ray.serve.accounts.permissions import Permission, requires
 from dragonfly_ray.serve.database.tables import now
 from dragonfly_ray.serve.manager import Here
+from dragonfly_ray.serve.permissions import Permission, requires
 from dragonfly_ray.serve.schemas.news import NodeTraffic, Overview, TopTask, TrafficSeries
 from dragonfly_ray.serve.stats import tasks, traffic
 

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 
 from dragonfly_ray.errors import ClusterError, InvalidRequestError
-from dragonfly_ray.serve.accounts.permissions import Permission, requires
-from dragonfly_ray.serve.accounts.principal import Caller, Principal
 from dragonfly_ray.serve.cluster import NodeView, TaskView
 from dragonfly_ray.serve.fleet import shown
 from dragonfly_ray.serve.manager import Here, Manager
 from dragonfly_ray.serve.pagination import Page, Paged, page_of
+from dragonfly_ray.serve.permissions import Permission, requires
+from dragonfly_ray.serve.principal import Caller, Principal
 from dragonfly_ray.serve.problems import conflict, not_found
 from dragonfly_ray.serve.records import audit, emit
 from dragonfly_ray.serve.schemas.cluster import (

@@ -10,11 +10,11 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from dragonfly_ray.serve.accounts import rights, tokens
-from dragonfly_ray.serve.accounts.permissions import Access, Permission, requires
-from dragonfly_ray.serve.accounts.principal import Caller, Principal
 from dragonfly_ray.serve.database.tables import Role, Token, User, now
 from dragonfly_ray.serve.manager import Here
 from dragonfly_ray.serve.pagination import Page, Paged, page
+from dragonfly_ray.serve.permissions import Access, Permission, requires
+from dragonfly_ray.serve.principal import Caller, Principal
 from dragonfly_ray.serve.problems import forbidden, invalid, not_found
 from dragonfly_ray.serve.records import audit
 from dragonfly_ray.serve.schemas import accounts as wire

@@ -9,12 +9,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from dragonfly_ray.serve.accounts import passwords, rights, sessions
-from dragonfly_ray.serve.accounts.permissions import Permission, requires
-from dragonfly_ray.serve.accounts.principal import Caller, Principal
 from dragonfly_ray.serve.database.tables import Role, User, now
 from dragonfly_ray.serve.etags import IfMatch, tag
 from dragonfly_ray.serve.manager import Here
 from dragonfly_ray.serve.pagination import Page, Paged, page
+from dragonfly_ray.serve.permissions import Permission, requires
+from dragonfly_ray.serve.principal import Caller, Principal
 from dragonfly_ray.serve.problems import conflict, invalid, not_found
 from dragonfly_ray.serve.records import audit
 from dragonfly_ray.serve.schemas import accounts as wire

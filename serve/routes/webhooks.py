@@ -11,14 +11,14 @@ from sqlalchemy.orm import Session
 
 from dragonfly_ray.errors import InvalidRequestError, SourceForbiddenError
 from dragonfly_ray.policy import check_url
-from dragonfly_ray.serve.accounts.permissions import Permission, requires
-from dragonfly_ray.serve.accounts.principal import Caller
 from dragonfly_ray.serve.database import tables
 from dragonfly_ray.serve.database.engine import serialise
 from dragonfly_ray.serve.database.tables import new_id, now
 from dragonfly_ray.serve.etags import IfMatch, tag
 from dragonfly_ray.serve.manager import Here, Manager
 from dragonfly_ray.serve.pagination import Page, Paged, page
+from dragonfly_ray.serve.permissions import Permission, requires
+from dragonfly_ray.serve.principal import Caller
 from dragonfly_ray.serve.problems import conflict, invalid, not_found
 from dragonfly_ray.serve.records import audit, emit
 from dragonfly_ray.serve.schemas import news as wire

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_
 from dragonfly_ray.ambient import check_options
 from dragonfly_ray.errors import SourceForbiddenError
 from dragonfly_ray.serve.accounts import hosts
-from dragonfly_ray.serve.accounts.permissions import Permission
+from dragonfly_ray.serve.permissions import Permission
 from dragonfly_ray.serve.schemas.base import In, Name, Out, Slug, Text
 
 HeaderName = Annotated[

@@ -13,7 +13,7 @@ from limits.strategies import FixedWindowRateLimiter
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dragonfly_ray.serve.accounts.principal import Principal
+from dragonfly_ray.serve.principal import Principal
 from dragonfly_ray.serve.problems import Problem
 from dragonfly_ray.serve.web.address import network
 from dragonfly_ray.serve.web.scope import refuse, state

@@ -10,10 +10,10 @@ from typing import Any
 from sqlalchemy import func, insert, select, text, update
 
 from dragonfly_ray.serve.accounts import setup
-from dragonfly_ray.serve.accounts.permissions import BUILTIN_ROLES, EVERYTHING
 from dragonfly_ray.serve.cluster import NodeView, TaskView
 from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.database import tables as t
+from dragonfly_ray.serve.permissions import BUILTIN_ROLES, EVERYTHING
 from dragonfly_ray.serve.stats.tasks import CURSOR
 from dragonfly_ray.serve.testing import FakeCluster
 from dragonfly_ray.serve.vault import Vault

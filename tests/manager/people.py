@@ -12,10 +12,10 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from dragonfly_ray.serve.accounts import passwords
-from dragonfly_ray.serve.accounts.permissions import Permission
 from dragonfly_ray.serve.app import create_app
 from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.database.tables import Role, User
+from dragonfly_ray.serve.permissions import Permission
 from dragonfly_ray.serve.settings import ManagerSettings
 from dragonfly_ray.serve.testing import FakeCluster
 

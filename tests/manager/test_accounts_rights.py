@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from sqlalchemy import select, update
 
 from dragonfly_ray.serve.accounts import rights
-from dragonfly_ray.serve.accounts.permissions import BUILTIN_ROLES, EVERYTHING, Permission
 from dragonfly_ray.serve.database.tables import Audit, Role, SignIn, Token, User, now
+from dragonfly_ray.serve.permissions import BUILTIN_ROLES, EVERYTHING, Permission
 from dragonfly_ray.serve.settings import ManagerSettings, Tokens
 from tests.manager import people
 from tests.manager.people import API, PASSWORD, bearer, browser, database_of, problem, signed_in, sqlite_only

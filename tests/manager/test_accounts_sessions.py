@@ -14,9 +14,9 @@ from sqlalchemy import delete, select, update
 from starlette.testclient import WebSocketDenialResponse
 
 from dragonfly_ray.serve.accounts import csrf, passwords
-from dragonfly_ray.serve.accounts.permissions import Permission, requires
 from dragonfly_ray.serve.app import create_app
 from dragonfly_ray.serve.database.tables import Attempt, Audit, SignIn, User, now
+from dragonfly_ray.serve.permissions import Permission, requires
 from dragonfly_ray.serve.settings import ManagerSettings
 from dragonfly_ray.serve.testing import FakeCluster
 from tests.manager import people

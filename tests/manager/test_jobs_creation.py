@@ -16,7 +16,6 @@ from dragonfly_ray.errors import InvalidRequestError, SourceForbiddenError
 from dragonfly_ray.identity import source_of
 from dragonfly_ray.model import Credentials, Source
 from dragonfly_ray.policy import UrlPolicy
-from dragonfly_ray.serve.accounts.permissions import Permission
 from dragonfly_ray.serve.accounts.secrets import fill
 from dragonfly_ray.serve.database.tables import (
     Audit,
@@ -31,6 +30,7 @@ from dragonfly_ray.serve.database.tables import (
 from dragonfly_ray.serve.jobs import idempotency
 from dragonfly_ray.serve.jobs.creation import check_placed, check_source
 from dragonfly_ray.serve.jobs.orders import order_of
+from dragonfly_ray.serve.permissions import Permission
 from dragonfly_ray.serve.settings import ManagerSettings
 from dragonfly_ray.serve.testing import FakeCluster
 from tests.manager import people

@@ -21,9 +21,9 @@ from openapi_spec_validator import validate
 from schemathesis import GenerationMode, checks
 from schemathesis.schemas import APIOperation
 
-from dragonfly_ray.serve.accounts.permissions import Access, Permission
 from dragonfly_ray.serve.app import create_app
 from dragonfly_ray.serve.openapi import PERMISSION, TAGS, endpoints
+from dragonfly_ray.serve.permissions import Access, Permission
 from dragonfly_ray.serve.problems import MEDIA_TYPE
 from dragonfly_ray.serve.settings import Limits, ManagerSettings
 from dragonfly_ray.serve.testing import FakeCluster

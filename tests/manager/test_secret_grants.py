@@ -13,10 +13,10 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import select, text
 
-from dragonfly_ray.serve.accounts.permissions import BUILTIN_ROLES, Permission
 from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.database.engine import migrations
 from dragonfly_ray.serve.database.tables import Audit, Secret, SecretGrant, now
+from dragonfly_ray.serve.permissions import BUILTIN_ROLES, Permission
 from tests.manager import people
 from tests.manager.people import API, database_of, problem, signed_in, sqlite_only
 

@@ -17,7 +17,9 @@ from starlette.routing import Mount
 from starlette.testclient import WebSocketDenialResponse
 
 from dragonfly_ray.serve.accounts.gate import gate
-from dragonfly_ray.serve.accounts.permissions import (
+from dragonfly_ray.serve.app import create_app
+from dragonfly_ray.serve.openapi import endpoints
+from dragonfly_ray.serve.permissions import (
     BUILTIN_ROLES,
     EVERYTHING,
     Access,
@@ -25,8 +27,6 @@ from dragonfly_ray.serve.accounts.permissions import (
     Permission,
     demanded,
 )
-from dragonfly_ray.serve.app import create_app
-from dragonfly_ray.serve.openapi import endpoints
 from dragonfly_ray.serve.problems import Problem
 from dragonfly_ray.serve.settings import Limits, ManagerSettings
 from dragonfly_ray.serve.testing import FakeCluster

@@ -17,8 +17,8 @@ from starlette.testclient import WebSocketDenialResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from dragonfly_ray.serve import web
-from dragonfly_ray.serve.accounts.principal import Principal, unauthenticated
 from dragonfly_ray.serve.etags import IfMatch, tag
+from dragonfly_ray.serve.principal import Principal, unauthenticated
 from dragonfly_ray.serve.problems import MEDIA_TYPE
 from dragonfly_ray.serve.settings import Limits, ManagerSettings
 from dragonfly_ray.serve.web import answers

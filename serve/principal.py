@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from dragonfly_ray.serve.accounts.permissions import Permission
+from dragonfly_ray.serve.permissions import Permission
 from dragonfly_ray.serve.problems import Problem
 
 
