@@ -16,7 +16,7 @@ import pytest
 
 from dragonfly_ray.demo.environment import shed
 from dragonfly_ray.demo.keeping import STATE_VARIABLE
-from tests import programs
+from tests import guard, programs
 
 pytest.register_assert_rewrite("dragonfly_ray.sources.conformance")
 hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no failure
@@ -49,6 +49,10 @@ def _holds(when: str, reason: str) -> bool:
     assert word == "without", when
     # A skip says "without …", as programs.need() does: one for another reason is not meant.
     return when in reason and programs.find(command) is None and not programs.all_required()
+
+
+def pytest_configure() -> None:
+    guard.start()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from tests import file_server, programs
+from tests import file_server, guard, programs
 
 MODULES = Path("/usr/lib/nginx/modules")
 _CONF = """
@@ -99,6 +99,7 @@ class Nginx:
                     f"the file server does not start: {errors.read_text()[-500:] if errors.exists() else ''}"
                 )
             time.sleep(0.01)
+        guard.watch(process=int((self._state / "pid").read_text()))
 
     def _command(self) -> list[str]:
         """Writes the configuration; what to run."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests import programs
+from tests import guard, programs
 from tests.nginx import free_port
 
 
@@ -65,6 +65,7 @@ class Postgres:
         self._run(
             "pg_ctl", "-D", str(self._data), "-l", str(self._folder / "log"), "-o", options, "-w", "start"
         )
+        guard.watch(process=int((self._data / "postmaster.pid").read_text().split()[0]))
 
     def stop(self, mode: str = "fast") -> None:
         self._run("pg_ctl", "-D", str(self._data), "-m", mode, "-w", "stop")
@@ -92,6 +93,7 @@ def running() -> Iterator[Postgres]:
     programs.need("postgres")
     folder = Path(tempfile.mkdtemp(prefix="dragonfly-pg-", dir="/tmp"))
     folder.chmod(0o755)
+    guard.watch(folder=folder)
     try:
         server = Postgres(folder)
         server.start()

@@ -19,7 +19,7 @@ from ray.util import list_named_actors
 
 import dragonfly_ray as d
 from dragonfly_ray.demo.environment import prepare_ray, scratch_folder
-from tests import waiting
+from tests import guard, waiting
 from tests.nginx import Nginx, free_port
 
 NODES = 4
@@ -35,6 +35,7 @@ ORIGINS: set[int] = set()
 def ray_folder() -> Iterator[Path]:
     """Ray's files: below a short path of our own, whoever's /tmp/ray is there."""
     folder = scratch_folder(prefix="dfray-")
+    guard.watch(folder=folder)
     executable = sys.executable
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", "")  # as it was, afterwards

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests import guard
 from tests.nginx import Nginx
 from tests.testbed import network
 
@@ -108,6 +109,7 @@ class Testbed:
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
         self.folder.chmod(0o755)
+        guard.watch(folder=self.folder)
         self.env = dict(env or {})
         self.object_store = object_store
         self.hosts = [BedHost(self, n, (labels or {}).get(n, {})) for n in range(hosts)]
