@@ -163,13 +163,14 @@ class Swarm:
         for number in range(count):
             self.start(f"n{number}", seed=number < seeds)
 
-    def start(self, node: str, *, seed: bool = False, zone: str = "") -> PeerNode:
+    def start(self, node: str, *, seed: bool = False, zone: str = "", location: str = "") -> PeerNode:
         """A peer; with the store of an earlier one of that name."""
         storage = self.settings.storage.model_copy(update={"root": self.root / node})
         settings = self.settings.model_copy(update={"storage": storage})
         peer = PeerNode(
-            Identity(node, "127.0.0.1", node, seed, zone), settings, self._verifier, _Links(self.scheduler)
-        )
+            Identity(node, "127.0.0.1", node, seed, zone, location), settings, self._verifier,
+            _Links(self.scheduler),
+        )  # fmt: skip
         self.peers[node] = self.scheduler.peers[peer.host.id] = peer
         peer.announce()
         return peer
@@ -199,14 +200,14 @@ class Swarm:
         self.submit(url, spec_id, **options)
         return self.wait(spec_id)
 
-    def crossed(self) -> dict[str, int]:
-        """Node -> bytes that came to it from hosts of other zones."""
+    def crossed(self, place: Callable[[Host], str] = lambda host: host.idc) -> dict[str, int]:
+        """Node -> bytes that came to it from hosts of other zones; or of other places, by what `place` says."""
         hosts = {peer.host.id: peer.host for peer in self.peers.values()}
         found = dict.fromkeys(self.peers, 0)
         with self.scheduler.changed:
             for task in self.scheduler.core.tasks.values():
                 for parent, child, nbytes in task.flows:
-                    if hosts[parent].idc != hosts[child].idc:
+                    if place(hosts[parent]) != place(hosts[child]):
                         found[hosts[child].node_id] += nbytes
         return found
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dragonfly_ray.errors import InvalidRequestError
-from dragonfly_ray.model import file_leaf
+from dragonfly_ray.model import MIB, file_leaf
 
 if TYPE_CHECKING:
     from dragonfly_ray.scheduling.simulator import Report
@@ -72,16 +72,16 @@ def simulate(
     if plot:
         _matplotlib()
     who: Literal["seeds", "all"] = "seeds" if policy == "seeds" else "all"
-    cut = {"pieces": pieces}
+    piece_bytes = MIB
     if size:
         nbytes = _bytes(size)
         leaf = file_leaf(nbytes)
-        cut = {"pieces": math.ceil(nbytes / leaf), "piece_bytes": min(leaf, nbytes)}
+        pieces, piece_bytes = math.ceil(nbytes / leaf), min(leaf, nbytes)
     try:
         scenario = Scenario(
             peers=peers, mbit=mbit, mix=tuple(_share(each) for each in mix or ()), origin_mbit=origin_mbit,
             zones=zones, cross_mbit=cross_mbit, lost=lost, joined=joined, policy=who, seeds=seeds, lag=lag,
-            seed=seed, **cut,
+            seed=seed, pieces=pieces, piece_bytes=piece_bytes,
         )  # fmt: skip
     except ValueError as error:
         raise InvalidRequestError(f"simulate: {error}") from None

@@ -53,6 +53,8 @@ class Context:
     """How many children are being sent to."""
     zone: str = ""
     """Of this host (its `idc`); empty: none."""
+    location: str = ""
+    """Of this host, `region|zone|rack`; empty: not known."""
 
     def received(self, provenance: str, nbytes: int) -> None:
         """Bytes that came in; waits where a limit says so."""

@@ -47,8 +47,9 @@ class Neighbours:
         host = neighbour.host.id
         with run.lock:
             info = NeighbourInfo(
-                neighbour.host.idc, neighbour.sole, neighbour.importer, neighbour.complete, neighbour.silent
-            )
+                neighbour.host.idc, neighbour.sole, neighbour.importer, neighbour.complete, neighbour.silent,
+                neighbour.host.location,
+            )  # fmt: skip
             if host == run.context.host_id:
                 run.state.met(host, info)
                 return

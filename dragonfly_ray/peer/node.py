@@ -292,6 +292,7 @@ class PeerNode:
             limiter=self._limiter,
             uploads=lambda: self.server.sending,
             zone=self.host.idc,
+            location=self.host.location,
         )
 
     def _on_ended(self, ended: m.Ended) -> None:

@@ -84,6 +84,7 @@ class TaskRun:
             RequestLimits(),
             host=context.host_id,
             zone=context.zone,
+            location=context.location,
             seeder=seeder,
             now=time.monotonic(),
             recorded=True,

@@ -125,25 +125,25 @@ class Picker:
 
     # --- events -----------------------------------------------------------------------------
 
-    def joined(self, host: str, held: int, *, far: bool = False, zone: str = "") -> None:
+    def joined(self, host: str, held: int, *, far: bool = False, zone: str = "", region: str = "") -> None:
         """A holder's bitmap arrived. It adds to what is known of it.
 
         `far`: its bytes cross a thin link. It is asked for want of a near holder with anything
         useful; and for this peer's small share of the pieces that no near holder has.
         """
-        self.meets(host, far=far, zone=zone)
+        self.meets(host, far=far, zone=zone, region=region)
         holder = self._holders[host]
         holder.here = True
         self._add(holder, held & self._all)
 
-    def meets(self, host: str, *, far: bool, zone: str = "") -> None:
+    def meets(self, host: str, *, far: bool, zone: str = "", region: str = "") -> None:
         """A neighbour is known, and where it is; its news may come before its bitmap does."""
         holder = self._holder(host)
         if self.imports and (far, zone) != (holder.far, holder.zone):
             if holder.far:
                 self.imports.zone_left(holder.zone)
             if far:
-                self.imports.zone_joined(zone)
+                self.imports.zone_joined(zone, region)
         holder.zone = zone
         if far != holder.far:
             self._uncount(holder, holder.usable)

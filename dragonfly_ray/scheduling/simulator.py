@@ -21,7 +21,7 @@ from dragonfly_ray.scheduling.simulation.peer import Peer
 from dragonfly_ray.scheduling.simulation.report import Report
 from dragonfly_ray.scheduling.simulation.scenario import CHURN_PERIOD, MBIT, Link, Scenario
 from dragonfly_ray.scheduling.simulation.scheduler import Scheduler, digest_of
-from dragonfly_ray.scheduling.zones import Imports
+from dragonfly_ray.scheduling.zones import Imports, region_of
 
 __all__ = ["Report", "Scenario", "Simulation", "simulate"]
 
@@ -167,10 +167,11 @@ class Simulation:
 
     def _start(self, name: str, link: Link, number: int, now: float, *, seed: bool = False) -> None:
         zone = self._zones[number % len(self._zones)]
-        host = Host(name, name, (), name, seed, zone.name if len(self._zones) > 1 else "", incarnation="1")
+        host = Host(name, name, (), name, seed, zone.name if len(self._zones) > 1 else "",
+                    zone.region.name if zone.region and len(self._regions) > 1 else "", incarnation="1")  # fmt: skip
         picker = self._picker(self.scenario.pieces, self._random.getrandbits(32))
         if host.idc:
-            picker.imports = Imports(name, host.idc, self.scenario.pieces)
+            picker.imports = Imports(name, host.idc, self.scenario.pieces, region_of(host.location))
         peer = Peer(self, host, link, zone, picker, target=not seed)
         peer.joined_at = now
         if seed and self.scenario.seeds == 1:

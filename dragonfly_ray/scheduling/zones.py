@@ -3,8 +3,12 @@
 All hosts of a zone compute the same from the same roster, so nobody has to ask who imports what. The
 importer of a piece is the first of the zone's roster in rendezvous order; the next in order succeeds it.
 The zones of a task form a ring, another one for each piece: a zone imports from its predecessor, so
-that no zone's link carries a piece out twice, wherever it entered. Events in, with the time in the
-questions; no clock, no socket.
+that no zone's link carries a piece out twice, wherever it entered.
+
+Zones may be in regions, whose links are thinner still. Then the ring of zones is one of the zones of a
+region, the regions form a ring of their own, and each piece has one zone a region, its *gate*, that
+imports it from the region before. What is in the region already comes from there. Events in, with the
+time in the questions; no clock, no socket.
 """
 
 from __future__ import annotations
@@ -26,6 +30,11 @@ PATIENT_IMPORTS = 4.0
 SMOOTHING = 0.3
 
 
+def region_of(location: str) -> str:
+    """The first part of a location (`region|zone|rack`); empty: none."""
+    return location.partition("|")[0].strip().casefold()
+
+
 def weights(name: str, count: int) -> array[int]:
     """A number for each piece, the same wherever it is computed."""
     found = array("Q")
@@ -36,15 +45,19 @@ def weights(name: str, count: int) -> array[int]:
 class Imports:
     """What one host is to import of one task, of which zone."""
 
-    def __init__(self, host: str, zone: str, count: int) -> None:
+    def __init__(self, host: str, zone: str, count: int, region: str = "") -> None:
+        """`region`: that the zone is in; empty: not known, and then no zone is in another one."""
         self.host = host
         self.zone = zone
+        self.region = region
         self._count = count
         self._weights: dict[str, array[int]] = {}
         self._roster: set[str] = set()
         self._named = False
         self._zones: dict[str, int] = {}
         """Other zone -> how many of its hosts are known."""
+        self._regions: dict[str, str] = {}
+        """Other zone -> the region that it is in, where that is known."""
         self._stalled: set[str] = set()
         self._moved: set[str] = set()
         """Importers that have told of something since `look`."""
@@ -71,8 +84,12 @@ class Imports:
             self._since.pop(host, None)
             self._shares = None
 
-    def zone_joined(self, zone: str) -> None:
+    def zone_joined(self, zone: str, region: str = "") -> None:
+        """A host of another zone is known."""
         self._zones[zone] = self._zones.get(zone, 0) + 1
+        if region and self._regions.get(zone) != region:
+            self._regions[zone] = region
+            self._sources = None
         if self._zones[zone] == 1:
             self._sources = None
 
@@ -80,7 +97,13 @@ class Imports:
         self._zones[zone] -= 1
         if not self._zones[zone]:
             del self._zones[zone]
+            self._regions.pop(zone, None)
             self._sources = None
+
+    def _abroad(self, zone: str) -> bool:
+        """It is in another region."""
+        region = self._regions.get(zone, "")
+        return bool(self.region and region) and region != self.region
 
     # --- what belongs to whom ---------------------------------------------------------------
 
@@ -107,16 +130,36 @@ class Imports:
         return self._sources.get(zone, 0)
 
     def _ring(self) -> dict[str, int]:
-        others = sorted(self._zones)
+        here = sorted(zone for zone in self._zones if not self._abroad(zone))
+        found = self._before(f"zone {self.zone}", {zone: f"zone {zone}" for zone in here})
+        regions = sorted({self._regions[zone] for zone in self._zones if self._abroad(zone)})
+        if regions:
+            gate = self._gate(here)
+            before = self._before(f"region {self.region}", {each: f"region {each}" for each in regions})
+            for zone in self._zones:
+                if self._abroad(zone):
+                    found[zone] = gate & before[self._regions[zone]]
+        return found
+
+    def _before(self, me: str, others: dict[str, str]) -> dict[str, int]:
+        """Each of the others -> the pieces of which it is before me in the ring of all."""
         if len(others) < 2:
             return dict.fromkeys(others, bitset.full(self._count))
-        mine = self._weigh(f"zone {self.zone}")
-        rows = [self._weigh(f"zone {zone}") for zone in others]
+        mine = self._weigh(me)
+        rows = [self._weigh(name) for name in others.values()]
         found: list[list[int]] = [[] for _ in others]
         for piece, column in enumerate(zip(*rows, strict=True)):
             before = max((w for w in column if w < mine[piece]), default=0) or max(column)
             found[column.index(before)].append(piece)
-        return {zone: bitset.of(pieces) for zone, pieces in zip(others, found, strict=True)}
+        return {other: bitset.of(pieces) for other, pieces in zip(others, found, strict=True)}
+
+    def _gate(self, here: list[str]) -> int:
+        """The pieces that this zone is to import into its region."""
+        mine = self._weigh(f"zone {self.zone}")
+        rows = [self._weigh(f"zone {zone}") for zone in here]
+        if not rows:
+            return bitset.full(self._count)
+        return bitset.of(n for n, column in enumerate(zip(*rows, strict=True)) if mine[n] > max(column))
 
     def _weigh(self, name: str) -> array[int]:
         found = self._weights.get(name)
@@ -151,7 +194,7 @@ class Imports:
     def look(self, lacking: dict[str, int], now: float) -> None:
         """Who has stopped, who goes on. `lacking`: zone -> what its hosts have and nobody has here."""
         due = 0
-        for zone, pieces in lacking.items():
+        for zone, pieces in self._of_regions(lacking).items():
             due |= pieces & self.source(zone)
         before = set(self._stalled)
         self._stalled -= self._moved
@@ -185,6 +228,7 @@ class Imports:
     def wanted(self, lacking: dict[str, int], now: float) -> dict[str, int]:
         """Zone -> the pieces that this host is to ask of it now. `lacking`: as in `look`, without what
         was asked for."""
+        lacking = self._of_regions(lacking)
         if self.nobody:
             return {zone: pieces & self.source(zone) or pieces for zone, pieces in lacking.items()}
         mine = self.share(self.host)
@@ -201,8 +245,19 @@ class Imports:
             self._idle = now
         if now - self._idle < max(PATIENT_IMPORTS * self._usual, 0.0 if self._usual else FIRST_PATIENCE):
             return {}
-        zone = min(others, key=lambda each: (self.used.get(each, 0), each))
+        zone = min(others, key=lambda each: (self._abroad(each), self.used.get(each, 0), each))
         return {zone: others[zone]}
+
+    def _of_regions(self, lacking: dict[str, int]) -> dict[str, int]:
+        """What the own region has already is not for other regions to give."""
+        abroad = [zone for zone in lacking if self._abroad(zone)]
+        if not abroad:
+            return lacking
+        here = 0
+        for zone, pieces in lacking.items():
+            here |= 0 if zone in abroad else pieces
+        found = {zone: pieces & ~here if zone in abroad else pieces for zone, pieces in lacking.items()}
+        return {zone: pieces for zone, pieces in found.items() if pieces}
 
 
 def lacking(zones: Collection[tuple[str, int]], near: int, missing: int) -> dict[str, int]:

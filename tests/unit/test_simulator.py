@@ -77,7 +77,7 @@ def test_zones_exchange_little_more_than_each_piece_once() -> None:
 class Blind(Picker):
     """Broken on purpose: takes everybody for near."""
 
-    def joined(self, host: str, held: int, *, far: bool = False, zone: str = "") -> None:
+    def joined(self, host: str, held: int, *, far: bool = False, zone: str = "", region: str = "") -> None:
         super().joined(host, held)
 
 
@@ -101,6 +101,13 @@ def test_links_of_zones_carry_each_piece_once(
     # Of 60 times the size: each zone but the first imports all of it, whoever reads the origin.
     assert 60 * report.cross_share <= 1.05 * (zones - 1)
     assert report.into_zone <= 1.05
+
+
+def test_links_of_regions_carry_each_piece_once() -> None:
+    report = simulate(Scenario(peers=60, pieces=256, zones=4, cross_mbit=2000, regions=2, region_mbit=1000))
+    assert report.ratio <= 1.25
+    assert report.into_zone <= 1.05
+    assert report.into_region <= 1.05
 
 
 def test_an_importer_that_dies_has_a_successor() -> None:

@@ -7,7 +7,7 @@ import pytest
 from dragonfly_ray import bitset as bits
 from dragonfly_ray.scheduling.graph import Graph
 from dragonfly_ray.scheduling.picker import Picker
-from dragonfly_ray.scheduling.zones import FIRST_PATIENCE, STALLED_AFTER, Imports
+from dragonfly_ray.scheduling.zones import FIRST_PATIENCE, STALLED_AFTER, Imports, region_of
 
 COUNT = 200
 ALL = bits.full(COUNT)
@@ -101,6 +101,66 @@ def test_out_of_turn_the_zone_used_least_gives() -> None:
     (zone,) = first
     view.out_of_turn(zone)
     assert list(view.wanted({"c": both, "d": both}, FIRST_PATIENCE)) != [zone]
+
+
+REGIONS = {"a": "r", "b": "r", "c": "s", "d": "s", "e": "t"}
+
+
+def in_regions(zone: str) -> Imports:
+    made = Imports("x", zone, COUNT, REGIONS[zone])
+    for other, region in REGIONS.items():
+        if other != zone:
+            made.zone_joined(other, region)
+    made.importer("x", True)
+    return made
+
+
+def test_each_piece_comes_into_a_region_by_one_of_its_zones_from_one_other_region() -> None:
+    views = {zone: in_regions(zone) for zone in REGIONS}
+    for region in "rst":
+        gates = 0
+        for zone in (z for z in REGIONS if REGIONS[z] == region):
+            abroad = 0
+            for other in (z for z in REGIONS if REGIONS[z] not in (region, "")):
+                pieces = views[zone].source(other)
+                twins = [z for z in REGIONS if REGIONS[z] == REGIONS[other]]
+                assert all(views[zone].source(twin) == pieces for twin in twins), (
+                    "whichever zone of it has the piece"
+                )
+                abroad |= pieces
+            assert not gates & abroad
+            gates |= abroad
+        assert gates == ALL, region
+
+
+def test_zones_of_one_region_are_a_ring_of_their_own() -> None:
+    a, b = in_regions("a"), in_regions("b")
+    assert a.source("b") == b.source("a") == ALL
+
+
+def test_what_is_in_the_region_comes_from_there() -> None:
+    view = in_regions("a")
+    due = view.source("c") | view.source("e")
+    found = view.wanted({"b": bits.of(range(100)), "c": ALL, "e": ALL}, 0.0)
+    assert found.pop("b") == bits.of(range(100))
+    abroad = found.get("c", 0) | found.get("e", 0)
+    assert abroad == due & ~bits.of(range(100))
+    assert view.wanted({"b": ALL, "c": ALL}, 0.0) == {"b": ALL}
+
+
+def test_a_zone_whose_region_is_not_known_is_in_no_other_one() -> None:
+    view = Imports("x", "a", COUNT, "r")
+    view.zone_joined("b")
+    view.zone_joined("c", "s")
+    assert view.source("b") == ALL
+    view.zone_joined("b", "s")
+    assert view.source("b") == view.source("c") == ALL, "this zone alone is the gate of its region"
+
+
+def test_the_region_is_the_first_part_of_a_location() -> None:
+    assert region_of("EU|fra|rack1") == "eu"
+    assert region_of("eu") == "eu"
+    assert region_of("") == ""
 
 
 def picker(host: str) -> Picker:

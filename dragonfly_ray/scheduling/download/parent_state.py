@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from dragonfly_ray.scheduling.slowness import Pauses
+from dragonfly_ray.scheduling.zones import region_of
 
 BAD_PIECES = 2
 """From one parent, before its child is heard; so many, too, before that does not ask it any more."""
@@ -28,7 +29,7 @@ class RequestLimits:
 
 @dataclass(frozen=True, slots=True)
 class NeighbourInfo:
-    """What the scheduler says of a neighbour. The fields are those of `messages.Neighbour`."""
+    """What the scheduler says of a neighbour. The fields are those of `messages.Neighbour` and its host."""
 
     zone: str = ""
     sole: bool = False
@@ -36,6 +37,11 @@ class NeighbourInfo:
     complete: bool = False
     silent: bool = False
     """It is fed and feeds nobody; what it said before counts for nothing."""
+    location: str = ""
+
+    @property
+    def region(self) -> str:
+        return region_of(self.location)
 
     @property
     def imports(self) -> bool:

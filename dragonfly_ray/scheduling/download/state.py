@@ -33,7 +33,7 @@ from dragonfly_ray.scheduling.download.report_buffer import ReportBuffer, Taken
 from dragonfly_ray.scheduling.download.superseed import SuperSeeder
 from dragonfly_ray.scheduling.picker import Picker
 from dragonfly_ray.scheduling.slowness import rate_too_slow, usual
-from dragonfly_ray.scheduling.zones import Imports
+from dragonfly_ray.scheduling.zones import Imports, region_of
 
 MAX_DISPUTED = 256
 """Disputed pieces in one report."""
@@ -82,17 +82,19 @@ class DownloadState:
         *,
         host: str = "",
         zone: str = "",
+        location: str = "",
         seeder: SuperSeeder | None = None,
         now: float = 0.0,
         recorded: bool = False,
     ) -> None:
-        """`zone`: the one that this host is in; empty: zones are not known, and no host is in another one."""
+        """`zone`: the one that this host is in; empty: zones are not known, and no host is in another one. `location`:
+        of which the first part is the region that the zone is in."""
         self.picker = picker
         self.limits = limits
         self._host = host
         self._zone = zone
         if zone:
-            picker.imports = Imports(host, zone, picker.count)
+            picker.imports = Imports(host, zone, picker.count, region_of(location))
         self.seeder = seeder
         """Whom to tell of what, while this host alone reads the origin."""
         self.claims = DigestClaims()
@@ -180,7 +182,7 @@ class DownloadState:
             if self.seeder:
                 self.seeder.left(host)
         self._infos[host] = info
-        self.picker.meets(host, far=self._far(info), zone=info.zone)
+        self.picker.meets(host, far=self._far(info), zone=info.zone, region=info.region)
         if not self._abroad(info):
             self.picker.names(host, importer=info.imports)
 
@@ -214,7 +216,9 @@ class DownloadState:
         silent = info.silent
         self._parents[connection] = parent = ParentState(host)
         self._current[host] = connection
-        self.picker.joined(host, 0 if silent else held, far=self._far(info), zone=info.zone)
+        self.picker.joined(
+            host, 0 if silent else held, far=self._far(info), zone=info.zone, region=info.region
+        )
         effects = () if silent or not claims else self._claimed(host, claims)
         if self.seeder:
             if not silent:  # it would pass nothing on

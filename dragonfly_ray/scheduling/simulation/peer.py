@@ -15,6 +15,7 @@ from dragonfly_ray.scheduling.picker import Picker
 from dragonfly_ray.scheduling.simulation.network import Clock, Line, Zone
 from dragonfly_ray.scheduling.simulation.scenario import Link, Scenario
 from dragonfly_ray.scheduling.simulation.scheduler import Scheduler, digest_of
+from dragonfly_ray.scheduling.zones import region_of
 
 
 class World(Protocol):
@@ -108,7 +109,9 @@ class Peer:
         other.children[self.id] = self
         # What a sole reader tells of, it tells of to this peer alone: then it is for this peer to fetch.
         far = other.zone is not self.zone and not neighbour.sole
-        self.picker.joined(host, other.greet(self), far=far, zone=other.zone.name)
+        self.picker.joined(
+            host, other.greet(self), far=far, zone=other.zone.name, region=region_of(other.host.location)
+        )
 
     def greet(self, child: Peer) -> int:
         """What a neighbour is told on its connection."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dragonfly_ray.config import Settings, TransportSettings
+from dragonfly_ray.scheduling.zones import region_of
 from tests.nginx import Nginx
 from tests.swarm import Swarm
 from tests.unit.swarm.conftest import MIB, assert_everywhere
@@ -38,3 +39,21 @@ def test_each_byte_enters_each_zone_once(origin: Nginx, swarm: Callable[..., Swa
         into = sum(crossed[n] + read[n] for n in nodes if nodes[n] == zone)
         assert sum(read.values()) >= 16 * MIB
         assert into <= 1.05 * 16 * MIB, (zone, into / MIB, crossed, read)
+
+
+def test_each_byte_enters_each_region_once(
+    origin: Nginx, swarm: Callable[..., Swarm], content: bytes
+) -> None:
+    (origin.root / "some").write_bytes(content[: 16 * MIB])
+    built = swarm(0, settings=Settings(transport=TransportSettings(upload_rate=8_000_000)))
+    regions = {"a": "r", "b": "r", "c": "s", "d": "s"}
+    nodes = {f"{zone}{number}": zone for zone in regions for number in range(3)}
+    for name, zone in nodes.items():
+        built.start(name, zone=zone, location=f"{regions[zone]}|{zone}")
+    view = built.distribute(f"{origin.url}/some")
+    assert_everywhere(view, content[: 16 * MIB], len(nodes))
+    crossed = built.crossed(lambda host: region_of(host.location))
+    read = {node: record.get("bytes_origin", 0) for node, record in view["nodes"].items()}
+    for region in "rs":
+        into = sum(crossed[n] + read[n] for n in nodes if regions[nodes[n]] == region)
+        assert into <= 1.05 * 16 * MIB, (region, into / MIB, crossed, read)
