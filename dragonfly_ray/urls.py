@@ -21,7 +21,7 @@ _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _NO_NAME = re.compile(r"(%2f|%00)", re.IGNORECASE)
 """Escapes of what no file's name has in it."""
 _CHAIN = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]*(?:://|::))")
-"""Between the links of a chained fsspec URL."""
+"""Between the parts of a chained fsspec URL."""
 _PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(?:://|::)")
 _OPAQUE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?!//).*@", re.DOTALL)
 """A URL without `//` that has something before an `@`."""
@@ -41,7 +41,9 @@ def canonical(url: str, filtered_query_params: Collection[str] = ()) -> str:
     Without user, too, for http and https: there the origin's own answer tells whether the content is the same.
     """
     if scheme(url) not in _WEB:
-        return "::".join(_without_password(_unsigned(each, filtered_query_params)) for each in links(url))
+        return "::".join(
+            _without_password(_unsigned(each, filtered_query_params)) for each in chain_parts(url)
+        )
     parts = urlsplit(url)
     host = (parts.hostname or "").lower()
     host = f"[{host}]" if ":" in host else host
@@ -64,21 +66,21 @@ def chosen_filters(url: str, filtered_query_params: Collection[str]) -> list[str
     return sorted(set(filtered_query_params) - signs)
 
 
-def links(url: str) -> list[str]:
+def chain_parts(url: str) -> list[str]:
     """The URLs that a chained fsspec URL is made of, the outermost first; of any other itself."""
     return _CHAIN.split(url) if _is_chain(url) else [url]
 
 
-def named_link(url: str) -> str:
-    """The link of a chained URL that names what is meant: others stand before it, as `simplecache::` does, or
+def named_part(url: str) -> str:
+    """The part of a chained URL that names what is meant: others stand before it, as `simplecache::` does, or
     are whole, as `tar://::` is."""
-    chain = links(url)
+    chain = chain_parts(url)
     return next((each for each in chain if each.partition("://")[2]), chain[-1])
 
 
 def is_path(url: str) -> bool:
     """Whether it is a file or folder of one machine, or lies in one, as what `tar://…::file://…` names does."""
-    return scheme(links(url)[-1]) == "file"
+    return scheme(chain_parts(url)[-1]) == "file"
 
 
 def _is_chain(url: str) -> bool:
@@ -87,11 +89,11 @@ def _is_chain(url: str) -> bool:
     return protocol is not None and protocol[1].lower() not in _PATHS
 
 
-def _unsigned(link: str, filtered: Collection[str]) -> str:
-    """A link of a chained URL as it is spelled, but for what signs it."""
-    if scheme(link) not in _WEB:
-        return link
-    head, found, rest = link.partition("?")
+def _unsigned(part: str, filtered: Collection[str]) -> str:
+    """A part of a chained URL as it is spelled, but for what signs it."""
+    if scheme(part) not in _WEB:
+        return part
+    head, found, rest = part.partition("?")
     query, hash_sign, fragment = rest.partition("#")
     fields = _fields(query)
     left_out = signing({name for name, _ in fields}) | set(filtered)
@@ -127,7 +129,7 @@ def _without_password(url: str) -> str:
 
 def redacted(url: str) -> str:
     """`url` for logs, errors and screens: no userinfo, no values of query or path parameters, no fragment."""
-    return "::".join(_redacted(link) for link in _CHAIN.split(url))
+    return "::".join(_redacted(part) for part in _CHAIN.split(url))
 
 
 def _redacted(url: str) -> str:
@@ -158,16 +160,16 @@ def _redacted_field(field: str) -> str:
 
 def basename(url: str) -> str:
     """The last name in the path, decoded as far as it stays one name; `index` where there is none."""
-    link = named_link(url)
-    if scheme(link) == "file":
-        path = link.removeprefix("file://")
-    elif link != links(url)[-1]:
-        path = link.partition("://")[2]  # all of it is a path within the next
+    part = named_part(url)
+    if scheme(part) == "file":
+        path = part.removeprefix("file://")
+    elif part != chain_parts(url)[-1]:
+        path = part.partition("://")[2]  # all of it is a path within the next
     else:
-        path = urlsplit(link).path
+        path = urlsplit(part).path
     name = posixpath.basename(path.rstrip("/"))
-    if scheme(link) not in _PATHS:  # a path has its names as entries have them
-        name = from_os(_decoded(name) if scheme(link) in _WEB else name)
+    if scheme(part) not in _PATHS:  # a path has its names as entries have them
+        name = from_os(_decoded(name) if scheme(part) in _WEB else name)
     return name or "index"
 
 

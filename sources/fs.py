@@ -43,7 +43,7 @@ from dragonfly_ray.sources.ftp import DEAD_LINK, FOLDER_LINK
 from dragonfly_ray.sources.object_listing import Listed, below, check_names, is_flat, is_plain, list_objects
 from dragonfly_ray.sources.offered import in_info, in_s3_head
 from dragonfly_ray.sources.patience import Patience
-from dragonfly_ray.urls import basename, named_link, redacted
+from dragonfly_ray.urls import basename, named_part, redacted
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class FsspecAdapter(Adapter):
 
     @property
     def _slash(self) -> bool:
-        return named_link(self._source.url).endswith("/")
+        return named_part(self._source.url).endswith("/")
 
     def _folder(self) -> tuple[Entry, ...] | None:
         """None where it is a file."""

@@ -17,6 +17,7 @@ import fsspec
 from fsspec.asyn import AsyncFileSystem
 
 from dragonfly_ray.ambient import own_options
+from dragonfly_ray.backoff import PASSING
 from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.errors import (
     SourceError,
@@ -35,9 +36,9 @@ from dragonfly_ray.sources.fs_info import version_of
 from dragonfly_ray.sources.guard import guarded_loop
 from dragonfly_ray.sources.instances import Instances, Opened, open_filesystem
 from dragonfly_ray.sources.layers import inside, on_asyncio
-from dragonfly_ray.sources.patience import PASSING, Patience
+from dragonfly_ray.sources.patience import Patience
 from dragonfly_ray.sources.stored_bytes import reads_stored
-from dragonfly_ray.urls import links, redacted, scheme
+from dragonfly_ray.urls import chain_parts, redacted, scheme
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class FsClient:
         self.patience: Patience | None = None
         """With an origin that fails in the middle of a look."""
         self._options: dict[str, Any] = dict(credentials.storage_options)
-        for protocol in map(scheme, links(source.url)):
+        for protocol in map(scheme, chain_parts(source.url)):
             _check_installed(protocol, self._name)
         self._guarded = policy is not None
         if policy is not None:

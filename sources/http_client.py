@@ -12,6 +12,7 @@ import urllib3
 from urllib3.exceptions import ClosedPoolError, HTTPError, IncompleteRead, ProxyError, ReadTimeoutError
 from urllib3.exceptions import ProtocolError as BrokenError
 
+from dragonfly_ray.backoff import PASSING
 from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.errors import (
     SourceAuthError,
@@ -28,7 +29,7 @@ from dragonfly_ray.policy import Rules
 from dragonfly_ray.sources import failures
 from dragonfly_ray.sources.answers import Unanswered, body_begun, gone, watching
 from dragonfly_ray.sources.guard import Forbidden, GuardedManager
-from dragonfly_ray.sources.patience import PASSING, Patience
+from dragonfly_ray.sources.patience import Patience
 from dragonfly_ray.sources.proxies import Choose, ProxyingManager, directly
 from dragonfly_ray.sources.store_refusals import MAX_BODY, STATUSES, refusal
 

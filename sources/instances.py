@@ -22,7 +22,7 @@ from dragonfly_ray.sources import ftp
 from dragonfly_ray.sources.archives import plain_names
 from dragonfly_ray.sources.layers import inside, thread_safe
 from dragonfly_ray.sources.stored_bytes import SESSION, SESSION_OPTIONS
-from dragonfly_ray.urls import links, scheme
+from dragonfly_ray.urls import chain_parts, scheme
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def open_filesystem(url: str, options: Mapping[str, Any], timeout: float) -> Ope
 
 def _chain(url: str, options: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
     """Path, protocol and options of each link, as fsspec finds them; but `::` may be part of a name."""
-    if len(links(url)) > 1:
+    if len(chain_parts(url)) > 1:
         found: list[tuple[str, str, dict[str, Any]]] = fsspec.core._un_chain(url, options)
         return found
     protocol = scheme(url)

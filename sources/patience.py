@@ -7,15 +7,11 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from dragonfly_ray.errors import SourceBusyError, SourceError, SourceTruncatedError, SourceUnreachableError
+from dragonfly_ray.backoff import DEFAULT_RETRY_AFTER_S, FIRST_PAUSE_S, PASSING, next_pause
+from dragonfly_ray.errors import SourceBusyError, SourceError
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 2.0
-"""Between two tries of one request; twice as long each time."""
-DEFAULT_RETRY_AFTER_S = 1.0
-"""For an origin that wants to be left alone without saying for how long."""
 BEAT_S = 1.0
 """At most so often it is told that the look goes on."""
-PASSING = (SourceBusyError, SourceUnreachableError, SourceTruncatedError)
 
 T = TypeVar("T")
 
@@ -62,7 +58,7 @@ class Patience:
                     error.details["failing"] = now - since
                     raise
                 self.hold(error, pause)
-                pause = min(LONGEST_PAUSE_S, 2 * pause)
+                pause = next_pause(pause)
             else:
                 self.answered()
                 return found

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dragonfly_ray.backoff import next_pause
 from dragonfly_ray.config import OriginSettings, Settings
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 2.0
-"""Between looks; twice as long each time."""
-DEFAULT_RETRY_AFTER_S = 1.0
-"""For an origin that wants to be left alone without saying for how long."""
-PASSING = frozenset(("source-busy", "source-unreachable", "source-truncated"))
-"""Kinds of errors that waiting may cure."""
 HELPER_TIMEOUT_S = 15.0
 """For a helper to look at a chunk of files, besides the origin's answers."""
 
@@ -53,7 +48,7 @@ class Patience:
         self.failing(now)
         if self.spent(now, give_up):
             return False
-        self.pause = min(LONGEST_PAUSE_S, 2 * self.pause or FIRST_PAUSE_S)
+        self.pause = next_pause(self.pause)
         self.hold(now + max(self.pause, retry_after), why)
         return True
 

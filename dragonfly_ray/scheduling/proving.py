@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 from dragonfly_ray import bitset
 from dragonfly_ray import messages as m
+from dragonfly_ray.backoff import PASSING_KINDS
 from dragonfly_ray.scheduling import deliveries, ends, neighbourhood, origins, resolving, trust
 from dragonfly_ray.scheduling.access import needs_proof
 from dragonfly_ray.scheduling.actions import Action, Ask
 from dragonfly_ray.scheduling.cluster import ClusterState
-from dragonfly_ray.scheduling.patience import PASSING
 from dragonfly_ray.scheduling.spec import SpecState
 from dragonfly_ray.scheduling.task import TaskState
 
@@ -166,11 +166,11 @@ def _failed(
     """Another node may fare better, or this one in a while."""
     state.proof_attempts += 1
     if state.phase == "resolving":
-        if kind in PASSING:
+        if kind in PASSING_KINDS:
             state.patience.failing(now)
         if state.proof_attempts < PROOF_ATTEMPTS and kind != "source-busy":
             return resolving.resolve(cluster, state, now)
-        if kind not in PASSING or state.patience.spent(now, cluster.settings.origin.give_up):
+        if kind not in PASSING_KINDS or state.patience.spent(now, cluster.settings.origin.give_up):
             return refuse(cluster, state, task, kind, text, now)
         state.proof_attempts = 0
         return resolving.look_later(cluster, state, kind, text, now, retry_after)

@@ -6,11 +6,11 @@ import logging
 
 from dragonfly_ray import bitset
 from dragonfly_ray import messages as m
+from dragonfly_ray.backoff import DEFAULT_RETRY_AFTER_S, PASSING_KINDS
 from dragonfly_ray.logs import about_spec
 from dragonfly_ray.scheduling import ends, origins
 from dragonfly_ray.scheduling.actions import Action, Ask, Send
 from dragonfly_ray.scheduling.cluster import ClusterState
-from dragonfly_ray.scheduling.patience import DEFAULT_RETRY_AFTER_S, PASSING
 from dragonfly_ray.scheduling.spec import SpecState
 from dragonfly_ray.scheduling.task import TaskState
 from dragonfly_ray.urls import origin, redacted
@@ -135,7 +135,7 @@ def resolved(cluster: ClusterState, spec_id: str, answer: m.Resolved, now: float
 def _not_resolved(cluster: ClusterState, state: SpecState, answer: m.Resolved, now: float) -> list[Action]:
     """Another host may fare better, and all of them in a while."""
     kind, text = answer.kind or "source", answer.message or "could not resolve"
-    passing = kind in PASSING and not answer.final
+    passing = kind in PASSING_KINDS and not answer.final
     if passing:
         state.patience.failing(now - answer.failing)
     fresh = not passing or any(host not in state.tried for host in _able(cluster, state))
@@ -186,7 +186,7 @@ def looking(cluster: ClusterState, message: m.Looking, now: float) -> list[Actio
 
 def _may_differ_elsewhere(kind: str) -> bool:
     """Whether another node may fare better: its way to the origin, or its disk."""
-    return kind in PASSING or kind.startswith("storage")
+    return kind in PASSING_KINDS or kind.startswith("storage")
 
 
 def resolve_failed(cluster: ClusterState, spec_id: str, now: float) -> list[Action]:

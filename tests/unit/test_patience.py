@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from dragonfly_ray.backoff import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from dragonfly_ray.errors import SourceBusyError, SourceError, SourceNotFoundError, SourceUnreachableError
 from dragonfly_ray.peer import looking
 from dragonfly_ray.peer.looking import SharedWork
-from dragonfly_ray.scheduling.patience import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from dragonfly_ray.scheduling.patience import Patience as LookPatience
 from dragonfly_ray.sources import Patience
 
