@@ -169,13 +169,27 @@ class Picker:
 
     def hears(self, told: Mapping[str, int]) -> None:
         """News of many holders at once, as bitmaps; of those that are known here."""
-        get, everything = told.get, self._all
+        get, everything, imports = told.get, self._all, self.imports
+        once = 0
+        """News of near holders that are still to be counted, each of them once: counting in costs more than that."""
         for host, holder in self._holders.items():
             pieces = get(host)
-            if pieces:
-                self._add(holder, pieces & everything)
-                if self.imports and not holder.far:
-                    self.imports.moved(host)
+            if not pieces:
+                continue
+            pieces &= everything
+            news = pieces ^ (pieces & holder.bits)
+            holder.bits |= news
+            holder.usable |= news
+            if holder.far:
+                continue
+            if once & news:
+                self._tally.add(once)
+                once = news
+            else:
+                once |= news
+            if imports:
+                imports.moved(host)
+        self._tally.add(once)
 
     def left(self, host: str) -> None:
         """The holder is gone: what it was asked for is free again."""
@@ -284,38 +298,50 @@ class Picker:
     def _lacking(self, pieces: int) -> dict[str, int]:
         return lacking([(h.zone, h.usable) for h in self._far.values() if h.here], self._tally.held(), pieces)
 
-    def order(self, now: float = 0.0) -> Iterator[str]:
+    def order(self, now: float = 0.0, *, near: bool = True, far: bool = True) -> Iterator[str]:
         """Holders worth one more request, in the order in which to try them; `pick` tells for what.
 
         Who has one of the rarest open pieces comes before who has others, idle ones before those
         that were asked already, and near ones keep far ones out; ties at random. Near the end come
-        the holders of what somebody else was asked for.
+        the holders of what somebody else was asked for. `near`, `far`: which of them can be asked now.
         """
         free = self._open
         nearby = free & self._tally.held()
+        zoned = self._zoned()
+        far = far and bool(self._far)
+        if far and free:
+            yield from self._to_import(free ^ nearby, now)
+        if nearby:
+            if near:
+                yield from self._by_rarity(self._holders, nearby, far=False)
+            if far and not zoned and not self._useful_nearby():
+                # Whoever is near and has something cannot be reached now.
+                yield from [h for h, holder in self._far.items() if holder.usable & free]
+        elif far and free and not zoned:
+            yield from self._by_rarity(self._far, free, far=True)
+        else:
+            yield from self._late(near=near, far=far and not zoned)
+
+    def _to_import(self, unheld: int, now: float) -> list[str]:
+        """Far holders of what this peer is to import. `unheld`: the open pieces that no near holder has."""
         imports = self._zoned()
-        if imports:
-            due = self._due_far(imports, now) if self._far and free else {}
-            found = [h for h, holder in self._far.items() if holder.usable & due.get(holder.zone, 0)]
-            self._random.shuffle(found)
-            yield from sorted(found, key=self.outstanding)
-            if not nearby:
-                yield from self._late()
-                return
-        elif self._far and nearby:
-            duty = self._duty(free ^ nearby)
-            if duty:
-                yield from [host for host, holder in self._far.items() if holder.usable & duty]
-        if not free or not (nearby or self._far):
-            yield from self._late()
-            return
-        hosts = list(self._holders.items()) if nearby else list(self._far.items())
-        rarest = self._tally.rarest(nearby or free)
+        if imports is None:
+            duty = self._duty(unheld) if unheld != self._open else 0
+            return [host for host, holder in self._far.items() if holder.usable & duty] if duty else []
+        due = self._due_far(imports, now)
+        found = [h for h, holder in self._far.items() if holder.usable & due.get(holder.zone, 0)]
+        self._random.shuffle(found)
+        return sorted(found, key=self.outstanding)
+
+    def _by_rarity(self, holders: Mapping[str, _Holder], among: int, *, far: bool) -> Iterator[str]:
+        """Idle holders of the rarest of `among`, then other idle ones, then those that were asked."""
+        free, rarest = self._open, self._tally.rarest(among)
+        hosts = list(holders.items())
         start = int(self._random.random() * len(hosts))
         second, third = [], []
         for host, holder in hosts[start:] + hosts[:start]:
             usable = holder.usable
-            if not usable & free or (holder.far and nearby):
+            if not usable & free or holder.far is not far:
                 continue
             if holder.asked:
                 third.append(host)
@@ -325,18 +351,15 @@ class Picker:
                 second.append(host)
         yield from second
         yield from third
-        if nearby and self._far and not imports and not self._useful_nearby():
-            # Whoever is near and has something cannot be reached now.
-            yield from [h for h, holder in self._far.items() if holder.usable & free]
 
-    def _late(self) -> list[str]:
+    def _late(self, *, near: bool, far: bool) -> list[str]:
         late = self.missing if self._asked else 0
         if not late or late.bit_count() > ENDGAME_PIECES:
             return []
         return [
             host
             for host, holder in self._holders.items()
-            if holder.usable & late and not (holder.far and self._zoned())
+            if holder.usable & late and (far if holder.far else near)
         ]
 
     def pick(self, host: str, most: int, now: float) -> Sequence[int]:

@@ -1,6 +1,6 @@
 """Simulates a distribution in virtual time, with the code that runs in a cluster.
 
-`Picker`, `SuperSeeder` and `SchedulerCore` are the real ones, and talk in the real messages; only the
+`DownloadState` and `SchedulerCore` are the real ones, and talk in the real messages; only the
 links, the origin and the time are modelled. The same scenario gives the same result.
 """
 
@@ -14,6 +14,8 @@ from collections.abc import Callable
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.model import Host, root_digest
+from dragonfly_ray.scheduling.download.parent_state import RequestLimits
+from dragonfly_ray.scheduling.download.state import DownloadState
 from dragonfly_ray.scheduling.download.superseed import SuperSeeder
 from dragonfly_ray.scheduling.picker import Picker
 from dragonfly_ray.scheduling.simulation.network import Clock, Line, Zone
@@ -21,7 +23,6 @@ from dragonfly_ray.scheduling.simulation.peer import Peer
 from dragonfly_ray.scheduling.simulation.report import Report
 from dragonfly_ray.scheduling.simulation.scenario import CHURN_PERIOD, MBIT, Link, Scenario
 from dragonfly_ray.scheduling.simulation.scheduler import Scheduler, digest_of
-from dragonfly_ray.scheduling.zones import Imports, region_of
 
 __all__ = ["Report", "Scenario", "Simulation", "simulate"]
 
@@ -31,6 +32,8 @@ GIVE_UP = 20.0
 """Times the bound after which a simulation ends, whatever is missing."""
 CURVE_POINTS = 200
 VERIFY_PAUSE = 0.05
+VERIFY_PATIENCE = 1.0
+"""Seconds until those who have all tell the record what it lacks."""
 
 PickerFactory = Callable[[int, int], Picker]
 """Pieces, seed -> the picker of a peer."""
@@ -66,6 +69,8 @@ class Simulation:
         self.talkative: dict[Peer, None] = {}
         """Peers with something to tell."""
         self.from_origin = 0
+        self.requests = 0
+        """That peers have sent to each other."""
         self.origin = Line(scenario.origin_mbit * MBIT) if scenario.origin_mbit else None
         self.scheduler = Scheduler(scenario, self)
         self._picker = picker or (lambda count, seed: Picker(count, seed=seed))
@@ -83,7 +88,8 @@ class Simulation:
         self._expected = 0
         self._lost = 0
         self._memory = 0.0
-        self._announcers: list[Peer] = []
+        self._sole: list[Peer] = []
+        """Those that alone read the origin, and tell each neighbour something else."""
 
     # --- what the scheduler sends -----------------------------------------------------------
 
@@ -103,7 +109,7 @@ class Simulation:
     # --- the run ----------------------------------------------------------------------------
 
     def run(self, progress: Callable[[float], None] | None = None) -> Report:
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         self._populate()
         scenario, step = self.scenario, self.scenario.lag * self.scenario.piece_time
         end, point, watch = GIVE_UP * self._bound, 0.0, TICK
@@ -123,21 +129,19 @@ class Simulation:
             if over:
                 break
         self.clock.run_until(now + 10 * scenario.piece_time)
-        return self._report(time.perf_counter() - started, curve)
+        return self._report(time.perf_counter() - started, time.process_time() - cpu, curve)
 
     def _turn(self, now: float) -> None:
         """What happens up to `now`; then everybody tells what is new, and who waits for news asks."""
         self.clock.run_until(now)
         # Listener by listener: what a peer knows lies together in memory, which is twice as fast.
-        news = {peer.id: peer.take_news() for peer in self.talkative}
-        self.talkative = {}
+        talkative, self.talkative = self.talkative, {}
+        news = {peer.id: fresh for peer in talkative if (fresh := peer.state.take_news())}
         if news:
             for peer in self.listening:
                 peer.hear(news)
-        for peer in self._announcers:
-            assert peer.announcer is not None
-            for host, pieces in peer.announcer.due(now).items():
-                self.peers[host].told(peer.id, pieces, now)
+        for peer in self._sole:
+            peer.carry_out(peer.state.take_tells(now), now)
         hungry, self.hungry = self.hungry, {}
         for peer in hungry:
             peer.ask(now)
@@ -167,18 +171,24 @@ class Simulation:
 
     def _start(self, name: str, link: Link, number: int, now: float, *, seed: bool = False) -> None:
         zone = self._zones[number % len(self._zones)]
-        host = Host(name, name, (), name, seed, zone.name if len(self._zones) > 1 else "",
-                    zone.region.name if zone.region and len(self._regions) > 1 else "", incarnation="1")  # fmt: skip
-        picker = self._picker(self.scenario.pieces, self._random.getrandbits(32))
-        if host.idc:
-            picker.imports = Imports(name, host.idc, self.scenario.pieces, region_of(host.location))
-        peer = Peer(self, host, link, zone, picker, target=not seed)
+        idc = zone.name if len(self._zones) > 1 else ""
+        location = zone.region.name if zone.region and len(self._regions) > 1 else ""
+        host = Host(name, name, (), name, seed, idc, location, incarnation="1")
+        pieces = self.scenario.pieces
+        sole = seed and self.scenario.seeds == 1
+        state = DownloadState(
+            self._picker(pieces, self._random.getrandbits(32)),
+            RequestLimits(together=self.scenario.requests),
+            host=name,
+            zone=host.idc,
+            location=location,
+            seeder=SuperSeeder(pieces) if sole else None,
+            now=now,
+        )
+        self.peers[name] = peer = Peer(self, host, link, zone, state, target=not seed)
         peer.joined_at = now
-        if seed and self.scenario.seeds == 1:
-            patience = 4 * 8 * self.scenario.piece_time
-            peer.announcer = SuperSeeder(self.scenario.pieces, patience=patience)
-            self._announcers.append(peer)
-        self.peers[name] = peer
+        if sole:
+            self._sole.append(peer)
         self.scheduler.announce(host, now)
 
     def _joins(self, now: float, name: str, link: Link, number: int) -> None:
@@ -201,6 +211,9 @@ class Simulation:
             return
         answer = self.scheduler.verify(peer.id, self._root)
         if answer.pending:
+            assert peer.complete_at is not None
+            if now - peer.complete_at > VERIFY_PATIENCE:
+                peer.vouch(answer.gaps, now)
             self.clock.at(now + VERIFY_PAUSE, lambda later: self.completed(peer, later))
             return
         if not answer.ok:
@@ -214,12 +227,12 @@ class Simulation:
 
     def _point(self, now: float) -> tuple[float, float, float]:
         there = [p for p in self.peers.values() if p.target and p.alive]
-        pieces = sum(p.picker.have.bit_count() for p in there)
+        pieces = sum(p.state.picker.have.bit_count() for p in there)
         complete = sum(p.complete_at is not None for p in there)
         most = max(1, len(there))
         return now, pieces / (most * self.scenario.pieces), complete / most
 
-    def _report(self, wall: float, curve: list[tuple[float, float, float]]) -> Report:
+    def _report(self, wall: float, cpu: float, curve: list[tuple[float, float, float]]) -> Report:
         targets = [p for p in self.peers.values() if p.target]
         first = sorted(p.complete_at for p in targets if not p.joined_at and p.complete_at is not None)
         late = [p.complete_at - p.joined_at for p in targets if p.joined_at and p.complete_at is not None]
@@ -238,8 +251,9 @@ class Simulation:
             cross_share=sum(p.bytes_far for p in targets) / max(1, received),
             into_zone=max(zone.entered for zone in self._zones) / self.scenario.size,
             into_region=max(region.entered for region in self._regions) / self.scenario.size,
-            decisions=self.scheduler.decisions,
+            decisions=self.requests + self.scheduler.decisions,
             core_seconds=self.scheduler.seconds,
+            cpu_seconds=cpu,
             memory_per_peer=self._memory,
             wall_seconds=wall,
             curve=tuple(curve),

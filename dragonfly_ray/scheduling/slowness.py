@@ -82,6 +82,8 @@ def rate_too_slow(rate: float, left: float, others: float, *, elsewhere: bool, w
 class Pauses:
     """For how long one holder is asked for nothing."""
 
+    __slots__ = ("_next", "_until")
+
     def __init__(self) -> None:
         self._until = 0.0
         self._next = FIRST_PAUSE_S

@@ -14,13 +14,38 @@ import pytest
 from dragonfly_ray import bitset as bits
 from dragonfly_ray.cli.simulate import simulate as command
 from dragonfly_ray.errors import InvalidRequestError
+from dragonfly_ray.scheduling.download.state import DownloadState
 from dragonfly_ray.scheduling.picker import Picker
 from dragonfly_ray.scheduling.simulation import bounds
-from dragonfly_ray.scheduling.simulator import Report, Scenario, simulate
+from dragonfly_ray.scheduling.simulator import Report, Scenario, Simulation, simulate
 
 EQUAL = Scenario(peers=150, pieces=256)
 NEAR = 1.055
 """Between what the picker comes to (1.04) and what a careless one does (1.07)."""
+
+
+@pytest.fixture(autouse=True)
+def _valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engines of all peers are checked, one after the other, one each turn."""
+    turn = Simulation._turn
+
+    def checked(self: Simulation, now: float) -> None:
+        turn(self, now)
+        peers = list(self.peers.values())
+        peers[round(now / (self.scenario.lag * self.scenario.piece_time)) % len(peers)].state.validate()
+
+    monkeypatch.setattr(Simulation, "_turn", checked)
+
+
+def test_the_engine_agrees_with_itself_after_every_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DownloadState, "checked", True)
+    churn = Scenario(peers=20, pieces=200, zones=2, cross_mbit=2000, origin_mbit=1000, lost=0.9, joined=0.9)
+    policies: tuple[Literal["seeds", "all"], ...] = ("seeds", "all")
+    for policy in policies:
+        report = simulate(replace(churn, policy=policy))
+        assert report.lost
+        assert report.late
+        assert report.complete >= 20 + report.late - report.lost
 
 
 def check(report: Report, ratio: float) -> None:

@@ -16,10 +16,12 @@ IN_FLIGHT_S = 0.3
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
-    """`pieces`: of one request. `pipeline`: requests on one connection at once."""
+    """`pieces`: of one request. `pipeline`: requests on one connection at once. `together`: pieces that may be due at
+    once from all near hosts, and as many from those that are far; 0: no limit but that of each connection."""
 
     pieces: int = 1
     pipeline: int = 2
+    together: int = 0
 
     @property
     def due(self) -> int:
@@ -76,9 +78,22 @@ class Pace:
         return most if self.seconds * most <= IN_FLIGHT_S else max(1, int(IN_FLIGHT_S / self.seconds))
 
 
+@dataclass(slots=True)
+class Window:
+    """Of all connections to near hosts, or to far ones: a thin link between zones makes these late, and they keep
+    nobody from asking nearby."""
+
+    due: int = 0
+
+    def room(self, limits: RequestLimits) -> int:
+        """Pieces that may be asked for now."""
+        return limits.together - self.due if limits.together else limits.due
+
+
 @dataclass(slots=True, eq=False)
 class ParentState:
     host: str
+    window: Window
     told: int = 0
     """The pieces that it knows to be here."""
     due: int = 0
@@ -92,10 +107,22 @@ class ParentState:
         if not self.due:
             self.since = now
         self.due += count
+        self.window.due += count
+
+    def released(self, count: int) -> None:
+        """So many of the due pieces will not come any more."""
+        self.due -= count
+        self.window.due -= count
+
+    def moves(self, window: Window) -> None:
+        """It counts to another window from now on."""
+        self.window.due -= self.due
+        self.window = window
+        window.due += self.due
 
     def answered(self, now: float) -> float:
         """One of the due pieces came; the seconds that it took."""
-        self.due -= 1
+        self.released(1)
         seconds, self.since = now - self.since, now
         self.live_rate = 0.0
         return seconds

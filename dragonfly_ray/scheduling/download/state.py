@@ -28,6 +28,7 @@ from dragonfly_ray.scheduling.download.parent_state import (
     Pace,
     ParentState,
     RequestLimits,
+    Window,
 )
 from dragonfly_ray.scheduling.download.report_buffer import ReportBuffer, Taken
 from dragonfly_ray.scheduling.download.superseed import SuperSeeder
@@ -105,6 +106,8 @@ class DownloadState:
         self.bytes = Bytes()
         self._parents: dict[ConnectionId, ParentState] = {}
         self._current: dict[str, ConnectionId] = {}
+        self._windows = Window(), Window()
+        """Of near hosts, and of those that are far."""
         self._paces: dict[str, Pace] = {}
         self._infos: dict[str, NeighbourInfo] = {}
         self._banned: set[str] = set()
@@ -144,9 +147,18 @@ class DownloadState:
             return seeder.may_ask(host)
         return self.picker.have
 
+    @property
+    def hungry(self) -> bool:
+        """Whether more may be asked for than is due, of whomever."""
+        if self.picker.done:
+            return False
+        near, far = self._windows
+        return near.room(self.limits) > 0 or (bool(self._zone) and far.room(self.limits) > 0)
+
     def order(self, now: float) -> Iterator[str]:
         """Hosts worth one more request, in the order in which to try them."""
-        return self.picker.order(now)
+        near, far = self._windows
+        return self.picker.order(now, near=near.room(self.limits) > 0, far=far.room(self.limits) > 0)
 
     # --- the beginning ----------------------------------------------------------------------
 
@@ -182,7 +194,10 @@ class DownloadState:
             if self.seeder:
                 self.seeder.left(host)
         self._infos[host] = info
-        self.picker.meets(host, far=self._far(info), zone=info.zone, region=info.region)
+        far = self._far(info)
+        self.picker.meets(host, far=far, zone=info.zone, region=info.region)
+        if host in self._current:
+            self._parents[self._current[host]].moves(self._windows[far])
         if not self._abroad(info):
             self.picker.names(host, importer=info.imports)
 
@@ -214,7 +229,7 @@ class DownloadState:
             self.picker.reset(host)
         info = self._info(host)
         silent = info.silent
-        self._parents[connection] = parent = ParentState(host)
+        self._parents[connection] = parent = ParentState(host, self._windows[self._far(info)])
         self._current[host] = connection
         self.picker.joined(
             host, 0 if silent else held, far=self._far(info), zone=info.zone, region=info.region
@@ -229,7 +244,8 @@ class DownloadState:
     def _forget(self, host: str) -> None:
         connection = self._current.pop(host, None)
         if connection is not None:
-            del self._parents[connection]
+            parent = self._parents.pop(connection)
+            parent.released(parent.due)
 
     @event
     def disconnected(self, connection: ConnectionId, now: float) -> Effects:
@@ -332,7 +348,7 @@ class DownloadState:
             if not parent.due and pace.pauses.left(now):
                 return ()
             room = pace.window(room)
-        room -= parent.due
+        room = min(room - parent.due, parent.window.room(limits))
         if room <= 0:
             return ()
         run = self.picker.pick(parent.host, min(limits.pieces, room), now)
@@ -391,7 +407,7 @@ class DownloadState:
     def missing(self, connection: ConnectionId, piece: int) -> None:
         """It does not have the piece, whatever it said."""
         if parent := self._parents.get(connection):
-            parent.due -= 1
+            parent.released(1)
             self.picker.refused(parent.host, piece)
 
     @event
@@ -400,7 +416,7 @@ class DownloadState:
         parent = self._parents.get(connection)
         if parent is None:
             return False
-        parent.due -= count
+        parent.released(count)
         pieces = range(first, first + count)
         for index in pieces:
             self.picker.unasked(parent.host, index)
@@ -440,7 +456,7 @@ class DownloadState:
         """What was to be asked for lay in another task of this host."""
         parent = self._parents.get(connection)
         if parent:
-            parent.due -= 1
+            parent.released(1)
         self._count(cache=nbytes)
         return self._got(piece, parent.host if parent else "", now)
 
@@ -651,6 +667,15 @@ class DownloadState:
         return tuple(found)
 
     @event
+    def take_news(self) -> int:
+        """What neighbours are to be told now, for a caller that tells all of them the same. What is for some of them
+        alone is left to `take_tells`."""
+        if self.seeder:
+            return 0
+        fresh, self._fresh = self._fresh, 0
+        return fresh
+
+    @event
     def tell_all(self, connection: ConnectionId) -> tuple[Tell, ...]:
         """All that is here and was not told on this connection."""
         parent = self._parents.get(connection)
@@ -676,6 +701,9 @@ class DownloadState:
         assert {c: p.host for c, p in self._parents.items()} == {c: h for h, c in self._current.items()}
         assert not self._banned & set(self._current), "connected to a banned host"
         assert not self._banned & set(picker.holders()), "pieces of a banned host count"
+        for number, window in enumerate(self._windows):
+            due = sum(p.due for p in self._parents.values() if p.window is window)
+            assert window.due == due, f"{window.due} pieces are due, and {due} on all connections ({number})"
         for parent in self._parents.values():
             assert parent.due >= 0, "more answers than requests"
             assert picker.outstanding(parent.host) <= parent.due + len(self._storing), (

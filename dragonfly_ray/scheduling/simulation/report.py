@@ -32,8 +32,11 @@ class Report:
     """The most bytes that came into a zone from others ÷ size."""
     into_region: float
     decisions: int
+    """Requests that engines chose, leases granted and reports absorbed."""
     core_seconds: float
     """Processor time inside of the scheduler's methods."""
+    cpu_seconds: float
+    """Processor time of the whole simulation."""
     memory_per_peer: float
     """Bytes of scheduler memory for a peer and task."""
     wall_seconds: float
@@ -47,7 +50,8 @@ class Report:
 
     @property
     def decisions_per_second(self) -> float:
-        return self.decisions / self.core_seconds if self.core_seconds else 0.0
+        """By one processor core, which also models links and time."""
+        return self.decisions / self.cpu_seconds if self.cpu_seconds else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -42,7 +42,6 @@ class Scheduler:
     def __init__(self, scenario: Scenario, recipients: Recipients) -> None:
         self.core = SchedulerCore(_settings(scenario), lambda task, host: b"")
         self.seconds = 0.0
-        self.neighbour_sets = 0
         self.leases = 0
         self.reports = 0
         self.failed = 0
@@ -57,7 +56,8 @@ class Scheduler:
 
     @property
     def decisions(self) -> int:
-        return self.neighbour_sets + self.leases + self.reports
+        """Leases granted, and reports absorbed."""
+        return self.leases + self.reports
 
     # --- from submitter and peers -----------------------------------------------------------
 
@@ -106,10 +106,7 @@ class Scheduler:
             match action:
                 case Send():
                     if isinstance(action.message, m.Deliver):
-                        self.neighbour_sets += 1
                         self.leases += bool(action.message.lease)
-                    elif isinstance(action.message, m.News) and action.message.joined:
-                        self.neighbour_sets += 1
                     self._recipients.deliver(action.host, action.message, now)
                 case Ask():
                     answer = m.Resolved(task=self.task, manifest=MANIFEST)
