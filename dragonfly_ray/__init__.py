@@ -26,7 +26,8 @@ if TYPE_CHECKING:
         where,
     )
     from dragonfly_ray.config import Settings
-    from dragonfly_ray.distribution import Distribution, Outcome, Progress
+    from dragonfly_ray.distribution import Distribution, Progress
+    from dragonfly_ray.outcome import Outcome
     from dragonfly_ray.remote import Client, RemoteSubmission, connect
     from dragonfly_ray.submission import Submission
 
@@ -56,7 +57,7 @@ _FROM = {
     ),
     "Settings": "config",
     "Distribution": "distribution",
-    "Outcome": "distribution",
+    "Outcome": "outcome",
     "Progress": "distribution",
     "Submission": "submission",
     "Client": "remote",

@@ -17,11 +17,10 @@ from dragonfly_ray.errors import (
     CancelledByUserError,
     DeadlineError,
     DistributionFailedError,
-    DragonflyError,
-    from_report,
 )
 from dragonfly_ray.figures import Figures, Measured, figures
-from dragonfly_ray.names import from_os, shown, to_os
+from dragonfly_ray.names import shown
+from dragonfly_ray.outcome import NodeOutcome, Outcome, received
 
 MOST_NAMED = 3
 SHORT_ID = 6
@@ -39,65 +38,6 @@ def told_apart(names: Mapping[str, str]) -> dict[str, str]:
             length += 1
         shown |= {node: f"{name} ({node[:length]})" if len(ids) > 1 else name for node in ids}
     return shown
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One URL on one node. Bytes are those of the content, by where this node got them from."""
-
-    node_id: str
-    node: str
-    url: str
-    state: str
-    path: Path | None = None
-    size: int = 0
-    seconds: float = 0.0
-    bytes_origin: int = 0
-    bytes_peers: int = 0
-    bytes_object_store: int = 0
-    bytes_cache: int = 0
-    bytes_audit: int = 0
-    """Read at the origin to be compared with what another node had read; in no other number."""
-    origin_pieces: str = ""
-    """The pieces that this node has read at the origin for everybody, as in `0-63,70`."""
-    merged: bool = False
-    """Into a folder that was there before."""
-    written_by: str = ""
-    """Node id of whoever wrote the output: this node shares its file system, and wrote nothing."""
-    error: DragonflyError | None = None
-
-    @property
-    def ok(self) -> bool:
-        return self.state == "done"
-
-    def to_dict(self) -> dict[str, Any]:
-        found = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        found["path"] = None if self.path is None else from_os(str(self.path))
-        found["error"] = None if self.error is None else self.error.to_dict()
-        return found | {"ok": self.ok}
-
-    @staticmethod
-    def from_record(node_id: str, node: str, url: str, record: Mapping[str, Any]) -> Outcome:
-        """From what a scheduler says of a node."""
-        kind = record["kind"]
-        return Outcome(
-            node_id=node_id,
-            node=node,
-            url=url,
-            state=record["state"],
-            path=Path(to_os(record["path"])) if record["path"] else None,
-            size=record["size"],
-            seconds=record["seconds"],
-            bytes_origin=record["bytes_origin"],
-            bytes_peers=record["bytes_peers"],
-            bytes_object_store=record["bytes_small"],
-            bytes_cache=record["bytes_cache"],
-            bytes_audit=record.get("bytes_audit", 0),
-            origin_pieces=record.get("origin_pieces", ""),
-            merged=record["merged"],
-            written_by=record["written_by"],
-            error=from_report(kind, record["message"]) if kind else None,
-        )
 
 
 @dataclass(frozen=True)
@@ -119,9 +59,9 @@ class Distribution:
     ) -> Distribution:
         """From a scheduler's views, one a URL."""
         outcomes = tuple(
-            Outcome.from_record(node, names.get(node, node[:12]), view["url"], record)
+            Outcome.of(NodeOutcome.from_row(node, row), names.get(node, node[:12]), view["url"])
             for view in views
-            for node, record in view["nodes"].items()
+            for node, row in view["nodes"].items()
         )
         seconds = max((view["seconds"] or 0.0 for view in views), default=0.0)
         size = sum(view["size"] or 0 for view in views)
@@ -259,8 +199,7 @@ class Progress:
         for view in views:
             size = view["size"] or 0
             for node, r in view["nodes"].items():
-                have = r["bytes_origin"] + r["bytes_peers"] + r["bytes_small"] + r["bytes_cache"]
-                done = size if r["state"] == "done" else min(size, have)
+                done = size if r["state"] == "done" else min(size, received(r))
                 rows.setdefault(node, []).append((r["state"], done, size))
         nodes = tuple(
             NodeProgress(n, names.get(n, n[:12]), _state([s for s, _, _ in r]), sum(d for _, d, _ in r),

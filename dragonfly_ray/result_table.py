@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Protocol
 
 from rich.console import Group
 from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from dragonfly_ray.errors import DragonflyError
 from dragonfly_ray.figures import Figures
 from dragonfly_ray.names import shown
+from dragonfly_ray.outcome import Outcome
 
 _STYLES = {"done": "green", "failed": "red", "running": "cyan", "waiting": "dim"}
 _LIMITS = {
@@ -29,38 +27,7 @@ MIN_SHARED = 12
 """Characters: a shorter beginning is not worth a line of its own."""
 
 
-class Row(Protocol):
-    """One URL on one node; see `Outcome`."""
-
-    @property
-    def node_id(self) -> str: ...
-    @property
-    def node(self) -> str: ...
-    @property
-    def state(self) -> str: ...
-    @property
-    def path(self) -> Path | None: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def seconds(self) -> float: ...
-    @property
-    def bytes_origin(self) -> int: ...
-    @property
-    def bytes_peers(self) -> int: ...
-    @property
-    def bytes_object_store(self) -> int: ...
-    @property
-    def bytes_cache(self) -> int: ...
-    @property
-    def bytes_audit(self) -> int: ...
-    @property
-    def written_by(self) -> str: ...
-    @property
-    def error(self) -> DragonflyError | None: ...
-
-
-def render(title: str, outcomes: Sequence[Row], figures: str = "") -> Group:
+def render(title: str, outcomes: Sequence[Outcome], figures: str = "") -> Group:
     """What all paths have in common is said once, below; the column shows what differs, and all of it. So are
     errors, each with the nodes that have it."""
     shared, rests = split([_path(o) for o in outcomes])
@@ -104,7 +71,7 @@ def figures(of: Figures, names: Mapping[str, str]) -> str:
     return " · ".join(parts)
 
 
-def errors(outcomes: Sequence[Row]) -> list[str]:
+def errors(outcomes: Sequence[Outcome]) -> list[str]:
     """One line for each error: who has it, and what it is."""
     nodes: dict[str, list[str]] = {}
     for o in outcomes:
@@ -135,12 +102,12 @@ def split(paths: Sequence[str]) -> tuple[str, list[str]]:
     return shared, [f"…{path[len(shared) :]}" if path else "" for path in paths]
 
 
-def _path(o: Row) -> str:
+def _path(o: Outcome) -> str:
     """With the node's own id as `{node}`: so it was asked for, and so it is the same on all."""
     return "" if o.error is not None or o.path is None else shown(str(o.path)).replace(o.node_id, "{node}")
 
 
-def provenance(o: Row) -> str:
+def provenance(o: Outcome) -> str:
     """`origin 24 % peers 76 %`, to be broken between the two only."""
     parts = {"origin": o.bytes_origin, "peers": o.bytes_peers, "object store": o.bytes_object_store,
              "cache": o.bytes_cache}  # fmt: skip

@@ -21,6 +21,7 @@ from dragonfly_ray.config import Settings
 from dragonfly_ray.distribution import Distribution, Progress
 from dragonfly_ray.errors import ClusterError, DeadlineError, DragonflyError, NotRunningError
 from dragonfly_ray.model import Credentials
+from dragonfly_ray.outcome import received
 from dragonfly_ray.scheduling.ring import shard_of
 
 log = logging.getLogger(__name__)
@@ -222,11 +223,7 @@ class Submission:
                 # Whoever attached asks for the run that it found, should the scheduler forget it.
                 self._specs[spec_id] = msgspec.structs.replace(self._specs[spec_id], run=view["run"])
             now = time.monotonic()
-            total = sum(
-                n["bytes_origin"] + n["bytes_peers"] + n["bytes_cache"] + n["bytes_small"]
-                for view in self._views.values()
-                for n in view["nodes"].values()
-            )
+            total = sum(received(n) for view in self._views.values() for n in view["nodes"].values())
             self._moved.append((now, total))
             self._moved = [(t, b) for t, b in self._moved if now - t < RATE_WINDOW]
             self._changed.notify_all()

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from dragonfly_ray.figures import Measured
 from dragonfly_ray.model import Credentials, Source
+from dragonfly_ray.outcome import NodeOutcome
 from dragonfly_ray.policy import UrlPolicy
 from dragonfly_ray.targets import Selector
 
@@ -31,36 +32,6 @@ class Order:
     digest: str = ""
     link: bool = True
     policy: UrlPolicy = field(default_factory=UrlPolicy)
-
-
-@dataclass(frozen=True, slots=True)
-class NodeOutcome:
-    """One URL on one node. Bytes are those of the content, by where the node got them from."""
-
-    node_id: str
-    state: str
-    """waiting, running, done or failed."""
-    path: str = ""
-    size: int = 0
-    seconds: float = 0.0
-    bytes_origin: int = 0
-    bytes_peers: int = 0
-    bytes_cache: int = 0
-    bytes_object_store: int = 0
-    bytes_audit: int = 0
-    """Read at the origin only to be compared with what another node had read."""
-    origin_pieces: str = ""
-    """The pieces that it has read at the origin for everybody, as in `0-63,70`."""
-    merged: bool = False
-    written_by: str = ""
-    error_kind: str = ""
-    error: str = ""
-
-    @property
-    def bytes_done(self) -> int:
-        if self.state == "done":
-            return self.size
-        return self.bytes_origin + self.bytes_peers + self.bytes_cache + self.bytes_object_store
 
 
 @dataclass(frozen=True, slots=True)

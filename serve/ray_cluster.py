@@ -17,13 +17,13 @@ from dragonfly_ray.config import Settings
 from dragonfly_ray.errors import ClusterError, DragonflyError, InvalidRequestError
 from dragonfly_ray.figures import Measured
 from dragonfly_ray.model import Credentials, Source
+from dragonfly_ray.outcome import NodeOutcome
 from dragonfly_ray.output_names import check_outputs, names_alike
 from dragonfly_ray.policy import check_url
 from dragonfly_ray.scheduling.ring import shard_of
 from dragonfly_ray.serve.cluster import (
     Availability,
     Edge,
-    NodeOutcome,
     NodeView,
     Order,
     Part,
@@ -287,27 +287,7 @@ def _part(order: str, index: int, view: Mapping[str, Any]) -> Part:
         entries=view["entries"],
         seconds=view["seconds"],
         measured=msgspec.convert(view.get("measured"), Measured | None),
-        nodes=tuple(_outcome(node, record) for node, record in view["nodes"].items()),
-    )
-
-
-def _outcome(node: str, record: Mapping[str, Any]) -> NodeOutcome:
-    return NodeOutcome(
-        node_id=node,
-        state=record["state"],
-        path=record["path"],
-        size=record["size"],
-        seconds=record["seconds"],
-        bytes_origin=record["bytes_origin"],
-        bytes_peers=record["bytes_peers"],
-        bytes_cache=record["bytes_cache"],
-        bytes_object_store=record["bytes_small"],
-        bytes_audit=record["bytes_audit"],
-        origin_pieces=record["origin_pieces"],
-        merged=record["merged"],
-        written_by=record["written_by"],
-        error_kind=record["kind"],
-        error=record["message"],
+        nodes=tuple(NodeOutcome.from_row(node, row) for node, row in view["nodes"].items()),
     )
 
 

@@ -13,7 +13,8 @@ from dragonfly_ray.errors import InvalidRequestError, NotRunningError
 from dragonfly_ray.figures import Measured
 from dragonfly_ray.live import changed
 from dragonfly_ray.model import Credentials, Source
-from dragonfly_ray.serve.cluster import Availability, Edge, NodeOutcome, NodeView, Order, Part, Pin, TaskView
+from dragonfly_ray.outcome import NodeOutcome
+from dragonfly_ray.serve.cluster import Availability, Edge, NodeView, Order, Part, Pin, TaskView
 from dragonfly_ray.targets import Member, Selector, select
 from dragonfly_ray.urls import redacted
 

@@ -8,13 +8,12 @@ import logging
 import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
 from httpx_sse import EventSource, SSEError
 
-from dragonfly_ray.distribution import Distribution, NodeProgress, Outcome, Progress, told_apart
+from dragonfly_ray.distribution import Distribution, NodeProgress, Progress, told_apart
 from dragonfly_ray.errors import (
     CancelledByUserError,
     ClusterError,
@@ -24,7 +23,7 @@ from dragonfly_ray.errors import (
     from_report,
 )
 from dragonfly_ray.figures import Figures
-from dragonfly_ray.names import to_os
+from dragonfly_ray.outcome import NodeOutcome, Outcome
 from dragonfly_ray.remote.http import Http
 
 log = logging.getLogger(__name__)
@@ -254,22 +253,7 @@ def figures_of(job: Mapping[str, Any]) -> Figures:
 
 
 def _outcome(node: Mapping[str, Any], name: str) -> Outcome:
-    error, provenance = node["error"], node["bytes"]
-    return Outcome(
-        node_id=node["node_id"],
-        node=name,
-        url=node["url"],
-        state=node["state"],
-        path=Path(to_os(node["path"])) if node["path"] else None,
-        size=node["size"],
-        seconds=node["seconds"],
-        bytes_origin=provenance["origin"],
-        bytes_peers=provenance["peers"],
-        bytes_object_store=provenance["object_store"],
-        bytes_cache=provenance["cache"],
-        bytes_audit=node["bytes_audit"],
-        origin_pieces=node["origin_pieces"],
-        merged=node["merged"],
-        written_by=node["written_by"] or "",
-        error=from_report(error["kind"], error["message"]) if error else None,
-    )
+    moved = node["bytes"]
+    row = {**node, **{f"bytes_{source}": count for source, count in moved.items()}, **(node["error"] or {})}
+    found = NodeOutcome.from_row(node["node_id"], row | {"bytes_small": moved["object_store"]})
+    return Outcome.of(found, name, node["url"])

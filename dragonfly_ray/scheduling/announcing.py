@@ -189,7 +189,7 @@ def _adopt(cluster: ClusterState, delivery: m.Deliver, host: Host, now: float) -
     deliveries.join(cluster, task, {host.id: delivery.helper}, now)
     record = state.nodes.get(host.node_id)
     if record and record.state == "waiting":
-        record.state = "running"
+        state.move(record.node_id, "running")
     actions: list[Action] = []
     if new and state.phase == "running":
         # Who made itself known before, without it: it has lost it, as this scheduler's predecessor has.

@@ -42,7 +42,7 @@ def start(cluster: ClusterState, state: SpecState, now: float) -> list[Action]:
     for host in joining:
         record = state.nodes[cluster.hosts[host].host.node_id]
         if record.state == "waiting":
-            record.state = "running"
+            state.move(record.node_id, "running")
         cluster.hosts[host].last_seen = now
     state.version += 1
     return actions
@@ -161,7 +161,7 @@ def deliver_late(cluster: ClusterState, state: SpecState, host: Host, now: float
         return []
     join(cluster, task, {host.id: helper}, now)
     if record:
-        record.state = "running"
+        state.move(record.node_id, "running")
         state.version += 1
     return [
         Send(host.id, delivery(cluster, state, task, host.id, now)),

@@ -169,9 +169,8 @@ def ended(cluster: ClusterState, message: m.Ended, now: float) -> list[Action]:
                 task.forget(piece)  # whoever reads it next says what it is
     ours = not message.run or message.run in state.runs  # or of an earlier run of the id
     if record and not record.terminal and ours and message.task_id == state.task_id:
-        state.end_node(host.host.node_id, message)
-        if task:
-            record.origin_pieces = bitset.ranges(task.readers.get(message.host_id, 0))
+        read = task.readers.get(message.host_id, 0) if task else 0
+        state.end_node(host.host.node_id, message, bitset.ranges(read))
         state.version += 1
         actions += maybe_end(cluster, state, now)
     return actions

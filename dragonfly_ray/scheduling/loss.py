@@ -31,7 +31,7 @@ def probed(
         for spec in cluster.specs.values():
             record = spec.nodes.get(state.host.node_id)
             if record and record.state == "running":
-                record.state = "waiting"
+                spec.move(record.node_id, "waiting")
                 spec.version += 1
             if spec.phase == "resolving" and spec.resolver == host_id:
                 actions += resolving.resolve_failed(cluster, spec.spec.id, now)

@@ -320,7 +320,7 @@ def refused(cluster: ClusterState, message: m.Ended, now: float) -> list[Action]
     record = state.nodes.get(cluster.hosts[host].host.node_id)
     state.fed.discard(host)
     if record and not record.terminal:
-        record.state = "waiting"
+        state.move(record.node_id, "waiting")
         state.version += 1
     if state.proved:
         return deliveries.deliver_late(cluster, state, cluster.hosts[host].host, now)

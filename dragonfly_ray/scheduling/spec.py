@@ -4,48 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import msgspec
 
 from dragonfly_ray.figures import Measured
 from dragonfly_ray.messages import Ended, Sample, Spec
 from dragonfly_ray.model import Credentials
+from dragonfly_ray.outcome import NodeOutcome, NodeState
 from dragonfly_ray.scheduling.patience import Patience
 
-NodeState = Literal["waiting", "running", "done", "failed"]
 SpecPhase = Literal["resolving", "running", "ended"]
-
-
-@dataclass(slots=True)
-class NodeRecord:
-    """The outcome on one node; terminal once `done` or `failed`."""
-
-    state: NodeState = "waiting"
-    path: str = ""
-    size: int = 0
-    seconds: float = 0.0
-    bytes_origin: int = 0
-    bytes_peers: int = 0
-    bytes_cache: int = 0
-    bytes_small: int = 0
-    bytes_audit: int = 0
-    """Read at the origin only to be compared."""
-    origin_pieces: str = ""
-    """The pieces of the content that this node has read at the origin, as in `0-63,70`."""
-    merged: bool = False
-    written_by: str = ""
-    """Node id of whoever wrote the output for this node, too."""
-    kind: str = ""
-    message: str = ""
-
-    @property
-    def terminal(self) -> bool:
-        return self.state in ("done", "failed")
-
-    def to_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__}
 
 
 @dataclass(slots=True)
@@ -54,7 +24,7 @@ class SpecState:
 
     spec: Spec
     credentials: Credentials
-    nodes: dict[str, NodeRecord]
+    nodes: dict[str, NodeOutcome]
     phase: SpecPhase = "resolving"
     resolver: str = ""
     lookers: tuple[str, ...] = ()
@@ -110,7 +80,7 @@ class SpecState:
 
     @classmethod
     def new(cls, spec: Spec, credentials: Credentials, now: float) -> SpecState:
-        nodes = {n: NodeRecord() for n in spec.targets}
+        nodes = {n: NodeOutcome(n) for n in spec.targets}
         return cls(
             spec, credentials, nodes, heartbeat=now, submitted=now, unfinished=len(nodes), runs={spec.run}
         )
@@ -138,23 +108,13 @@ class SpecState:
     def open_nodes(self) -> list[str]:
         return [node for node, record in self.nodes.items() if not record.terminal]
 
-    def end_node(self, node: str, ended: Ended) -> None:
-        record = self.nodes[node]
-        self.unfinished -= not record.terminal
-        record.state = "done" if ended.ok else "failed"
-        for name in (
-            "path",
-            "size",
-            "seconds",
-            "bytes_origin",
-            "bytes_peers",
-            "bytes_cache",
-            "bytes_small",
-            "bytes_audit",
-        ):
-            setattr(record, name, getattr(ended, name))
-        record.merged, record.written_by = ended.merged, ended.written_by
-        record.kind, record.message = ended.kind, ended.message
+    def move(self, node: str, state: NodeState) -> None:
+        self.nodes[node] = replace(self.nodes[node], state=state)
+
+    def end_node(self, node: str, ended: Ended, origin_pieces: str) -> None:
+        self.unfinished -= not self.nodes[node].terminal
+        told = {"state": "done" if ended.ok else "failed", "origin_pieces": origin_pieces}
+        self.nodes[node] = NodeOutcome.from_row(node, msgspec.structs.asdict(ended) | told)
 
     def begin_again(self, alive: Callable[[str], bool]) -> None:
         """Other content is to come; nodes that have what was there before get it, too, if they live. What failed
@@ -162,9 +122,9 @@ class SpecState:
         for node, record in self.nodes.items():
             if not record.terminal or (record.state == "done" and alive(node)):
                 self.unfinished += record.terminal
-                self.nodes[node] = NodeRecord()
+                self.nodes[node] = NodeOutcome(node)
 
     def fail_node(self, node: str, kind: str, message: str) -> None:
         record = self.nodes[node]
         self.unfinished -= not record.terminal
-        record.state, record.kind, record.message = "failed", kind, message
+        self.nodes[node] = replace(record, state="failed", error_kind=kind, error=message)

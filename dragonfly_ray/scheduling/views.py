@@ -26,7 +26,7 @@ def view(cluster: ClusterState, spec_id: str) -> dict[str, Any] | None:
     task = cluster.tasks.get(state.task_id)
     nodes = {}
     for node, record in state.nodes.items():
-        entry = record.to_dict()
+        entry = record.to_row()
         host = cluster.by_node.get(node, "")
         if task and not record.terminal and host in task.traffic:
             traffic = task.traffic[host]

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dragonfly_ray.figures import Figures, figures
-from dragonfly_ray.serve.cluster import NodeOutcome, Part
+from dragonfly_ray.outcome import NodeOutcome
+from dragonfly_ray.serve.cluster import Part
 
 WINDOW = 3.0
 """Seconds that a rate is taken over."""

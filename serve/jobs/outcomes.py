@@ -14,7 +14,7 @@ from sqlalchemy import bindparam, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from dragonfly_ray.figures import Figures
-from dragonfly_ray.serve.cluster import NodeOutcome
+from dragonfly_ray.outcome import NAMES, NodeOutcome
 from dragonfly_ray.serve.database.tables import Job, JobNode, now
 from dragonfly_ray.serve.jobs.board import Totals
 from dragonfly_ray.serve.jobs.verdict import CANCELLED, Ended, Verdict, verdict
@@ -24,21 +24,7 @@ OutcomeKey = tuple[int, str]
 """Which URL, and which node."""
 CHUNK = 300
 UNTOLD = "unknown-outcome"
-_FIELDS = (
-    "path",
-    "size",
-    "seconds",
-    "bytes_origin",
-    "bytes_peers",
-    "bytes_cache",
-    "bytes_object_store",
-    "bytes_audit",
-    "origin_pieces",
-    "merged",
-    "written_by",
-    "error_kind",
-    "error",
-)
+_FIELDS = tuple(name for name in NAMES if name not in ("node_id", "state"))
 
 
 _SUMS = ("bytes_origin", "bytes_peers", "bytes_cache", "bytes_object_store", "bytes_audit")

@@ -8,12 +8,13 @@ from typing import Any, cast
 import msgspec
 
 from dragonfly_ray.figures import Figures
+from dragonfly_ray.outcome import NAMES, NodeOutcome
 from dragonfly_ray.serve.database.tables import Job as JobRow
 from dragonfly_ray.serve.database.tables import JobNode as NodeRow
 from dragonfly_ray.serve.database.tables import now
 from dragonfly_ray.serve.jobs.board import Board, LiveNode, Totals
 from dragonfly_ray.serve.schemas.base import By, Failure, Provenance
-from dragonfly_ray.serve.schemas.jobs import ENDED, Job, JobNode, Kind, NodeState, Progress, State
+from dragonfly_ray.serve.schemas.jobs import ENDED, Job, JobNode, Kind, Progress, State
 
 
 def job(row: JobRow, board: Board) -> Job:
@@ -68,7 +69,7 @@ def _progress(row: JobRow, totals: Totals | None, size: int | None) -> Progress:
     )
 
 
-def _provenance(of: Totals | JobRow | NodeRow) -> Provenance:
+def _provenance(of: Totals | JobRow) -> Provenance:
     return Provenance.model_construct(
         origin=of.bytes_origin, peers=of.bytes_peers, cache=of.bytes_cache, object_store=of.bytes_object_store
     )
@@ -88,26 +89,9 @@ def nodes(rows: Iterable[NodeRow], of: JobRow, board: Board) -> list[JobNode]:
 
 
 def _from_row(row: NodeRow, of: JobRow) -> JobNode:
-    have = row.bytes_origin + row.bytes_peers + row.bytes_cache + row.bytes_object_store
-    return JobNode.model_construct(
-        node_id=row.node_id,
-        node=row.node_name,
-        url_index=row.url_index,
-        url=of.urls[row.url_index],
-        state=cast(NodeState, row.state),
-        path=row.path or None,
-        size=row.size,
-        bytes_done=row.size if row.state == "done" else have,
-        rate=0.0,
-        eta=None,
-        seconds=row.seconds,
-        bytes=_provenance(row),
-        bytes_audit=row.bytes_audit,
-        origin_pieces=row.origin_pieces,
-        merged=row.merged,
-        written_by=row.written_by or None,
-        error=_failure(row),
-    )
+    found = NodeOutcome(**{name: getattr(row, name) for name in NAMES})
+    live = LiveNode(row.url_index, found, found.bytes_done, 0.0, None)
+    return JobNode.model_validate(plain_live(live, of, row.node_name, row.seconds))
 
 
 def from_live(live: LiveNode, of: JobRow, name: str) -> JobNode:
@@ -151,7 +135,3 @@ def plain_live(live: LiveNode, of: JobRow, name: str, since: float) -> dict[str,
         "written_by": o.written_by or None,
         "error": {"kind": o.error_kind, "message": o.error} if o.error_kind else None,
     }
-
-
-def _failure(of: NodeRow) -> Failure | None:
-    return Failure.model_construct(kind=of.error_kind, message=of.error) if of.error_kind else None

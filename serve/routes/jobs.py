@@ -10,6 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import InstrumentedAttribute
 from sse_starlette import EventSourceResponse
 
+from dragonfly_ray.outcome import NodeState
 from dragonfly_ray.serve.database.tables import Job as JobRow
 from dragonfly_ray.serve.database.tables import JobNode as NodeRow
 from dragonfly_ray.serve.jobs import creation, listing, requests, shown
@@ -27,7 +28,6 @@ from dragonfly_ray.serve.schemas.jobs import (
     Job,
     JobNode,
     Kind,
-    NodeState,
     PreheatCreate,
     Retry,
 )

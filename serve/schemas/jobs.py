@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from dragonfly_ray.figures import Figures
 from dragonfly_ray.model import Links
+from dragonfly_ray.outcome import NodeState
 from dragonfly_ray.serve.schemas.base import By, Failure, In, Name, Out, Provenance
 
 MOST_URLS = 100
@@ -33,7 +34,6 @@ Nodes = (
 """`"all"`, `"seeds"`, a count, a share (`"10%"`), a node id, IP or name, labels, or a list of these."""
 Kind = Literal["distribution", "preheat"]
 State = Literal["queued", "running", "succeeded", "partial", "failed", "cancelled"]
-NodeState = Literal["waiting", "running", "done", "failed"]
 ENDED: frozenset[State] = frozenset({"succeeded", "partial", "failed", "cancelled"})
 
 

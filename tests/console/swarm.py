@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dragonfly_ray.model import Credentials
-from dragonfly_ray.serve.cluster import Availability, Edge, NodeOutcome, Order, Part
+from dragonfly_ray.outcome import NodeOutcome
+from dragonfly_ray.serve.cluster import Availability, Edge, Order, Part
 from dragonfly_ray.serve.testing import FakeCluster
 
 RUN = 8

@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 
-from dragonfly_ray.serve.cluster import NodeOutcome, Part
+from dragonfly_ray.outcome import NodeOutcome, NodeState
+from dragonfly_ray.serve.cluster import Part
 from dragonfly_ray.serve.jobs.board import WINDOW, Board, Rate
 from dragonfly_ray.serve.jobs.verdict import Ended, verdict
 
@@ -26,7 +27,7 @@ def part(index: int = 0, version: int = 1, phase: str = "running", **nodes: Node
     return Part("j", index, "https://e/x", phase, version, f"t{index}", 10 * MIB, 40, 1, None, outcomes)
 
 
-def at(node: str, state: str = "running", done: int = 0, **more: object) -> NodeOutcome:
+def at(node: str, state: NodeState = "running", done: int = 0, **more: object) -> NodeOutcome:
     found = NodeOutcome(node, state, bytes_peers=done)
     return dataclasses.replace(found, **more)  # type: ignore[arg-type]
 

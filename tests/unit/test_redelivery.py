@@ -180,7 +180,7 @@ def test_what_a_host_should_carry_is_delivered_again_and_what_it_should_not_is_c
 def test_what_was_not_delivered_yet_is_not_delivered_again() -> None:
     """A node whose delivery waits for a proof that the origin lets the caller read it."""
     cluster = started(2)
-    cluster.core.specs["s.0"].nodes["n0"].state = "waiting"
+    cluster.core.specs["s.0"].move("n0", "waiting")
     cluster.said.clear()
     cluster.do(cluster.core.compare(m.Carrying("h0", "1", ()), cluster.now))
     assert cluster.said == []

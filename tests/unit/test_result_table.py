@@ -9,9 +9,10 @@ import pytest
 from rich.console import Console
 
 from dragonfly_ray.cli import show
-from dragonfly_ray.distribution import Distribution, Outcome, told_apart
+from dragonfly_ray.distribution import Distribution, told_apart
 from dragonfly_ray.errors import StorageFullError
 from dragonfly_ray.figures import Figures, LimitedBy
+from dragonfly_ray.outcome import Outcome
 from dragonfly_ray.result_table import figures, split
 
 WIDTH = 80
