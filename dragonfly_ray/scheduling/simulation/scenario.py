@@ -53,6 +53,8 @@ class Scenario:
     """Of as many zones each, as far as that is possible; what goes to another region crosses both links."""
     region_mbit: float | None = None
     """Of each region, in each direction, to all others; None: no limit."""
+    zone_policy: Literal["auto", "importers", "off"] = "auto"
+    """As `scheduler.zones`."""
     lost: float = 0.0
     joined: float = 0.0
     lag: float = 0.5

@@ -167,5 +167,8 @@ def _settings(scenario: Scenario) -> Settings:
             name: field.get_default(call_default_factory=True)
             for name, field in Settings.model_fields.items()
         }
-        | {"origin": OriginSettings(policy=scenario.policy, audit=0), "scheduler": SchedulerSettings()}
+        | {
+            "origin": OriginSettings(policy=scenario.policy, audit=0),
+            "scheduler": SchedulerSettings(zones=scenario.zone_policy),
+        }
     )
