@@ -51,9 +51,10 @@ class Picker:
     ) -> None:
         self.count = count
         self.urgent: list[int] = []
-        self._all = bitset.full(count)
+        self.everything = bitset.full(count)
+        """The set of all pieces."""
         self._have = have
-        self._wanted = self._all if wanted is None else wanted
+        self._wanted = self.everything if wanted is None else wanted
         self._asked: dict[int, list[_Holder]] = {}
         """Pieces under way -> the holders that were asked."""
         self._own = 0
@@ -68,7 +69,7 @@ class Picker:
         self._tally = Tally()
         """Of what near holders can be asked for."""
         self._random = random.Random(seed)
-        self._duties = [self._all]
+        self._duties = [self.everything]
         for _ in range(DUTIES):
             self._duties.insert(0, self._duties[0] & self._random.getrandbits(max(1, count)))
 
@@ -134,7 +135,7 @@ class Picker:
         self.meets(host, far=far, zone=zone, region=region)
         holder = self._holders[host]
         holder.here = True
-        self._add(holder, held & self._all)
+        self._add(holder, held & self.everything)
 
     def meets(self, host: str, *, far: bool, zone: str = "", region: str = "") -> None:
         """A neighbour is known, and where it is; its news may come before its bitmap does."""
@@ -163,13 +164,13 @@ class Picker:
         """News of a holder: a set as a bitmap, or piece numbers."""
         if not isinstance(pieces, int):
             pieces = bitset.among(pieces, self.count)
-        self._add(self._holders.get(host) or self._holder(host), pieces & self._all)
+        self._add(self._holders.get(host) or self._holder(host), pieces & self.everything)
         if self.imports:
             self.imports.moved(host)
 
     def hears(self, told: Mapping[str, int]) -> None:
         """News of many holders at once, as bitmaps; of those that are known here."""
-        get, everything, imports = told.get, self._all, self.imports
+        get, everything, imports = told.get, self.everything, self.imports
         once = 0
         """News of near holders that are still to be counted, each of them once: counting in costs more than that."""
         for host, holder in self._holders.items():

@@ -194,10 +194,7 @@ class DownloadState:
             if self.seeder:
                 self.seeder.left(host)
         self._infos[host] = info
-        far = self._far(info)
-        self.picker.meets(host, far=far, zone=info.zone, region=info.region)
-        if host in self._current:
-            self._parents[self._current[host]].moves(self._windows[far])
+        self._place(host)
         if not self._abroad(info):
             self.picker.names(host, importer=info.imports)
 
@@ -208,9 +205,22 @@ class DownloadState:
         """It is in another zone."""
         return bool(self._zone and info.zone) and self._zone != info.zone
 
-    def _far(self, info: NeighbourInfo) -> bool:
-        """Its bytes cross from another zone, and are for its importer to fetch."""
-        return self._abroad(info) and not info.sole
+    def _far(self, host: str) -> bool:
+        """Its bytes cross from another zone, and are for its importer to fetch. What a sole reader tells of, it tells
+        of to this peer alone, until it has told everything: then it is a holder like others."""
+        info = self._info(host)
+        selective = info.sole and self.picker.holder_bits(host) != self.picker.everything
+        return self._abroad(info) and not selective
+
+    def _place(self, host: str) -> None:
+        info, far = self._info(host), self._far(host)
+        self.picker.meets(host, far=far, zone=info.zone, region=info.region)
+        if host in self._current:
+            self._parents[self._current[host]].moves(self._windows[far])
+
+    def _told_all(self, host: str) -> None:
+        if self._info(host).sole and not self.picker.is_far(host) and self._far(host):
+            self._place(host)
 
     @event
     def replaced(self, host: str) -> None:
@@ -229,11 +239,11 @@ class DownloadState:
             self.picker.reset(host)
         info = self._info(host)
         silent = info.silent
-        self._parents[connection] = parent = ParentState(host, self._windows[self._far(info)])
+        far = self._far(host)
+        self._parents[connection] = parent = ParentState(host, self._windows[far])
         self._current[host] = connection
-        self.picker.joined(
-            host, 0 if silent else held, far=self._far(info), zone=info.zone, region=info.region
-        )
+        self.picker.joined(host, 0 if silent else held, far=far, zone=info.zone, region=info.region)
+        self._told_all(host)
         effects = () if silent or not claims else self._claimed(host, claims)
         if self.seeder:
             if not silent:  # it would pass nothing on
@@ -299,6 +309,7 @@ class DownloadState:
         if host in self._banned or self._info(host).silent:
             return ()
         self.picker.has(host, [index for index, _ in claims])
+        self._told_all(host)
         if self.seeder:
             self.seeder.has(host, self.picker.holder_bits(host))
         return self._claimed(host, claims)
@@ -307,6 +318,7 @@ class DownloadState:
     def holds(self, host: str, pieces: int) -> None:
         """The same without digests."""
         self.picker.has(host, pieces)
+        self._told_all(host)
 
     def hears(self, told: Mapping[str, int]) -> None:
         """The same of many hosts at once; not recorded."""

@@ -156,7 +156,7 @@ class SuperSeeder:
         if self.over:
             for host, neighbour in self._neighbours.items():
                 rest = self._have & ~neighbour.told & ~neighbour.has
-                if rest and self._hears(host):
+                if rest:
                     neighbour.told |= rest
                     found[host] = rest
             return found

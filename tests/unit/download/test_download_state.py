@@ -209,6 +209,21 @@ def test_a_report_that_did_not_arrive_is_told_again() -> None:
     assert state.take_report(0.0, 0.0, False).taken.pending.got == [0, 1], "it has forgotten all"
 
 
+@pytest.mark.parametrize("imports", [True, False])
+def test_a_sole_reader_that_has_told_everything_is_for_importers_to_ask(imports: bool) -> None:
+    state = fresh(zone="x")
+    state.met("me", NeighbourInfo(importer=imports))
+    state.met("mate", NeighbourInfo("x", importer=not imports))
+    state.met("seed", NeighbourInfo("y", sole=True))
+    state.connected(1, "seed", 0, (), 0.0)
+    state.have("seed", claims([3]))
+    assert list(state.next_request(1, 0.0)) == [3], "told to this host alone"
+    keeps(state, 1, 3)
+    state.have("seed", claims(range(PIECES)))
+    asked = state.next_request(1, 0.1)
+    assert bool(asked) == imports
+
+
 class Download(RuleBasedStateMachine):
     """Whatever comes in whatever order, the state agrees with itself, and happens the same way once more."""
 

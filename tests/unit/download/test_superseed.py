@@ -134,3 +134,14 @@ def test_another_zone_hears_of_what_nobody_here_takes() -> None:
     announcer.left("near")
     announcer.fresh([2])
     assert ("far", 2) in told(announcer, 2.0)
+
+
+def test_another_zone_hears_of_everything_once_all_is_given() -> None:
+    """Or it would have all of it from those of this zone, however slow they are."""
+    announcer = SuperSeeder(4)
+    announcer.joined("near")
+    announcer.joined("far", far=True)
+    announcer.fresh(range(4))
+    assert {host for host, _ in told(announcer)} == {"near"}
+    announcer.has("near", 0b1111)
+    assert [piece for host, piece in told(announcer, 0.1) if host == "far"] == [0, 1, 2, 3]
