@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Request
 
 from dragonfly_ray.serve import openapi, routes, web
 from dragonfly_ray.serve.accounts import sessions
@@ -56,13 +56,15 @@ def create_app(settings: ManagerSettings, cluster: Cluster) -> FastAPI:
     metrics = app.state.metrics = Metrics(lambda: app.state.manager)
     app.add_middleware(Measured, metrics=metrics.requests, endpoints=lambda: openapi.endpoints(app))
     routes.include(app)
-
-    @app.get(f"{routes.API}/openapi.json", include_in_schema=False)
-    @requires(Access.PUBLIC)
-    def document() -> dict[str, Any]:
-        return app.openapi()
-
+    app.get(f"{routes.API}/openapi.json", include_in_schema=False)(_document)
     return app
+
+
+# Not within: FastAPI remembers each endpoint it has seen, and with it an application that it holds.
+@requires(Access.PUBLIC)
+def _document(request: Request) -> dict[str, Any]:
+    found: dict[str, Any] = request.app.openapi()
+    return found
 
 
 class _Application(FastAPI):

@@ -74,7 +74,9 @@ class Postgres:
     def database(self, like: str = "template1") -> Iterator[str]:
         """The URL of a database of its own: empty, or with what `like` (a name, nobody connected) holds."""
         name = f"t{uuid.uuid4().hex[:12]}"
-        self._execute(f"create database {name} template {like}")
+        # By files, as before version 15: through the log it takes twice as long.
+        how = "strategy file_copy" if int(self._bin.parent.name) >= 15 else ""
+        self._execute(f"create database {name} template {like} {how}")
         try:
             yield f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/{name}"
         finally:

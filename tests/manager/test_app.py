@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -13,6 +16,16 @@ from dragonfly_ray.serve.testing import FakeCluster
 
 def test_health(client: TestClient) -> None:
     assert client.get("/healthz").json() == {"status": "ok"}
+
+
+def test_nothing_holds_an_application_that_has_ended(settings: ManagerSettings, cluster: FakeCluster) -> None:
+    app = create_app(settings, cluster)
+    with TestClient(app, base_url="http://manager") as client:
+        assert client.get("/api/v1/openapi.json").status_code == 200
+    held = weakref.ref(app)
+    del app, client
+    gc.collect()
+    assert held() is None
 
 
 def test_an_unknown_path_is_a_problem(client: TestClient) -> None:
