@@ -14,8 +14,8 @@ from dragonfly_ray.config import Settings
 from dragonfly_ray.grants import GrantIssuer, GrantVerifier, SigningKey
 from dragonfly_ray.identity import source_of
 from dragonfly_ray.model import Credentials, Host, Identity, Task
+from dragonfly_ray.peer.links import SchedulerLink
 from dragonfly_ray.peer.node import PeerNode
-from dragonfly_ray.peer.reporter import SchedulerLink
 from dragonfly_ray.scheduling.core import Action, Ask, Compare, Probe, SchedulerCore, Send
 from dragonfly_ray.scheduling.dispatch import dispatch
 from dragonfly_ray.scheduling.outbox import Outbox

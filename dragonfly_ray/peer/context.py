@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.config import Settings
 from dragonfly_ray.grants import SigningKey
 from dragonfly_ray.model import Task
 from dragonfly_ray.peer.buffers import BufferPool
+from dragonfly_ray.peer.links import SchedulerLink
 from dragonfly_ray.peer.output_turns import OutputTurns
-from dragonfly_ray.peer.reporter import SchedulerLink
 from dragonfly_ray.storage.store import PieceStore
+from dragonfly_ray.storage.task_store import TaskStore
 from dragonfly_ray.telemetry import Telemetry
 from dragonfly_ray.transport.limiter import RateLimiter
-
-if TYPE_CHECKING:
-    from dragonfly_ray.peer.task import TaskRun
-    from dragonfly_ray.storage.task_store import TaskStore
 
 
 @dataclass
@@ -43,7 +39,6 @@ class Context:
     give_up: Callable[[Task], None]
     """Tells the scheduler, too."""
     ended: Callable[[m.Ended], None]
-    finished: Callable[[TaskRun], None]
     telemetry: Telemetry = field(default_factory=Telemetry)
 
     turns: OutputTurns = field(default_factory=OutputTurns)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
 
 from dragonfly_ray import logs
 from dragonfly_ray import messages as m
 from dragonfly_ray.errors import DragonflyError
 from dragonfly_ray.names import from_os, shown
 from dragonfly_ray.peer.delivery import Delivery
-from dragonfly_ray.peer.prefix import PrefixHash
-from dragonfly_ray.peer.record import ask_for_places
+from dragonfly_ray.peer.engine import Engine
+from dragonfly_ray.peer.record import RecordCheck
+from dragonfly_ray.peer.reporter import Reporter
 from dragonfly_ray.storage.task_store import TaskStore
-
-if TYPE_CHECKING:
-    from dragonfly_ray.peer.task import TaskRun
 
 log = logging.getLogger(__name__)
 
@@ -26,14 +23,27 @@ FIRST_PAUSE = 0.1
 
 
 class Deliveries:
-    """Of one run, changed under its lock. `closed`: it takes no more."""
+    """Of one download, changed under its lock. `closed`: it takes no more. `check` compares the content with the digest
+    that a caller expects."""
 
-    def __init__(self, run: TaskRun, first: m.Deliver) -> None:
-        self._run = run
+    def __init__(
+        self,
+        engine: Engine,
+        first: m.Deliver,
+        record: RecordCheck,
+        reporter: Reporter,
+        check: Callable[[str], None],
+    ) -> None:
+        self._engine = engine
+        self._record = record
+        self._reporter = reporter
+        self._check = check
         self._all: dict[str, Delivery] = {first.spec.id: Delivery(first)}
         self._settled = False
         """An output that another node was at may be there."""
         self.closed = False
+        self.dropped = False
+        """What the origin gave is not what it offers: nothing of it is kept here."""
 
     @property
     def over(self) -> bool:
@@ -69,15 +79,15 @@ class Deliveries:
 
     def settled(self) -> None:
         """The scheduler says that another node's output may be there."""
-        with self._run.lock:
+        with self._engine.lock:
             self._settled = True
-            self._run.changed.notify_all()
+            self._engine.changed.notify_all()
 
     def refuse(self, store: TaskStore) -> None:
         """Outputs that are not allowed here, before anything is fetched for them."""
         for delivery in self.open():
             try:
-                delivery.refuse(self._run.context, store)
+                delivery.refuse(self._engine.context, store)
             except DragonflyError as error:
                 self._fail(delivery, error)
 
@@ -88,35 +98,35 @@ class Deliveries:
 
     def see_through(self, store: TaskStore) -> None:
         """All pieces are here: makes every output, waiting for other nodes where they write it."""
-        run = self._run
+        engine = self._engine
         while True:
-            with run.lock:
+            with engine.lock:
                 waiting = self.open()
-                if run.error and waiting:
-                    raise run.error
+                if engine.error and waiting:
+                    raise engine.error
                 if not waiting:
                     self.closed = True
                     return
             for delivery in waiting:
                 self._deliver(delivery, store)
             if any(not d.over for d in waiting):
-                if run.stopping.is_set():
+                if engine.stopping.is_set():
                     return
-                run.begin_reporting()
+                self._reporter.begin()
                 self._wait_for_turn()
 
     def fail(self, error: DragonflyError) -> None:
-        with self._run.lock:
+        with self._engine.lock:
             self.closed = True
         for delivery in self.open():
             self._end(delivery, error)
 
     def places(self) -> tuple[tuple[str, str], ...]:
         """(spec id, place) of the outputs that other nodes may write too, as long as that is open."""
-        run = self._run
-        with run.lock:
+        engine = self._engine
+        with engine.lock:
             due = [d for d in self.open() if d.checked]
-        return tuple((d.spec.id, place) for d in due if (place := d.undecided(run.context)))
+        return tuple((d.spec.id, place) for d in due if (place := d.undecided(engine.context)))
 
     def placed(self, places: Iterable[tuple[str, str]], answer: m.Verified) -> None:
         """The scheduler has said who writes these."""
@@ -126,62 +136,61 @@ class Deliveries:
 
     def _wait_for_turn(self) -> None:
         """Until another node may have written what is due here."""
-        run = self._run
-        with run.lock:
+        engine = self._engine
+        with engine.lock:
             if all(d.told for d in self.open()) and not self._settled:
-                run.changed.wait(max(LOOK_AGAIN, 10 * run.reporter.interval))
+                engine.changed.wait(max(LOOK_AGAIN, 10 * self._reporter.interval))
             self._settled = False
-            if run.idle():
+            if engine.stopping.is_set() or self.over:
                 return
-        if not ask_for_places(run):
-            run.stopping.wait(FIRST_PAUSE)
+        if not self._record.ask_for_places(self):
+            engine.stopping.wait(FIRST_PAUSE)
 
     def _deliver(self, delivery: Delivery, store: TaskStore) -> None:
-        run = self._run
+        engine = self._engine
         try:
             if not delivery.checked:
-                # This one may have joined a run that had no digest to compute.
-                prefix = run.prefix or PrefixHash(run, delivery.spec.digest)
-                prefix.check(delivery.spec.digest)
+                self._check(delivery.spec.digest)
                 delivery.checked = True
-            with run.context.turns.of(delivery.spec.id):
+            with engine.context.turns.of(delivery.spec.id):
                 # Superseded meanwhile, it would replace what came after it.
-                if not delivery.over and delivery.publish(run.context, store):
+                if not delivery.over and delivery.publish(engine.context, store):
                     self._end(delivery, None)
         except DragonflyError as error:
             self._fail(delivery, error)
 
     def _end(self, delivery: Delivery, error: DragonflyError | None) -> None:
-        run = self._run
+        engine = self._engine
         delivery.over = True
         if delivery.helper:
             return
         if error is None:
-            with run.lock:
-                run.state.ended_well()
-        run.reporter.report_rest()
+            with engine.lock:
+                engine.state.ended_well()
+        self._reporter.report_rest()
         outcome = f"failed ({error.kind})" if error else f"at {shown(str(delivery.path))}"
         log.info(
-            "task %.12s: %s after %.2f s", run.task.id, outcome, run.elapsed(),
-            extra=logs.about_spec(delivery.spec.id, run.task.id),
+            "task %.12s: %s after %.2f s", engine.task.id, outcome, engine.elapsed(),
+            extra=logs.about_spec(delivery.spec.id, engine.task.id),
         )  # fmt: skip
-        run.context.ended(
+        figures = self._reporter.figures()
+        engine.context.ended(
             m.Ended(
-                host_id=run.context.host_id,
+                host_id=engine.context.host_id,
                 spec_id=delivery.spec.id,
-                task_id=run.task.id,
+                task_id=engine.task.id,
                 ok=error is None,
                 path=from_os(str(delivery.path or "")),
-                size=run.task.size,
-                seconds=run.elapsed(),
-                bytes_origin=run.origin.bytes if run.origin else 0,
-                bytes_peers=run.state.bytes.peers,
-                bytes_cache=run.state.bytes.cache,
-                bytes_small=run.state.bytes.small,
-                bytes_audit=run.audits.bytes,
+                size=engine.task.size,
+                seconds=engine.elapsed(),
+                bytes_origin=figures.bytes_origin,
+                bytes_peers=engine.state.bytes.peers,
+                bytes_cache=engine.state.bytes.cache,
+                bytes_small=engine.state.bytes.small,
+                bytes_audit=figures.bytes_audit,
                 merged=delivery.merged,
                 kind=error.kind if error else "",
-                dropped=run.dropped,
+                dropped=self.dropped,
                 message=str(error) if error else "",
                 place=delivery.place,
                 stamp=delivery.stamp,

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.errors import ClusterError, DragonflyError, from_report
-from dragonfly_ray.peer.reporter import SchedulerLink
+from dragonfly_ray.peer.links import SchedulerLink
 from dragonfly_ray.sources import Look, Seen
 
 log = logging.getLogger(__name__)

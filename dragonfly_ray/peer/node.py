@@ -1,4 +1,4 @@
-"""The peer of one node: its store, its upload server, and a `TaskRun` for each task under way."""
+"""The peer of one node: its store, its upload server, and a `TaskDownload` for each task under way."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from dragonfly_ray import bitset
 from dragonfly_ray import messages as m
@@ -44,15 +44,16 @@ from dragonfly_ray.model import (
 from dragonfly_ray.names import shown
 from dragonfly_ray.peer.buffers import BufferPool
 from dragonfly_ray.peer.context import Context
+from dragonfly_ray.peer.download import TaskDownload
 from dragonfly_ray.peer.inbox import Inbox
+from dragonfly_ray.peer.links import Links
 from dragonfly_ray.peer.looking import SharedLook, telling
 from dragonfly_ray.peer.output_turns import OutputTurns
 from dragonfly_ray.peer.proving import AccessProver, compare
 from dragonfly_ray.peer.recheck import Rechecker
 from dragonfly_ray.peer.registration import Registration, digests_of, held
-from dragonfly_ray.peer.reporter import SchedulerLink
 from dragonfly_ray.peer.shared import SharedTask
-from dragonfly_ray.peer.task import THREADS, TaskRun
+from dragonfly_ray.peer.supervisor import THREADS
 from dragonfly_ray.sources import Patience, Resolution, Stop, look, range_reader, resolve
 from dragonfly_ray.statuses import PeerStatus
 from dragonfly_ray.storage.files import raise_limit
@@ -70,14 +71,6 @@ ENDING = 5.0
 """Seconds that a run may take to end once all outcomes are known."""
 REMEMBERED = 1000
 """Outcomes kept, for a scheduler that asks again after its restart."""
-
-
-class Links(Protocol):
-    """The way to the schedulers."""
-
-    def of(self, source_id: str) -> SchedulerLink: ...
-
-    def every(self) -> Sequence[SchedulerLink]: ...
 
 
 class PeerNode:
@@ -102,7 +95,7 @@ class PeerNode:
         self.pool = BufferPool()
         self._limiter = RateLimiter(settings.transport.download_rate)
         self.telemetry = telemetry or Telemetry()
-        self._runs: dict[str, TaskRun] = {}
+        self._runs: dict[str, TaskDownload] = {}
         self._looks: dict[tuple[str, str], Stop] = {}
         """(spec id, run) -> what ends the looks at the origin for it."""
         self._looking: Counter[tuple[str, str]] = Counter()
@@ -183,7 +176,7 @@ class PeerNode:
             if isinstance(message, m.Deliver):
                 self._refuse(message, text)
             elif isinstance(message, m.News) and (run := self._runs.get(message.task_id)):
-                run.fail(DragonflyError(text))
+                run.engine.fail(DragonflyError(text))
 
     def _refuse(self, deliver: m.Deliver, text: str) -> None:
         """A delivery that cannot begin has an outcome all the same."""
@@ -244,13 +237,13 @@ class PeerNode:
                 return
             if run and run.add(deliver):
                 return
-            run = TaskRun(self._context(), deliver, small)
+            run = TaskDownload(self._context(), deliver, small, self._on_finished)
             self._runs[deliver.task.id] = run
             self._begun.notify_all()
             self.telemetry.gauge("dragonfly_active_tasks", len(self._runs))
         run.start()
 
-    def _holds(self, deliver: m.Deliver, run: TaskRun | None) -> bool:
+    def _holds(self, deliver: m.Deliver, run: TaskDownload | None) -> bool:
         """Whether something of it is here that its distribution has not read itself."""
         if run and run.deliveries.knows(deliver.spec.id):
             return False
@@ -286,7 +279,6 @@ class PeerNode:
             link=self.links.of,
             give_up=self._give_up,
             ended=self._on_ended,
-            finished=self._on_finished,
             telemetry=self.telemetry,
             turns=self._turns,
             limiter=self._limiter,
@@ -325,7 +317,7 @@ class PeerNode:
             self._stopping.wait(pause)
             pause = min(2.0, pause * 2)
 
-    def _on_finished(self, run: TaskRun) -> None:
+    def _on_finished(self, run: TaskDownload) -> None:
         with self._lock:
             if self._runs.get(run.task.id) is run:
                 del self._runs[run.task.id]
@@ -580,8 +572,8 @@ class PeerNode:
     def _lost(self, store: TaskStore, pieces: list[int]) -> None:
         """Pieces turned out bad and were discarded: whoever counts on them here must know."""
         run = self._runs.get(store.task.id)
-        if run and run.store is store:
-            run.discarded(pieces)
+        if run and run.opened is store:
+            run.engine.discarded(pieces)
             return
         with self._lock:
             if store.task.id not in self._reannouncing:
@@ -635,7 +627,7 @@ class PeerNode:
         with self._begun:
             self._begun.wait_for(lambda: task_id in self._runs, timeout)
             run = self._runs.get(task_id)
-        return run is not None and run.await_pieces(pieces, deadline - time.monotonic())
+        return run is not None and run.engine.await_pieces(pieces, deadline - time.monotonic())
 
     @contextlib.contextmanager
     def mapped(self, task_id: str) -> Iterator[memoryview]:

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from dragonfly_ray import bitset
 from dragonfly_ray import messages as m
@@ -24,12 +23,10 @@ from dragonfly_ray.errors import (
     StorageError,
 )
 from dragonfly_ray.peer.buffers import Lender, NotLentError
+from dragonfly_ray.peer.engine import Engine
 from dragonfly_ray.scheduling.download.lease_queue import LeaseLimits, LeaseQueue
 from dragonfly_ray.sources import Reader, open_reader
 from dragonfly_ray.sources.reader import TOGETHER
-
-if TYPE_CHECKING:
-    from dragonfly_ray.peer.task import TaskRun
 
 log = logging.getLogger(__name__)
 
@@ -58,28 +55,40 @@ class _Stopped(Exception):
 class OriginWorkers:
     """A few threads, each with one run of leased pieces at a time.
 
-    `bytes`: read so far, whole pieces and parts.
+    `access` gives the distribution whose origin it is read with now; `tell` says a message to the scheduler. `bytes`:
+    read so far, whole pieces and parts.
     """
 
-    def __init__(self, run: TaskRun, may_claim: bool, not_before: float, connections: int = 0) -> None:
-        self._run = run
-        self._settings = run.settings.origin
-        task = run.task
-        limits = LeaseLimits(
-            connections=self._settings.connections,
-            lease_seconds=self._settings.lease_seconds,
-            leaf=max(1, run.store.table.leaf if run.store else 1),
-            least=TOGETHER if task.entries > MANY * task.pieces else 1,
-            ranges=task.ranges,
-        )
-        most = max(self._settings.connections, self._settings.small_connections)
-        run.state.may_read(limits, may_claim, time.monotonic() + not_before, connections or most)
+    def __init__(
+        self, engine: Engine, access: Callable[[], m.Deliver], tell: Callable[[m.Message], None]
+    ) -> None:
+        self._engine = engine
+        self._access = access
+        self._tell = tell
+        self._settings = engine.settings.origin
         self._partial: dict[int, int] = {}
         self._whole = 0
-        self._ready = threading.Condition(run.lock)
+        self._ready = threading.Condition(engine.lock)
         self._reader: Reader | None = None
         self._left_open: list[Reader] = []
         """Readers of distributions that were cancelled; a request of theirs may be under way."""
+
+    def open(self, may_claim: bool, not_before: float, connections: int = 0) -> None:
+        """The manifest is here. Under the lock."""
+        engine, task, settings = self._engine, self._engine.task, self._settings
+        limits = LeaseLimits(
+            connections=settings.connections,
+            lease_seconds=settings.lease_seconds,
+            leaf=max(1, engine.table.leaf),
+            least=TOGETHER if task.entries > MANY * task.pieces else 1,
+            ranges=task.ranges,
+        )
+        most = max(settings.connections, settings.small_connections)
+        engine.state.may_read(limits, may_claim, time.monotonic() + not_before, connections or most)
+
+    @property
+    def opened(self) -> bool:
+        return self._engine.state.leases is not None
 
     @property
     def bytes(self) -> int:
@@ -88,7 +97,7 @@ class OriginWorkers:
     @property
     def leases(self) -> LeaseQueue:
         """To be read only: what happens is told to the engine."""
-        leases = self._run.state.leases
+        leases = self._engine.state.leases
         assert leases is not None
         return leases
 
@@ -107,19 +116,19 @@ class OriginWorkers:
     @property
     def waits(self) -> bool:
         """Nothing is to be asked of the origin now."""
-        return self.leases.held_off(time.monotonic())
+        return not self.opened or self.leases.held_off(time.monotonic())
 
     def reader(self) -> Reader:
         """For whoever reads beside the workers; it is closed with them."""
         return self._open()
 
-    def start(self, spawn: Callable[[str, Callable[[], None]], object]) -> None:
+    def start(self) -> None:
         for number in range(self._settings.connections):
-            spawn(f"origin{number}", partial(self._work, number))
+            self._engine.spawn(f"origin{number}", partial(self._work, number))
 
     def stop(self) -> None:
         with self._ready:
-            self._run.state.origin_stopped()
+            self._engine.state.origin_stopped()
             self._ready.notify_all()
             readers = [*self._left_open, self._reader]
         for reader in readers:
@@ -144,26 +153,26 @@ class OriginWorkers:
     def allow(self, may_claim: bool | None, not_before: float, connections: int = 0) -> None:
         """What the scheduler says; `not_before`: seconds from now; `connections`: 0 where it is as before."""
         with self._ready:
-            changed = self._run.state.allowed(may_claim, time.monotonic() + not_before, connections)
+            changed = self._engine.state.allowed(may_claim, time.monotonic() + not_before, connections)
             if changed and self._reader:
                 self._reader.limit(connections)
             self._ready.notify_all()
 
     def leased(self, pieces: Iterable[int]) -> None:
         with self._ready:
-            run, leased = self._run, tuple(pieces)
-            here = run.described(bitset.of(leased) & run.picker.have)
-            run.state.leased(leased, tuple(here), time.monotonic())
+            engine, leased = self._engine, tuple(pieces)
+            here = engine.described(bitset.of(leased) & engine.picker.have)
+            engine.state.leased(leased, tuple(here), time.monotonic())
             self._ready.notify_all()
 
     def revoked(self, pieces: Iterable[int]) -> None:
         """Somebody else reads them: they are not begun here, and what is under way ends."""
         with self._ready:
-            self._run.state.revoked(tuple(pieces))
+            self._engine.state.revoked(tuple(pieces))
 
     def answered(self, reply: m.ReportReply) -> None:
         with self._ready:
-            self._run.state.replied(reply.left, reply.usual, time.monotonic())
+            self._engine.state.replied(reply.left, reply.usual, time.monotonic())
         if reply.not_before or reply.connections:
             self.allow(None, reply.not_before, reply.connections)
         if reply.lease:
@@ -172,22 +181,17 @@ class OriginWorkers:
     def doubt(self) -> None:
         """All is here, but nobody vouches for some of it: claim it, to read it once more."""
         with self._ready:
-            self._run.state.doubted()
-        self._run.reporter.kick()
-
-    def appetite(self) -> int:
-        """How many more pieces to claim."""
-        with self._ready:
-            return self._run.state.appetite(time.monotonic(), self.answer)
+            self._engine.state.doubted()
+        self._engine.report_now.set()
 
     # --- work -------------------------------------------------------------------------------
 
     def _take(self, number: int, unread: Iterable[int] = ()) -> range | None:
         """The next run of consecutive leased pieces; None at the end. `unread`: what is left of the last."""
-        leases, state = self.leases, self._run.state
+        leases, state = self.leases, self._engine.state
         with self._ready:
             if state.origin_ended(number, tuple(unread)):
-                self._run.reporter.kick()
+                self._engine.report_now.set()
             while True:
                 if leases.stopped:
                     return None
@@ -201,30 +205,30 @@ class OriginWorkers:
                 elif not self._ready.wait(REST if wait is None else wait):
                     self._reader.rest()
         if low:
-            self._run.reporter.kick()
+            self._engine.report_now.set()
         return pieces
 
     def _work(self, number: int) -> None:
-        with Lender(self._run.context.pool, (self._run.task.id, "origin"), self._over) as lender:
+        with Lender(self._engine.context.pool, (self._engine.task.id, "origin"), self._over) as lender:
             unread: set[int] = set()
             while (pieces := self._take(number, unread)) is not None:
                 unread = self._fetch(number, pieces, lender)
-        self._run.reporter.kick()
+        self._engine.report_now.set()
 
     def _over(self) -> bool:
-        return self.leases.stopped or self._run.stopping.is_set() or self._run.error is not None
+        return self.leases.stopped or self._engine.over
 
     def _fetch(self, number: int, pieces: range, lender: Lender) -> set[int]:
         """What of them was not read."""
-        run = self._run
+        engine = self._engine
         rest = set(pieces)
-        spec_id = run.access.spec.id
+        spec_id = self._access().spec.id
         started = time.monotonic()
         began = started
         taken = 0
 
         def take(index: int) -> memoryview:
-            return lender.take(index, run.table()[index].length)
+            return lender.take(index, engine.table[index].length)
 
         def progress(count: int) -> None:
             nonlocal taken, began
@@ -234,7 +238,7 @@ class OriginWorkers:
             self._partial[number] = self._partial.get(number, 0) + count
             if self._over() or self.leases.unwanted(number):
                 raise _Stopped
-            run.context.received("origin", count)
+            engine.context.received("origin", count)
 
         try:
             reader = self._open()
@@ -243,15 +247,15 @@ class OriginWorkers:
             lender.reserve(reader.buffers(first, pieces.stop))
             started = time.monotonic()
             for index, view in reader.read(first, pieces.stop, take, progress):
-                run.from_origin(index, view)
+                engine.from_origin(index, view)
                 lender.give(index)
                 rest.discard(index)
-                with run.lock:
+                with engine.lock:
                     self._whole += len(view)
                     self._partial[number] = max(0, self._partial.get(number, 0) - len(view))
             now = time.monotonic()
-            with run.lock:
-                run.state.origin_measured(taken, now - started, now - began)
+            with engine.lock:
+                engine.state.origin_measured(taken, now - started, now - began)
         except (_Stopped, NotLentError):
             pass
         except StorageError:
@@ -260,8 +264,8 @@ class OriginWorkers:
             if not self.leases.stopped:
                 self._failed(rest, error, spec_id)
         except Exception as error:
-            log.exception("task %.12s: reading the origin failed", run.task.id)
-            failure = DragonflyError(f"{run.task.url}: {type(error).__name__}")
+            log.exception("task %.12s: reading the origin failed", engine.task.id)
+            failure = DragonflyError(f"{engine.task.url}: {type(error).__name__}")
             self._failed(rest, failure, spec_id, final=True)
         finally:
             lender.release()
@@ -271,19 +275,16 @@ class OriginWorkers:
     def _from_the_start(self, first: int) -> int:
         """Where a stream to piece `first` begins. What it passes on its way there is read, too, where no strong
         version tells that it is what others have read of it: the record does."""
-        task, table = self._run.task, self._run.table()
+        task, table = self._engine.task, self._engine.table
         if task.ranges or task.validator == "strong":
             return first
         segments = table.segments(first)
         return table.of_entry(segments[0].entry).start if len(segments) == 1 and segments[0].offset else first
 
     def _open(self) -> Reader:
-        run = self._run
-        with run.lock:
+        with self._engine.lock:
             if self._reader is None:
-                store = run.store
-                assert store is not None
-                access = run.access
+                store, access = self._engine.store, self._access()
                 self._reader = open_reader(
                     access.spec.source,
                     access.credentials,
@@ -297,18 +298,18 @@ class OriginWorkers:
 
     def _failed(self, rest: set[int], error: DragonflyError, spec_id: str, *, final: bool = False) -> None:
         """`spec_id`: of the distribution whose credentials it was read with."""
-        run = self._run
+        engine = self._engine
         if isinstance(error, SourceBusyError):
             patience = error.retry_after if error.retry_after is not None else DEFAULT_PATIENCE
             self._hold_off(patience)
-            run.reporter.tell(m.Throttled(run.context.host_id, run.task.id, patience))
+            self._tell(m.Throttled(engine.context.host_id, engine.task.id, patience))
         else:
             self._hold_off()
-        log.info("task %.12s: %s", run.task.id, error)
-        run.reporter.tell(
+        log.info("task %.12s: %s", engine.task.id, error)
+        self._tell(
             m.OriginFailed(
-                run.context.host_id,
-                run.task.id,
+                engine.context.host_id,
+                engine.task.id,
                 error.kind,
                 str(error),
                 tuple(sorted(rest)),
@@ -319,5 +320,5 @@ class OriginWorkers:
 
     def _hold_off(self, retry_after: float | None = None) -> None:
         with self._ready:
-            self._run.state.origin_failed(time.monotonic(), retry_after)
+            self._engine.state.origin_failed(time.monotonic(), retry_after)
             self._ready.notify_all()

@@ -5,24 +5,26 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.errors import DragonflyError, ProtocolError, StorageError, TransportError
 from dragonfly_ray.peer.buffers import Lender, NotLentError
+from dragonfly_ray.peer.engine import Engine
 from dragonfly_ray.scheduling.download.effects import ConnectionId
 from dragonfly_ray.scheduling.slowness import Transfer
 from dragonfly_ray.transport.connection import Busy, Data, Missing, ParentConnection
-
-if TYPE_CHECKING:
-    from dragonfly_ray.peer.task import TaskRun
 
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
+UNREACHABLE_AFTER = 0.4
+"""From pauses of so many seconds on, the scheduler hears of them."""
 REFRESH = 5.0
 """Seconds without anything to ask for, after which a neighbour is asked again what it has."""
+LOOK_AGAIN = 0.25
+"""Seconds until whoever waits for requests elsewhere looks whether they may be made twice."""
 DOUBT = 1.0
 """Seconds in which the connections of a process that was killed come to their ends, one after the other."""
 
@@ -42,26 +44,33 @@ class _TooSlow(Exception):
 class Parent:
     """Runs in a thread of its own until stopped or nothing is missing, and reconnects with growing pauses.
 
-    `running` (under the run's lock): whether it has that thread.
+    `running` (under the engine's lock): whether it has that thread.
     """
 
-    def __init__(self, run: TaskRun, neighbour: m.Neighbour) -> None:
-        self._run = run
+    def __init__(
+        self, engine: Engine, neighbour: m.Neighbour, connect: Callable[[m.Neighbour], ParentConnection]
+    ) -> None:
+        self._engine = engine
+        self._connect = connect
         self.neighbour = neighbour
         self.id = neighbour.host.id
-        self._ready = threading.Condition(run.lock)
+        self._ready = threading.Condition(engine.lock)
         self._connection: ParentConnection | None = None
         self._stopped = False
         self.running = False
         self.owed = not neighbour.complete
         """It has not been told yet that all is here."""
-        self._failures = 0
         self.number: ConnectionId = 0
         """Of its connection."""
         self._transfer: tuple[int, Transfer] | None = None
         """The piece that is coming, and how."""
         self._doubted = 0.0
         """Until when it may turn out that it is gone."""
+
+    def goes_on(self, neighbour: m.Neighbour) -> bool:
+        """Whether the same process is meant, which may say from now on what it says already."""
+        known = self.neighbour
+        return known.host == neighbour.host and (known.silent == neighbour.silent or neighbour.silent)
 
     # --- from other threads -----------------------------------------------------------------
 
@@ -102,7 +111,7 @@ class Parent:
             self._ready.notify_all()
 
     def untold(self) -> None:
-        """Some of what was told does not hold any more. Under the run's lock."""
+        """Some of what was told does not hold any more. Under the engine's lock."""
         self.owed = not self.neighbour.complete
 
     def cancel(self, index: int) -> None:
@@ -120,139 +129,156 @@ class Parent:
         while True:
             self._fetch()
             with self._ready:
-                if not self._due_yet() or self._run.error:
+                if not self._due_yet() or self._engine.error:
                     self.running = False
                     return
 
     def _fetch(self) -> None:
-        pause = FIRST_PAUSE
+        engine, pause = self._engine, FIRST_PAUSE
         while self._due_yet():
             try:
-                connection = self._run.connect(self.neighbour)
+                connection = self._connect(self.neighbour)
             except ProtocolError as error:
-                self._run.neighbours.broke_protocol(self.id, error)
+                self._broke_protocol(error)
                 return
             except DragonflyError as error:
                 if self._over():
                     self._settle()
                     return
-                self._failures += 1
-                log.debug("task %.12s: %s", self._run.task.id, error)
-                if pause >= 0.4:
-                    self._run.neighbours.unreachable(self.id)
-                self._run.stopping.wait(pause)
+                log.debug("task %.12s: %s", engine.task.id, error)
+                if pause >= UNREACHABLE_AFTER:
+                    engine.happened(engine.state.unreachable, self.id)
+                engine.stopping.wait(pause)
                 pause = min(LONGEST_PAUSE, pause * 2)
                 continue
             pause = FIRST_PAUSE
-            try:
-                self._converse(connection)
-            except _Quiet:
-                pass
-            except _TooSlow as error:
-                self._give_up_piece(error.rate)
-            except NotLentError:  # it is over: what is here they may still want
-                self._tell_rest()
-            except StorageError:
-                return  # the task has failed here, and knows
-            except ProtocolError as error:
-                if not self._replaced():
-                    self._run.neighbours.broke_protocol(self.id, error)
-            except TransportError as error:
-                if not self._over():
-                    log.info("task %.12s: parent %s: %s", self._run.task.id, self.neighbour.host.name, error)
-                    self._run.neighbours.unreachable(self.id)
-            finally:
-                self._connection = self._transfer = None
-                connection.close()
-                self._run.neighbours.parted(self, self.number)
-            self._run.stopping.wait(pause)
+            if not self._use(connection):
+                return
+            engine.stopping.wait(pause)
 
-    def _replaced(self) -> bool:
-        """What this connection still says must not be taken for its successor's word."""
-        return self._stopped
+    def _use(self, connection: ParentConnection) -> bool:
+        """Until it ends; False: the task does."""
+        engine = self._engine
+        try:
+            self._converse(connection)
+        except _Quiet:
+            pass
+        except _TooSlow as error:
+            self._give_up_piece(error.rate)
+        except NotLentError:  # it is over: what is here they may still want
+            self._tell_rest()
+        except StorageError:
+            return False  # the task has failed here, and knows
+        except ProtocolError as error:
+            if not self._stopped:
+                self._broke_protocol(error)
+        except TransportError as error:
+            if not self._over():
+                log.info("task %.12s: parent %s: %s", engine.task.id, self.neighbour.host.name, error)
+                engine.happened(engine.state.unreachable, self.id)
+        finally:
+            self._connection = self._transfer = None
+            connection.close()
+            engine.disconnected(self.number)
+        return True
+
+    def _broke_protocol(self, error: ProtocolError) -> None:
+        """It said what nobody who keeps to the protocol says: it is not asked any more."""
+        engine = self._engine
+        log.warning(
+            "task %.12s: parent %s broke the protocol and is dropped: %s", engine.task.id, self.id, error
+        )
+        engine.happened(engine.state.broke_protocol, self.id)
 
     def _over(self) -> bool:
-        return self._stopped or self._run.stopping.is_set() or self._run.picker.done
+        return self._stopped or self._engine.stopping.is_set() or self._engine.picker.done
 
     def _due_yet(self) -> bool:
         """Whether something may come from it, or it may still wait to hear what is here."""
-        if self._stopped or self._run.stopping.is_set():
+        if self._stopped or self._engine.stopping.is_set():
             return False
-        return self.owed or not self._run.picker.done
+        return self.owed or not self._engine.picker.done
 
     def _settle(self) -> None:
         """All is here, and it has been told, or cannot be."""
         with self._ready:
-            if self._run.picker.done:
+            if self._engine.picker.done:
                 self.owed = False
-                self._run.changed.notify_all()
+                self._engine.changed.notify_all()
+
+    def _introduce(self, connection: ParentConnection) -> bool:
+        """False: what this connection still says must not be taken for its successor's word."""
+        engine = self._engine
+        with engine.lock:
+            if self._stopped:
+                return False
+            self._connection = connection
+            self.number = engine.connected(self)
+            held = int.from_bytes(connection.bitmap, "little")
+            claims = tuple(connection.digests.items())
+            effects = engine.state.connected(self.number, self.id, held, claims, time.monotonic())
+        engine.carry_out(effects)
+        engine.tell_now.set()
+        return True
 
     def _converse(self, connection: ParentConnection) -> None:
-        run = self._run
-        table = run.table()
+        engine = self._engine
+        table = engine.table
 
         def length_of(piece: int) -> int:
             return table[piece].length
 
-        with run.lock:
-            if self._replaced():
-                return
-            self._connection = connection
-            self.number = number = run.neighbours.numbered(self)
-            effects = run.state.connected(
-                number,
-                self.id,
-                int.from_bytes(connection.bitmap, "little"),
-                tuple(connection.digests.items()),
-                time.monotonic(),
-            )
-        run.carry_out(effects)
-        run.neighbours.kick()
-        with Lender(run.context.pool, (run.task.id, "parents"), self._over) as lender:
+        if not self._introduce(connection):
+            return
+        with Lender(engine.context.pool, (engine.task.id, "parents"), self._over) as lender:
 
             def take(index: int, length: int) -> memoryview:
                 view = lender.take(index, length)
                 self._transfer = index, Transfer(length, time.monotonic())
                 return view
 
-            while True:
-                if not self._ask(connection):
-                    if self._over():
-                        self._tell_rest()
-                        return
-                    continue
-                answer = connection.receive(take, length_of, self._progress)
-                if isinstance(answer, Data):
-                    self._took(answer)
-                    lender.give(answer.index)
-                elif isinstance(answer, Missing):
-                    with run.lock:
-                        run.state.missing(number, answer.index)
-                elif isinstance(answer, Busy):
-                    with run.lock:
-                        wanted = run.state.busy(number, answer.first, answer.count)
-                    if wanted:  # and not cancelled
-                        run.stopping.wait(FIRST_PAUSE)
+            while not self._over():
+                if self._ask(connection):
+                    answer = connection.receive(take, length_of, self._progress)
+                    self._answered(answer)
+                    if isinstance(answer, Data):
+                        lender.give(answer.index)
+        self._tell_rest()
+
+    def _answered(self, answer: object) -> None:
+        engine, number = self._engine, self.number
+        match answer:
+            case Data():
+                now = time.monotonic()
+                transfer, self._transfer = self._transfer, None
+                rate = transfer[1].average(now) if transfer else 0.0
+                engine.from_parent(number, self.id, answer, rate, now)
+            case Missing():
+                with engine.lock:
+                    engine.state.missing(number, answer.index)
+            case Busy():
+                with engine.lock:
+                    wanted = engine.state.busy(number, answer.first, answer.count)
+                if wanted:  # and not cancelled
+                    engine.stopping.wait(FIRST_PAUSE)
 
     def _tell_rest(self) -> None:
         """It is over: what is here they may still want."""
-        with self._run.lock:
-            tells = self._run.state.tell_all(self.number)
-        self._run.carry_out(tells)
+        self._engine.happened(self._engine.state.tell_all, self.number)
         self._settle()
 
     def _progress(self, count: int) -> None:
-        run = self._run
-        run.context.received("peers", count)
+        engine = self._engine
+        engine.context.received("peers", count)
         if self._transfer is None:
             return
         (index, transfer), now = self._transfer, time.monotonic()
         transfer.moved(count, now)
         if transfer.measured(now):
             rate, left = transfer.rate(now), transfer.left(now)
-            waited_for = run.context.pool.waiting > 0
-            with run.lock:
-                slow = run.state.too_slow(self.number, index, rate, left, waited_for, now)
+            waited_for = engine.context.pool.waiting > 0
+            with engine.lock:
+                slow = engine.state.too_slow(self.number, index, rate, left, waited_for, now)
             if slow:
                 raise _TooSlow(rate)
 
@@ -260,12 +286,12 @@ class Parent:
         """Its connection ends with it, in the middle of a piece. What others have is not asked of it for a while."""
         log.info(
             "task %.12s: parent %s is slow (%.1f kB/s); asking others",
-            self._run.task.id, self.neighbour.host.name, rate / 1000,
+            self._engine.task.id, self.neighbour.host.name, rate / 1000,
         )  # fmt: skip
 
     def _ask(self, connection: ParentConnection) -> bool:
         """Fills the pipeline. False after a wait in which nothing useful turned up."""
-        run, state, number = self._run, self._run.state, self.number
+        state, number = self._engine.state, self.number
         while True:
             with self._ready:
                 if self._over():
@@ -275,25 +301,24 @@ class Parent:
                 if not picked:
                     if state.due(number):
                         return True
-                    if pause := state.paused(number, now):
-                        self._ready.wait(min(pause, REFRESH))
-                    elif now < self._doubted:
-                        connection.check()
-                        self._ready.wait(FIRST_PAUSE)
-                    elif run.picker.available():
-                        self._ready.wait(0.25)
-                    elif not self._ready.wait(REFRESH):
-                        raise _Quiet
+                    self._wait(connection, now)
                     return False
-            rest = [p for p in picked if not run.from_cache(number, p)]
+            rest = [p for p in picked if not self._engine.from_cache(number, p)]
             for first, count in _runs(rest):
                 connection.request(first, count)
 
-    def _took(self, data: Data) -> None:
-        now = time.monotonic()
-        transfer, self._transfer = self._transfer, None
-        rate = transfer[1].average(now) if transfer else 0.0
-        self._run.from_parent(self.number, self.id, data, rate, now)
+    def _wait(self, connection: ParentConnection, now: float) -> None:
+        """Nothing is to be asked of it now. Under the lock, which is let go meanwhile."""
+        engine = self._engine
+        if pause := engine.state.paused(self.number, now):
+            self._ready.wait(min(pause, REFRESH))
+        elif now < self._doubted:
+            connection.check()
+            self._ready.wait(FIRST_PAUSE)
+        elif engine.picker.available():
+            self._ready.wait(LOOK_AGAIN)
+        elif not self._ready.wait(REFRESH):
+            raise _Quiet
 
 
 def _runs(pieces: list[int]) -> list[tuple[int, int]]:

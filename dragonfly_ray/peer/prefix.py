@@ -1,92 +1,79 @@
-"""The digest of the whole content, computed along the contiguous prefix while bytes arrive."""
+"""What is computed along the contiguous prefix while bytes arrive: the digest that a caller expects."""
 
 from __future__ import annotations
 
-import logging
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from dragonfly_ray.checksums import new_hash, parse_digest
 from dragonfly_ray.errors import DragonflyError, IntegrityError
-
-if TYPE_CHECKING:
-    from dragonfly_ray.peer.task import TaskRun
-
-log = logging.getLogger(__name__)
+from dragonfly_ray.peer.supervisor import Supervisor
+from dragonfly_ray.storage.task_store import TaskStore
 
 
-class PrefixHash:
-    """Follows a download. `check` waits for the rest and compares."""
+class PrefixFollower:
+    """A thread that feeds each piece to `feed` once, as soon as all before it are here."""
 
-    def __init__(self, run: TaskRun, wanted: str) -> None:
-        self._run = run
-        self._algorithm, _ = parse_digest(wanted)
-        self._hash = new_hash(self._algorithm)
+    def __init__(
+        self, threads: Supervisor, store: TaskStore, name: str, feed: Callable[[int, bytes], object]
+    ) -> None:
+        self._threads = threads
+        self._store = store
+        self._feed = feed
         self._next = 0
         self._more = threading.Event()
-        self._done = threading.Event()
-        self._result = ""
-        self._failure: DragonflyError | None = None
-        self._started = False
+        self._more.set()
+        self._thread = threads.spawn(name, self._follow)
 
     def advance(self) -> None:
         """A piece arrived."""
         self._more.set()
 
-    def run(self) -> None:
-        """Until all is hashed, or the task ends."""
-        self._started = True
-        try:
-            self._follow()
-        except DragonflyError as error:
-            self._failure = error
-        except Exception as error:
-            log.exception("task %.12s: hashing ended unexpectedly", self._run.task.id)
-            self._failure = DragonflyError(
-                f"{self._run.task.url}: its digest was not computed ({type(error).__name__}); see the peer's log"
-            )
-        finally:
-            self._done.set()
-
     def _follow(self) -> None:
-        store = self._run.store
-        assert store is not None
-        count = self._run.task.pieces
-        self._more.set()
-        while self._next < count and not self._over():
+        store, count = self._store, len(self._store.table)
+        while self._next < count and not self._threads.over:
             self._more.wait(1.0)
             self._more.clear()
-            while self._next < count and store.has(self._next):
-                self._hash.update(store.read(self._next))
+            while self._next < count and store.has(self._next) and not self._threads.over:
+                self._feed(self._next, store.read(self._next))
                 self._next += 1
-        self._result = self._hash.hexdigest()
 
-    def _over(self) -> bool:
-        """What is missing still will not come."""
-        return self._run.stopping.is_set() or self._run.error is not None
+    def finish(self) -> None:
+        """Waits for the rest: all of it must be here. Raises what the task has failed for."""
+        self._more.set()
+        self._thread.join()
+        if self._threads.error:
+            raise self._threads.error
+        if self._next < len(self._store.table):
+            raise DragonflyError(f"{self._store.task.url}: ended before all of it was hashed")
+
+
+class PrefixHash:
+    """Follows a download."""
+
+    def __init__(self, threads: Supervisor, store: TaskStore, wanted: str) -> None:
+        self._store = store
+        self._algorithm, _ = parse_digest(wanted)
+        self._hash = new_hash(self._algorithm)
+        self._follower = PrefixFollower(threads, store, "prefix", lambda _, data: self._hash.update(data))
+        self.advance = self._follower.advance
 
     def check(self, wanted: str) -> None:
         """Raises `IntegrityError` if the content is not what the caller expects. All of it must be here."""
-        algorithm, value = parse_digest(wanted)
-        if not self._started:
-            found = self._whole(algorithm)
-        else:
-            self._more.set()
-            self._done.wait()
-            if failure := self._failure or self._run.error:
-                raise failure
-            found = self._result if algorithm == self._algorithm else self._whole(algorithm)
-            if found != value:
-                found = self._whole(algorithm)  # a piece may have been replaced after it was hashed
-        if found != value:
-            raise IntegrityError(
-                f"{self._run.task.url}: {algorithm} is {found[:16]}…, expected {value[:16]}…; nothing was written"
-            )
+        self._follower.finish()
+        # Where it differs, a piece may have been replaced after it was hashed.
+        if (self._algorithm, self._hash.hexdigest()) != parse_digest(wanted):
+            check_whole(self._store, wanted)
 
-    def _whole(self, algorithm: str) -> str:
-        store = self._run.store
-        assert store is not None
-        hasher = new_hash(algorithm)
-        for index in range(self._run.task.pieces):
-            hasher.update(store.read(index))
-        return hasher.hexdigest()
+
+def check_whole(store: TaskStore, wanted: str) -> None:
+    """As `PrefixHash.check`, in a pass of its own."""
+    algorithm, value = parse_digest(wanted)
+    hasher = new_hash(algorithm)
+    for index in range(len(store.table)):
+        hasher.update(store.read(index))
+    found = hasher.hexdigest()
+    if found != value:
+        raise IntegrityError(
+            f"{store.task.url}: {algorithm} is {found[:16]}…, expected {value[:16]}…; nothing was written"
+        )

@@ -17,8 +17,8 @@ from dragonfly_ray import messages as m
 from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.errors import ClusterError, DragonflyError, SourceBusyError
 from dragonfly_ray.model import Manifest, PieceTable, Segment, digest
+from dragonfly_ray.peer.links import SchedulerLink
 from dragonfly_ray.peer.looking import SharedWork, answer_of
-from dragonfly_ray.peer.reporter import SchedulerLink
 from dragonfly_ray.sources import Stop, range_reader
 from dragonfly_ray.storage.task_store import TaskStore
 

@@ -3,106 +3,124 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.errors import DragonflyError
 from dragonfly_ray.model import DIGEST_SIZE, root_digest
-
-if TYPE_CHECKING:
-    from dragonfly_ray.peer.task import TaskRun
-    from dragonfly_ray.storage.task_store import TaskStore
+from dragonfly_ray.peer.engine import Engine
+from dragonfly_ray.peer.reporter import Reporter
 
 PATIENCE = 1.0
 """Seconds to wait for those who read the origin to fill the record."""
 LONGEST_PAUSE = 0.25
 
+Places = tuple[tuple[str, str], ...]
+"""(spec id, place) of outputs that other nodes may write, too."""
 
-def agrees_with_record(run: TaskRun) -> bool:
-    """Waits for the record to be whole. Pieces that do not agree with it are dropped, to be fetched again."""
-    store = run.store
-    assert store is not None
-    deadline = time.monotonic() + PATIENCE
-    pause = 0.005
-    introduced = not run.was_here  # else whoever reads the origin fills the record
-    while not run.stopping.is_set():
-        digests = [d or bytes(DIGEST_SIZE) for d in store.digests]
-        answer: m.Message | None = None
+
+class Outputs(Protocol):
+    def places(self) -> Places: ...
+
+    def placed(self, places: Places, answer: m.Verified) -> None: ...
+
+
+class RecordCheck:
+    """`doubt` has pieces read once more that nobody vouches for; `audit` reads some that others have read."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        reporter: Reporter,
+        doubt: Callable[[], None],
+        audit: Callable[[Iterable[int]], None],
+    ) -> None:
+        self._engine = engine
+        self._reporter = reporter
+        self._doubt = doubt
+        self._audit = audit
+
+    def agrees(self, outputs: Outputs) -> bool:
+        """Waits for the record to be whole. Pieces that do not agree with it are dropped, to be fetched again."""
+        engine = self._engine
+        deadline = time.monotonic() + PATIENCE
+        pause = 0.005
+        introduced = not engine.was_here  # else whoever reads the origin fills the record
+        while not engine.stopping.is_set():
+            mine, places = self._digests(), outputs.places()
+            answer = self._ask(mine, places)
+            if answer:
+                self._audit(answer.audit)
+                if answer.known and not answer.pending:
+                    if not answer.ok:
+                        return self._mend(mine, answer.digests)
+                    outputs.placed(places, answer)
+                    return True
+                if answer.known and not introduced:
+                    introduced = self._introduce()
+                if time.monotonic() > deadline:
+                    # Either nobody has read those pieces, whatever others say that they have; or whoever
+                    # did is gone, and what is here was checked against the digests of its senders. If two
+                    # peers disagree, both are dropped and read again.
+                    self._teach(answer.gaps)
+                    self._doubt()
+                    deadline = time.monotonic() + PATIENCE
+            engine.stopping.wait(pause)
+            pause = min(LONGEST_PAUSE, pause * 2)
+            with engine.lock:
+                if engine.error or not engine.picker.done:
+                    return False
+        return False
+
+    def ask_for_places(self, outputs: Outputs) -> bool:
+        """Asks who writes the outputs that are still due; False: there was no answer.
+
+        The copy was found right before. A scheduler that has forgotten since is told what it needs.
+        """
+        places = outputs.places()
+        answer = self._ask(self._digests(), places)
+        if answer is None or not answer.known:
+            return False
+        if answer.pending:
+            self._teach(answer.gaps)
+            return False
+        outputs.placed(places, answer)
+        return True
+
+    def _ask(self, mine: list[bytes], places: Places) -> m.Verified | None:
+        """None while the scheduler is away: it comes back, and is asked again."""
+        engine = self._engine
+        verify = m.Verify(engine.context.host_id, engine.task.id, root_digest(mine), places)
         try:
-            places = run.deliveries.places()
-            verify = m.Verify(run.context.host_id, run.task.id, root_digest(digests), places)
-            answer = run.reporter.ask(verify)
-            if isinstance(answer, m.Verified) and not answer.known:
-                run.context.announce(run.task.source_id)
+            answer = self._reporter.ask(verify)
+            if not isinstance(answer, m.Verified):
+                return None
+            if not answer.known:
+                engine.context.announce(engine.task.source_id)
         except DragonflyError:
-            pass  # a scheduler that is away comes back, and is asked again
-        if isinstance(answer, m.Verified):
-            run.audits.take(answer.audit)
-            if answer.known and not answer.pending:
-                if not answer.ok:
-                    return _mend(run, digests, answer.digests)
-                run.deliveries.placed(places, answer)
-                return True
-            if answer.known and not introduced:
-                introduced = _introduce(run, store)
-            if time.monotonic() > deadline:
-                # Either nobody has read those pieces, whatever others say that they have; or whoever
-                # did is gone, and what is here was checked against the digests of its senders. If two
-                # peers disagree, both are dropped and read again.
-                _teach(run, store, answer.gaps)
-                if run.origin:
-                    run.origin.doubt()
-                deadline = time.monotonic() + PATIENCE
-        run.stopping.wait(pause)
-        pause = min(LONGEST_PAUSE, pause * 2)
-        with run.lock:
-            if run.error or not run.picker.done:
-                return False
-    return False
+            return None
+        return answer
 
+    def _digests(self) -> list[bytes]:
+        return [d or bytes(DIGEST_SIZE) for d in self._engine.store.digests]
 
-def _introduce(run: TaskRun, store: TaskStore) -> bool:
-    """The scheduler does not know what was here all the time: one root says it, and no piece is claimed to be told."""
-    try:
-        run.context.introduce(store)
-    except DragonflyError:
-        return False  # once more, when it is back
-    return True
+    def _introduce(self) -> bool:
+        """The scheduler does not know what was here all the time: one root says it, and no piece is claimed to be told."""
+        try:
+            self._engine.context.introduce(self._engine.store)
+        except DragonflyError:
+            return False  # once more, when it is back
+        return True
 
+    def _teach(self, gaps: Iterable[int]) -> None:
+        engine = self._engine
+        with engine.lock:
+            digests = engine.store.digests
+            engine.state.vouched(tuple((i, d) for i in gaps if (d := digests[i]) is not None))
 
-def ask_for_places(run: TaskRun) -> bool:
-    """Asks who writes the outputs that are still due; False: there was no answer.
-
-    The copy was found right before. A scheduler that has forgotten since is told what it needs.
-    """
-    store = run.store
-    assert store is not None
-    places = run.deliveries.places()
-    root = root_digest([d or bytes(DIGEST_SIZE) for d in store.digests])
-    try:
-        answer = run.reporter.ask(m.Verify(run.context.host_id, run.task.id, root, places))
-        if not isinstance(answer, m.Verified):
-            return False
-        if not answer.known:
-            run.context.announce(run.task.source_id)
-            return False
-    except DragonflyError:
-        return False
-    if answer.pending:
-        _teach(run, store, answer.gaps)
-        return False
-    run.deliveries.placed(places, answer)
-    return True
-
-
-def _teach(run: TaskRun, store: TaskStore, gaps: Iterable[int]) -> None:
-    with run.lock:
-        run.state.vouched(tuple((i, d) for i in gaps if (d := store.digests[i]) is not None))
-
-
-def _mend(run: TaskRun, mine: list[bytes], record: bytes) -> bool:
-    said = [record[i * DIGEST_SIZE : (i + 1) * DIGEST_SIZE] for i in range(len(mine))]
-    wrong = [(i, said[i]) for i, digest in enumerate(mine) if digest != said[i]]
-    run.settle(wrong)
-    return not wrong
+    def _mend(self, mine: list[bytes], record: bytes) -> bool:
+        said = [record[i * DIGEST_SIZE : (i + 1) * DIGEST_SIZE] for i in range(len(mine))]
+        wrong = [(i, said[i]) for i, digest in enumerate(mine) if digest != said[i]]
+        self._engine.settle(wrong)
+        return not wrong

@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import msgspec
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.errors import DragonflyError
-from dragonfly_ray.scheduling.download.report_buffer import Taken
-
-if TYPE_CHECKING:
-    from dragonfly_ray.peer.task import TaskRun
+from dragonfly_ray.peer.engine import Engine
+from dragonfly_ray.peer.links import SchedulerLink
+from dragonfly_ray.scheduling.download.state import ReportPart
 
 log = logging.getLogger(__name__)
 
@@ -25,20 +25,38 @@ MAX_UNTOLD = 100
 """Messages kept for a scheduler that is away; the oldest goes first."""
 
 
-class SchedulerLink(Protocol):
-    """The way to the scheduler of a task. Raises `ClusterError` while it cannot be reached."""
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a report says beside the engine's news. The fields are those of `messages.Report`."""
 
-    def call(self, message: m.Message) -> m.Message | None: ...
+    bytes_origin: int
+    bytes_audit: int
+    carried: tuple[tuple[str, str], ...]
+    awaiting: float
+    answer: float
 
 
 class Reporter:
-    """One for each task under way. Nothing is lost while the scheduler cannot be reached."""
+    """One for each task under way. Nothing is lost while the scheduler cannot be reached.
 
-    def __init__(self, run: TaskRun, link: SchedulerLink, interval: float) -> None:
-        self._run = run
+    `answered` takes the answer of a scheduler that knows the task.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        link: SchedulerLink,
+        interval: float,
+        figures: Callable[[], Figures],
+        answered: Callable[[m.ReportReply], None],
+    ) -> None:
+        self._engine = engine
         self._link = link
-        self._interval = interval
-        self._kick = threading.Event()
+        self.figures = figures
+        self._answered = answered
+        self.interval = interval
+        """Seconds between reports, as the scheduler wants it."""
+        self._begun = False
         self._reporting = threading.Lock()
         self._grant_refused = False
         self._untold: list[tuple[float, m.Message]] = []
@@ -47,40 +65,41 @@ class Reporter:
     @property
     def pending(self) -> bool:
         """Whether there is anything that the scheduler does not know yet."""
-        return bool(self._run.state.report or self._untold)
-
-    @property
-    def interval(self) -> float:
-        """Seconds between reports, as the scheduler wants it."""
-        return self._interval
-
-    def kick(self) -> None:
-        """Report now."""
-        self._kick.set()
+        return bool(self._engine.state.report or self._untold)
 
     def grant_refused(self) -> None:
         """A parent does not take the grant: another one is asked for with the next report, which comes soon."""
         self._grant_refused = True
 
-    def run(self) -> None:
+    def begin(self) -> None:
+        """Not before it is of use: where all came with the delivery, the outcome says enough."""
+        if not self._begun:
+            self._begun = True
+            self._engine.spawn("report", self._run)
+
+    def _run(self) -> None:
         """Until the task stops."""
-        run, said, pause = self._run, 0.0, 0.0
-        while not run.stopping.is_set():
-            self._kick.wait(timeout=max(self._interval, pause))
-            self._kick.clear()
-            if run.stopping.is_set():
+        engine, said, pause = self._engine, 0.0, 0.0
+        while not engine.stopping.is_set():
+            engine.report_now.wait(timeout=max(self.interval, pause))
+            engine.report_now.clear()
+            if engine.stopping.is_set():
                 return
-            claim = run.origin.appetite() if run.origin else 0
             now = time.monotonic()
-            if not (run.state.report.news or claim or run.state.claims.disputed or now - said > QUIET):
+            if not (now - said > QUIET or self._due(now)):
                 continue
             try:
                 self.report()
                 said, pause = now, 0.0
             except DragonflyError as error:
                 pause = min(LONGEST_PAUSE, pause * 2 or 0.1)
-                log.info("task %.12s: scheduler not reached: %s", run.task.id, error)
-                run.stopping.wait(pause)
+                log.info("task %.12s: scheduler not reached: %s", engine.task.id, error)
+                engine.stopping.wait(pause)
+
+    def _due(self, now: float) -> bool:
+        answer = self.figures().answer
+        with self._engine.lock:
+            return self._engine.state.report_due(now, answer)
 
     def report_rest(self) -> None:
         """Whatever is left to say, before an outcome; that does not fail for it."""
@@ -89,77 +108,71 @@ class Reporter:
         try:
             self.report(claim=False)
         except DragonflyError as error:
-            log.info("task %.12s: last report not delivered: %s", self._run.task.id, error)
+            log.info("task %.12s: last report not delivered: %s", self._engine.task.id, error)
         except Exception:
-            log.exception("task %.12s: last report not delivered", self._run.task.id)
+            log.exception("task %.12s: last report not delivered", self._engine.task.id)
 
     def report(self, *, claim: bool = True) -> None:
         """One report and what follows from the answer. Raises `ClusterError`."""
-        run = self._run
+        engine = self._engine
         with self._reporting:
             self._tell_again()
-            with run.lock:
-                answer = run.origin.answer if run.origin else 0.0
-                part = run.state.take_report(time.monotonic(), answer, not claim)
-            origin, news, moved = run.origin, part.taken.pending, run.state.bytes
-            message = m.Report(
-                host_id=run.context.host_id,
-                task_id=run.task.id,
-                got=tuple(news.got),
-                origin=tuple(news.origin),
-                lost=tuple(news.lost),
-                released=tuple(news.released),
-                bad=tuple(news.bad),
-                disputed=part.disputed,
-                misled=tuple(news.misled),
-                unreachable=tuple(news.unreachable),
-                bytes_origin=origin.bytes if origin else 0,
-                bytes_peers=moved.peers,
-                bytes_cache=moved.cache,
-                bytes_small=moved.small,
-                bytes_audit=run.audits.bytes,
-                audited=tuple(news.audited),
-                unaudited=tuple(news.unaudited),
-                claim=part.claim,
-                rate=part.rate,
-                urgent=part.urgent,
-                parents=part.taken.fed,
-                grant_refused=self._grant_refused,
-                uploads=run.context.uploads(),
-                slots=run.settings.transport.upload_threads,
-                carried=run.deliveries.carried(),
-                awaiting=origin.awaiting if origin else 0.0,
-                answer=answer,
-            )
+            figures = self.figures()
+            with engine.lock:
+                part = engine.state.take_report(time.monotonic(), figures.answer, not claim)
             try:
-                reply = self._link.call(message)
+                reply = self._link.call(self._message(part, figures))
             except DragonflyError:
-                with run.lock:
-                    run.state.untold(part.taken, False)
+                with engine.lock:
+                    engine.state.untold(part.taken, False)
                 raise
-            if isinstance(reply, m.ReportReply):
-                self._answered(reply, part.taken)
+            if not isinstance(reply, m.ReportReply):
+                return
+            if reply.known:
+                self.interval = reply.interval
+                if reply.grant:
+                    self._grant_refused = False
+                self._answered(reply)
+            elif not engine.stopping.is_set() and figures.carried:
+                with engine.lock:
+                    engine.state.untold(part.taken, True)
+                engine.context.announce(engine.task.source_id)
 
-    def _answered(self, reply: m.ReportReply, taken: Taken) -> None:
-        run = self._run
-        if reply.known:
-            self._interval = reply.interval
-            if reply.grant:
-                self._grant_refused = False
-                run.granted(reply.grant)
-            if reply.record:
-                run.settle(reply.record)
-            if run.origin:
-                run.origin.answered(reply)
-                run.audits.take(reply.audit)
-        elif not run.idle():
-            with run.lock:
-                run.state.untold(taken, True)
-            run.context.announce(run.task.source_id)
+    def _message(self, part: ReportPart, figures: Figures) -> m.Report:
+        engine, news, moved = self._engine, part.taken.pending, self._engine.state.bytes
+        return m.Report(
+            host_id=engine.context.host_id,
+            task_id=engine.task.id,
+            got=tuple(news.got),
+            origin=tuple(news.origin),
+            lost=tuple(news.lost),
+            released=tuple(news.released),
+            bad=tuple(news.bad),
+            disputed=part.disputed,
+            misled=tuple(news.misled),
+            unreachable=tuple(news.unreachable),
+            bytes_origin=figures.bytes_origin,
+            bytes_peers=moved.peers,
+            bytes_cache=moved.cache,
+            bytes_small=moved.small,
+            bytes_audit=figures.bytes_audit,
+            audited=tuple(news.audited),
+            unaudited=tuple(news.unaudited),
+            claim=part.claim,
+            rate=part.rate,
+            urgent=part.urgent,
+            parents=part.taken.fed,
+            grant_refused=self._grant_refused,
+            uploads=engine.context.uploads(),
+            slots=engine.settings.transport.upload_threads,
+            carried=figures.carried,
+            awaiting=figures.awaiting,
+            answer=figures.answer,
+        )
 
     def ask(self, message: m.Verify) -> m.Message | None:
         """The scheduler's answer, after everything that it must know for it. Raises `ClusterError`."""
-        if self._run.state.report.news.origin:
+        if self._engine.state.report.news.origin:
             self.report()
         return self._link.call(message)
 
@@ -168,8 +181,8 @@ class Reporter:
         try:
             self._link.call(message)
         except DragonflyError as error:
-            log.info("task %.12s: scheduler not reached: %s", self._run.task.id, error)
-            with self._run.lock:
+            log.info("task %.12s: scheduler not reached: %s", self._engine.task.id, error)
+            with self._engine.lock:
                 self._untold = [*self._untold[1 - MAX_UNTOLD :], (time.monotonic(), message)]
 
     def _tell_again(self) -> None:
@@ -181,5 +194,5 @@ class Reporter:
                 message = msgspec.structs.replace(message, retry_after=left)
             if not isinstance(message, m.Throttled) or message.retry_after > 0:
                 self._link.call(message)
-            with self._run.lock:
+            with self._engine.lock:
                 del self._untold[0]

@@ -5,14 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from dragonfly_ray import bitset
 from dragonfly_ray.peer.recheck import Rechecker
 from dragonfly_ray.storage.task_store import Extent, TaskStore
 
-if TYPE_CHECKING:
-    from dragonfly_ray.peer.task import TaskRun
+
+class Running(Protocol):
+    """A download, as children meet it."""
+
+    @property
+    def opened(self) -> TaskStore | None: ...
+
+    def shown(self, host: str) -> int:
+        """The pieces that a child may ask for, as a bitmap."""
+
+    def heard(self, host: str, items: list[tuple[int, bytes]]) -> None:
+        """A child says what it has."""
+
+    def deserted(self, host: str) -> None:
+        """A child has closed its connection."""
 
 
 class SharedTask:
@@ -21,7 +34,7 @@ class SharedTask:
     def __init__(
         self,
         store: TaskStore,
-        run: Callable[[], TaskRun | None],
+        run: Callable[[], Running | None],
         rechecker: Rechecker,
         sent: Callable[[int], None],
     ) -> None:
@@ -31,7 +44,7 @@ class SharedTask:
         self._sent = sent
 
     @property
-    def _run(self) -> TaskRun | None:
+    def _run(self) -> Running | None:
         """It may begin after a child has come."""
         return self._find()
 
@@ -42,10 +55,10 @@ class SharedTask:
     def bitmap(self, host_id: str) -> bytes:
         """What this child may ask for."""
         run, task = self._run, self._store.task
-        if run is None or run.store is not self._store:
+        if run is None or run.opened is not self._store:
             shown = bitset.from_bytes(self._store.have(), task.pieces)
         else:
-            shown = run.neighbours.shown(host_id)
+            shown = run.shown(host_id)
         return bitset.to_bytes(shown & ~bitset.of(self._rechecker.pieces_withdrawn(task.id)), task.pieces)
 
     def digests(self) -> list[bytes | None]:
@@ -65,7 +78,7 @@ class SharedTask:
 
     def on_have(self, host_id: str, items: list[tuple[int, bytes]]) -> None:
         if run := self._run:
-            run.neighbours.heard(host_id, items)
+            run.heard(host_id, items)
 
     def on_corrupt(self, host_id: str, index: int) -> None:
         """A child says that our bytes are bad. It may be right."""
@@ -82,4 +95,4 @@ class SharedTask:
 
     def on_left(self, host_id: str) -> None:
         if run := self._run:
-            run.neighbours.deserted(host_id)
+            run.deserted(host_id)

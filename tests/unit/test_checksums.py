@@ -23,7 +23,7 @@ from dragonfly_ray.config import OriginSettings, Settings
 from dragonfly_ray.errors import IntegrityError, StorageError
 from dragonfly_ray.model import Credentials, Entry, Manifest, PieceTable, Source
 from dragonfly_ray.peer.checksums import OriginChecksums
-from dragonfly_ray.peer.task import TaskRun
+from dragonfly_ray.peer.download import TaskDownload
 from dragonfly_ray.sources import Resolution, resolve
 from dragonfly_ray.sources.offered import in_headers, in_info, in_s3_head
 from tests.origins import Behaviour, FolderOrigin, ScriptedOrigin
@@ -222,13 +222,13 @@ def test_what_was_whole_but_not_compared_when_its_peer_ended_is_compared_by_the_
     ):
         peer, ended = swarm.peers["n0"], threading.Event()
 
-        def killed(run: TaskRun, checksums: OriginChecksums) -> None:
+        def killed(run: TaskDownload, checksums: OriginChecksums) -> None:
             run.stop()
             ended.set()
             raise StorageError("the process was killed")
 
         with monkeypatch.context() as patch:
-            patch.setattr(TaskRun, "_compare", killed)
+            patch.setattr(TaskDownload, "_compare", killed)
             swarm.submit(origin.url, "bad.0")
             assert ended.wait(HANG)
         until(lambda: not peer._runs)

@@ -5,20 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
+from typing import Any
 
 import pytest
 
 from dragonfly_ray import messages as m
-from dragonfly_ray.config import Settings
 from dragonfly_ray.errors import TransportError
 from dragonfly_ray.model import Endpoint, Entry, Host, Manifest, PieceTable, digest
-from dragonfly_ray.peer.manifests import manifest_of
+from dragonfly_ray.peer.manifests import fetch_manifest, manifest_of
+from dragonfly_ray.peer.supervisor import Supervisor
 from dragonfly_ray.scheduling import slowness
 from tests.waiting import HANG
-
-if TYPE_CHECKING:
-    from dragonfly_ray.peer.task import TaskRun
 
 MANIFEST = Manifest(tuple(Entry(f"{n}", 1000, "v") for n in range(1000)), directory=True)
 DATA = MANIFEST.encode()
@@ -52,50 +49,44 @@ class Quick:
         pass
 
 
-def run_of(*parents: Trickling | Quick) -> TaskRun:
+TASK: Any = SimpleNamespace(
+    id="t", url="http://h/", manifest_size=len(DATA), manifest_digest=digest(DATA),
+    pieces=len(PieceTable.of(MANIFEST)),
+)  # fmt: skip
+
+
+def fetched(threads: Supervisor, *parents: Trickling | Quick) -> Manifest:
     known = [
         m.Neighbour(Host(f"h{i}", f"n{i}", (Endpoint("10.0.0.1", i),)), manifest=True)
         for i in range(len(parents))
     ]
-    stopping = threading.Event()
-    task = SimpleNamespace(
-        id="t", url="http://h/", manifest_size=len(DATA), manifest_digest=digest(DATA),
-        pieces=len(PieceTable.of(MANIFEST)),
-    )  # fmt: skip
-    run = SimpleNamespace(
-        task=task,
-        settings=Settings(),
-        stopping=stopping,
-        idle=stopping.is_set,
-        context=SimpleNamespace(store=SimpleNamespace(get=lambda task_id: None)),
-        neighbours=SimpleNamespace(known=lambda: known),
-        connect=lambda neighbour: parents[int(neighbour.host.id[1:])],
+
+    def connect(neighbour: m.Neighbour) -> Any:
+        return parents[int(neighbour.host.id[1:])]
+
+    return manifest_of(
+        TASK, b"", lambda: fetch_manifest(threads, lambda: known, connect, threads.stopping.is_set, 60.0)
     )
-    return cast("TaskRun", run)
-
-
-def deliver() -> m.Deliver:
-    return cast("m.Deliver", SimpleNamespace(manifest=b""))
 
 
 def test_one_that_trickles_is_left_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slowness, "WINDOW_S", 0.1)
     slow = [Trickling(), Trickling()]
-    assert manifest_of(run_of(*slow, Quick()), deliver()) == MANIFEST
+    assert fetched(Supervisor(TASK, "n0"), *slow, Quick()) == MANIFEST
     assert all(each.begun.is_set() for each in slow)
 
 
 def test_a_cancel_ends_it() -> None:
     slow = Trickling()
-    run = run_of(slow)
+    threads = Supervisor(TASK, "n0")
     ended = threading.Event()
 
     def fetch() -> None:
         with pytest.raises(TransportError, match="no longer needed"):
-            manifest_of(run, deliver())
+            fetched(threads, slow)
         ended.set()
 
     threading.Thread(target=fetch, daemon=True).start()
     assert slow.begun.wait(HANG)
-    run.stopping.set()
+    threads.end()
     assert ended.wait(HANG / 3)

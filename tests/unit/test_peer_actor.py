@@ -69,10 +69,10 @@ def test_messages_never_wait_for_readers(actor: PeerActor) -> None:
         async def go() -> None:
             await actor.call(m.encode(first), SENDER, 1)
             run = node_of(actor)._runs[first.task.id]
-            assert not run.picker.done, "nothing is leased, so nothing comes"
+            assert not run.engine.picker.done, "nothing is leased, so nothing comes"
             calls = [actor.await_range(first.task.id, 0, len(content), 120.0) for _ in range(READERS)]
             readers = [asyncio.ensure_future(call) for call in calls]
-            await asyncio.to_thread(until, lambda: run._readers == READERS)
+            await asyncio.to_thread(until, lambda: run.engine._readers == READERS)
 
             heard = await asyncio.wait_for(
                 actor.call(m.encode(m.News(first.task.id, may_claim=False)), SENDER, 2), HANG
@@ -82,7 +82,7 @@ def test_messages_never_wait_for_readers(actor: PeerActor) -> None:
             assert {d.spec.id for d in run.deliveries.open()} == {"s.0", "t.0"}
             for number, spec_id in enumerate(("s.0", "t.0"), 4):
                 await asyncio.wait_for(actor.call(m.encode(m.Cancel(spec_id)), SENDER, number), HANG)
-                assert run.stopping.is_set() == (spec_id == "t.0")
+                assert run.engine.stopping.is_set() == (spec_id == "t.0")
                 assert spec_id == "t.0" or not any(reader.done() for reader in readers)
             assert not any(await asyncio.gather(*readers))
 

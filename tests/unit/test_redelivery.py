@@ -17,9 +17,10 @@ import pytest
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.errors import ClusterError
-from dragonfly_ray.peer.task import TaskRun
+from dragonfly_ray.peer.download import TaskDownload
 from dragonfly_ray.scheduling.core import Compare
 from dragonfly_ray.scheduling.redelivery import CONFIRM_AFTER
+from dragonfly_ray.storage.task_store import TaskStore
 from tests.origins import Behaviour, ScriptedOrigin
 from tests.swarm import Swarm
 from tests.unit.one_scheduler import Cluster, host, started
@@ -108,18 +109,21 @@ def test_a_delivery_that_a_peer_has_forgotten_comes_again(
 
 
 def opening(
-    monkeypatch: pytest.MonkeyPatch, swarm: Swarm, origin: ScriptedOrigin, early: Callable[[TaskRun], None]
+    monkeypatch: pytest.MonkeyPatch,
+    swarm: Swarm,
+    origin: ScriptedOrigin,
+    early: Callable[[TaskDownload], None],
 ) -> dict[str, Any]:
     """A distribution to n0, whose task is told something while it opens."""
-    run_task, told = TaskRun._run, threading.Event()
+    run_task, told = TaskDownload._fetch, threading.Event()
 
-    def opens(run: TaskRun) -> None:
+    def opens(run: TaskDownload, store: TaskStore) -> None:
         if run.context.host_id == swarm.peers["n0"].host.id and not told.is_set():
             told.set()
             early(run)
-        run_task(run)
+        run_task(run, store)
 
-    monkeypatch.setattr(TaskRun, "_run", opens)
+    monkeypatch.setattr(TaskDownload, "_fetch", opens)
     view = swarm.distribute(origin.url, nodes=["n0"])
     assert told.is_set()
     return view
@@ -129,10 +133,10 @@ def test_what_comes_while_a_task_opens_is_not_lost(
     build: Callable[..., Swarm], origin: ScriptedOrigin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     swarm = build(1)
-    runs: list[TaskRun] = []
+    runs: list[TaskDownload] = []
     before: list[float] = []
 
-    def early(run: TaskRun) -> None:
+    def early(run: TaskDownload) -> None:
         runs.append(run)
         first = run._first
 
@@ -142,7 +146,6 @@ def test_what_comes_while_a_task_opens_is_not_lost(
         assert run.add(msgspec.structs.replace(first, lease=first.lease))
 
     assert_all_right(opening(monkeypatch, swarm, origin, early), 1)
-    assert runs[0].origin is not None
     assert runs[0].origin.leases._may_claim, "the permission"
     assert runs[0].origin.leases._not_before >= before[0] + 0.7, "the pause that the origin asked for"
 

@@ -638,6 +638,10 @@ class DownloadState:
 
     # --- what the scheduler and the neighbours are told ---------------------------------------
 
+    def report_due(self, now: float, answer: float) -> bool:
+        """Whether there is anything to report now."""
+        return bool(self.report.news or self.claims.disputed or self.appetite(now, answer))
+
     @event
     def take_report(self, now: float, answer: float, last: bool) -> ReportPart:
         """What to report now. `last`: all of it, and nothing is claimed."""

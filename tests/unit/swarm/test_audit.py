@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dragonfly_ray.peer.task import TaskRun
+from dragonfly_ray.peer.engine import Engine
 from tests.nginx import Nginx
 from tests.swarm import Swarm
 from tests.unit.swarm.conftest import PIECES, SIZE, assert_everywhere, kinds, states
@@ -21,14 +21,14 @@ def total(view: dict[str, Any], what: str) -> int:
 def lie(monkeypatch: pytest.MonkeyPatch, built: Swarm, node: str) -> None:
     """A host that reads one thing at the origin and says another."""
     liar = built.peers[node].host.id
-    true = TaskRun.from_origin
+    true = Engine.from_origin
 
-    def from_origin(run: TaskRun, index: int, view: memoryview) -> None:
+    def from_origin(run: Engine, index: int, view: memoryview) -> None:
         if run.context.host_id == liar:
             view[:8] = b"not true"
         true(run, index, view)
 
-    monkeypatch.setattr(TaskRun, "from_origin", from_origin)
+    monkeypatch.setattr(Engine, "from_origin", from_origin)
 
 
 def test_what_is_read_twice_is_counted_apart(

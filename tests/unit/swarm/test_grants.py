@@ -11,7 +11,7 @@ import pytest
 from dragonfly_ray import grants
 from dragonfly_ray import messages as m
 from dragonfly_ray.config import OriginSettings, SchedulerSettings, Settings
-from dragonfly_ray.peer.task import TaskRun
+from dragonfly_ray.peer.download import TaskDownload
 from tests.nginx import Nginx
 from tests.swarm import Swarm
 from tests.unit.swarm.conftest import assert_everywhere, kinds
@@ -20,11 +20,11 @@ from tests.waiting import until
 TTL = 1.0
 
 
-def running(built: Swarm, node: str) -> TaskRun:
-    found: list[TaskRun] = []
+def running(built: Swarm, node: str) -> TaskDownload:
+    found: list[TaskDownload] = []
 
     def fetches() -> bool:
-        found[:] = [r for r in built.peers[node]._runs.values() if r.store and r.neighbours.parents]
+        found[:] = [r for r in built.peers[node]._runs.values() if r.opened and r.neighbours.parents]
         return bool(found)
 
     until(fetches)
@@ -48,7 +48,7 @@ def test_a_run_that_outlives_its_grant_connects_anew(
     ends = max(expiry(run.grant) for run in runs)
     until(lambda: time.time() > ends and all(expiry(run.grant) > ends for run in runs))
     for run in runs:
-        assert not run.picker.done
+        assert not run.engine.picker.done
         for parent in run.neighbours.parents.values():
             if parent._connection:
                 parent._connection.close()
@@ -62,7 +62,7 @@ def test_a_host_that_is_banned_while_it_is_fed_gets_no_more(
     built = swarm(4, seeds=1, settings=Settings(origin=OriginSettings(policy="seeds")))
     built.submit(f"{origin.url}/big")
     run = running(built, "n1")
-    until(lambda: run.state.bytes.peers > 0)
+    until(lambda: run.engine.state.bytes.peers > 0)
     banned = built.peers["n1"].host.id
     others = [built.peers[node] for node in ("n0", "n2", "n3")]
     for peer in others:

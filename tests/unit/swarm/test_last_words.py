@@ -33,8 +33,8 @@ def test_who_has_all_before_its_connections_stand_tells_its_neighbours(
     run = Parent.run
 
     def late(parent: Parent) -> None:
-        if parent._run.context.host_id == seed:
-            until(lambda: parent._run.picker.done)
+        if parent._engine.context.host_id == seed:
+            until(lambda: parent._engine.picker.done)
         run(parent)
 
     monkeypatch.setattr(Parent, "run", late)
@@ -78,11 +78,11 @@ def test_what_a_barred_host_says_before_it_is_known_is_asked_of_nobody(
             return
 
         def later() -> None:
-            picker = neighbours._run.picker
+            picker = neighbours._engine.picker
             until(lambda: picker.holder_bits(barred) or picker.done)
             meet(neighbours, neighbour)
 
-        neighbours._run.spawn("later", later)
+        neighbours._engine.spawn("later", later)
 
     monkeypatch.setattr(Neighbours, "meet", late)
     assert_everywhere(built.distribute(f"{origin.url}/big"), content, 3)

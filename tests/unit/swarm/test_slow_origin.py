@@ -35,11 +35,12 @@ def test_one_host_with_a_nearly_dead_way_to_the_origin_holds_nobody_up(
             return 0
 
         def elsewhere(self: OriginWorkers) -> Reader:
-            run = self._run
-            if run.context.node_name == "n0":
-                source = msgspec.structs.replace(run.access.spec.source, url=dead.url)
-                spec = msgspec.structs.replace(run.access.spec, source=source)
-                run.access = msgspec.structs.replace(run.access, spec=spec)
+            if self._engine.context.node_name == "n0":
+                access = self._access()
+                source = msgspec.structs.replace(access.spec.source, url=dead.url)
+                spec = msgspec.structs.replace(access.spec, source=source)
+                access = msgspec.structs.replace(access, spec=spec)
+                self._access = lambda: access
             return begin(self)
 
         dead.before = slowly

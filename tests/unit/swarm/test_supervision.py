@@ -16,13 +16,15 @@ from dragonfly_ray.errors import StorageFullError
 from dragonfly_ray.model import Entry, Manifest, PieceTable
 from dragonfly_ray.peer.checksums import OriginChecksums
 from dragonfly_ray.peer.deliveries import Deliveries
+from dragonfly_ray.peer.download import TaskDownload
+from dragonfly_ray.peer.engine import Engine
 from dragonfly_ray.peer.neighbours import Neighbours
 from dragonfly_ray.peer.node import PeerNode
 from dragonfly_ray.peer.origin import OriginWorkers
 from dragonfly_ray.peer.parents import Parent
-from dragonfly_ray.peer.prefix import PrefixHash
+from dragonfly_ray.peer.prefix import PrefixFollower, PrefixHash
 from dragonfly_ray.peer.reporter import Reporter
-from dragonfly_ray.peer.task import TaskRun
+from dragonfly_ray.peer.supervisor import Supervisor
 from tests.nginx import Nginx
 from tests.swarm import Swarm
 from tests.unit.swarm.conftest import assert_everywhere, kinds
@@ -33,11 +35,11 @@ TARGETS = [
     (Reporter, "report"),
     (OriginWorkers, "_take"),
     (Parent, "_ask"),
-    (PrefixHash, "_follow"),
+    (PrefixFollower, "_follow"),
     (Deliveries, "_deliver"),
-    (TaskRun, "_begin_fetching"),
-    (TaskRun, "from_origin"),
-    (TaskRun, "from_parent"),
+    (TaskDownload, "_begin_fetching"),
+    (Engine, "from_origin"),
+    (Engine, "from_parent"),
 ]
 
 
@@ -59,6 +61,7 @@ def test_an_error_in_any_thread_fails_the_task(
         assert len(record["message"].splitlines()) == 1
         assert record["kind"] != "integrity", "nothing was compared"
     until(lambda: not any(peer._runs for peer in built.peers.values()))
+    until(lambda: not built.peers["n0"].status()["task_threads"], why=lambda: threading.enumerate())
 
 
 def test_a_delivery_that_cannot_begin_has_an_outcome(
@@ -141,15 +144,15 @@ def test_a_late_thread_leaves_its_successor_alone(
     reborn = msgspec.structs.replace(old.neighbour.host, incarnation="another")
     run.neighbours.meet(m.Neighbour(reborn, complete=True))
     successor = run.neighbours.parents[giver.host.id]
-    until(lambda: run.state.due(successor.number))
-    with run.lock:
-        due = run.picker.outstanding(giver.host.id)
-        assert due == run.state.due(successor.number), "what the old one was asked for is free"
+    until(lambda: run.engine.state.due(successor.number))
+    with run.engine.lock:
+        due = run.engine.picker.outstanding(giver.host.id)
+        assert due == run.engine.state.due(successor.number), "what the old one was asked for is free"
     held.set()
     go_on.set()
     until(lambda: old._connection is None and not old.running)
-    with run.lock:
-        assert run.picker.outstanding(giver.host.id) == due
+    with run.engine.lock:
+        assert run.engine.picker.outstanding(giver.host.id) == due
     ended.set()
     assert_everywhere(built.wait("b.0"), content, 1)
 
@@ -159,21 +162,18 @@ def test_nobody_waits_for_a_piece_to_be_hashed_that_a_failed_task_will_not_get(w
     manifest = Manifest((Entry("f", 3_000_000, "v1"),), directory=False)
     table = PieceTable.of(manifest)
     # A piece turned out bad after all were here, and could not be fetched again.
-    store = SimpleNamespace(manifest=manifest, table=table, has=lambda index: False)
-    task = SimpleNamespace(id="t", url="http://origin/f", pieces=len(table))
-    run: Any = SimpleNamespace(store=store, task=task, stopping=threading.Event(), error=None)
+    store: Any = SimpleNamespace(manifest=manifest, table=table, has=lambda index: False)
+    task: Any = SimpleNamespace(id="t", url="http://origin/f", pieces=len(table))
+    run = Supervisor(task, "n0")
     wanted = f"sha256:{'0' * 64}"
-    following = PrefixHash(run, wanted) if what == "digest" else OriginChecksums(run)
-    with ThreadPoolExecutor(2) as threads:
+    with ThreadPoolExecutor(1) as threads:
         try:
-            threads.submit(following.run)
-            if isinstance(following, PrefixHash):
-                until(lambda: following._started)
-                waiting = threads.submit(following.check, wanted)
+            if what == "digest":
+                waiting = threads.submit(PrefixHash(run, store, wanted).check, wanted)
             else:
-                waiting = threads.submit(following.check)
-            run.error = StorageFullError("the disk is full")
+                waiting = threads.submit(OriginChecksums(run, store).check)
+            run.fail(StorageFullError("the disk is full"))
             with pytest.raises(StorageFullError):
                 waiting.result(timeout=HANG)
         finally:
-            run.stopping.set()
+            run.end()
