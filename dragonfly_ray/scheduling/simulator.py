@@ -209,7 +209,7 @@ class Simulation:
         """A peer has everything: does the record agree?"""
         if not peer.target:
             return
-        answer = self.scheduler.verify(peer.id, self._root)
+        answer = self.scheduler.verify(peer.id, self._root, now)
         if answer.pending:
             assert peer.complete_at is not None
             if now - peer.complete_at > VERIFY_PATIENCE:

@@ -16,6 +16,7 @@ from dragonfly_ray import messages as m
 from dragonfly_ray.config import OriginSettings, SchedulerSettings, Settings
 from dragonfly_ray.model import Credentials, Host, Source, Task
 from dragonfly_ray.scheduling.core import Action, Ask, Compare, Probe, SchedulerCore, Send
+from dragonfly_ray.scheduling.dispatch import dispatch
 from dragonfly_ray.scheduling.simulation.scenario import Scenario
 
 T = TypeVar("T")
@@ -62,25 +63,31 @@ class Scheduler:
     # --- from submitter and peers -----------------------------------------------------------
 
     def announce(self, host: Host, now: float) -> None:
-        self._act(self._timed(self.core.announce, m.Announce(host), now), now)
+        self._tell(m.Announce(host), now)
 
     def submit(self, targets: Iterable[str], now: float, *, seeds_only: bool) -> None:
         spec = m.Spec(SPEC, self._source, tuple(targets), detached=True, seeds_only=seeds_only, small=False)
         self._act(self._timed(self.core.submit, spec, Credentials(), now), now)
 
     def report(self, report: m.Report, now: float) -> m.ReportReply:
-        reply, actions = self._timed(self.core.report, report, now)
+        reply = self._tell(report, now)
+        assert isinstance(reply, m.ReportReply)
         self.reports += 1
         self.leases += bool(reply.lease)
-        self._act(actions, now)
         return reply
 
-    def verify(self, host: str, root: bytes) -> m.Verified:
-        return self._timed(self.core.verify, m.Verify(host, self.task.id, root))
+    def verify(self, host: str, root: bytes, now: float) -> m.Verified:
+        answer = self._tell(m.Verify(host, self.task.id, root), now)
+        assert isinstance(answer, m.Verified)
+        return answer
 
     def ended(self, host: str, now: float) -> None:
-        message = m.Ended(host, SPEC, self.task.id, True, size=self.task.size, seconds=now)
-        self._act(self._timed(self.core.ended, message, now)[1], now)
+        self._tell(m.Ended(host, SPEC, self.task.id, True, size=self.task.size, seconds=now), now)
+
+    def _tell(self, message: m.Message, now: float) -> m.Message | None:
+        answer, actions = self._timed(dispatch, self.core, message, now)
+        self._act(actions, now)
+        return answer
 
     def tick(self, now: float) -> None:
         self._act(self._timed(self.core.tick, now), now)
@@ -110,7 +117,7 @@ class Scheduler:
                     self._recipients.deliver(action.host, action.message, now)
                 case Ask():
                     answer = m.Resolved(task=self.task, manifest=MANIFEST)
-                    waiting.extend(self._timed(self.core.resolved, action.spec_id, answer, now))
+                    waiting.extend(self._timed(self.core.answered, action, answer, now))
                 case Probe():
                     verdict = "alive" if self._recipients.alive(action.host) else "gone"
                     waiting.extend(self._timed(self.core.probed, action.host, verdict, now))
