@@ -28,6 +28,8 @@ FIRST_PATIENCE = 1.0
 PATIENT_IMPORTS = 4.0
 """After that, so many times what an import usually takes."""
 SMOOTHING = 0.3
+LEFT_TO_SLOW = 4
+"""Pieces that are left to a slow importer: those that it has asked for."""
 
 
 def region_of(location: str) -> str:
@@ -64,6 +66,8 @@ class Imports:
         self._since: dict[str, float] = {}
         """Importer -> since when it has had something to import, without progress."""
         self._shares: dict[str, int] | None = None
+        self._spare: dict[str, int] = {}
+        """A slow importer -> what of all pieces this host would import in its place."""
         self._sources: dict[str, int] | None = None
         self._usual = 0.0
         self._begun: dict[int, float] = {}
@@ -110,11 +114,12 @@ class Imports:
     def share(self, host: str) -> int:
         """The pieces of which `host` is the importer now."""
         if self._shares is None:
-            self._shares = self._divide()
+            self._shares = self._divide(self._roster - self._stalled)
+            self._spare.clear()
         return self._shares.get(host, 0)
 
-    def _divide(self) -> dict[str, int]:
-        active = sorted(self._roster - self._stalled)
+    def _divide(self, importers: Collection[str]) -> dict[str, int]:
+        active = sorted(importers)
         if len(active) < 2:
             return dict.fromkeys(active, bitset.full(self._count))
         rows = [self._weigh(host) for host in active]
@@ -239,14 +244,35 @@ class Imports:
             self._idle = None
             return found
         others = {zone: due for zone, pieces in lacking.items() if (due := pieces & mine)}
-        if not others or self._begun:
+        late = others or self._of_the_slowest(lacking)
+        if not late or self._begun:
             return {}
         if self._idle is None:
             self._idle = now
         if now - self._idle < max(PATIENT_IMPORTS * self._usual, 0.0 if self._usual else FIRST_PATIENCE):
             return {}
-        zone = min(others, key=lambda each: (self._abroad(each), self.used.get(each, 0), each))
-        return {zone: others[zone]}
+        zone = min(late, key=lambda each: (self._abroad(each), self.used.get(each, 0), each))
+        return {zone: late[zone]}
+
+    def _of_the_slowest(self, lacking: dict[str, int]) -> dict[str, int]:
+        """For who is through with its own share: its part of what is left of the slowest importer's, as if that one
+        had gone."""
+        slowest, most = "", LEFT_TO_SLOW
+        for host in sorted(self._roster - self._stalled - {self.host}):
+            share = self.share(host)
+            left = sum((pieces & share & self.source(zone)).bit_count() for zone, pieces in lacking.items())
+            if left > most:
+                slowest, most = host, left
+        if not slowest:
+            return {}
+        part = self.share(slowest) & self._without(slowest)
+        return {zone: due for zone, pieces in lacking.items() if (due := pieces & part & self.source(zone))}
+
+    def _without(self, slow: str) -> int:
+        """This host's share if `slow` imported nothing."""
+        if slow not in self._spare:
+            self._spare[slow] = self._divide(self._roster - self._stalled - {slow}).get(self.host, 0)
+        return self._spare[slow]
 
     def _of_regions(self, lacking: dict[str, int]) -> dict[str, int]:
         """What the own region has already is not for other regions to give."""

@@ -17,6 +17,7 @@ from dragonfly_ray.errors import InvalidRequestError
 from dragonfly_ray.scheduling.download.state import DownloadState
 from dragonfly_ray.scheduling.picker import Picker
 from dragonfly_ray.scheduling.simulation import bounds
+from dragonfly_ray.scheduling.simulation.scenario import MBIT, Link
 from dragonfly_ray.scheduling.simulator import Report, Scenario, Simulation, simulate
 
 EQUAL = Scenario(peers=150, pieces=256)
@@ -133,6 +134,25 @@ def test_links_of_regions_carry_each_piece_once() -> None:
     assert report.ratio <= 1.25
     assert report.into_zone <= 1.05
     assert report.into_region <= 1.05
+
+
+class OneSlow(Scenario):
+    """An importer of the other zone has a twentieth of the others' rate."""
+
+    def links(self) -> list[Link]:
+        rates = [self.mbit] * self.peers
+        rates[3] = self.mbit / 20
+        return [Link(rate * MBIT, rate * MBIT) for rate in rates]
+
+
+def test_a_slow_importer_holds_up_nobody_else() -> None:
+    run = Simulation(OneSlow(peers=32, pieces=256, zones=2, cross_mbit=1000))
+    report = run.run()
+    assert run.scheduler.core.tasks[run.scheduler.task.id].graph.imports("n3")
+    # Its share alone takes it twice the time of all others.
+    others = [peer.complete_at for peer in run.peers.values() if peer.target and peer.id != "n3"]
+    assert max(time or report.seconds for time in others) <= report.seconds / 8
+    assert report.into_zone <= 1.05
 
 
 def test_an_importer_that_dies_has_a_successor() -> None:

@@ -7,7 +7,7 @@ import pytest
 from dragonfly_ray import bitset as bits
 from dragonfly_ray.scheduling.graph import Graph
 from dragonfly_ray.scheduling.picker import Picker
-from dragonfly_ray.scheduling.zones import FIRST_PATIENCE, STALLED_AFTER, Imports, region_of
+from dragonfly_ray.scheduling.zones import FIRST_PATIENCE, LEFT_TO_SLOW, STALLED_AFTER, Imports, region_of
 
 COUNT = 200
 ALL = bits.full(COUNT)
@@ -101,6 +101,37 @@ def test_out_of_turn_the_zone_used_least_gives() -> None:
     (zone,) = first
     view.out_of_turn(zone)
     assert list(view.wanted({"c": both, "d": both}, FIRST_PATIENCE)) != [zone]
+
+
+def test_who_is_through_takes_over_from_the_slowest_and_no_two_take_the_same() -> None:
+    views = {host: imports(host, others=("b",)) for host in MATES}
+    late = views["a0"].share("a1")
+    taken = {}
+    for host in ("a0", "a2"):
+        assert views[host].wanted({"b": late}, 0.0) == {}
+        assert views[host].wanted({"b": late}, FIRST_PATIENCE - 0.1) == {}
+        taken[host] = views[host].wanted({"b": late}, FIRST_PATIENCE)["b"]
+    assert taken["a0"] | taken["a2"] == late
+    assert not taken["a0"] & taken["a2"]
+    assert views["a1"].wanted({"b": late}, 0.0) == {"b": late}, "it goes on meanwhile"
+
+
+def test_what_a_slow_importer_has_asked_for_is_left_to_it() -> None:
+    view = imports("a0", others=("b",))
+    last = bits.of(list(bits.members(view.share("a1")))[:LEFT_TO_SLOW])
+    view.wanted({"b": last}, 0.0)
+    assert view.wanted({"b": last}, 100.0) == {}
+
+
+def test_one_piece_at_a_time_is_taken_over() -> None:
+    view = imports("a0", others=("b",))
+    late = view.share("a1")
+    view.wanted({"b": late}, 0.0)
+    (first, *_) = bits.members(view.wanted({"b": late}, FIRST_PATIENCE)["b"])
+    view.began(first, FIRST_PATIENCE, "b")
+    assert view.wanted({"b": late}, FIRST_PATIENCE) == {}
+    view.ended(first, FIRST_PATIENCE + 0.1)
+    assert view.wanted({"b": late & ~(1 << first)}, FIRST_PATIENCE + 0.1)
 
 
 REGIONS = {"a": "r", "b": "r", "c": "s", "d": "s", "e": "t"}
