@@ -107,7 +107,7 @@ class Neighbours:
         """A neighbour's news, on the connection that it opened to us."""
         engine = self._engine
         engine.happened(engine.state.have, host, tuple(items))
-        if engine.state.seeder:
+        if engine.state.seeds:
             engine.tell_now.set()
         if parent := self.parents.get(host):
             parent.wake()
@@ -126,7 +126,7 @@ class Neighbours:
         """Tells the neighbours what is new here; all that came in meanwhile goes in one message."""
         engine = self._engine
         while not engine.stopping.is_set():
-            engine.tell_now.wait(PATIENCE if engine.state.seeder else None)
+            engine.tell_now.wait(PATIENCE if engine.state.seeds else None)
             engine.tell_now.clear()
             self.tell_now()
             engine.stopping.wait(TOGETHER)

@@ -38,6 +38,17 @@ class Taken:
     fed: tuple[tuple[str, int], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class ReportPart:
+    """What the engine puts into a report. The fields are those of `messages.Report`."""
+
+    taken: Taken
+    disputed: tuple[int, ...]
+    urgent: tuple[int, ...]
+    claim: int
+    rate: float
+
+
 class ReportBuffer:
     """Nothing is lost: what could not be told is put back before what came since."""
 
