@@ -6,10 +6,10 @@ import io
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Unpack
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.actors.connect import Actors, connect
@@ -25,24 +25,32 @@ from dragonfly_ray.actors.handles import (
 from dragonfly_ray.actors.nodes import current_node, members, members_of, table
 from dragonfly_ray.actors.start import start_controller
 from dragonfly_ray.awaiting import follow
-from dragonfly_ray.checksums import parse_digest
 from dragonfly_ray.config import Settings
-from dragonfly_ray.distribution import Distribution, Progress, told_apart
+from dragonfly_ray.distribution import Distribution, told_apart
 from dragonfly_ray.errors import (
     DeadlineError,
     DragonflyError,
     InvalidRequestError,
     NotRunningError,
 )
-from dragonfly_ray.identity import source_of
-from dragonfly_ray.model import Credentials, Links, Source
-from dragonfly_ray.names import from_os
-from dragonfly_ray.output_names import check_outputs, names_alike
+from dragonfly_ray.model import Credentials, Source
+from dragonfly_ray.options import (
+    DistributeOptions,
+    SourceOptions,
+    SubmitOptions,
+    check_together,
+    checked_dest,
+    credentials_of,
+    source_for,
+    takes,
+    waiting,
+)
+from dragonfly_ray.output_names import names_alike
 from dragonfly_ray.reading import PieceFile
 from dragonfly_ray.scheduling.ring import shard_of
 from dragonfly_ray.statuses import NodeStatus, decode_nodes
 from dragonfly_ray.submission import Submission
-from dragonfly_ray.targets import Member, Selector, check_dest, select
+from dragonfly_ray.targets import Member, Selector, select
 from dragonfly_ray.umask import current_umask
 from dragonfly_ray.urls import is_path, local_url, redacted, scheme
 
@@ -56,27 +64,11 @@ STATUS_TIMEOUT = 5.0
 LOAD_TIMEOUT = 600.0
 
 
+@takes(DistributeOptions)
 def distribute(
     url: str | os.PathLike[str] | Sequence[str],
     nodes: Selector = "all",
-    *,
-    dest: str | os.PathLike[str] | None = None,
-    digest: str | None = None,
-    include: Sequence[str] | str | None = None,
-    exclude: Sequence[str] | str | None = None,
-    storage_options: Mapping[str, object] | None = None,
-    headers: Mapping[str, str] | None = None,
-    tag: str | None = None,
-    application: str | None = None,
-    filtered_query_params: Sequence[str] | None = None,
-    link: bool = True,
-    links: Links = "refuse",
-    shared: bool = False,
-    detached: bool = False,
-    id: str | None = None,
-    timeout: float | None = None,
-    on_failure: Literal["raise", "return"] = "raise",
-    progress: Callable[[Progress], None] | None = None,
+    **options: Unpack[DistributeOptions],
 ) -> Distribution:
     """Puts a file or a directory on every chosen node, and waits until all of them have ended.
 
@@ -85,107 +77,35 @@ def distribute(
             with `/` or is one.
         nodes: `"all"`, `"seeds"`, a count, a share (`"10%"`), node ids, IPs or names, a label
             selector (`{"pool": "gpu"}`), or a list of these.
-        dest: Absolute path on each node; `{name}` and `{node}` stand for the source's base name and
-            the node id. Without it the content stays in the node's store, and the path in the
-            outcome is valid until it is evicted. Of nodes that share its file system one writes. A link
-            to a folder means that folder. Several URLs need `{name}` in it, and names of their own.
-        digest: `algorithm:hex` of the whole content; nothing is visible unless it matches.
-        include, exclude: Patterns for the names of a directory.
-        storage_options, headers: What opens the source: for fsspec, and for HTTP.
-        tag, application, filtered_query_params: Part of the task's identity, as in Dragonfly. Parameters that sign
-            a URL are left out of it in any case.
-        link: Whether outputs may share their blocks with the store; then they are read-only. Either way
-            they are readable to nobody who could not read the source, nor beyond the umask of the
-            node's peer (the caller's own, where its node is the only one).
-        links: What becomes of symlinks in a folder. `"refuse"`: those that stay inside it are links, one that leads out
-            is an error that names it. `"follow"`: what they lead to takes their place; one that leads nowhere or round
-            in a circle is an error. `"keep"`: all are links, wherever they lead.
-        shared: A `file` source that every node sees at the same path (NFS).
-        detached: Go on when this process has gone; find it again with `attach(id)`.
-        id: Of the distribution; the same id again attaches to it while it is open. Once it has ended it runs
-            anew (`attach` finds what has ended, for ten minutes).
-        timeout: Seconds for the whole; then it is cancelled and `DeadlineError` raised.
-        on_failure: `"raise"` `DistributionFailedError` after all nodes have ended, or `"return"`.
-        progress: Called about five times a second.
+        {options}
 
     Raises:
         InvalidRequestError: before anything starts.
         DistributionFailedError: some node failed; its `distribution` has every node's outcome.
     """
-    return follow(
-        lambda: submit(
-            url,
-            nodes,
-            dest=dest,
-            digest=digest,
-            include=include,
-            exclude=exclude,
-            storage_options=storage_options,
-            headers=headers,
-            tag=tag,
-            application=application,
-            filtered_query_params=filtered_query_params,
-            link=link,
-            links=links,
-            shared=shared,
-            detached=detached,
-            id=id,
-        ),
-        timeout,
-        progress,
-        on_failure=on_failure,
-    )
+    wait, rest = waiting(options)
+    return follow(lambda: submit(url, nodes, **rest), **wait)
 
 
+@takes(SubmitOptions)
 def submit(
     url: str | os.PathLike[str] | Sequence[str],
     nodes: Selector = "all",
-    *,
-    dest: str | os.PathLike[str] | None = None,
-    digest: str | None = None,
-    include: Sequence[str] | str | None = None,
-    exclude: Sequence[str] | str | None = None,
-    storage_options: Mapping[str, object] | None = None,
-    headers: Mapping[str, str] | None = None,
-    tag: str | None = None,
-    application: str | None = None,
-    filtered_query_params: Sequence[str] | None = None,
-    link: bool = True,
-    links: Links = "refuse",
-    shared: bool = False,
-    detached: bool = False,
-    id: str | None = None,
+    **options: Unpack[SubmitOptions],
 ) -> Submission:
-    """`distribute` without waiting."""
+    """`distribute` without waiting.
+
+    Args:
+        url, nodes: As for `distribute`.
+        {options}
+    """
     urls = _urls(url)
-    target = "" if dest is None else check_dest(from_os(os.fspath(dest)))
-    if target:
-        check_outputs(target, urls)
-    if digest is not None:
-        if len(urls) > 1:
-            raise InvalidRequestError("digest: only for one URL")
-        parse_digest(digest)
-    if id is not None and (not id or not id.replace("-", "").replace("_", "").isalnum() or len(id) > 128):
-        raise InvalidRequestError(f"id {id!r}: letters, digits, '-' and '_' only, at most 128 of them")
-    credentials = Credentials(dict(storage_options or {}), dict(headers or {}))
-    sources = [
-        _source(
-            each,
-            storage_options=storage_options,
-            headers=headers,
-            tag=tag,
-            application=application,
-            filtered_query_params=filtered_query_params,
-            include=include,
-            exclude=exclude,
-            links=links,
-            shared=shared,
-        )
-        for each in urls
-    ]
+    target, digest = checked_dest(options["dest"]), options["digest"] or ""
+    check_together(urls, target, digest)
+    sources = [_source(each, options) for each in urls]
     settings, known = _cluster()
     chosen = select(nodes, known)
-    number, run = id or uuid.uuid4().hex, uuid.uuid4().hex
+    number, run = options["id"] or uuid.uuid4().hex, uuid.uuid4().hex
     umask = _umask(target, chosen)
     specs = [
         m.Spec(
@@ -193,16 +113,16 @@ def submit(
             source=source,
             targets=tuple(member.node_id for member in chosen),
             dest=target,
-            digest=digest or "",
-            link=link,
-            detached=detached,
+            digest=digest,
+            link=options["link"],
+            detached=options["detached"],
             run=run,
             umask=umask,
             beside=beside,
         )
         for position, (source, beside) in enumerate(zip(sources, names_alike(urls), strict=True))
     ]
-    submission = Submission(number, specs, credentials, settings, _names(known))
+    submission = Submission(number, specs, credentials_of(options), settings, _names(known))
     submission.start()
     return submission
 
@@ -233,7 +153,8 @@ def attach(id: str) -> Submission:
 # --- the current node ---------------------------------------------------------------------------
 
 
-def fetch(url: str | os.PathLike[str], **options: Any) -> Path:
+@takes(DistributeOptions)
+def fetch(url: str | os.PathLike[str], **options: Unpack[DistributeOptions]) -> Path:
     """Gets `url` onto the node that this runs on; options as for `distribute`.
 
     The path is read-only, and valid until the content is evicted (`pin` prevents it).
@@ -242,7 +163,8 @@ def fetch(url: str | os.PathLike[str], **options: Any) -> Path:
     return next(iter(done.paths.values()))
 
 
-def open(url: str | os.PathLike[str], **options: Any) -> io.BufferedReader:
+@takes(SubmitOptions)
+def open(url: str | os.PathLike[str], **options: Unpack[SubmitOptions]) -> io.BufferedReader:
     """A seekable binary file of `url` on this node, readable while its bytes arrive.
 
     What is read is fetched first. Options as for `submit`; `url` must be a single file.
@@ -253,11 +175,12 @@ def open(url: str | os.PathLike[str], **options: Any) -> io.BufferedReader:
     return io.BufferedReader(PieceFile(submission, peer), buffer_size=1 << 20)
 
 
-def load(url: str | os.PathLike[str], **options: Any) -> memoryview:
+@takes(SubmitOptions)
+def load(url: str | os.PathLike[str], **options: Unpack[SubmitOptions]) -> memoryview:
     """The content of `url` as a read-only buffer in this node's object store.
 
     All workers of the node share the one copy, which stays for as long as one of them uses it; and a while longer,
-    for the next (`peer.loaded_bytes`, `peer.loaded_ttl`). Options as for `distribute`.
+    for the next (`peer.loaded_bytes`, `peer.loaded_ttl`). Options as for `submit`.
     """
     submission = submit(url, [current_node()], **options)
     try:
@@ -273,27 +196,31 @@ def load(url: str | os.PathLike[str], **options: Any) -> memoryview:
 # --- what is where ------------------------------------------------------------------------------
 
 
-def where(url: str | os.PathLike[str], *, partial: bool = True, **identity: Any) -> list[str]:
+@takes(SourceOptions)
+def where(
+    url: str | os.PathLike[str], *, partial: bool = True, **identity: Unpack[SourceOptions]
+) -> list[str]:
     """The ids of the nodes that hold `url`, those with the most of it first.
 
     `identity`: whatever else made it a task of its own (`tag`, `application`, `filtered_query_params`, `links`, and of
     `storage_options` and `headers` what chooses the server or the representation: give the same again). With
     `partial=False` only those that hold all of it.
     """
-    source = _source(_url(url), **identity)
+    source = _source(_url(url), identity)
     settings = _running_settings()
     found = get(_scheduler_of(source, settings).where.remote(source.id), CALL_TIMEOUT, "a scheduler")
     ranked = sorted(found.items(), key=lambda item: -item[1])
     return [node for node, share in ranked if partial or share >= 1.0]
 
 
+@takes(SourceOptions)
 def pin(
     url: str | os.PathLike[str],
     nodes: Selector = "all",
     *,
     owner: str = "user",
     ttl: float | None = None,
-    **identity: Any,
+    **identity: Unpack[SourceOptions],
 ) -> int:
     """Keeps `url` from being evicted where it is held, for `ttl` seconds or until `unpin`.
 
@@ -306,8 +233,13 @@ def pin(
     return len(held)
 
 
+@takes(SourceOptions)
 def unpin(
-    url: str | os.PathLike[str], nodes: Selector = "all", *, owner: str = "user", **identity: Any
+    url: str | os.PathLike[str],
+    nodes: Selector = "all",
+    *,
+    owner: str = "user",
+    **identity: Unpack[SourceOptions],
 ) -> int:
     """Undoes `pin` of the same owner. Returns the number of nodes."""
     held = _held(url, nodes, identity)
@@ -316,7 +248,8 @@ def unpin(
     return len(held)
 
 
-def evict(url: str | os.PathLike[str], nodes: Selector = "all", **identity: Any) -> int:
+@takes(SourceOptions)
+def evict(url: str | os.PathLike[str], nodes: Selector = "all", **identity: Unpack[SourceOptions]) -> int:
     """Drops `url` from the stores of the chosen nodes; outputs stay. Returns the bytes freed.
 
     Raises `InvalidRequestError` where it is pinned or in use.
@@ -329,9 +262,9 @@ def evict(url: str | os.PathLike[str], nodes: Selector = "all", **identity: Any)
 
 
 def _held(
-    url: str | os.PathLike[str], nodes: Selector, identity: Mapping[str, Any]
+    url: str | os.PathLike[str], nodes: Selector, identity: SourceOptions
 ) -> list[tuple[str, Any, list[str]]]:
-    source = _source(_url(url), **identity)
+    source = _source(_url(url), identity)
     settings = _running_settings()
     held = get(_scheduler_of(source, settings).held.remote(source.id), CALL_TIMEOUT, "a scheduler")
     # What is there can be dealt with, whether the node takes anything new or not.
@@ -543,12 +476,7 @@ def _umask(dest: str, chosen: Sequence[Member]) -> int | None:
 
 def _urls(url: str | os.PathLike[str] | Sequence[str]) -> list[str]:
     many = [url] if isinstance(url, (str, os.PathLike)) else list(url)
-    if not many:
-        raise InvalidRequestError("url: at least one")
-    found = [_url(each) for each in many]
-    if len(set(found)) != len(found):
-        raise InvalidRequestError("url: the same one twice")
-    return found
+    return [_url(each) for each in many]
 
 
 def _url(url: str | os.PathLike[str]) -> str:
@@ -565,34 +493,8 @@ def _url(url: str | os.PathLike[str]) -> str:
     return text
 
 
-def _patterns(value: Sequence[str] | str | None) -> tuple[str, ...]:
-    return () if value is None else (value,) if isinstance(value, str) else tuple(value)
-
-
-def _source(
-    url: str,
-    *,
-    storage_options: Mapping[str, object] | None = None,
-    headers: Mapping[str, str] | None = None,
-    tag: str | None = None,
-    application: str | None = None,
-    filtered_query_params: Sequence[str] | None = None,
-    include: Sequence[str] | str | None = None,
-    exclude: Sequence[str] | str | None = None,
-    links: Links = "refuse",
-    shared: bool = False,
-) -> Source:
-    local = is_path(url) and not shared
+def _source(url: str, options: SourceOptions) -> Source:
+    local = is_path(url) and not options["shared"]
     if local:
         connect()
-    return source_of(
-        url,
-        Credentials(dict(storage_options or {}), dict(headers or {})),
-        tag=tag or "",
-        application=application or "",
-        filtered_query_params=_patterns(filtered_query_params),
-        include=_patterns(include),
-        exclude=_patterns(exclude),
-        node=current_node() if local else "",
-        links=links,
-    )
+    return source_for(url, options, current_node() if local else "")

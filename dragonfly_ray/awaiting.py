@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Literal, Protocol
 
 from dragonfly_ray.distribution import Distribution, Progress
-from dragonfly_ray.errors import DeadlineError, InvalidRequestError
+from dragonfly_ray.errors import DeadlineError
 
 PROGRESS_INTERVAL = 0.2
 LONGEST_STEP = 3600.0
@@ -37,8 +37,6 @@ def follow(
     on_failure: Literal["raise", "return"] = "raise",
 ) -> Distribution:
     """Starts it and waits for its end; whatever else ends the wait cancels it."""
-    if on_failure not in ("raise", "return"):
-        raise InvalidRequestError(f"on_failure={on_failure!r}: must be 'raise' or 'return'")
     running = start()
     try:
         done = wait_for(running, timeout, progress)

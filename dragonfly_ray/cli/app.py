@@ -17,15 +17,10 @@ from dragonfly_ray.cli.common import (
     EPILOG,
     FAILED,
     INTERRUPTED,
-    FilterQueryParam,
-    Headers,
+    Detach,
     Json,
-    LinksOption,
     Node,
     Nodes,
-    Options,
-    Secret,
-    Tag,
     Timeout,
     Url,
     Urls,
@@ -36,15 +31,15 @@ from dragonfly_ray.cli.common import (
     follow,
     heed_interrupts,
     out,
-    pairs,
     place_here,
     selector,
-    storage_options,
+    takes_flags,
     telling_of_cancelled,
 )
 from dragonfly_ray.cli.simulate import simulate
 from dragonfly_ray.config import CONFIG_VARIABLE
 from dragonfly_ray.names import shown
+from dragonfly_ray.options import JobOptions, RemoteSourceOptions, SourceOptions, SubmitOptions
 from dragonfly_ray.remote.credentials import CA_VARIABLE, MANAGER_VARIABLE, TOKEN_VARIABLE
 
 app = typer.Typer(
@@ -183,29 +178,15 @@ def down(json_: Json = False) -> None:
 
 
 @app.command(epilog=EPILOG)
+@takes_flags(SubmitOptions, JobOptions, but=("detached",))
 def distribute(
     urls: Urls,
     nodes: Nodes = None,
-    dest: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--dest", "-d", help="Absolute path on each node; {name} and {node} may appear."),
-    ] = None,
-    digest: Annotated[Optional[str], typer.Option(help="`sha256:…`, `blake3:…` of the content.")] = None,  # noqa: UP045
-    include: Annotated[Optional[list[str]], typer.Option(help="Pattern for names. Repeatable.")] = None,  # noqa: UP045
-    exclude: Annotated[Optional[list[str]], typer.Option(help="Pattern for names. Repeatable.")] = None,  # noqa: UP045
-    header: Headers = None,
-    storage_option: Options = None,
-    secret: Secret = None,
-    tag: Tag = None,
-    application: Tag = None,
-    filter_query_param: FilterQueryParam = None,
-    link: Annotated[bool, typer.Option(help="Outputs may share blocks with the store.")] = True,
-    links: LinksOption = "refuse",
-    shared: Annotated[bool, typer.Option(help="Every node sees this path (NFS).")] = False,
-    detach: Annotated[bool, typer.Option(help="Print the id and leave; it goes on.")] = False,
-    id: Annotated[Optional[str], typer.Option(help="Of the distribution; again: attach to it.")] = None,  # noqa: UP045
+    *,
+    detach: Detach = False,
     timeout: Timeout = None,
     json_: Json = False,
+    **options: Any,
 ) -> None:
     """Put files or directories on nodes, and wait until all have them.
 
@@ -217,43 +198,22 @@ def distribute(
 
     dragonfly distribute ./model -n 3 -n 10.0.0.7
     """
-    submission = backend.submit(
-        urls,
-        selector(nodes),
-        dest=dest,
-        digest=digest,
-        include=include,
-        exclude=exclude,
-        headers=pairs(header, ":", "--header"),
-        storage_options=storage_options(storage_option),
-        secret=secret,
-        tag=tag,
-        application=application,
-        filtered_query_params=filter_query_param,
-        link=link,
-        links=links,
-        shared=shared,
-        detached=detach,
-        id=id,
-    )
+    submission = backend.submit(urls, selector(nodes), detached=detach, **options)
     finish(submission, timeout, detach=detach, json_=json_)
 
 
 @app.command(epilog=EPILOG)
+@takes_flags(SubmitOptions, but=("dest", "detached", "id", "shared"))
 def get(
     url: Url,
     output: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option("--output", "-O", help="Where to put it; without it, the path in the store is printed."),
     ] = None,
-    digest: Annotated[Optional[str], typer.Option(help="`sha256:…`, `blake3:…` of the content.")] = None,  # noqa: UP045
-    header: Headers = None,
-    storage_option: Options = None,
-    tag: Tag = None,
-    application: Tag = None,
-    links: LinksOption = "refuse",
+    *,
     timeout: Timeout = None,
     json_: Json = False,
+    **options: Any,
 ) -> None:
     """Get one file or directory onto this node, from peers where they have it."""
     backend.refuse("get: it puts something onto the node that it runs on; use distribute -n NODE")
@@ -261,17 +221,8 @@ def get(
     from dragonfly_ray.actors.nodes import current_node
 
     api.nodes()
-    submission = api.submit(
-        url,
-        [current_node()],
-        dest=None if output is None else place_here(output),
-        digest=digest,
-        headers=pairs(header, ":", "--header"),
-        storage_options=storage_options(storage_option),
-        tag=tag,
-        application=application,
-        links=links,
-    )
+    dest = None if output is None else place_here(output)
+    submission = api.submit(url, [current_node()], dest=dest, **options)
     done = follow(submission, timeout, quiet=json_)
     done.raise_for_failures()
     emit(done.to_dict(), json_, lambda: shown(str(next(iter(done.paths.values())))))
@@ -332,29 +283,10 @@ def ls(json_: Json = False) -> None:
 
 
 @app.command(epilog=EPILOG)
-def rm(
-    url: Url,
-    nodes: Nodes = None,
-    header: Headers = None,
-    storage_option: Options = None,
-    secret: Secret = None,
-    tag: Tag = None,
-    application: Tag = None,
-    filter_query_param: FilterQueryParam = None,
-    links: LinksOption = "refuse",
-    json_: Json = False,
-) -> None:
+@takes_flags(SourceOptions, RemoteSourceOptions, but=("include", "exclude"))
+def rm(url: Url, nodes: Nodes = None, *, json_: Json = False, **identity: Any) -> None:
     """Drop a URL from the stores of nodes; outputs stay. Options as it was distributed with."""
-    identity = {
-        "headers": pairs(header, ":", "--header"),
-        "storage_options": storage_options(storage_option),
-        "secret": secret,
-        "tag": tag,
-        "application": application,
-        "filtered_query_params": filter_query_param,
-        "links": links,
-    }
-    freed = backend.evict(url, selector(nodes), **{k: v for k, v in identity.items() if v})
+    freed = backend.evict(url, selector(nodes), **identity)
     emit({"freed": freed}, json_, lambda: f"{show.size(freed)} freed")
 
 

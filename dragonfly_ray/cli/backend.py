@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING, Any
 from dragonfly_ray.awaiting import Running
 from dragonfly_ray.cli import show
 from dragonfly_ray.errors import InvalidRequestError
+from dragonfly_ray.options import JobOptions, RemoteSourceOptions, SourceOptions, SubmitOptions, options_of
 
 if TYPE_CHECKING:
     from dragonfly_ray.remote import Client
 
 _chosen: dict[str, str | None] = {"url": None, "ca": None}
-_RAY_ONLY: Mapping[str, str] = {
+_STRANGE: Mapping[str, str] = {
     "headers": "--header: a manager keeps credentials; name them with --secret",
     "storage_options": "--storage-option: a manager keeps credentials; name them with --secret",
     "shared": "--shared: a manager fetches no paths, only URLs",
+    "secret": "--secret: only a manager keeps credentials; give them with -H or -o",
+    "name": "--name: only a manager's jobs have one",
 }
+"""What only one of the two knows, and what to do instead."""
 
 
 def choose(url: str | None, ca: Path | None) -> None:
@@ -50,27 +54,25 @@ def refuse(why: str) -> None:
 
 
 def submit(urls: list[str], nodes: Any, **options: Any) -> Running:
-    """With what the one or the other does not know left out; whatever of it was asked for is refused."""
-    found: Running
     if _chosen["url"]:
-        for name, why in _RAY_ONLY.items():
-            if options.pop(name):
-                raise InvalidRequestError(why)
         del options["detached"]  # a manager's job always is
-        found = _client().submit(urls, nodes, **options)
-        return found
-    if options.pop("secret"):
-        raise InvalidRequestError("--secret: only a manager keeps credentials; give them with -H or -o")
-    found = cluster().submit(urls, nodes, **options)
+    found: Running = cluster().submit(urls, nodes, **_known(options, SubmitOptions, JobOptions))
     return found
 
 
 def evict(url: str, nodes: Any, **identity: Any) -> int:
-    """`identity`: what made it a source of its own; `secret` only where a manager keeps it."""
-    if identity.get("secret") and not _chosen["url"]:
-        raise InvalidRequestError("--secret: only a manager keeps credentials; give them with -H or -o")
-    freed: int = cluster().evict(url, nodes, **identity)
+    """`identity`: what made it a source of its own."""
+    freed: int = cluster().evict(url, nodes, **_known(identity, SourceOptions, RemoteSourceOptions))
     return freed
+
+
+def _known(options: Mapping[str, Any], ray: type, manager: type) -> dict[str, Any]:
+    """Without what the one that is asked does not know; where it was given, it is refused."""
+    known = options_of(manager if _chosen["url"] else ray)
+    for name in options.keys() - known:
+        if options[name]:
+            raise InvalidRequestError(_STRANGE[name])
+    return {name: value for name, value in options.items() if name in known}
 
 
 def cached() -> list[dict[str, Any]]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Optional
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Optional, TypeVar, get_args
 
 import typer
 from rich.console import Console
@@ -19,13 +21,14 @@ from dragonfly_ray.awaiting import Running
 from dragonfly_ray.cli import show
 from dragonfly_ray.distribution import Distribution
 from dragonfly_ray.interrupts import heed, interrupt
-from dragonfly_ray.model import Links
+from dragonfly_ray.options import Option, options_of
 
 OK, FAILED, USAGE, NOT_RUNNING, ORIGIN, TIMEOUT, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 EPILOG = (
     "Exit codes: 0 all nodes have it; 1 some node failed; 2 refused input; 3 no cluster or manager, or nothing "
     "running on it; 4 the origin failed; 5 timed out; 130 interrupted (what was under way is cancelled)."
 )
+F = TypeVar("F", bound=Callable[..., None])
 out = Console(soft_wrap=False)
 err = Console(stderr=True)
 
@@ -42,28 +45,57 @@ Nodes = Annotated[
     ),
 ]  # fmt: skip
 Node = Annotated[list[str], typer.Argument(help="As for --nodes; several may be given.")]
-Headers = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option("--header", "-H", help="`Name: value`, for HTTP sources. Repeatable."),
-]
-Options = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option("--storage-option", "-o", help="`key=value` for fsspec; the value may be JSON. Repeatable."),
-]
-FilterQueryParam = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option(help="A query parameter that does not name the content. Repeatable."),
-]
-Secret = Annotated[Optional[str], typer.Option(help="The name of credentials that the manager keeps.")]  # noqa: UP045
+
+
+Detach = Annotated[bool, typer.Option(help="Print the id and leave; it goes on.")]
 Timeout = Annotated[Optional[float], typer.Option(help="Seconds for the whole.", min=0.001)]  # noqa: UP045
-LinksOption = Annotated[
-    Links,
-    typer.Option(
-        "--links",
-        help="Symlinks in a folder: refuse those that lead out of it, follow them all, or keep them as links.",
-    ),
-]
-Tag = Annotated[Optional[str], typer.Option(help="Part of the task's identity.")]  # noqa: UP045
+
+
+_FLAGS = {
+    "dest": ("--dest", "-d"),
+    "headers": ("--header", "-H"),
+    "storage_options": ("--storage-option", "-o"),
+    "filtered_query_params": ("--filter-query-param",),
+}
+"""Where they are called otherwise than in Python."""
+_FORMS = {"headers": " As `Name: value`.", "storage_options": " As `key=value`; the value may be JSON."}
+
+
+def takes_flags(*definitions: type, but: Collection[str] = ()) -> Callable[[F], F]:
+    """For a command with `**options`: a flag for each option of these definitions, behind its own arguments."""
+    known = {
+        n: found for each in reversed(definitions) for n, found in options_of(each).items() if n not in but
+    }
+
+    def decorate(command: F) -> F:
+        @functools.wraps(command)
+        def filled(**given: Any) -> None:
+            for name, parse in (("headers", headers), ("storage_options", storage_options)):
+                if name in given:
+                    given[name] = parse(given[name])
+            command(**given)
+
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        shown = [p for p in own if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+        shown += [_flag(name, hint, option) for name, (hint, option) in known.items()]
+        shown += [p for p in own if p.kind is inspect.Parameter.KEYWORD_ONLY]
+        filled.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+        filled.__annotations__ = {p.name: p.annotation for p in shown}
+        return filled  # type: ignore[return-value]
+
+    return decorate
+
+
+def _flag(name: str, hint: Any, option: Option) -> inspect.Parameter:
+    many = bool({Sequence[str], Mapping[str, str], Mapping[str, object]} & {*get_args(hint)})
+    plain = Optional[list[str]] if many else Optional[str] if type(None) in get_args(hint) else hint  # noqa: UP045
+    text = f"{option.brief}{_FORMS.get(name, '')}{' Repeatable.' if many else ''}"
+    flag = typer.Option(
+        *_FLAGS.get(name, () if hint is bool else (f"--{name.replace('_', '-')}",)), help=text
+    )
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=Annotated[plain, flag]
+    )
 
 
 def exit_code(error: errors.DragonflyError) -> int:
@@ -104,6 +136,10 @@ def selector(nodes: list[str] | None) -> Any:
     labels = dict(n.split("=", 1) for n in nodes if "=" in n)
     parts: list[Any] = [int(n) if n.isdigit() else n for n in nodes if "=" not in n]
     return [*parts, labels] if labels else parts
+
+
+def headers(values: list[str] | None) -> dict[str, str]:
+    return pairs(values, ":", "--header")
 
 
 def pairs(values: list[str] | None, separator: str, what: str) -> dict[str, str]:

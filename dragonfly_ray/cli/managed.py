@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
 from dragonfly_ray.cli import backend, show
 from dragonfly_ray.cli.common import (
     EPILOG,
+    Detach,
     Json,
-    LinksOption,
     Nodes,
-    Secret,
-    Tag,
     Timeout,
     Urls,
     emit,
     finish,
     selector,
+    takes_flags,
 )
+from dragonfly_ray.options import PreheatOptions
 
 
 def add_to(app: typer.Typer) -> None:
@@ -27,32 +27,18 @@ def add_to(app: typer.Typer) -> None:
         app.command(epilog=EPILOG)(command)
 
 
+@takes_flags(PreheatOptions)
 def preheat(
     urls: Urls,
     nodes: Nodes = None,
-    digest: Annotated[Optional[str], typer.Option(help="`sha256:…`, `blake3:…` of the content.")] = None,  # noqa: UP045
-    include: Annotated[Optional[list[str]], typer.Option(help="Pattern for names. Repeatable.")] = None,  # noqa: UP045
-    exclude: Annotated[Optional[list[str]], typer.Option(help="Pattern for names. Repeatable.")] = None,  # noqa: UP045
-    secret: Secret = None,
-    tag: Tag = None,
-    application: Tag = None,
-    links: LinksOption = "refuse",
-    detach: Annotated[bool, typer.Option(help="Print the id and leave; it goes on.")] = False,
+    *,
+    detach: Detach = False,
     timeout: Timeout = None,
     json_: Json = False,
+    **options: Any,
 ) -> None:
     """Warm the stores of nodes (the seeds, unless --nodes says otherwise), through a manager."""
-    submission = backend.manager().preheat(
-        urls,
-        selector(nodes) if nodes else "seeds",
-        digest=digest,
-        include=include,
-        exclude=exclude,
-        secret=secret,
-        tag=tag,
-        application=application,
-        links=links,
-    )
+    submission = backend.manager().preheat(urls, selector(nodes) if nodes else "seeds", **options)
     finish(submission, timeout, detach=detach, json_=json_)
 
 
@@ -74,7 +60,7 @@ def retry(
     node: Annotated[
         list[str] | None, typer.Option(help="A node id; none: all that failed. Repeatable.")
     ] = None,
-    detach: Annotated[bool, typer.Option(help="Print the id and leave; it goes on.")] = False,
+    detach: Detach = False,
     timeout: Timeout = None,
     json_: Json = False,
 ) -> None:

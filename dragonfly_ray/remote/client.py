@@ -6,24 +6,34 @@ import contextlib
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, Self
+from typing import Any, Self, Unpack
 from urllib.parse import quote, urlsplit
 
 import httpx
 import msgspec
 
 from dragonfly_ray.awaiting import follow
-from dragonfly_ray.distribution import Distribution, Progress
+from dragonfly_ray.distribution import Distribution
 from dragonfly_ray.errors import DeadlineError, DragonflyError, InvalidRequestError
-from dragonfly_ray.identity import source_of
-from dragonfly_ray.model import Credentials, Links
-from dragonfly_ray.names import from_os
+from dragonfly_ray.options import (
+    JobOptions,
+    PreheatOptions,
+    RemoteDistributeOptions,
+    RemoteSourceOptions,
+    checked_dest,
+    options_of,
+    source_for,
+    takes,
+    takes_many,
+    texts,
+    waiting,
+)
 from dragonfly_ray.remote.credentials import CA_VARIABLE, find_token
 from dragonfly_ray.remote.http import TIMEOUT, Http
 from dragonfly_ray.remote.submission import RemoteSubmission, path_of
-from dragonfly_ray.targets import Member, Selector, check_dest, select
+from dragonfly_ray.targets import Member, Selector, select
 from dragonfly_ray.urls import is_path, redacted, scheme
 
 DRAIN_INTERVAL = 1.0
@@ -84,70 +94,53 @@ class Client:
 
     # --- jobs -------------------------------------------------------------------------------
 
+    @takes(JobOptions)
     def submit(
         self,
         url: str | os.PathLike[str] | Sequence[str],
         nodes: Selector = "all",
-        *,
-        dest: str | os.PathLike[str] | None = None,
-        digest: str | None = None,
-        include: Sequence[str] | str | None = None,
-        exclude: Sequence[str] | str | None = None,
-        secret: str | None = None,
-        tag: str | None = None,
-        application: str | None = None,
-        filtered_query_params: Sequence[str] | None = None,
-        link: bool = True,
-        links: Links = "refuse",
-        name: str = "",
-        id: str | None = None,
+        **options: Unpack[JobOptions],
     ) -> RemoteSubmission:
-        """`distribute` without waiting. `id`: the key under which the manager starts it once, however often asked."""
-        body = _request(url, nodes, digest, include, exclude, secret, tag, application, filtered_query_params)
-        body |= {
-            "dest": None if dest is None else check_dest(from_os(os.fspath(dest))),
-            "link": link,
-            "links": links,
-            "name": name,
-        }
-        return self._start("distributions", body, id)
+        """`distribute` without waiting.
 
+        Args:
+            url, nodes: As for `dragonfly_ray.distribute`.
+            {options}
+        """
+        return self._start("distributions", url, nodes, options)
+
+    @takes(RemoteDistributeOptions)
     def distribute(
         self,
         url: str | os.PathLike[str] | Sequence[str],
         nodes: Selector = "all",
-        *,
-        timeout: float | None = None,
-        on_failure: Literal["raise", "return"] = "raise",
-        progress: Callable[[Progress], None] | None = None,
-        **options: Any,
+        **options: Unpack[RemoteDistributeOptions],
     ) -> Distribution:
         """Puts a file or a directory on every chosen node, and waits until all of them have ended.
 
-        Options as for `submit` and, for waiting, as for `dragonfly_ray.distribute`. Whatever ends the wait
-        (a timeout, Ctrl-C) cancels it.
-        """
-        return follow(lambda: self.submit(url, nodes, **options), timeout, progress, on_failure=on_failure)
+        Whatever ends the wait (a timeout, Ctrl-C) cancels it.
 
+        Args:
+            url, nodes: As for `dragonfly_ray.distribute`.
+            {options}
+        """
+        wait, rest = waiting(options)
+        return follow(lambda: self.submit(url, nodes, **rest), **wait)
+
+    @takes(PreheatOptions)
     def preheat(
         self,
         url: str | os.PathLike[str] | Sequence[str],
         nodes: Selector = "seeds",
-        *,
-        digest: str | None = None,
-        include: Sequence[str] | str | None = None,
-        exclude: Sequence[str] | str | None = None,
-        secret: str | None = None,
-        tag: str | None = None,
-        application: str | None = None,
-        filtered_query_params: Sequence[str] | None = None,
-        links: Links = "refuse",
-        name: str = "",
-        id: str | None = None,
+        **options: Unpack[PreheatOptions],
     ) -> RemoteSubmission:
-        """Warms the stores of nodes, without an output; does not wait."""
-        body = _request(url, nodes, digest, include, exclude, secret, tag, application, filtered_query_params)
-        return self._start("preheats", body | {"links": links, "name": name}, id)
+        """Warms the stores of nodes, without an output; does not wait.
+
+        Args:
+            url, nodes: As for `dragonfly_ray.distribute`.
+            {options}
+        """
+        return self._start("preheats", url, nodes, options)
 
     def attach(self, id: str) -> RemoteSubmission:
         """Finds a distribution or a preheat again. Raises `InvalidRequestError` for one that is not known."""
@@ -176,8 +169,14 @@ class Client:
         ]
         return sorted(found, key=lambda job: str(job["created_at"]), reverse=True)[:most]
 
-    def _start(self, resource: str, body: dict[str, Any], id: str | None) -> RemoteSubmission:
-        key = id or uuid.uuid4().hex
+    def _start(
+        self,
+        resource: str,
+        url: str | os.PathLike[str] | Sequence[str],
+        nodes: Selector,
+        options: PreheatOptions,
+    ) -> RemoteSubmission:
+        body, key = _request(url, nodes, options), options["id"] or uuid.uuid4().hex
         try:
             return RemoteSubmission(self.http, self.http.post_again(f"/{resource}", body, key=key))
         except KeyboardInterrupt:
@@ -277,10 +276,11 @@ class Client:
             for holder in task["holders"]
         ]  # fmt: skip
 
-    def where(self, url: str, *, partial: bool = True, **identity: Any) -> list[str]:
+    @takes(RemoteSourceOptions)
+    def where(self, url: str, *, partial: bool = True, **identity: Unpack[RemoteSourceOptions]) -> list[str]:
         """The ids of the nodes that hold `url`, those with the most of it first; as `dragonfly_ray.where`.
 
-        `identity`: `tag`, `application`, `filtered_query_params`, `links`, and the `secret` that it was fetched with.
+        `identity`: what it was fetched with.
         """
         shares: dict[str, float] = {}
         for task in self._details(self._tasks(url, identity)):
@@ -289,18 +289,28 @@ class Client:
         ranked = sorted(shares.items(), key=lambda item: -item[1])
         return [node for node, share in ranked if partial or share >= 1.0]
 
-    def pin(self, url: str, nodes: Selector = "all", *, ttl: float | None = None, **identity: Any) -> int:
+    @takes(RemoteSourceOptions)
+    def pin(
+        self,
+        url: str,
+        nodes: Selector = "all",
+        *,
+        ttl: float | None = None,
+        **identity: Unpack[RemoteSourceOptions],
+    ) -> int:
         """Keeps `url` from being evicted where it is held. Returns the number of nodes."""
         body = {"node_ids": self._chosen(nodes), "ttl": ttl}
         tasks = list(self._tasks(url, identity))
         return sum(self.http.post_again(f"/tasks/{t['task_id']}/pin", body)["nodes"] for t in tasks)
 
-    def unpin(self, url: str, **identity: Any) -> None:
+    @takes(RemoteSourceOptions)
+    def unpin(self, url: str, **identity: Unpack[RemoteSourceOptions]) -> None:
         """Undoes `pin`, everywhere."""
         for task in list(self._tasks(url, identity)):
             self.http.delete(f"/tasks/{task['task_id']}/pin")
 
-    def evict(self, url: str, nodes: Selector = "all", **identity: Any) -> int:
+    @takes(RemoteSourceOptions)
+    def evict(self, url: str, nodes: Selector = "all", **identity: Unpack[RemoteSourceOptions]) -> int:
         """Drops `url` from the stores of the chosen nodes; outputs stay. Returns the bytes freed."""
         body = {"node_ids": self._chosen(nodes)}
         tasks = list(self._tasks(url, identity))
@@ -309,13 +319,10 @@ class Client:
     def _chosen(self, nodes: Selector) -> list[str]:
         return [] if nodes == "all" else self._ids(nodes)
 
-    def _tasks(self, url: str, identity: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def _tasks(self, url: str, identity: RemoteSourceOptions) -> Iterator[dict[str, Any]]:
         """Of all its versions."""
         found: Any
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in identity.items() if v}
-        options = fields.pop("storage_options", {}), fields.pop("headers", {})
-        secret = fields.pop("secret", None)
-        source = source_of(_remote_url(url), Credentials(*map(dict, options)), **fields)
+        source, secret = source_for(_remote_url(url), identity, ""), identity["secret"]
         if secret:
             path = f"/secrets/{quote(secret, safe='')}/server"
             server = self.http.get(path, scheme=scheme(source.url))["server"]
@@ -332,32 +339,18 @@ class Client:
 
 
 def _request(
-    url: str | os.PathLike[str] | Sequence[str],
-    nodes: Selector,
-    digest: str | None,
-    include: Sequence[str] | str | None,
-    exclude: Sequence[str] | str | None,
-    secret: str | None,
-    tag: str | None,
-    application: str | None,
-    filtered_query_params: Sequence[str] | None,
+    url: str | os.PathLike[str] | Sequence[str], nodes: Selector, options: PreheatOptions | JobOptions
 ) -> dict[str, Any]:
+    """What was left out stays out: a manager of the version before need not know of it."""
     urls = [url] if isinstance(url, (str, os.PathLike)) else list(url)
-    return {
-        "urls": [_remote_url(each) for each in urls],
-        "nodes": nodes,
-        "digest": digest,
-        "include": _texts(include),
-        "exclude": _texts(exclude),
-        "secret": secret,
-        "tag": tag or "",
-        "application": application or "",
-        "filtered_query_params": _texts(filtered_query_params),
+    given: dict[str, Any] = {
+        name: value for name, value in options.items() if value != options_of(JobOptions)[name][1].default
     }
-
-
-def _texts(value: Sequence[str] | str | None) -> list[str]:
-    return [] if value is None else [value] if isinstance(value, str) else list(value)
+    given.pop("id", None)  # the key
+    return {"urls": [_remote_url(each) for each in urls], "nodes": nodes} | {
+        name: checked_dest(value) if name == "dest" else list(texts(value)) if takes_many(name) else value
+        for name, value in given.items()
+    }
 
 
 def _remote_url(url: str | os.PathLike[str]) -> str:

@@ -20,6 +20,7 @@ from dragonfly_ray.serve.accounts import grants, secrets
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.database.tables import Node, Secret
+from dragonfly_ray.serve.jobs.orders import OPTIONS
 from dragonfly_ray.serve.permissions import Permission
 from dragonfly_ray.serve.principal import Principal
 from dragonfly_ray.serve.problems import Problem, invalid
@@ -31,7 +32,6 @@ from dragonfly_ray.urls import redacted
 
 MOST_OUTCOMES = 200_000
 """URLs times nodes of one job."""
-_OPTIONS = ("digest", "include", "exclude", "tag", "application", "filtered_query_params", "links")
 
 
 class Around(Protocol):
@@ -96,8 +96,7 @@ def examined(
         targets=tuple(targets),
         names={n: names.get(n) or n[:12] for n in targets},
         dest=(body.dest or "") if isinstance(body, DistributionCreate) else "",
-        options={name: getattr(body, name) for name in _OPTIONS}
-        | {"link": body.link if isinstance(body, DistributionCreate) else True},
+        options={name: getattr(body, name) for name in OPTIONS if hasattr(body, name)},
         secret=body.secret or "",
     ), wrong
 

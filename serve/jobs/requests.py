@@ -17,7 +17,7 @@ from dragonfly_ray.serve.jobs import creation, idempotency
 from dragonfly_ray.serve.jobs.creation import Plan
 from dragonfly_ray.serve.jobs.idempotency import REUSED, Key
 from dragonfly_ray.serve.jobs.links import opened, sealed, shown
-from dragonfly_ray.serve.jobs.orders import SERVERS
+from dragonfly_ray.serve.jobs.orders import SERVERS, job_options
 from dragonfly_ray.serve.principal import Principal
 from dragonfly_ray.serve.problems import conflict, not_found
 from dragonfly_ray.serve.records import audit, emit
@@ -235,14 +235,7 @@ def _failed(session: Session, job_id: str, wanted: Sequence[str]) -> list[str]:
 
 
 def _request(row: Job, urls: list[str], nodes: list[str]) -> DistributionCreate | PreheatCreate:
-    common = {
-        "urls": urls,
-        "nodes": nodes,
-        "name": row.name,
-        "secret": row.secret or None,
-        **{name: value for name, value in row.options.items() if name not in ("link", SERVERS)},
-    }
-    if row.kind == "preheat":
-        return PreheatCreate.model_construct(**common)
-    link = bool(row.options.get("link", True))
-    return DistributionCreate.model_construct(**common, dest=row.dest or None, link=link)
+    kind = PreheatCreate if row.kind == "preheat" else DistributionCreate
+    columns = {"name": row.name, "secret": row.secret or None, "dest": row.dest or None}
+    known = {"urls": urls, "nodes": nodes} | columns | job_options(row)
+    return kind.model_construct(**{name: known[name] for name in kind.model_fields})

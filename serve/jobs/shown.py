@@ -13,6 +13,7 @@ from dragonfly_ray.serve.database.tables import Job as JobRow
 from dragonfly_ray.serve.database.tables import JobNode as NodeRow
 from dragonfly_ray.serve.database.tables import now
 from dragonfly_ray.serve.jobs.board import Board, LiveNode, Totals
+from dragonfly_ray.serve.jobs.orders import OPTIONS, job_options
 from dragonfly_ray.serve.schemas.base import By, Failure, Provenance
 from dragonfly_ray.serve.schemas.jobs import ENDED, Job, JobNode, Kind, Progress, State
 
@@ -21,7 +22,7 @@ def job(row: JobRow, board: Board) -> Job:
     totals = None if row.state in ENDED else board.totals(row.id)
     size = totals.size if totals else row.size
     until = row.ended_at or now()
-    options = row.options
+    options = job_options(row)
     return Job.model_construct(
         id=row.id,
         kind=cast(Kind, row.kind),
@@ -30,15 +31,8 @@ def job(row: JobRow, board: Board) -> Job:
         urls=row.urls,
         nodes=row.nodes,
         dest=row.dest or None,
-        digest=options.get("digest"),
-        include=options.get("include", []),
-        exclude=options.get("exclude", []),
-        link=options.get("link", True),
         secret=row.secret or None,
-        tag=options.get("tag", ""),
-        application=options.get("application", ""),
-        filtered_query_params=options.get("filtered_query_params", []),
-        links=options.get("links", "refuse"),
+        **{name: options[name] for name in OPTIONS},
         created_by=By.model_construct(id=row.created_by, name=row.created_by_name),
         created_at=row.created_at,
         started_at=row.started_at,

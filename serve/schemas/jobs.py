@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
 from dragonfly_ray.figures import Figures
 from dragonfly_ray.model import Links
+from dragonfly_ray.options import JobOptions, check_together, options_of
 from dragonfly_ray.outcome import NodeState
 from dragonfly_ray.serve.schemas.base import By, Failure, In, Name, Out, Provenance
 
@@ -37,6 +38,11 @@ State = Literal["queued", "running", "succeeded", "partial", "failed", "cancelle
 ENDED: frozenset[State] = frozenset({"succeeded", "partial", "failed", "cancelled"})
 
 
+def _option(name: str, default: Any = None, note: str = "") -> Any:
+    """What it means is said where all options are; here, what it may hold at most, and what JSON leaves out."""
+    return Field(default, description=f"{options_of(JobOptions)[name][1].brief} {note}".strip())
+
+
 class _Create(In):
     urls: Annotated[
         list[Url],
@@ -49,41 +55,31 @@ class _Create(In):
     nodes: Nodes = Field(
         "all", description='`"all"`, `"seeds"`, a count, `"10%"`, ids, IPs, names, labels, or a list.'
     )
-    name: Annotated[str, StringConstraints(max_length=256)] = Field("", description="For people.")
-    digest: Annotated[str, StringConstraints(max_length=200)] | None = Field(
-        None, description="`algorithm:hex` of the content; of one URL, and no directory."
+    name: Annotated[str, StringConstraints(max_length=256)] = _option("name", "")
+    digest: Annotated[str, StringConstraints(max_length=200)] | None = _option("digest")
+    include: Annotated[list[Pattern], Field(max_length=100)] = _option("include", [])
+    exclude: Annotated[list[Pattern], Field(max_length=100)] = _option("exclude", [])
+    secret: Name | None = _option("secret")
+    tag: Annotated[str, StringConstraints(max_length=256)] = _option("tag", "")
+    application: Annotated[str, StringConstraints(max_length=256)] = _option("application", "")
+    filtered_query_params: Annotated[list[Pattern], Field(max_length=100)] = _option(
+        "filtered_query_params", []
     )
-    include: Annotated[list[Pattern], Field(max_length=100)] = []
-    exclude: Annotated[list[Pattern], Field(max_length=100)] = []
-    secret: Name | None = Field(None, description="The name of the credentials that open the source.")
-    tag: Annotated[str, StringConstraints(max_length=256)] = ""
-    application: Annotated[str, StringConstraints(max_length=256)] = ""
-    filtered_query_params: Annotated[list[Pattern], Field(max_length=100)] = []
-    links: Links = Field(
-        "refuse",
-        description="Symlinks in a folder: `refuse` those that lead out of it, `follow` them all, or `keep` them as "
-        "links. Ones that lead out are refused in every case.",
-    )
+    links: Links = _option("links", "refuse", "Ones that lead out are refused in every case.")
 
     @model_validator(mode="after")
     def _together(self) -> _Create:
-        if len(set(self.urls)) != len(self.urls):
-            raise ValueError("urls: the same one twice")
-        if self.digest and len(self.urls) > 1:
-            raise ValueError("digest: only for one URL")
+        check_together(self.urls, digest=self.digest, what="urls")
         return self
 
 
 class DistributionCreate(_Create):
     """Content that shall lie on nodes, at `dest` or in their stores."""
 
-    dest: Annotated[str, StringConstraints(min_length=1, max_length=4096)] | None = Field(
-        None,
-        description="Absolute path on each node, below a root that the manager allows; `{name}`, `{node}`.",
+    dest: Annotated[str, StringConstraints(min_length=1, max_length=4096)] | None = _option(
+        "dest", None, "Below a root that the manager allows."
     )
-    link: bool = Field(
-        True, description="Whether outputs may share their blocks with the store (read-only then)."
-    )
+    link: bool = _option("link", True)
 
 
 class PreheatCreate(_Create):

@@ -23,6 +23,7 @@ from dragonfly_ray import api
 from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.errors import SourceAuthError, SourceError, SourceUnreachableError, SourceUnsupportedError
 from dragonfly_ray.model import Credentials, Source
+from dragonfly_ray.options import SourceOptions, options_of
 from dragonfly_ray.sources import resolve
 from dragonfly_ray.sources.instances import Instances, Opened, open_filesystem
 from dragonfly_ray.sources.layers import inside, thread_safe
@@ -306,5 +307,6 @@ def test_an_archive_on_disk_is_the_submitting_nodes(
 ) -> None:
     monkeypatch.setattr(api, "connect", lambda: None)
     monkeypatch.setattr(api, "current_node", lambda: "here")
-    assert api._source(url).node == node
-    assert api._source(url, shared=True).node == ""
+    options = SourceOptions(**{name: found.default for name, (_, found) in options_of(SourceOptions).items()})  # type: ignore[typeddict-item]
+    assert api._source(url, options).node == node
+    assert api._source(url, SourceOptions(**options | {"shared": True})).node == ""  # type: ignore[typeddict-item]
