@@ -184,13 +184,9 @@ class PeerActor:
         """A `Carrying`: the deliveries under way."""
         return m.encode(self._node.carrying())
 
-    async def call(self, payload: bytes, sender: str, number: int) -> bytes:
-        """A scheduler's message; it comes again, with its number, until it is acknowledged by the answer."""
-        await self._control(self._node.take, sender, number, m.decode(payload))
-        return b""
-
-    async def deliver(self, payload: bytes, objects: list[Any], sender: str, number: int) -> None:
-        """A delivery, and small content beside it; as `call`."""
+    async def call(self, payload: bytes, sender: str, number: int, objects: Sequence[Any] = ()) -> bytes:
+        """A scheduler's message, and small content beside it; it comes again, with its number, until it is
+        acknowledged by the answer."""
         message = m.decode(payload)
         small: bytes | None = None
         if objects:
@@ -198,6 +194,7 @@ class PeerActor:
                 found = await answered(objects[0], CALL_TIMEOUT, "content beside a delivery")
                 small = memoryview(found).cast("B")  # type: ignore[assignment]
         await self._control(self._node.take, sender, number, message, small)
+        return b""
 
     async def ask(self, payload: bytes) -> tuple[bytes, list[Any]]:
         """What a scheduler wants to know of the origin or of the store; content as an object where it is too long for

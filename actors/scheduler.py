@@ -386,12 +386,11 @@ class SchedulerActor:
             self._outbox.acknowledged(host, queued.number)
 
     async def _say(self, host: str, queued: Queued) -> None:
-        message, sent_as = queued.message, (self._session, queued.number)
-        if isinstance(message, m.Deliver):
-            objects = self._objects.get(message.spec.id, []) if message.beside else []
-            await self._ask_peer(host, "deliver", m.encode(message), objects, *sent_as, timeout=SEND_TIMEOUT)
-        else:
-            await self._ask_peer(host, "call", m.encode(message), *sent_as, timeout=SEND_TIMEOUT)
+        message, objects = queued.message, list[Any]()
+        if isinstance(message, m.Deliver) and message.beside:
+            objects = self._objects.get(message.spec.id, [])
+        said = (m.encode(message), self._session, queued.number, objects)
+        await self._ask_peer(host, "call", *said, timeout=SEND_TIMEOUT)
 
     async def _compare(self, host: str) -> None:
         if self._outbox.pending(host):

@@ -78,7 +78,7 @@ def test_messages_never_wait_for_readers(actor: PeerActor) -> None:
                 actor.call(m.encode(m.News(first.task.id, may_claim=False)), SENDER, 2), HANG
             )
             assert heard == b""
-            await asyncio.wait_for(actor.deliver(m.encode(second), [], SENDER, 3), HANG)
+            await asyncio.wait_for(actor.call(m.encode(second), SENDER, 3), HANG)
             assert {d.spec.id for d in run.deliveries.open()} == {"s.0", "t.0"}
             for number, spec_id in enumerate(("s.0", "t.0"), 4):
                 await asyncio.wait_for(actor.call(m.encode(m.Cancel(spec_id)), SENDER, number), HANG)

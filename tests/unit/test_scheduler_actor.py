@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ def test_a_message_that_cannot_be_sent_does_not_keep_back_the_next(
 ) -> None:
     heard: list[m.Message] = []
 
-    def call(payload: bytes, sender: str, number: int) -> bytes:
+    def call(payload: bytes, sender: str, number: int, objects: Sequence[Any]) -> bytes:
         message = m.decode(payload)
         if message == m.Cancel("first.0"):
             raise KeyError("a fault of ours")
