@@ -44,8 +44,6 @@ LONGEST_RETRY = 2.0
 """Seconds until a message that was not acknowledged is sent again."""
 GATHER = 0.1
 """Seconds in which a watcher's news are gathered into one answer; an end is told at once."""
-SHOWN_EDGES = 256
-"""Of each task, in the status: those that carried most."""
 LISTED_FOR = 1.0
 """Seconds for which one listing of all tasks serves everybody who asks."""
 LISTED_AT_ONCE = 8
@@ -206,25 +204,14 @@ class SchedulerActor:
         now = time.monotonic()
         deadline, gathered = now + timeout, now + min(GATHER, timeout)
         while True:
-            urgent, news = self._news(known)
             now = time.monotonic()
+            urgent, news = self._core.news(known, now)
             if urgent or now >= deadline or (news and now >= gathered):
                 return {spec_id: self._core.view(spec_id) for spec_id in news}
             until = gathered if news else deadline
             with contextlib.suppress(TimeoutError):
                 async with self._changed:
                     await asyncio.wait_for(self._changed.wait(), until - now)
-
-    def _news(self, known: dict[str, int]) -> tuple[bool, list[str]]:
-        """Whether a watcher must hear now, and the specs that are not as it knows them."""
-        urgent, found = False, []
-        for spec_id, version in known.items():
-            self._core.beat(spec_id, time.monotonic())
-            state = self._core.specs.get(spec_id)
-            if state is None or state.version != version:
-                found.append(spec_id)
-                urgent = urgent or state is None or state.phase == "ended"
-        return urgent, found
 
     async def cancel(
         self, spec_id: str, kind: str = "cancelled", message: str = "cancelled", run: str = ""
@@ -285,28 +272,7 @@ class SchedulerActor:
         return os.getpid()
 
     async def status(self) -> dict[str, Any]:
-        core = self._core
-        return {
-            "index": self._index,
-            "pid": os.getpid(),
-            "hosts": {h.host.node_id: h.alive for h in core.hosts.values()},
-            "tasks": [
-                {
-                    "task_id": t.task.id,
-                    "source_id": t.task.source_id,
-                    "url": t.task.url,
-                    "size": t.task.size,
-                    "pieces": t.task.pieces,
-                    "whole": sum(t.is_complete(h) for h in t.holders),
-                    "partial": sum(0 < b != t.everything for b in t.holders.values()),
-                    "active": len(t.participants),
-                    "banned": sorted(t.banned),
-                    "edges": core.edges(t.task.id, SHOWN_EDGES),
-                }
-                for t in core.tasks.values()
-            ],
-            "distributions": [core.view(s) for s in core.specs],
-        }
+        return {"index": self._index, "pid": os.getpid(), **self._core.status()}
 
     # --- actions ----------------------------------------------------------------------------
 
@@ -481,12 +447,8 @@ class SchedulerActor:
 
     async def _tick(self) -> None:
         self._act(self._core.tick(time.monotonic()))
-        for spec_id in [s for s in self._objects if self._over(s)]:
+        for spec_id in [s for s in self._objects if self._core.over(s)]:
             del self._objects[spec_id]
-
-    def _over(self, spec_id: str) -> bool:
-        state = self._core.specs.get(spec_id)
-        return state is None or state.phase == "ended"
 
     async def _membership_loop(self) -> None:
         await self._every(MEMBERSHIP, self._membership)
@@ -513,8 +475,7 @@ class SchedulerActor:
         self._telemetry.flush()
 
     async def _membership(self) -> None:
-        waited = {n for s in self._core.specs.values() for n in s.open_nodes if s.phase != "ended"}
-        missed = self._core.missed()
+        waited, missed = self._core.awaited(), self._core.missed()
         if not waited and not missed:
             return
         alive = {n["NodeID"] for n in await asyncio.to_thread(nodes.table) if n["Alive"]}

@@ -8,7 +8,7 @@ becomes of each message is told in the module of its subject.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from dragonfly_ray import bitset
@@ -120,6 +120,18 @@ class SchedulerCore:
             state.heartbeat = now
         return state is not None
 
+    def news(self, known: Mapping[str, int], now: float) -> tuple[bool, list[str]]:
+        """For a watcher that knows specs by these versions: whether it must hear now, and which are others. A sign
+        of life of whoever submitted them."""
+        urgent, found = False, []
+        for spec_id, version in known.items():
+            self.beat(spec_id, now)
+            state = self.specs.get(spec_id)
+            if state is None or state.version != version:
+                found.append(spec_id)
+                urgent = urgent or state is None or state.phase == "ended"
+        return urgent, found
+
     def cancel(
         self, spec_id: str, now: float, kind: str = "cancelled", message: str = "cancelled", run: str = ""
     ) -> list[Action]:
@@ -131,9 +143,17 @@ class SchedulerCore:
         self.cluster.cancelled[spec_id] = Cancelled(kind, message, now, frozenset(runs))
         return ends.fail(self.cluster, state, kind, message, now) if state else []
 
+    def over(self, spec_id: str) -> bool:
+        """It has ended, or is not known (any more)."""
+        state = self.specs.get(spec_id)
+        return state is None or state.phase == "ended"
+
     def view(self, spec_id: str) -> dict[str, Any] | None:
         """What a submitter may know of a spec: plain values."""
         return views.view(self.cluster, spec_id)
+
+    def status(self) -> dict[str, Any]:
+        return views.status(self.cluster)
 
     def where(self, source_id: str) -> dict[str, float]:
         """Node id -> the share of the source's newest task that it holds."""
@@ -369,6 +389,10 @@ class SchedulerCore:
     def node_gone(self, node: str, now: float) -> list[Action]:
         """Ray says that a node is dead."""
         return loss.node_gone(self.cluster, node, now)
+
+    def awaited(self) -> set[str]:
+        """The nodes whose outcome somebody waits for."""
+        return {n for s in self.specs.values() if s.phase != "ended" for n in s.open_nodes}
 
     def missed(self) -> list[str]:
         """The nodes whose peers were given up; they may have been too slow only."""

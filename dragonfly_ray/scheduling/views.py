@@ -16,6 +16,8 @@ from dragonfly_ray.urls import redacted
 
 ROWS = 64
 """Nodes whose pieces are counted together."""
+SHOWN_EDGES = 256
+"""Of each task, in the status: those that carried most."""
 
 
 def view(cluster: ClusterState, spec_id: str) -> dict[str, Any] | None:
@@ -49,6 +51,29 @@ def view(cluster: ClusterState, spec_id: str) -> dict[str, Any] | None:
         "nodes": nodes,
         "measured": msgspec.to_builtins(state.measured),
     }  # fmt: skip
+
+
+def status(cluster: ClusterState) -> dict[str, Any]:
+    """All of it, for people."""
+    return {
+        "hosts": {h.host.node_id: h.alive for h in cluster.hosts.values()},
+        "tasks": [
+            {
+                "task_id": t.task.id,
+                "source_id": t.task.source_id,
+                "url": t.task.url,
+                "size": t.task.size,
+                "pieces": t.task.pieces,
+                "whole": sum(t.is_complete(h) for h in t.holders),
+                "partial": sum(0 < b != t.everything for b in t.holders.values()),
+                "active": len(t.participants),
+                "banned": sorted(t.banned),
+                "edges": edges(cluster, t.task.id, SHOWN_EDGES),
+            }
+            for t in cluster.tasks.values()
+        ],
+        "distributions": [view(cluster, spec_id) for spec_id in cluster.specs],
+    }
 
 
 def where(cluster: ClusterState, source_id: str) -> dict[str, float]:

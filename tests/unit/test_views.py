@@ -13,6 +13,7 @@ from dragonfly_ray.config import Settings
 from dragonfly_ray.model import Endpoint, Host, Task
 from dragonfly_ray.scheduling import views
 from dragonfly_ray.scheduling.core import SchedulerCore
+from tests.unit.one_scheduler import PIECES, TASK, Cluster, host
 
 
 def a_core(pieces: int, held: list[int]) -> SchedulerCore:
@@ -57,3 +58,37 @@ def test_a_listing_names_holders_and_leaves_out_who_has_gone() -> None:
     assert views.summaries(core.cluster, core.tasks.values()).tasks[0].whole == 0
     assert core.keepers("nothing") == []
     assert core.availability("nothing", 5) is None
+
+
+def test_a_watcher_hears_of_what_is_not_as_it_knows_it_and_of_an_end_at_once() -> None:
+    cluster = Cluster([host(0), host(1)])
+    cluster.submit([0, 1])
+    core = cluster.core
+    version = core.specs["s.0"].version
+    assert core.news({"s.0": version}, 200.0) == (False, [])
+    assert core.specs["s.0"].heartbeat == 200.0
+    assert core.news({"s.0": version - 1}, 200.0) == (False, ["s.0"])
+    assert core.news({"s.0": version, "unknown.0": 3}, 200.0) == (True, ["unknown.0"])
+    assert core.awaited() == {"n0", "n1"}
+    assert not core.over("s.0")
+    cluster.resolved()
+    cluster.do(core.ended(m.Ended("h0", "s.0", TASK.id, True), cluster.now)[1])
+    assert core.awaited() == {"n1"}
+    cluster.do(core.cancel("s.0", cluster.now))
+    assert core.news({"s.0": version}, 200.0) == (True, ["s.0"])
+    assert core.awaited() == set()
+    assert core.over("s.0")
+    assert core.over("unknown.0")
+
+
+def test_the_status_tells_of_hosts_tasks_and_distributions() -> None:
+    cluster = Cluster([host(0), host(1)])
+    cluster.submit([0])
+    cluster.resolved()
+    cluster.report(0, got=(0,), parents=(("h1", 5),))
+    found = cluster.core.status()
+    assert found["hosts"] == {"n0": True, "n1": True}
+    (task,) = found["tasks"]
+    assert (task["whole"], task["partial"], task["active"], task["pieces"]) == (0, 1, 1, PIECES)
+    assert [(e["parent"], e["child"], e["bytes"]) for e in task["edges"]] == [("h1", "h0", 5)]
+    assert found["distributions"] == [cluster.core.view("s.0")]
