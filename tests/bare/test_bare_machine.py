@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.timeout(1800), pytest.mark.skipif(bool(WHY_NOT), reaso
 LONG = 900.0
 """Seconds for a command; it takes a tenth of that."""
 SUITE = (
-    "tests/unit/swarm/test_distribution.py tests/unit/test_sources.py tests/unit/test_storage.py "
+    "tests/unit/swarm/test_distribution.py tests/unit/sources tests/unit/storage "
     "tests/unit/test_operators.py tests/manager/test_database.py tests/conformance tests/testbed "
     "tests/cluster/test_api.py::test_a_file_on_every_node"
 )

@@ -17,8 +17,8 @@ from dragonfly_ray.scheduling.places import Places
 from dragonfly_ray.storage.beneath import behind
 from dragonfly_ray.storage.output import PREFIX, Output
 from tests.origins import Behaviour, ScriptedOrigin
+from tests.piece_stores import FILES, assert_tree, complete, leftovers, store_at
 from tests.swarm import Swarm
-from tests.unit.test_storage import FILES, assert_tree, complete, leftovers, store_at
 
 CONTENT = os.urandom(300_000)
 TREE = {"a/one": b"one", "b/c/two": CONTENT, "three": b"3" * 70_000}

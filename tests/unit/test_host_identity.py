@@ -11,7 +11,7 @@ from dragonfly_ray.config import StorageSettings
 from dragonfly_ray.storage import identity
 from dragonfly_ray.storage.identity import machine_identity
 from dragonfly_ray.storage.store import PieceStore
-from tests.unit.test_storage import BIG, complete
+from tests.piece_stores import BIG, complete
 
 
 class Machine:

@@ -27,8 +27,8 @@ from dragonfly_ray.umask import current_umask
 from tests import programs
 from tests.ntfs import ntfs_at
 from tests.origins import Behaviour, ScriptedOrigin
+from tests.piece_stores import BIG, complete, fill, leftovers, store_at, task_of
 from tests.swarm import Swarm
-from tests.unit.test_storage import BIG, complete, fill, leftovers, store_at, task_of
 
 CONTENT = os.urandom(300_000)
 STRANGER = 65534

@@ -16,7 +16,7 @@ from dragonfly_ray.errors import DestinationError, StorageError, UnsafePathError
 from dragonfly_ray.model import Entry, Manifest
 from dragonfly_ray.storage import output
 from dragonfly_ray.storage.task_store import TaskStore
-from tests.unit.test_storage import BIG, FILES, assert_tree, complete, fill, leftovers, store_at, task_of
+from tests.piece_stores import BIG, FILES, assert_tree, complete, fill, leftovers, store_at, task_of
 from tests.unit.test_store_faults import in_time
 
 

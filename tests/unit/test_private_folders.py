@@ -15,7 +15,7 @@ from dragonfly_ray.errors import StorageError
 from dragonfly_ray.grants import SigningKey
 from dragonfly_ray.private_folders import adopted, default_root, private_folder, root_of
 from dragonfly_ray.storage.store import PieceStore
-from tests.unit.test_storage import BIG, complete, store_at
+from tests.piece_stores import BIG, complete, store_at
 
 
 def mode(path: Path) -> int:

@@ -10,7 +10,7 @@ import pytest
 from dragonfly_ray.errors import StorageError
 from dragonfly_ray.peer.recheck import MAX_PENDING, Rechecker, RecheckQueue
 from dragonfly_ray.storage.task_store import TaskStore
-from tests.unit.test_storage import BIG, complete, store_at
+from tests.piece_stores import BIG, complete, store_at
 from tests.waiting import until
 
 

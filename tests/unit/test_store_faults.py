@@ -17,7 +17,7 @@ from dragonfly_ray.storage import files as stored_files
 from dragonfly_ray.storage import task_store
 from dragonfly_ray.storage.data_files import DataFiles
 from dragonfly_ray.storage.task_store import TaskStore
-from tests.unit.test_storage import BIG, FILES, complete, fill, manifest_of, store_at, task_of
+from tests.piece_stores import BIG, FILES, complete, fill, manifest_of, store_at, task_of
 
 GUARD = 60.0
 """Seconds after which something hangs."""
@@ -196,7 +196,7 @@ def test_an_error_of_reading_is_no_verdict_but_the_piece_goes_when_it_is_recheck
 _MANY = """
 import os, resource, sys; sys.path.insert(0, os.getcwd())
 from pathlib import Path
-from tests.unit.test_storage import store_at, complete
+from tests.piece_stores import store_at, complete
 resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
 store = store_at(Path(sys.argv[1]))
 for number in range(400):
@@ -211,7 +211,7 @@ _NONE_LEFT = """
 import os, resource, sys; sys.path.insert(0, os.getcwd())
 from pathlib import Path
 from dragonfly_ray.errors import StorageError
-from tests.unit.test_storage import store_at, complete
+from tests.piece_stores import store_at, complete
 store = store_at(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 taken = []
@@ -232,7 +232,7 @@ _NONE_LEFT_AT_START = """
 import os, resource, sys; sys.path.insert(0, os.getcwd())
 from pathlib import Path
 from dragonfly_ray.errors import StorageError
-from tests.unit.test_storage import store_at, complete
+from tests.piece_stores import store_at, complete
 root = Path(sys.argv[1])
 store = store_at(root)
 complete(store, {"x": b"x"})

@@ -13,7 +13,7 @@ from tests import file_server, programs
 
 CHECKOUT = Path(__file__).parents[2]
 HAS_SLOW = "tests/manager/test_openapi.py"
-NEEDS_STRACE = "tests/unit/test_storage.py::test_no_byte_of_an_output_passes_through_python"
+NEEDS_STRACE = "tests/unit/storage/test_outputs.py::test_no_byte_of_an_output_passes_through_python"
 
 
 def run_pytest(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:

@@ -17,21 +17,18 @@ from dragonfly_ray.model import Host, digest
 from dragonfly_ray.transport import protocol as p
 from dragonfly_ray.transport.connection import Data, ParentConnection
 from tests.handshakes import as_parent, caller, parent_at
-from tests.unit.test_transport import (
+from tests.piece_bench import (
     COUNT,
     PATIENT,
     PIECE,
     SOON,
     Bench,
-    bench,
     fetch,
     greeted,
     lend_nothing,
     length_of,
 )
 from tests.waiting import until
-
-__all__ = ["bench"]
 
 PIECES = 12
 QUICK = TransportSettings(stall_timeout=5.0)

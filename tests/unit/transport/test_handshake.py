@@ -26,10 +26,8 @@ from tests.handshakes import (
     hello_to,
     parent_at,
 )
-from tests.unit.test_transport import COUNT, PATIENT, SOON, Bench, bench, fetch
+from tests.piece_bench import COUNT, PATIENT, SOON, Bench, fetch
 from tests.waiting import until
-
-__all__ = ["bench"]
 
 
 def connected(bench: Bench) -> socket.socket:
