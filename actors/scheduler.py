@@ -47,6 +47,8 @@ GATHER = 0.1
 LISTED_FOR = 1.0
 """Seconds for which one listing of all tasks serves everybody who asks."""
 LISTED_AT_ONCE = 8
+RECORD_WAIT = 0.25
+"""Seconds for which the answer to a `Verify` waits for the record."""
 LEARN_TIMEOUT = 15.0
 KEY_TIMEOUT, KEY_RETRY = 5.0, 0.2
 """Seconds for one request for the signing key, and until the next."""
@@ -159,6 +161,8 @@ class SchedulerActor:
                 answer: m.Message | None = await self._look(message)
             case m.Announce():
                 answer = await self._announced(message)
+            case m.Verify():
+                answer = await self._verified(message)
             case _:
                 answer = self._dispatch(message)
         return b"" if answer is None else m.encode(answer)
@@ -167,6 +171,19 @@ class SchedulerActor:
         answer, actions = dispatch(self._core, message, time.monotonic())
         self._act(actions)
         return answer
+
+    async def _verified(self, message: m.Verify) -> m.Verified:
+        """A record that others are filling is waited for: whoever asks would ask again and again."""
+        until = time.monotonic() + RECORD_WAIT
+        while (answer := self._core.verify(message)).waits and time.monotonic() < until:
+            await self._change(until)
+        return answer
+
+    async def _change(self, until: float) -> None:
+        """Waits for news, at most until then."""
+        with contextlib.suppress(TimeoutError):
+            async with self._changed:
+                await asyncio.wait_for(self._changed.wait(), until - time.monotonic())
 
     async def _taken(self, message: m.Announce) -> str:
         """The node of another live peer with this host id: machines were cloned with their stores."""
@@ -208,10 +225,7 @@ class SchedulerActor:
             urgent, news = self._core.news(known, now)
             if urgent or now >= deadline or (news and now >= gathered):
                 return {spec_id: self._core.view(spec_id) for spec_id in news}
-            until = gathered if news else deadline
-            with contextlib.suppress(TimeoutError):
-                async with self._changed:
-                    await asyncio.wait_for(self._changed.wait(), until - now)
+            await self._change(gathered if news else deadline)
 
     async def cancel(
         self, spec_id: str, kind: str = "cancelled", message: str = "cancelled", run: str = ""

@@ -223,6 +223,8 @@ class Ended(_Message, frozen=True):
     bytes_audit: int = 0
     dropped: bool = False
     """Nothing of the task is kept there: it is not what the origin offers."""
+    report: Report | None = None
+    """What was left to say of the task before this."""
 
 
 class Carrying(_Message, frozen=True):
@@ -461,6 +463,8 @@ class Deliver(_Message, frozen=True):
     """Host ids that are served nothing of this task."""
     importer: bool = False
     """The host is one of those that bring pieces into their zone."""
+    left: int = -1
+    """Pieces that nobody has a lease of yet; -1: unknown."""
 
 
 class ReportReply(_Message, frozen=True):
@@ -528,6 +532,11 @@ class Verified(_Message, frozen=True):
     """As in `ReportReply`: what is pending is the comparison of these."""
     elsewhere: tuple[Elsewhere, ...] = ()
     """Of the places in the question; what is not named here is to be written by whoever asks."""
+
+    @property
+    def waits(self) -> bool:
+        """The record will be told by others: an answer in a moment is of more use than this one."""
+        return self.pending and not self.gaps and not self.audit
 
 
 class Cancel(_Message, frozen=True):

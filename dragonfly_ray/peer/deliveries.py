@@ -167,7 +167,6 @@ class Deliveries:
         if error is None:
             with engine.lock:
                 engine.state.ended_well()
-        self._reporter.report_rest()
         outcome = f"failed ({error.kind})" if error else f"at {shown(str(delivery.path))}"
         log.info(
             "task %.12s: %s after %.2f s", engine.task.id, outcome, engine.elapsed(),
@@ -196,5 +195,6 @@ class Deliveries:
                 stamp=delivery.stamp,
                 written_by=delivery.written_by,
                 run=delivery.message.spec.run,
+                report=self._reporter.rest(),
             )
         )

@@ -290,7 +290,7 @@ class TaskDownload:
         with self.engine.lock:
             self.origin.open(first.may_claim, first.not_before, first.connections)
             early, self._early = self._early, []
-            self.origin.leased(first.lease)
+            self.origin.leased(first.lease, first.left)
             for at, message in early:
                 self._allowed(message, time.monotonic() - at)
         for _, message in early:
@@ -301,7 +301,7 @@ class TaskDownload:
         """What the scheduler said `age` seconds ago of the origin. Under the lock."""
         self.origin.allow(message.may_claim, max(0.0, message.not_before - age), message.connections)
         if isinstance(message, m.Deliver):
-            self.origin.leased(message.lease)
+            self.origin.leased(message.lease, message.left)
         elif message.revoked:
             self.origin.revoked(message.revoked)
 

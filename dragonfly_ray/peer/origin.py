@@ -158,8 +158,11 @@ class OriginWorkers:
                 self._reader.limit(connections)
             self._ready.notify_all()
 
-    def leased(self, pieces: Iterable[int]) -> None:
+    def leased(self, pieces: Iterable[int], left: int = -1) -> None:
+        """`left`: to claim by whomever, after that; -1: as far as is known."""
         with self._ready:
+            if left >= 0:
+                self._engine.state.replied(left, 0.0, time.monotonic())
             engine, leased = self._engine, tuple(pieces)
             here = engine.described(bitset.of(leased) & engine.picker.have)
             engine.state.leased(leased, tuple(here), time.monotonic())

@@ -79,14 +79,14 @@ class Reporter:
 
     def _run(self) -> None:
         """Until the task stops."""
-        engine, said, pause = self._engine, 0.0, 0.0
+        engine, said, pause = self._engine, time.monotonic(), 0.0
         while not engine.stopping.is_set():
             engine.report_now.wait(timeout=max(self.interval, pause))
             engine.report_now.clear()
             if engine.stopping.is_set():
                 return
             now = time.monotonic()
-            if not (now - said > QUIET or self._due(now)):
+            if not (now - said > QUIET or self._due(now, now - said < self.interval)):
                 continue
             try:
                 self.report()
@@ -96,10 +96,10 @@ class Reporter:
                 log.info("task %.12s: scheduler not reached: %s", engine.task.id, error)
                 engine.stopping.wait(pause)
 
-    def _due(self, now: float) -> bool:
+    def _due(self, now: float, early: bool) -> bool:
         answer = self.figures().answer
         with self._engine.lock:
-            return self._engine.state.report_due(now, answer)
+            return self._engine.state.report_due(now, answer, early)
 
     def report_rest(self) -> None:
         """Whatever is left to say, before an outcome; that does not fail for it."""
@@ -137,6 +137,19 @@ class Reporter:
                 with engine.lock:
                     engine.state.untold(part.taken, True)
                 engine.context.announce(engine.task.source_id)
+
+    def rest(self) -> m.Report | None:
+        """Whatever is left to say, for an outcome to carry, which is told until it is heard; None: nothing is."""
+        if self._untold:
+            self.report_rest()
+        engine = self._engine
+        with self._reporting:
+            if not engine.state.report:
+                return None
+            figures = self.figures()
+            with engine.lock:
+                part = engine.state.take_report(time.monotonic(), figures.answer, True)
+            return self._message(part, figures)
 
     def _message(self, part: ReportPart, figures: Figures) -> m.Report:
         engine, news, moved = self._engine, part.taken.pending, self._engine.state.bytes

@@ -11,6 +11,8 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+import msgspec
+
 from dragonfly_ray import bitset
 from dragonfly_ray import messages as m
 from dragonfly_ray.config import Settings
@@ -361,6 +363,10 @@ class SchedulerCore:
     def ended(self, message: m.Ended, now: float) -> tuple[m.ReportReply, list[Action]]:
         if message.host_id not in self.hosts:
             return m.ReportReply(known=False), []
+        if message.report is not None:
+            _, actions = self.report(message.report, now)
+            _, more = self.ended(msgspec.structs.replace(message, report=None), now)
+            return m.ReportReply(), actions + more
         if message.kind == m.UNPROVED:
             return m.ReportReply(), proving.refused(self.cluster, message, now)
         return m.ReportReply(), ends.ended(self.cluster, message, now)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Iterable, Mapping
+
+import msgspec
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.model import Credentials, Host
@@ -34,9 +35,9 @@ def start(cluster: ClusterState, state: SpecState, now: float) -> list[Action]:
     actions += roots.ask(cluster, task, now)
     if cluster.draining:
         actions += leaving.look(cluster, task, now)
-    actions += [
-        Send(host, delivery(cluster, state, task, host, now)) for host in itertools.chain(joining, helpers)
-    ]
+    found = {host: delivery(cluster, state, task, host, now) for host in (*joining, *helpers)}
+    left = task.leases.left  # once all of them have theirs
+    actions += [Send(host, msgspec.structs.replace(each, left=left)) for host, each in found.items()]
     if known:
         actions += news_of_joined(cluster, task, new)
     for host in joining:
@@ -115,7 +116,9 @@ def delivery(cluster: ClusterState, state: SpecState, task: TaskState, host: str
     wait = cluster.budget(task).wait(now)
     lease: list[int] = []
     if may_claim and not wait and not state.small and not task.is_complete(host):
-        lease = origins.grant(cluster, task, host, 2 * cluster.settings.origin.connections, claimants, now)
+        # As many as it reads at once: of small content nobody has to claim any more.
+        at_once = cluster.settings.origin.connections
+        lease = origins.grant(cluster, task, host, 2 * at_once, claimants, now, least=at_once)
     proved = state.proved or host in state.fed
     inline = state.manifest if len(state.manifest) <= MANIFEST_INLINE else b""
     return m.Deliver(
@@ -138,6 +141,7 @@ def delivery(cluster: ClusterState, state: SpecState, task: TaskState, host: str
         connections=task.connections.get(host, 0),
         proved=proved,
         importer=task.graph.imports(host),
+        left=task.leases.left,
     )
 
 

@@ -91,12 +91,13 @@ class LeaseTable:
         *,
         has: int = 0,
         read: int = 0,
+        least: int = 1,
         afford: Callable[[Sequence[int], bool], int] | None = None,
     ) -> list[int]:
         """Up to `most` pieces for `host`, `urgent` ones first, then in order; `claimants` share the rest.
 
         `has`: pieces that it needs no more, though others cannot have them from it. `read`: bytes that it has
-        from the origin so far.
+        from the origin so far. `least`: so many at once, where an even share of all is as much.
         `afford(pieces, whole)`: how many of them, from the first on, may be fetched now.
         """
         free = self.free & ~has
@@ -106,7 +107,7 @@ class LeaseTable:
             pieces = self._whole_unit(free)
         else:
             left = self.left
-            fair = self._fair(left, max(1, claimants))
+            fair = max(self._fair(left, max(1, claimants)), min(least, -(-self.count // max(1, claimants))))
             wanted = next((p for p in urgent if free >> p & 1), None)
             first = bitset.lowest(free) if wanted is None else wanted
             pieces = range(first, first + bitset.run_from(free, first, min(most, fair)))

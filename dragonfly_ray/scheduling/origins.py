@@ -90,8 +90,10 @@ def grant(
     urgent: Iterable[int] = (),
     *,
     rate: float = 0.0,
+    least: int = 1,
 ) -> list[int]:
-    """Pieces that `host` shall fetch from the origin now, as far as the origin's budget allows."""
+    """Pieces that `host` shall fetch from the origin now, as far as the origin's budget allows; `least`: see
+    `LeaseTable.claim`."""
     leases = task.leases
     if most <= 0 or not leases.free or cluster.untold(host, task.task.id):
         return []
@@ -111,6 +113,7 @@ def grant(
         urgent,
         has=has,
         read=task.read(host),
+        least=least,
         afford=lambda wanted, whole: requests.take([task.cost(p) for p in wanted], now, whole=whole),
     )
     if pieces:

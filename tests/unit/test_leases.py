@@ -160,3 +160,12 @@ def test_a_stretch_without_ranges_is_never_late() -> None:
     leases = table(10, units=(0, 6))
     leases.claim("a", 1, 4, 0.0)
     assert leases.late("b", 2.0, 100.0) == []
+
+
+def test_small_content_is_shared_out_at_once() -> None:
+    leases = table(8)
+    assert [leases.claim(host, 4, 4, 0.0, least=2) for host in "abcd"] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    leases = table(100)
+    assert len(leases.claim("a", 8, 60, 0.0, least=2)) == 2, "an even share is as much"
+    leases = table(100)
+    assert len(leases.claim("a", 8, 100, 0.0, least=2)) == 1, "an even share is less"

@@ -131,3 +131,47 @@ def test_a_look_is_waited_for_as_long_as_it_says_that_it_goes_on(
         assert await work == "there"
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told meanwhile", "not told"])
+def test_a_record_that_others_fill_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    asked = 0
+
+    def verify(message: m.Verify) -> m.Verified:
+        nonlocal asked
+        asked += 1
+        return m.Verified(pending=not told or asked < 3)
+
+    async def run() -> m.Message:
+        made = actor(tmp_path, monkeypatch, Peer())
+        made._keyed.set()
+        monkeypatch.setattr(made._core, "verify", verify)
+        if not told:
+            monkeypatch.setattr(scheduler, "RECORD_WAIT", 0.01)
+        answer = asyncio.ensure_future(made.call(m.encode(m.Verify("h0", "t", b""))))
+        while not answer.done():
+            made._act([])  # news, of whatever
+            await asyncio.sleep(0)
+        return m.decode(answer.result())
+
+    answer = asyncio.run(asyncio.wait_for(run(), HANG))
+    assert answer == m.Verified(pending=not told)
+    assert asked > 1
+
+
+@pytest.mark.parametrize(
+    "answer", [m.Verified(), m.Verified(pending=True, gaps=(1,)), m.Verified(pending=True, audit=(1,))]
+)
+def test_what_its_asker_has_to_act_on_is_answered_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: m.Verified
+) -> None:
+    async def run() -> m.Message:
+        made = actor(tmp_path, monkeypatch, Peer())
+        made._keyed.set()
+        monkeypatch.setattr(made._core, "verify", lambda message: answer)
+        monkeypatch.setattr(scheduler, "RECORD_WAIT", 10 * HANG)
+        return m.decode(await made.call(m.encode(m.Verify("h0", "t", b""))))
+
+    assert asyncio.run(asyncio.wait_for(run(), HANG)) == answer

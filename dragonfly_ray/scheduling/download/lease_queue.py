@@ -96,6 +96,11 @@ class LeaseQueue:
     def stopped(self) -> bool:
         return self._stopped
 
+    @property
+    def all_leased(self) -> bool:
+        """There is nothing to claim, as far as the scheduler has told."""
+        return self._left == 0
+
     def held_off(self, now: float) -> bool:
         """Nothing is to be asked of the origin now."""
         return self._stopped or now < self._not_before

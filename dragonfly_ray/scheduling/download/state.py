@@ -274,9 +274,17 @@ class DownloadState(HostEvents, OriginEvents):
 
     # --- what the scheduler and the neighbours are told ---------------------------------------
 
-    def report_due(self, now: float, answer: float) -> bool:
-        """Whether there is anything to report now."""
-        return bool(self.report.news or self.claims.disputed or self.appetite(now, answer))
+    def report_due(self, now: float, answer: float, early: bool = False) -> bool:
+        """Whether there is anything to report now. `early`: sooner than an interval after the last report, which is of
+        use neither once all is here, since the outcome follows, nor to claim what others read."""
+        news = self.report.news
+        if early and self.picker.done and not news.origin:
+            return bool(self.claims.disputed)
+        if news or self.claims.disputed:
+            return True
+        if early and self.leases and self.leases.all_leased:
+            return False
+        return bool(self.appetite(now, answer))
 
     @event
     def take_report(self, now: float, answer: float, last: bool) -> ReportPart:
