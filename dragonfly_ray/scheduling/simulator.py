@@ -69,6 +69,7 @@ class Simulation:
         self.talkative: dict[Peer, None] = {}
         """Peers with something to tell."""
         self.from_origin = 0
+        self.origin_failures = 0
         self.requests = 0
         """That peers have sent to each other."""
         self.origin = Line(scenario.origin_mbit * MBIT) if scenario.origin_mbit else None
@@ -138,8 +139,8 @@ class Simulation:
         talkative, self.talkative = self.talkative, {}
         news = {peer.id: fresh for peer in talkative if (fresh := peer.state.take_news())}
         if news:
-            for peer in self.listening:
-                peer.hear(news)
+            for peer in list(self.listening):
+                peer.hear(news, now)
         for peer in self._sole:
             peer.carry_out(peer.state.take_tells(now), now)
         hungry, self.hungry = self.hungry, {}
@@ -157,7 +158,9 @@ class Simulation:
             self._start(f"s{number}", Link(s.mbit * MBIT, s.mbit * MBIT), number, 0.0, seed=True)
         for number, link in enumerate(links):
             self._start(nodes[number], link, number, 0.0)
-        self._expected = len(nodes)
+        for number, node in enumerate(nodes[: s.liars + s.damaged]):
+            self.peers[node].fault = "lies" if number < s.liars else "damages"
+        self._expected = len(nodes) - s.liars
         self.scheduler.submit(nodes, 0.0, seeds_only=s.policy == "seeds")
         for number in range(late):
             when = self._random.uniform(0, self._bound)
@@ -207,9 +210,9 @@ class Simulation:
 
     def completed(self, peer: Peer, now: float) -> None:
         """A peer has everything: does the record agree?"""
-        if not peer.target:
+        if not peer.target or peer.fault == "lies":
             return
-        answer = self.scheduler.verify(peer.id, self._root, now)
+        answer = self.scheduler.verify(peer.id, peer.root(self._root), now)
         if answer.pending:
             assert peer.complete_at is not None
             if now - peer.complete_at > VERIFY_PATIENCE:
@@ -217,7 +220,8 @@ class Simulation:
             self.clock.at(now + VERIFY_PAUSE, lambda later: self.completed(peer, later))
             return
         if not answer.ok:
-            raise AssertionError(f"{peer.id}: the record does not agree")
+            peer.mend(answer.digests, now)
+            return
         self._complete += 1
         if not self._memory and 2 * self._complete >= self._expected:
             self._memory = self.scheduler.bytes_per_peer()
@@ -251,6 +255,8 @@ class Simulation:
             cross_share=sum(p.bytes_far for p in targets) / max(1, received),
             into_zone=max(zone.entered for zone in self._zones) / self.scenario.size,
             into_region=max(region.entered for region in self._regions) / self.scenario.size,
+            origin_failures=self.origin_failures,
+            false_pieces=sum(p.false_pieces for p in targets),
             decisions=self.requests + self.scheduler.decisions,
             core_seconds=self.scheduler.seconds,
             cpu_seconds=cpu,

@@ -178,6 +178,36 @@ def test_slow_links_hold_nobody_up_but_themselves() -> None:
     assert report.ratio <= 1.15
 
 
+def test_who_reads_slowly_gives_back_what_others_read_sooner() -> None:
+    """A fifth of the peers take 0.8 s for a piece: what they have leased is read by others."""
+    slow = Scenario(peers=20, pieces=256, policy="all", origin_mbit=4000, mix=((0.8, 1000.0), (0.2, 10.0)))
+    report = simulate(slow)
+    assert report.complete == 20
+    assert report.origin_share <= 1.01
+    assert report.p50 <= 7.0, "the others wait for nothing but the pieces that are being read"
+
+
+def test_an_origin_that_fails_is_left_alone_for_a_while() -> None:
+    report = simulate(Scenario(peers=20, pieces=64, policy="all", origin_mbit=1000, origin_down=3.0))
+    assert report.complete == 20
+    assert report.origin_share == 1.0
+    assert report.seconds <= 3.0 + 2.0 * report.bound
+    assert 0 < report.origin_failures <= 200, "6 times by each at the most, with growing pauses"
+
+
+def test_what_is_not_as_promised_is_not_kept() -> None:
+    report = simulate(Scenario(peers=30, pieces=128, damaged=2))
+    assert report.complete == 30
+    assert report.ratio <= 1.3
+    assert 0 < report.false_pieces <= 30 * 2 * 3, "nobody asks much more than twice"
+
+
+def test_who_was_lied_to_ends_with_what_the_origin_has() -> None:
+    report = simulate(Scenario(peers=30, pieces=64, liars=2))
+    assert report.complete == 28, "all but the liars"
+    assert report.origin_share <= 1.1
+
+
 @pytest.mark.parametrize("origin", [400.0, 4000.0])
 def test_all_peers_read_the_origin_and_each_piece_leaves_it_once(origin: float) -> None:
     report = simulate(Scenario(peers=60, pieces=128, policy="all", origin_mbit=origin))

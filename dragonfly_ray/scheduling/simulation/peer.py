@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Iterable, Mapping
+from typing import Literal, Protocol
 
+from dragonfly_ray import bitset
 from dragonfly_ray import messages as m
-from dragonfly_ray.model import Host
+from dragonfly_ray.model import DIGEST_SIZE, Host, root_digest
 from dragonfly_ray.scheduling.download.effects import Cancel, Close, Complain, Effects, Report, Tell, Wake
 from dragonfly_ray.scheduling.download.parent_state import NeighbourInfo
+from dragonfly_ray.scheduling.download.parts import Claims
 from dragonfly_ray.scheduling.download.state import DownloadState
 from dragonfly_ray.scheduling.simulation.network import Line, Zone
 from dragonfly_ray.scheduling.simulation.reader import Origin, Reader
@@ -30,6 +32,10 @@ class World(Origin, Protocol):
     def completed(self, peer: Peer, now: float) -> None: ...
 
 
+REFRESH_S = 5.0
+"""Without anything to ask for, after which a neighbour is asked again what it has."""
+FALSE = b"\xff" * DIGEST_SIZE
+"""Of what liars have."""
 _info = functools.cache(NeighbourInfo)
 """Millions of neighbours, of a few kinds."""
 
@@ -48,8 +54,11 @@ class Peer:
         self.zone = zone
         self.state = state
         self.target = target
-        self.lies = False
-        """What it sends is not what the origin has."""
+        self.fault: Literal["", "lies", "damages"] = ""
+        """Whether it has false bytes in all pieces and says so, or sends other bytes than it promises."""
+        self.false_pieces = 0
+        self._false: dict[int, bytes] = {}
+        """Pieces that are here and not what the origin has -> their digests."""
         self.alive = True
         self.joined_at = 0.0
         self.complete_at: float | None = None
@@ -67,6 +76,7 @@ class Peer:
         self._queue: deque[tuple[Peer, int]] = deque()
         self._interval = 0.1
         self._report_wanted = False
+        self._quiet_since = 0.0
 
     # --- from the scheduler -----------------------------------------------------------------
 
@@ -89,6 +99,11 @@ class Peer:
             self.carry_out(self.state.ban(host), now)
         for neighbour in message.joined:
             self.meet(neighbour, now)
+        if message.discard:
+            self.state.forgotten(message.discard)
+            self._drop(tuple(p for p in message.discard if self.state.picker.have >> p & 1), now)
+        if message.record:
+            self.settle(message.record, now)
         if self.reader and message.revoked:
             self.reader.revoked(message.revoked, now)
         if not self.state.done:
@@ -105,19 +120,90 @@ class Peer:
             return
         self.parents[host.id] = other
         other.children[self.id] = self
-        held = other.state.shown(self.id)
-        self.carry_out(self.state.connected(host.id, host.id, held, (), now), now)
+        self._connect(other, now)
+
+    def _connect(self, parent: Peer, now: float) -> None:
+        held = parent.state.shown(self.id)
+        if parent.fault == "lies":
+            held = bitset.full(self.world.scenario.pieces)
+        self.carry_out(self.state.connected(parent.id, parent.id, held, parent.claims(held), now), now)
 
     # --- what neighbours say ----------------------------------------------------------------
 
-    def hear(self, told: Mapping[str, int]) -> None:
+    def hear(self, told: Mapping[str, int], now: float) -> None:
         """The news of all peers that have some: what neighbours tell."""
-        self.state.hears(told)
+        if not self.world.scenario.doubtful:
+            self.state.hears(told)
+            return
+        for host, parent in list(self.parents.items()):
+            if pieces := told.get(host, 0):
+                self.carry_out(self.state.have(host, parent.claims(pieces)), now)
 
     def told(self, host: str, pieces: int, now: float) -> None:
         """What a neighbour tells this peer alone."""
-        self.state.holds(host, pieces)
+        if self.world.scenario.doubtful:
+            self.hear({host: pieces}, now)
+        else:
+            self.state.holds(host, pieces)
         self.ask(now)
+
+    # --- what may be false ------------------------------------------------------------------
+
+    def claims(self, pieces: int) -> Claims:
+        """What it says of its pieces; nothing where all know that it is true."""
+        if not self.world.scenario.doubtful:
+            return ()
+        return tuple((piece, self.digest(piece)) for piece in bitset.members(pieces))
+
+    def digest(self, piece: int) -> bytes:
+        """What it says of one that it has."""
+        return FALSE if self.fault == "lies" else self._false.get(piece, digest_of(piece))
+
+    def sends(self, piece: int) -> bytes:
+        """The digest of what it sends."""
+        return FALSE if self.fault else self.digest(piece)
+
+    def root(self, right: bytes) -> bytes:
+        """Of all that is here. `right`: the origin's."""
+        if not self._false:
+            return right
+        return root_digest([self.digest(piece) for piece in range(self.world.scenario.pieces)])
+
+    def mend(self, record: bytes, now: float) -> None:
+        """What is not as the record says is fetched again."""
+        said = [record[i : i + DIGEST_SIZE] for i in range(0, len(record), DIGEST_SIZE)]
+        self.settle([(i, digest) for i, digest in enumerate(said) if digest != self.digest(i)], now)
+
+    def _look_again(self, now: float) -> None:
+        """Neighbours of whom nothing is to be had are asked again what they have: nobody tells of what it has lost."""
+        if self.state.picker.requests or self.state.picker.available():
+            self._quiet_since = now
+        elif now - self._quiet_since >= REFRESH_S:
+            self._quiet_since = now
+            for host, parent in list(self.parents.items()):
+                self.carry_out(self.state.disconnected(host, now), now)
+                self._connect(parent, now)
+
+    def settle(self, record: Iterable[tuple[int, bytes]], now: float) -> None:
+        """The record's digests of some pieces."""
+        have = self.state.picker.have
+        wrong, effects = self.state.settled(
+            tuple((i, said, self.digest(i) if have >> i & 1 else b"") for i, said in record)
+        )
+        if wrong:
+            self._drop(wrong, now)
+        self.carry_out(effects, now)
+
+    def _drop(self, pieces: tuple[int, ...], now: float) -> None:
+        for piece in pieces:
+            self._false.pop(piece, None)
+        self.carry_out(self.state.lost(pieces), now)
+        if self.complete_at is not None:
+            self.complete_at = None
+            self.world.listening[self] = None
+            for parent in self.parents.values():
+                parent.children[self.id] = self
+            self._report_due(now)
 
     # --- receiving --------------------------------------------------------------------------
 
@@ -147,16 +233,24 @@ class Peer:
         self.bytes_peers += nbytes
         if sender.zone is not self.zone:
             self.bytes_far += nbytes
-        verdict, effects = self.state.answered(sender.id, piece, b"", b"", 0.0, now)
+        said = found = b""
+        if self.world.scenario.doubtful:
+            said, found = sender.digest(piece), sender.sends(piece)
+            self.false_pieces += found != digest_of(piece)
+        verdict, effects = self.state.answered(sender.id, piece, said, found, 0.0, now)
         if effects:
             self.carry_out(effects, now)
         if verdict == "keep":
+            if found and found != digest_of(piece):
+                self._false[piece] = found
             self.keep(sender.id, piece, now)
         elif not self.state.done:
             self.ask(now)
 
     def keep(self, parent: str, piece: int, now: float) -> None:
         """A verified piece is stored. `parent`: whom it came from; empty: the origin."""
+        if not parent and piece in self._false:
+            self.settle([(piece, digest_of(piece))], now)
         if self.state.picker.have >> piece & 1:
             return
         effects = self.state.stored(piece, parent, self.world.scenario.piece_bytes, now)
@@ -267,6 +361,8 @@ class Peer:
     def _report_due(self, now: float) -> None:
         if self.alive and self.complete_at is None:
             self.report(now)
+            if self.world.scenario.doubtful:
+                self._look_again(now)
             self.world.clock.at(now + self._interval, self._report_due)
 
     def report_soon(self, now: float) -> None:
@@ -302,10 +398,14 @@ class Peer:
             now,
         )
         self._interval = reply.interval
+        if reply.record:
+            self.settle(reply.record, now)
         if reader:
             reader.replied(reply, now)
 
     def vouch(self, gaps: tuple[int, ...], now: float) -> None:
         """The record lacks these; whoever read them may be gone."""
-        self.state.vouched(tuple((piece, digest_of(piece)) for piece in gaps))
+        self.state.vouched(tuple((piece, self.digest(piece)) for piece in gaps))
+        if self.reader:
+            self.state.doubted()
         self.report(now)

@@ -24,11 +24,13 @@ class Origin(Protocol):
     home: Zone | None
     """Where the origin is; None: outside of all zones."""
     from_origin: int
+    origin_failures: int
 
 
 class Owner(Protocol):
     """The peer that reads."""
 
+    id: str
     alive: bool
     zone: Zone
     down: Line
@@ -37,9 +39,15 @@ class Owner(Protocol):
     @property
     def world(self) -> Origin: ...
 
+    def digest(self, piece: int) -> bytes: ...
+
     def keep(self, parent: str, piece: int, now: float) -> None: ...
 
     def report_soon(self, now: float) -> None: ...
+
+
+ANSWER_S = 0.005
+"""Until an origin that is down has refused a request."""
 
 
 @dataclass(eq=False, slots=True)
@@ -77,7 +85,7 @@ class Reader:
     def leased(self, pieces: Iterable[int], now: float) -> None:
         have = self._state.picker.have
         leased = tuple(pieces)
-        here = tuple((p, digest_of(p)) for p in leased if have >> p & 1)
+        here = tuple((p, self._peer.digest(p)) for p in leased if have >> p & 1)
         self._state.leased(leased, here, now)
         self._work(now)
 
@@ -103,8 +111,6 @@ class Reader:
 
     def _work(self, now: float) -> None:
         """Each idle worker begins with what there is for it."""
-        if self._state.done:
-            return
         for worker in range(self._leases.workers):
             if worker in self._reads:
                 continue
@@ -125,6 +131,9 @@ class Reader:
 
     def _begin(self, worker: int, read: _Read, now: float) -> None:
         peer, nbytes = self._peer, self._peer.world.scenario.piece_bytes
+        if now < peer.world.scenario.origin_down:
+            peer.world.clock.at(now + ANSWER_S, self._fails, worker, read)
+            return
         begun = peer.down.start(now, nbytes)
         read.begun, read.end = now, peer.down.free
         if origin := peer.world.origin:
@@ -133,6 +142,17 @@ class Reader:
         if home := peer.world.home:
             read.end = max(read.end, home.carry(peer.zone, begun, nbytes))
         peer.world.clock.at(read.end, self._read, worker, read)
+
+    def _fails(self, now: float, worker: int, read: _Read) -> None:
+        peer = self._peer
+        if not peer.alive or self._reads.get(worker) is not read:
+            return
+        peer.world.origin_failures += 1
+        self._state.origin_failed(now, None)
+        rest = tuple(range(read.piece, read.pieces.stop))
+        self._end(worker, now)
+        peer.world.scheduler.origin_failed(peer.id, rest, now)
+        self._work(now)
 
     def _end(self, worker: int, now: float) -> None:
         read = self._reads.pop(worker)

@@ -31,6 +31,10 @@ class Report:
     into_zone: float
     """The most bytes that came into a zone from others ÷ size."""
     into_region: float
+    origin_failures: int
+    """Requests to the origin that failed."""
+    false_pieces: int
+    """Pieces that came and were not what the origin has."""
     decisions: int
     """Requests that engines chose, leases granted and reports absorbed."""
     core_seconds: float

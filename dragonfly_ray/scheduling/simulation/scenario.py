@@ -62,6 +62,12 @@ class Scenario:
     """Pieces that a peer has asked for and waits for, each of another holder."""
     uploads: int = 1
     queue: int = 1
+    liars: int = 0
+    """So many of the peers have other bytes in every piece, and say so: they are not counted as complete."""
+    damaged: int = 0
+    """So many of the peers send other bytes than they promise."""
+    origin_down: float = 0.0
+    """Seconds from the beginning for which every request to the origin fails."""
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -85,6 +91,8 @@ class Scenario:
             return "with the policy `seeds` there is at least one"
         if self.requests < 1 or self.uploads < 1 or self.queue < 0:
             return "requests and uploads are at least 1"
+        if min(self.liars, self.damaged, self.origin_down) < 0 or self.liars + self.damaged >= self.peers:
+            return "some peers are honest"
         return ""
 
     @property
@@ -100,6 +108,11 @@ class Scenario:
     def readers(self) -> int:
         """Hosts beside the peers that read the origin."""
         return self.seeds if self.policy == "seeds" else 0
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether not all that is said is true: digests are compared."""
+        return bool(self.liars or self.damaged)
 
     @property
     def equal(self) -> bool:

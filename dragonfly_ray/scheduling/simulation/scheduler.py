@@ -89,6 +89,12 @@ class Scheduler:
         self._act(actions, now)
         return answer
 
+    def origin_failed(self, host: str, pieces: tuple[int, ...], now: float) -> None:
+        message = m.OriginFailed(
+            host, self.task.id, "source", "the origin is down", pieces, final=False, spec_id=SPEC
+        )
+        self._act(self._timed(self.core.origin_failed, message, now), now)
+
     def tick(self, now: float) -> None:
         self._act(self._timed(self.core.tick, now), now)
 

@@ -1,0 +1,173 @@
+"""What real peers ask of each other, as their engines' logs tell it."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dragonfly_ray.config import OriginSettings, Settings, TransportSettings
+from dragonfly_ray.peer.origin import OriginWorkers
+from dragonfly_ray.scheduling.download.event_log import Event
+from dragonfly_ray.sources import Reader
+from dragonfly_ray.storage.task_store import Extent
+from tests.nginx import Nginx
+from tests.swarm import Swarm
+from tests.unit.swarm.conftest import MIB, PIECES, assert_everywhere
+from tests.waiting import until
+
+ANSWERS = {"answered", "missing", "cached"}
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """By a host, of two others: one has everything, the other one the first half."""
+
+    events: tuple[Event, ...]
+    whole: str
+    pieces: int
+
+
+def events_of(built: Swarm, node: str, spec_id: str = "s.0") -> tuple[Event, ...]:
+    """What its engine has heard and answered, once it is over: the last thousand at least."""
+    peer = built.peers[node]
+    until(lambda: peer._runs)
+    (run,) = peer._runs.values()
+    built.wait(spec_id)
+    return run.engine.state.dump().events
+
+
+@pytest.fixture
+def fetched(origin: Nginx, swarm: Callable[..., Swarm], content: bytes) -> Fetched:
+    (origin.root / "some").write_bytes(content[: 8 * MIB])
+    built = swarm(3, settings=Settings(transport=TransportSettings(upload_rate=4_000_000)))
+    built.distribute(f"{origin.url}/some", "a.0", nodes=["n0", "n1"])
+    (half,) = built.peers["n1"].store.tasks()
+    pieces = half.task.pieces
+    for piece in range(pieces // 2, pieces):
+        half.discard(piece)
+    built.submit(f"{origin.url}/some", "b.0", nodes=["n2"])
+    events = events_of(built, "n2", "b.0")
+    assert_everywhere(built.wait("b.0"), content[: 8 * MIB], 1)
+    assert sum(each.name == "answered" for each in events) >= pieces
+    return Fetched(events, built.peers["n0"].host.id, pieces)
+
+
+def test_what_few_have_is_asked_for_first(fetched: Fetched) -> None:
+    hosts: dict[object, str] = {}
+    asked: list[int] = []
+    for each in fetched.events:
+        if each.name == "connected":
+            hosts[each.arguments[0]] = each.arguments[1]
+        elif each.name == "next_request" and len(set(hosts.values())) == 2:
+            asked += [piece for piece in each.answer if hosts[each.arguments[0]] == fetched.whole]
+    early = asked[: fetched.pieces // 4]
+    assert len(early) == fetched.pieces // 4
+    assert min(early) >= fetched.pieces // 2, "the other one has the first half, too"
+
+
+def test_no_more_is_due_on_a_connection_than_its_pipeline_holds(fetched: Fetched) -> None:
+    due: Counter[object] = Counter()
+    for each in fetched.events:
+        if each.name == "next_request":
+            due[each.arguments[0]] += len(each.answer)
+        elif each.name in ANSWERS:
+            due[each.arguments[0]] -= 1
+        elif each.name == "busy":
+            due[each.arguments[0]] -= each.arguments[2]
+        assert max(due.values(), default=0) <= TransportSettings().pipeline
+
+
+def test_what_is_new_is_passed_on_before_all_is_here(origin: Nginx, swarm: Callable[..., Swarm]) -> None:
+    origin.restart("limit_rate 4m;")
+    built = swarm(3, seeds=1, settings=Settings(origin=OriginSettings(policy="seeds")))
+    built.submit(f"{origin.url}/big")
+    until(lambda: built.pieces("n1") >= PIECES // 16)
+    assert built.pieces("n0") < PIECES
+
+
+def test_what_waits_at_a_slow_reader_is_given_back(
+    origin: Nginx, swarm: Callable[..., Swarm], content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    origin.restart("limit_rate 2m;")
+    over, begin = threading.Event(), OriginWorkers._open
+
+    def late(self: OriginWorkers) -> Reader:
+        if self._engine.context.node_name == "n0":
+            over.wait(20.0)
+        return begin(self)
+
+    monkeypatch.setattr(OriginWorkers, "_open", late)
+    built = swarm(3, settings=Settings(origin=OriginSettings(connections=1)))
+    built.submit(f"{origin.url}/big")
+    peer = built.peers["n0"]
+    until(lambda: peer._runs)
+    (run,) = peer._runs.values()
+    try:
+        until(
+            lambda: run.engine.picker.done, why=lambda: f"{run.engine.picker.missing.bit_count()} are missing"
+        )
+        reports = [each.answer for each in run.engine.state.dump().events if each.name == "take_report"]
+        assert [piece for part in reports for piece in part.taken.pending.released]
+    finally:
+        over.set()
+    assert_everywhere(built.wait(), content, 3)
+
+
+def test_an_origin_that_fails_is_left_alone_for_a_while(
+    origin: Nginx, swarm: Callable[..., Swarm], content: bytes
+) -> None:
+    origin.restart("limit_rate 2m;")
+    built = swarm(2)
+    built.submit(f"{origin.url}/big")
+    until(lambda: origin.sent("/big") > len(content) // 8)
+    origin.stop()
+    again = threading.Timer(1.5, origin.start, [""])
+    again.start()
+    events = events_of(built, "n0")
+    again.join()
+    assert_everywhere(built.wait(), content, 2)
+    # A tenth of a second at first, then twice as long each time; all workers fail at once.
+    assert 0 < sum(each.name == "origin_failed" for each in events) <= 50
+
+
+class Damaged:
+    """What a peer shares, with other bytes in every piece than it promises."""
+
+    def __init__(self, honest: Any, folder: Path) -> None:
+        self._honest = honest
+        self._file = folder / "other"
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._honest, name)
+
+    @contextlib.contextmanager
+    def reading(self, index: int) -> Iterator[list[Extent]]:
+        with self._honest.reading(index) as extents:
+            length = sum(extent.length for extent in extents)
+        self._file.write_bytes(b"\x07" * length)
+        with self._file.open("rb") as file:
+            yield [Extent(file.fileno(), 0, length)]
+
+
+def test_what_is_not_as_promised_is_not_kept(
+    origin: Nginx, swarm: Callable[..., Swarm], content: bytes, tmp_path: Path
+) -> None:
+    built = swarm(3, settings=Settings(transport=TransportSettings(upload_rate=16_000_000)))
+    built.distribute(f"{origin.url}/big", "a.0", nodes=["n0", "n1"])
+    damaged = built.peers["n0"]
+    shared = damaged.shared
+    damaged.shared = lambda task: (found := shared(task)) and Damaged(found, tmp_path)  # type: ignore[assignment,method-assign,return-value]
+    built.submit(f"{origin.url}/big", "b.0", nodes=["n2"])
+    events = events_of(built, "n2", "b.0")
+    assert_everywhere(built.wait("b.0"), content, 1)
+    answered = [each for each in events if each.name == "answered"]
+    wrong = [each.answer[0] for each in answered if each.arguments[2] != each.arguments[3]]
+    assert wrong
+    assert set(wrong) == {"corrupt"}
