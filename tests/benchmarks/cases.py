@@ -32,7 +32,7 @@ CASES = {
         Case("A2", 4, 200, bulk.against_curl, full_rounds=3),
         Case("A4", 4, 200, bulk.against_curl, contest=Contest(256 * MIB)),
         Case("F", 4, 900, faults.f, full_rounds=3),
-        Case("H", 4, 150, handover.h),
+        Case("H", 4, 300, handover.h),
         Case("I", 4, 300, handover.i),
         Case("J", 4, 420, small.j, contest=Contest(4096, files=10_000)),
         Case("SIZE", 4, 900, bulk.size),

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tests.benchmarks import floors
+from tests.benchmarks import floors, pages
 from tests.benchmarks.bulk import in_turns
 from tests.benchmarks.measures import Report, Rounds, say
 from tests.benchmarks.rig import MIB, Call, Content, Rig, ok
@@ -18,6 +18,8 @@ from tests.testbed import network
 GIB = 1024 * MIB
 TICKS = os.sysconf("SC_CLK_TCK")
 PORT = 8081
+GOALS: dict[pages.Condition, float] = {"fresh": 1.5, "warm": 2.0}
+"""Of case H: throughput ÷ curl's."""
 
 
 def cpu_of(pids: Iterable[int]) -> dict[int, float]:
@@ -70,48 +72,69 @@ def hand_over(rig: Rig, content: Content) -> Call:
     return ok(rig.distribute(content, targets=rig.hosts[1:2]))
 
 
+class _Lines:
+    """What is measured in one condition of memory."""
+
+    def __init__(self, report: Report, condition: pages.Condition) -> None:
+        self.condition = condition
+        self.speed = report.measure(
+            f"throughput ÷ nginx to curl -o file, {condition} pages", GOALS[condition], at_least=True
+        )
+        self.cpu = report.measure(f"CPU seconds of both ends ÷ theirs, {condition} pages", 1.0)
+        self.peers_only = report.measure(f"CPU seconds of the two peers alone ÷ theirs, {condition} pages")
+        self.speed.note = pages.reporting()
+
+    def over(self, round_of: str) -> None:
+        """Both sides of a round are measured."""
+        self.peers_only.floors.append(self.cpu.floors[-1])
+        self.speed.ratios.append(self.speed.floors[-1] / self.speed.ours[-1])
+        for each in (self.cpu, self.peers_only):
+            each.ratios.append(each.ours[-1] / each.floors[-1])
+        say(f"  H round {round_of}, {self.condition} pages: curl {self.speed.floors[-1]:.2f} s, ours "
+            f"{self.speed.ours[-1]:.2f} s: {self.speed.ratios[-1]:.2f} times as fast; CPU {self.cpu.floors[-1]:.2f} s, "
+            f"ours {self.cpu.ours[-1]:.2f} s (peers {self.peers_only.ours[-1]:.2f} s)")  # fmt: skip
+
+
 def h(rig: Rig, report: Report, rounds: Rounds) -> None:
     rig.shape(None, None)
     rig.settings({})
-    speed = report.measure("throughput ÷ nginx to curl -o file", 2.0, at_least=True)
-    cpu = report.measure("CPU seconds of both ends ÷ theirs", 1.0)
-    peers_only = report.measure("CPU seconds of the two peers alone ÷ theirs")
-    first, second = rig.hosts[0].link, rig.hosts[1].link
+    lines = [_Lines(report, condition) for condition in pages.CONDITIONS]
     with nginx_on_first(rig) as server:
-        peers = [rig.driver.ask("pids")["peers"][link.address] for link in (first, second)]
         for number in rounds:
-            with rig.content(GIB) as content:
-                give_first(rig, content)
+            for each in lines:
+                _hand_over_both(rig, report, server, each, number)
+                each.over(f"{number + 1}/{rounds.count}")
+            report.traces[report.case].floor = lines[-1].speed.floors[-1]
 
-                def theirs(content: Content = content) -> None:
-                    rig.settle(content)
-                    meter = CpuMeter(first.namespace)
-                    ran = floors.curl(rig, content, rig.hosts[1:2], base=server.url)
-                    speed.floors.append(ran.seconds)
-                    cpu.floors.append(ran.cpu + meter.used(server.pids()))
-                    rig.settle(content, "curl")
 
-                def ours(content: Content = content) -> None:
-                    rig.settle(content)
-                    idle = CpuMeter(first.namespace, second.namespace)
-                    time.sleep(2.0)
-                    rate = idle.used() / 2.0
-                    meter = CpuMeter(first.namespace, second.namespace)
-                    call = hand_over(rig, content)
-                    speed.ours.append(call.seconds)
-                    cpu.ours.append(meter.used() - rate * call.seconds)
-                    peers_only.ours.append(meter.used(peers))
-                    report.traces[report.case] = call.trace
+def _hand_over_both(rig: Rig, report: Report, server: Nginx, lines: _Lines, number: int) -> None:
+    """Both write into pages of the same condition, whoever goes first."""
+    first, second = rig.hosts[0].link, rig.hosts[1].link
+    peers = [rig.driver.ask("pids")["peers"][link.address] for link in (first, second)]
+    with rig.content(GIB) as content:
+        give_first(rig, content)
 
-                in_turns(number, theirs, ours)
-            report.traces[report.case].floor = speed.floors[-1]
-            peers_only.floors.append(cpu.floors[-1])
-            speed.ratios.append(speed.floors[-1] / speed.ours[-1])
-            for each in (cpu, peers_only):
-                each.ratios.append(each.ours[-1] / each.floors[-1])
-            say(f"  H round {number + 1}/{rounds.count}: curl {speed.floors[-1]:.2f} s, ours {speed.ours[-1]:.2f} s: "
-                f"{speed.ratios[-1]:.2f} times as fast; CPU {cpu.floors[-1]:.2f} s, ours {cpu.ours[-1]:.2f} s "
-                f"(peers {peers_only.ours[-1]:.2f} s)")  # fmt: skip
+        def theirs() -> None:
+            pages.prepare(lines.condition, rig.bed.folder, GIB)
+            meter = CpuMeter(first.namespace)
+            ran = floors.curl(rig, content, rig.hosts[1:2], base=server.url)
+            lines.speed.floors.append(ran.seconds)
+            lines.cpu.floors.append(ran.cpu + meter.used(server.pids()))
+            rig.settle(content, "curl")
+
+        def ours() -> None:
+            idle = CpuMeter(first.namespace, second.namespace)
+            time.sleep(2.0)
+            rate = idle.used() / 2.0
+            pages.prepare(lines.condition, rig.bed.folder, GIB)
+            meter = CpuMeter(first.namespace, second.namespace)
+            call = hand_over(rig, content)
+            lines.speed.ours.append(call.seconds)
+            lines.cpu.ours.append(meter.used() - rate * call.seconds)
+            lines.peers_only.ours.append(meter.used(peers))
+            report.traces[report.case] = call.trace
+
+        in_turns(number, theirs, ours)
 
 
 def i(rig: Rig, report: Report, rounds: Rounds) -> None:

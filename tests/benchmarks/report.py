@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tests.benchmarks import pages
 from tests.benchmarks.measures import Measure, Report, median
 from tests.testbed.bed import CHECKOUT
 
@@ -44,6 +45,15 @@ def machine() -> dict[str, Any]:
         "kernel": platform.release(),
         "python": platform.python_version(),
     }
+
+
+def where() -> str:
+    """The machine, in a line."""
+    found = machine()
+    return (
+        f"{found['cores']} cores ({found['cpu']}), {found['memory_gib']} GiB, Linux {found['kernel']}, "
+        f"Python {found['python']}; {pages.reporting()}"
+    )
 
 
 def cells(each: Measure) -> tuple[str, ...]:
@@ -93,6 +103,7 @@ def show(reports: Sequence[Report], console: Console | None = None) -> None:
         table.add_section()
     console = console or Console(width=None if os.isatty(1) else 150)
     console.print(table)
+    console.print(f"Measured on {where()}.", markup=False, highlight=False)
     for report in reports:
         for each in report.measures:
             if each.error:
@@ -101,12 +112,8 @@ def show(reports: Sequence[Report], console: Console | None = None) -> None:
 
 def markdown(reports: Sequence[Report]) -> str:
     """A table for the README, with the machine."""
-    found = machine()
     lines = [
-        (
-            f"Measured on {found['cores']} cores ({found['cpu']}), {found['memory_gib']} GiB, "
-            f"Linux {found['kernel']}, Python {found['python']}; medians of `n` rounds within one run."
-        ),
+        f"Measured on {where()}; medians of `n` rounds within one run.",
         "",
         "| " + " | ".join(COLUMNS) + " |",
         "|---|---|" + "---:|" * 6 + "---|",
