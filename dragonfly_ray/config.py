@@ -148,7 +148,7 @@ class SchedulerSettings(_Section):
     zones: Literal["auto", "importers", "off"] = "auto"
     """`importers`: each piece has one host in each zone that fetches it from other zones. `off`: every host
     fetches from other zones what its own does not have. `auto`: importers, but in tasks that begin with
-    more than 192 hosts, where the few of them would delay the many."""
+    more than 600 hosts, where the few of them would delay the many."""
     importers: int = Field(8, ge=1)
     """Hosts of a zone that fetch from other zones."""
     report_interval: float = Field(0.1, gt=0, json_schema_extra=LIVE)

@@ -261,5 +261,11 @@ def test_without_zones_nobody_imports() -> None:
 def test_large_tasks_have_importers_only_where_that_is_asked_for() -> None:
     for always in (False, True):
         graph = Graph(everybody=4, degree=6, importers=2, always_import=always, seed=1)
-        graph.join_all([(f"h{n}", "ab"[n % 2]) for n in range(300)])
-        assert sum(graph.imports(f"h{n}") for n in range(300)) == (4 if always else 0)
+        graph.join_all([(f"h{n}", "ab"[n % 2]) for n in range(700)])
+        assert sum(graph.imports(f"h{n}") for n in range(700)) == (4 if always else 0)
+
+
+def test_tasks_of_some_hundred_hosts_have_importers() -> None:
+    graph = Graph(everybody=4, degree=6, importers=2, seed=1)
+    graph.join_all([(f"h{n}", "ab"[n % 2]) for n in range(600)])
+    assert sum(graph.imports(f"h{n}") for n in range(600)) == 4
