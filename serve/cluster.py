@@ -55,6 +55,8 @@ class Part:
     nodes: tuple[NodeOutcome, ...]
     measured: Measured | None = None
     """Once it has ended."""
+    waiting: str = ""
+    """Why it waits for its origin, if it does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -287,6 +287,7 @@ def _part(order: str, index: int, view: Mapping[str, Any]) -> Part:
         entries=view["entries"],
         seconds=view["seconds"],
         measured=msgspec.convert(view.get("measured"), Measured | None),
+        waiting=view.get("waiting", ""),
         nodes=tuple(NodeOutcome.from_row(node, row) for node, row in view["nodes"].items()),
     )
 

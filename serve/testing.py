@@ -78,6 +78,11 @@ class FakeCluster:
     ) -> None:
         self._nodes_of(order_id, index, nodes, state="failed", error_kind=kind, error=message)
 
+    def wait_for_origin(self, order_id: str, why: str, *, index: int = 0) -> None:
+        """It does, until it is called with an empty `why`."""
+        with self._changed:
+            self._set(dataclasses.replace(self._parts[order_id, index], waiting=why))
+
     def forget(self) -> None:
         """The schedulers have restarted, and know nothing."""
         with self._changed:

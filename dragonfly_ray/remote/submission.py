@@ -211,6 +211,7 @@ def progress_of(job: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> P
         rate=told["rate"],
         eta=told["eta"],
         nodes=tuple(_node_progress(of_node, names[node], size) for node, of_node in rows.items()),
+        waiting=told.get("waiting", ""),
     )
 
 

@@ -84,6 +84,7 @@ class Totals:
     nodes_failed: int
     rate: float
     eta: float | None
+    waiting: str
     task_ids: tuple[str, ...]
 
 
@@ -178,6 +179,7 @@ class JobBoard:
             nodes_failed=bad,
             rate=rate,
             eta=left / rate if rate and known else None,
+            waiting=next((part.waiting for part in self.parts.values() if part.waiting), ""),
             task_ids=tuple(self.parts[i].task_id if i in self.parts else "" for i in range(self.urls)),
         )
 

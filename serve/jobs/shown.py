@@ -57,6 +57,7 @@ def _progress(row: JobRow, totals: Totals | None, size: int | None) -> Progress:
         bytes_total=(size or 0) * row.nodes_total,
         rate=totals.rate if totals else 0.0,
         eta=totals.eta if totals else None,
+        waiting=totals.waiting if totals else "",
         nodes_total=row.nodes_total,
         nodes_done=max(totals.nodes_done if totals else 0, row.nodes_done),
         nodes_failed=totals.nodes_failed if totals else row.nodes_failed,

@@ -96,6 +96,7 @@ class Progress(Out):
     nodes_total: int = 0
     nodes_done: int = 0
     nodes_failed: int = 0
+    waiting: str = Field("", description="Why it waits for its origin, now; empty: it does not.")
 
 
 class Job(Out):

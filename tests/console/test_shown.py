@@ -17,7 +17,7 @@ from dragonfly_ray.serve.database.tables import Traffic
 from dragonfly_ray.serve.stats.record import ALL, HOUR, MINUTE, floor
 from tests.console.conftest import Console, Open, running, signed_in
 from tests.console.swarm import Swarm
-from tests.console.test_screens import HANG, _head, _order, _start
+from tests.console.test_screens import HANG, URL, _head, _order, _start
 from tests.manager import people
 from tests.waiting import until
 
@@ -86,6 +86,38 @@ def test_a_job_that_has_ended_says_what_limited_it(open_page: Open, console: Con
             "25 %",
         ]
     )
+
+
+def test_a_job_that_waits_for_its_origin_says_why(open_page: Open, console: Console) -> None:
+    page = open_page("/")
+    _head(page, "Overview")
+    job = _start(page, "patient")
+    until(lambda: bool(_order(console, job)))
+    page.goto(f"/console/distributions/{job}")
+    said = page.get_by_role("status").filter(has_text="Waiting for the origin: HTTP 503, Retry-After 60 s")
+    console.swarm.wait_for_origin(_order(console, job), "HTTP 503, Retry-After 60 s")
+    expect(said).to_be_visible(timeout=HANG)
+    console.swarm.wait_for_origin(_order(console, job), "")
+    expect(said).to_have_count(0, timeout=HANG)
+    console.swarm.reach(_order(console, job), 1.0)
+    expect(page.locator(".page-head [data-state=succeeded]")).to_be_visible(timeout=HANG)
+
+
+def test_what_becomes_of_symlinks_is_chosen_shown_and_used_again(open_page: Open, console: Console) -> None:
+    page = open_page("/distributions/new")
+    page.get_by_label("URLs").fill(f"{URL}?symlinks")
+    page.get_by_text("More", exact=True).click()
+    page.get_by_label("Symlinks").select_option("follow")
+    page.get_by_role("button", name="Start").click()
+    about = page.locator("section", has=page.get_by_role("heading", name="About"))
+    expect(about).to_contain_text("Follow: what they lead to takes their place", timeout=HANG)
+    script = "async (id) => (await (await fetch(`/api/v1/distributions/${id}`)).json()).links"
+    job = page.url.rpartition("/")[2]
+    assert page.evaluate(script, job) == "follow"
+    until(lambda: bool(_order(console, job)))
+    console.swarm.reach(_order(console, job), 1.0)
+    page.get_by_role("button", name="Use again").click()
+    expect(page.get_by_label("Symlinks")).to_have_value("follow", timeout=HANG)
 
 
 def test_the_chart_shows_what_its_totals_count(open_page: Open, console: Console) -> None:

@@ -152,6 +152,17 @@ def test_progress_is_live(client: Client, cluster: FakeCluster) -> None:
     assert submission.wait(60)
 
 
+def test_progress_says_what_it_waits_for(client: Client, cluster: FakeCluster) -> None:
+    submission = client.submit(URL, dest="/data/x")
+    until(lambda: submission.id in cluster.orders)
+    for why in (f"{URL}: HTTP 503, Retry-After 60 s", ""):
+        cluster.wait_for_origin(submission.id, why)
+        until(lambda why=why: submission.progress().waiting == why, 60, submission.progress)  # type: ignore[misc]
+        assert client.attach(submission.id).job["progress"]["waiting"] == why
+    cluster.end(submission.id)
+    assert submission.result(60).ok
+
+
 def test_a_failed_node_has_its_own_typed_error(client: Client, cluster: FakeCluster) -> None:
     first, *others = cluster.views
 

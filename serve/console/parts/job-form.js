@@ -16,6 +16,12 @@ const MODES = [
   ["labels", "By labels"],
   ["named", "Named"],
 ];
+/** What becomes of symlinks in a folder. */
+export const LINKS = {
+  refuse: "Refuse those that lead out of it",
+  follow: "Follow: what they lead to takes their place",
+  keep: "Keep as links",
+};
 const lines = (text) => text.split("\n").map((line) => line.trim()).filter(Boolean);
 
 /** The form's fields from a request as the API knows it. */
@@ -190,6 +196,7 @@ export function JobFields({ kind, fields, change, wrong, shown = true }) {
           <${TextField} label="Application" optional value=${fields.application} onChange=${put("application")} />
         </div>
         <${TextField} label="Query parameters that do not count" optional lines=${2} value=${fields.filtered} onChange=${put("filtered")} hint="Signatures and the like, which differ for the same content. One a line." spellcheck="false" />
+        <${SelectField} label="Symlinks" value=${fields.links} onChange=${put("links")} options=${Object.entries(LINKS)} hint="In a folder. Ones that lead out of it are refused in every case." />
         ${kind === "distribution"
           ? html`<${Check} label="Share blocks with the store" checked=${fields.link} onChange=${put("link")} hint="Outputs are links, and read-only; else they are copies of their own." />`
           : null}

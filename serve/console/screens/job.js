@@ -10,6 +10,7 @@ import { Flow, flowsOf } from "../parts/flow.js";
 import { Figures } from "../parts/figures.js";
 import { PageHead } from "../parts/frame.js";
 import { HeatMap } from "../parts/heat-map.js";
+import { LINKS } from "../parts/job-form.js";
 import { NodeTable } from "../parts/node-table.js";
 import { Legend, SplitBar } from "../parts/provenance.js";
 import { complain, say } from "../parts/toasts.js";
@@ -137,6 +138,7 @@ function Progress({ live, job }) {
         <div><dt>${running ? "Left" : "Took"}</dt><dd>${running ? duration(progress.eta) : duration(job.seconds)}</dd><dd class="note">${running ? `${duration(job.seconds)} so far` : html`<${Time} at=${job.ended_at} />`}</dd></div>
         <div><dt>Left the origin</dt><dd>${bytes(job.bytes.origin)}</dd><dd class="note">${job.size ? `${(job.bytes.origin / job.size).toFixed(2)} × the size` : "size not known yet"}</dd></div>
       </dl>
+      ${progress.waiting ? html`<div class="note-box warn" role="status">Waiting for the origin: ${progress.waiting}</div>` : null}
       <${Figures} of=${job.figures} live=${live} />
       <${SplitBar} of=${job.bytes} audit=${job.bytes_audit} rest=${Math.max(progress.bytes_total - sum(job.bytes), 0)} />
       <${Legend} of=${job.bytes} />
@@ -203,6 +205,7 @@ function About({ job }) {
       job.secret && ["Secret", job.secret],
       job.include.length && ["Only", html`<code>${job.include.join(" ")}</code>`],
       job.exclude.length && ["Not", html`<code>${job.exclude.join(" ")}</code>`],
+      job.links !== "refuse" && ["Symlinks", LINKS[job.links]],
       job.tag && ["Tag", job.tag],
       job.application && ["Application", job.application],
       ["Started", html`<${Time} at=${job.started_at} none="not yet" />`],

@@ -12,6 +12,7 @@ import pytest
 
 from dragonfly_ray.config import OriginSettings, Settings
 from dragonfly_ray.model import Credentials
+from dragonfly_ray.serve.ray_cluster import _part
 from tests.nginx import Nginx, free_port
 from tests.origins import Behaviour, FolderOrigin, ScriptedOrigin
 from tests.swarm import Swarm
@@ -49,6 +50,9 @@ def test_an_origin_that_is_away_at_the_first_look_is_waited_for(
         until(lambda: waiting(built))
         assert {n["state"] for n in built.scheduler.core.view("s.0")["nodes"].values()} == {"waiting"}  # type: ignore[index]
         assert nginx.url in waiting(built), "who wants to know why is told"
+        view = built.scheduler.core.view("s.0")
+        assert view is not None
+        assert _part("s", 0, view).waiting == view["waiting"], "so is a manager"
         nginx.restart("")
         view = built.wait()
         assert list(states(view).values()) == ["done"] * 2, view
