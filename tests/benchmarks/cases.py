@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.benchmarks import bulk, faults, handover, small, uneven, zones
+from tests.benchmarks import bulk, faults, files, handover, small, uneven, zones
 from tests.benchmarks.measures import Report, Rounds
 from tests.benchmarks.rig import MIB, Rig
 from tests.benchmarks.rivals import Contest
@@ -46,6 +46,7 @@ CASES = {
         Case("B1", 8, 200, bulk.against_curl),
         Case("A16", 16, 240, bulk.against_curl),
         Case("G", 4, 600, faults.g, full_rounds=3),
+        Case("M", 0, 300, alone=files.m, full_rounds=3),
         Case("Z2", 0, zones.BOUND, alone=zones.bench(zones.Plan(2, 64 * MIB)), full_rounds=3),
         Case("Z4", 0, zones.BOUND, alone=zones.bench(zones.Plan(4, 64 * MIB)), full_rounds=3),
     )

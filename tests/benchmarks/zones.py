@@ -35,13 +35,13 @@ BOUND = 300.0
 
 @dataclass(frozen=True)
 class Plan:
-    """Rates in Mbit/s; `size` in bytes."""
+    """Rates in Mbit/s, None: no limit; `size` in bytes."""
 
     zones: int
     size: int
     hosts: int = 8
     mbit: int = 200
-    zone_mbit: int = 100
+    zone_mbit: int | None = 100
     origin_mbit: int | None = None
 
     def zone_of(self, host: int) -> int:
@@ -135,6 +135,7 @@ def bench(plan: Plan, settings: Settings | None = None) -> Callable[[Report, Rou
     """The case of this plan, which makes its own hosts."""
 
     def run(report: Report, rounds: Rounds) -> None:
+        assert plan.zone_mbit
         nominal, mib = plan.size / (plan.zone_mbit * 1e6 / 8), plan.size / MIB
         target = TARGETS.get(plan.zones)
         by_link = report.measure("time ÷ (size ÷ zone link)", target)
