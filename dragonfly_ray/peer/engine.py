@@ -37,9 +37,6 @@ log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 
-SHARE = 256
-"""A request asks for at most this share of the content, so that no piece waits long behind others."""
-
 
 class Link(Protocol):
     """A connection to a parent."""
@@ -116,8 +113,9 @@ class Engine(Supervisor):
             known = tuple((i, d) for i, d in enumerate(store.digests) if d is not None)
             cached = sum(store.table[i].length for i in bitset.members(have))
             transport = self.settings.transport
-            longest = min(transport.request_bytes, self.task.size // SHARE)
-            limits = RequestLimits(max(1, longest // store.table.leaf), transport.pipeline)
+            limits = RequestLimits.of(
+                self.task.size, store.table.leaf, transport.request_bytes, transport.pipeline
+            )
             self.state.opened(limits, have, known, edited, cached)
         self.context.received("cache", cached)
 

@@ -9,22 +9,19 @@ import os
 import secrets
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from dragonfly_ray import bitset
 from dragonfly_ray import messages as m
-from dragonfly_ray.checksums import UNFORGEABLE
 from dragonfly_ray.config import Settings
 from dragonfly_ray.errors import (
     ClusterError,
     DragonflyError,
     InvalidRequestError,
     NotRunningError,
-    SourceBusyError,
     StorageError,
     StorageFullError,
 )
@@ -34,12 +31,7 @@ from dragonfly_ray.model import (
     Entry,
     Host,
     Identity,
-    Manifest,
-    PieceTable,
-    Segment,
     Task,
-    digest,
-    digest_of,
 )
 from dragonfly_ray.names import shown
 from dragonfly_ray.peer.buffers import BufferPool
@@ -47,14 +39,12 @@ from dragonfly_ray.peer.context import Context
 from dragonfly_ray.peer.download import TaskDownload
 from dragonfly_ray.peer.inbox import Inbox
 from dragonfly_ray.peer.links import Links
-from dragonfly_ray.peer.looking import SharedLook, telling
+from dragonfly_ray.peer.origin_queries import OriginQueries
 from dragonfly_ray.peer.output_turns import OutputTurns
-from dragonfly_ray.peer.proving import AccessProver, compare
 from dragonfly_ray.peer.recheck import Rechecker
 from dragonfly_ray.peer.registration import Registration, digests_of, held
 from dragonfly_ray.peer.shared import SharedTask
 from dragonfly_ray.peer.supervisor import THREADS
-from dragonfly_ray.sources import Patience, Resolution, Stop, look, range_reader, resolve
 from dragonfly_ray.statuses import PeerStatus
 from dragonfly_ray.storage.files import raise_limit
 from dragonfly_ray.storage.store import PieceStore
@@ -62,8 +52,6 @@ from dragonfly_ray.storage.task_store import TaskStore
 from dragonfly_ray.telemetry import Telemetry
 from dragonfly_ray.transport.limiter import RateLimiter
 from dragonfly_ray.transport.server import UploadServer
-from dragonfly_ray.urls import redacted
-from dragonfly_ray.versions import validator_of
 
 log = logging.getLogger(__name__)
 
@@ -92,13 +80,13 @@ class PeerNode:
         self.store.on_evicted = self._evicted
         self._rechecker = Rechecker(self.store.get, self._lost)
         self.links = links
+        self.queries = OriginQueries(
+            self.store.host_id, self.store, links, settings, lambda stored: self.announce_task(stored)
+        )
         self.pool = BufferPool()
         self._limiter = RateLimiter(settings.transport.download_rate)
         self.telemetry = telemetry or Telemetry()
         self._runs: dict[str, TaskDownload] = {}
-        self._looks: dict[tuple[str, str], Stop] = {}
-        """(spec id, run) -> what ends the looks at the origin for it."""
-        self._looking: Counter[tuple[str, str]] = Counter()
         self._ended: OrderedDict[str, m.Ended] = OrderedDict()
         self._dropped: dict[str, str] = {}
         """Task id -> source id: evicted, and the scheduler has not heard it yet."""
@@ -210,17 +198,11 @@ class PeerNode:
                 self._work.submit(self._tell_digests, message.task_id)
             case m.Cancel():
                 if message.kind != m.SUPERSEDED:  # that is about the content before the look
-                    self._stop_looks(message.spec_id, message.run)
+                    self.queries.stop(message.spec_id, message.run)
                 for run in list(self._runs.values()):
                     run.cancel(message.spec_id, message.kind, message.message)
             case _:
                 log.warning("a peer does not understand %s", type(message).__name__)
-
-    def _stop_looks(self, spec_id: str, run: str) -> None:
-        with self._lock:
-            found = [stop for (spec, of), stop in self._looks.items() if spec == spec_id and run in ("", of)]
-        for stop in found:
-            stop.stop()
 
     def _deliver(self, deliver: m.Deliver, small: bytes | None) -> None:
         for banned in deliver.banned:
@@ -382,180 +364,9 @@ class PeerNode:
             with contextlib.suppress(ClusterError):
                 each.call(digests_of(self.host.id, task_id, stored))
 
-    # --- resolving --------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _stoppable(self, ask: m.Resolve | m.Look | m.Prove) -> Iterator[Stop]:
-        """Looks at the origin for a run of a distribution, which its `Cancel` ends."""
-        key = ask.spec_id, ask.run
-        with self._lock:
-            stop = self._looks.setdefault(key, Stop())
-            self._looking[key] += 1
-        try:
-            yield stop
-        finally:
-            with self._lock:
-                self._looking[key] -= 1
-                if not self._looking[key]:
-                    del self._looking[key], self._looks[key]
-
-    def resolve(self, ask: m.Resolve) -> m.Resolved:
-        """Looks at the origin; the answer carries an error as its kind and message."""
-        started = time.monotonic()
-        try:
-            with self._stoppable(ask) as stop:
-                found = self._resolve(ask, stop)
-            shown = redacted(ask.source.url)
-            log.info("%s resolved after %.2f s", shown, time.monotonic() - started)
-            return found
-        except DragonflyError as error:
-            return m.Resolved(
-                kind=error.kind,
-                message=str(error),
-                retry_after=error.details.get("retry_after") or 0.0,
-                failing=error.details.get("failing") or 0.0,
-                final=bool(error.details.get("final")),
-            )
-        except Exception as error:
-            log.exception("resolving %s failed", redacted(ask.source.url))
-            shown = redacted(ask.source.url)
-            return m.Resolved(kind="source", message=f"{shown}: {type(error).__name__}")
-
-    def _resolve(self, ask: m.Resolve, stop: Stop) -> m.Resolved:
-        source = ask.source
-        transport = self.settings.transport
-        limit = transport.small_object if ask.small else 0
-        found = resolve(
-            source,
-            ask.credentials,
-            self.settings.origin.sparing(ask.connections, ask.rate),
-            small_limit=limit,
-            spool=self.store.path / "spool",
-            share=SharedLook(ask, self.links.of(source.id)),
-            policy=ask.policy,
-            stop=stop,
-            room=self.store,
-            patience=self._patience(ask),
-        )
-        try:
-            return self._resolved(ask, found, limit, stop)
-        finally:
-            if found.spooled is not None:
-                found.spooled.unlink(missing_ok=True)
-
-    def _patience(self, ask: m.Resolve | m.Look, *, helps: bool = False) -> Patience:
-        """With an origin that fails in the middle of a look; the scheduler is told."""
-        told = telling(self.links.of(ask.source.id), self.host.id, ask)
-        return Patience(self.settings.origin.give_up, told, helps=helps)
-
-    def _resolved(self, ask: m.Resolve, found: Resolution, limit: int, stop: Stop) -> m.Resolved:
-        source = ask.source
-        seen = _seen(found)
-        # What was seen whole is named by what it is: the next look may see something else under the same version.
-        manifest = found.manifest.marked(seen or ask.nonce, seen or ask.generation)
-        encoded = manifest.encode()
-        table = PieceTable.of(manifest)
-        task = Task(
-            id=manifest.task_id(source.id),
-            source_id=source.id,
-            url=redacted(source.url),
-            tenant=source.tenant,
-            manifest_digest=digest(encoded),
-            manifest_size=len(encoded),
-            size=table.size,
-            pieces=len(table),
-            entries=len(manifest.entries),
-            directory=manifest.directory,
-            ranges=manifest.ranges,
-            validator=validator_of(manifest),
-        )
-        content, digests = b"", b""
-        if found.spooled is not None:
-            with found.spooled.open("rb") as spooled, self.store.hold(task, manifest, stop.go_on) as store:
-                for piece in table:
-                    data = spooled.read(piece.length)
-                    store.put(piece.index, memoryview(data), digest(data))
-            self.announce_task(store)
-        else:
-            self.store.open(task, manifest, stop.go_on)
-        if found.spooled is None and ask.small and table.size <= limit and found.content is not None:
-            content = found.content
-            digests = b"".join(digest(content[p.offset : p.offset + p.length]) for p in table)
-        return m.Resolved(
-            task=task,
-            units=_units(manifest, table),
-            manifest=encoded,
-            content=content,
-            digests=digests,
-            requests=_requests(manifest, table),
-            covered=_covered(manifest, table),
-            whole=found.spooled is not None,
-        )
-
-    def look(self, ask: m.Look) -> m.Looked:
-        """At files of a folder that another peer resolves, or samples; an error as in `resolve`."""
-        try:
-            settings = self.settings.origin.sparing(ask.connections, ask.rate)
-            with self._stoppable(ask) as stop:
-                if ask.part is not None:
-                    spans = [Segment(*span) for span in ask.spans]
-                    reader = range_reader(ask.source, ask.credentials, settings, ask.part, ask.policy, stop)
-                    with reader as read:
-                        return m.Looked(digests=tuple(digest(data) for data in read(spans)))
-                patience = self._patience(ask, helps=True)
-                found = look(ask.source, ask.credentials, settings, ask.paths, ask.policy, stop, patience)
-        except SourceBusyError as error:
-            after = error.retry_after
-            return m.Looked(kind=error.kind, message=str(error), retry_after=after or 0.0)
-        except DragonflyError as error:
-            return m.Looked(kind=error.kind, message=str(error))
-        except Exception as error:
-            shown = redacted(ask.source.url)
-            log.exception("looking at files of %s failed", shown)
-            return m.Looked(kind="error", message=f"{shown}: {type(error).__name__}")
-        return m.Looked(
-            tuple(s.size for s in found),
-            tuple(s.version for s in found),
-            tuple(s.ranges for s in found),
-            checksums=tuple(s.checksum for s in found) if any(s.checksum for s in found) else (),
-        )
-
     def ask(self, ask: m.Message) -> m.Message:
-        """What a scheduler wants to know of the origin or of the store."""
-        match ask:
-            case m.Resolve():
-                return self.resolve(ask)
-            case m.Look():
-                return self.look(ask)
-            case m.Prove():
-                return self._prove(ask)
-            case m.CompareSamples():
-                store = self.store.get(ask.task_id)
-                if store is None:
-                    return m.SamplesCompared(
-                        ask.host, ask.task_id, missing=tuple(s.entry for s in ask.samples)
-                    )
-                return compare(store, ask)
-            case _:
-                raise TypeError(f"not a question to a peer: {type(ask).__name__}")
-
-    def _prove(self, ask: m.Prove) -> m.Proved:
-        """Reads samples at the origin for whoever may not have what is held otherwise; an error as in `resolve`."""
-        try:
-            manifest = Manifest.decode(ask.manifest) if ask.manifest else None
-            link, settings = self.links.of(ask.source.id), self.settings.origin
-            with self._stoppable(ask) as stop:
-                opened = self.store.open(ask.task, manifest, stop.go_on) if manifest else None
-                store = opened or self.stored(ask.task.id)
-                with store.using():
-                    return AccessProver(ask, store, link, settings, stop, self.host.id)()
-        except DragonflyError as error:
-            after = error.details.get("retry_after") or 0.0
-            return m.Proved(ask.task.id, kind=error.kind, message=str(error), retry_after=after)
-        except Exception as error:
-            shown = redacted(ask.source.url)
-            log.exception("sampling %s failed", shown)
-            return m.Proved(ask.task.id, kind="source", message=f"{shown}: {type(error).__name__}")
+        """See `OriginQueries.ask`."""
+        return self.queries.ask(ask)
 
     # --- what others ask --------------------------------------------------------------------
 
@@ -799,42 +610,3 @@ def _of_store(stored: TaskStore) -> Iterator[None]:
         raise StorageError(
             f"{stored.task.url}: cannot be read from the store ({why}); evict it, and fetch it again"
         ) from None
-
-
-def _seen(found: Resolution) -> str:
-    """The digest of all of the content, where the look brought it along; else empty."""
-    if found.spooled is not None:
-        with found.spooled.open("rb") as file:
-            return digest_of(file).hex()
-    return digest(found.content).hex() if found.content else ""
-
-
-def _covered(manifest: Manifest, table: PieceTable) -> bytes:
-    """The pieces in which every file has a checksum of the origin's that every peer compares."""
-    strong = [entry.checksum.partition(":")[0] in UNFORGEABLE for entry in manifest.entries]
-    if not any(strong):
-        return b""
-    pieces = (i for i in range(len(table)) if all(strong[s.entry] for s in table.segments(i)))
-    return bitset.to_bytes(bitset.of(pieces), len(table))
-
-
-def _requests(manifest: Manifest, table: PieceTable) -> tuple[int, ...]:
-    """How many requests each piece costs at the origin. A stream that runs through several is one."""
-    if not manifest.directory:
-        return ()
-    if manifest.ranges:
-        return tuple(len(table.segments(index)) for index in range(len(table)))
-    return tuple(sum(not s.offset for s in table.segments(index)) for index in range(len(table)))
-
-
-def _units(manifest: Manifest, table: PieceTable) -> tuple[int, ...]:
-    """Where the origin has no ranges: the first pieces of the entries that span several."""
-    if manifest.ranges:
-        return ()
-    starts = {0}
-    for entry in range(len(manifest.entries)):
-        pieces = table.of_entry(entry)
-        if len(pieces) > 1:
-            starts.add(pieces.start)
-            starts.add(pieces.stop)
-    return tuple(sorted(s for s in starts if s < len(table)))

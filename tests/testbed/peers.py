@@ -171,9 +171,9 @@ def _answers(peer: PeerNode) -> Iterable[tuple[str, object]]:
     yield "host", lambda: peer.host
     yield "take", _Mail(peer).take
     yield "carrying", lambda: m.encode(peer.carrying())
-    yield "resolve", lambda message: m.encode(peer.resolve(cast(m.Resolve, m.decode(message))))
+    yield "resolve", lambda message: m.encode(peer.queries.resolve(cast(m.Resolve, m.decode(message))))
     yield "ask", lambda message: m.encode(peer.ask(m.decode(message)))
-    yield "look", lambda message: m.encode(peer.look(cast(m.Look, m.decode(message))))
+    yield "look", lambda message: m.encode(peer.queries.look(cast(m.Look, m.decode(message))))
     yield "announce", peer.announce
 
 

@@ -50,7 +50,7 @@ def done_of(swarm: Swarm, spec_id: str) -> int:
 
 
 def at_rest(swarm: Swarm) -> bool:
-    return not any(peer._runs or peer._looks for peer in swarm.peers.values())
+    return not any(peer._runs or peer.queries.looks for peer in swarm.peers.values())
 
 
 @pytest.mark.parametrize("pace", [2000.0, 300_000.0])

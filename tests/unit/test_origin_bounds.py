@@ -106,7 +106,7 @@ def test_the_refusal_names_size_and_limit(store: PieceStore) -> None:
 def test_a_peer_refuses_it_too_and_builds_no_table(tmp_path: Path) -> None:
     said = b"HTTP/1.1 206 X\r\nContent-Range: bytes 0-0/%d\r\nContent-Length: 1\r\n\r\nx" % (1 << 52)
     with saying(said) as (url, _), contextlib.closing(Swarm(tmp_path, 1)) as swarm:
-        answer = swarm.peers["n0"].resolve(m.Resolve(Source(url), spec_id="s.0"))
+        answer = swarm.peers["n0"].queries.resolve(m.Resolve(Source(url), spec_id="s.0"))
         assert answer.kind == "storage-full", answer
         assert swarm.peers["n0"].store.tasks() == []
 
@@ -156,7 +156,7 @@ def test_a_peer_leaves_nothing_of_a_body_that_did_not_fit(tmp_path: Path) -> Non
         saying(b"HTTP/1.1 200 X\r\n\r\n", endless=b"x" * MIB) as (url, _),
         contextlib.closing(Swarm(tmp_path, 1, settings=settings)) as swarm,
     ):
-        answer = swarm.peers["n0"].resolve(m.Resolve(Source(url), spec_id="s.0"))
+        answer = swarm.peers["n0"].queries.resolve(m.Resolve(Source(url), spec_id="s.0"))
         assert answer.kind == "storage-full", answer
         assert list((swarm.peers["n0"].store.path / "spool").iterdir()) == []
 

@@ -56,7 +56,7 @@ def node_of(actor: PeerActor) -> PeerNode:
 
 
 def deliver(actor: PeerActor, url: str, spec_id: str = "s.0") -> m.Deliver:
-    found = node_of(actor).resolve(m.Resolve(Source(url)))
+    found = node_of(actor).queries.resolve(m.Resolve(Source(url)))
     assert found.task, found
     return m.Deliver(m.Spec(spec_id, Source(url), ("n",)), found.task, manifest=found.manifest)
 

@@ -173,6 +173,6 @@ def test_a_peer_remembers_so_many_outcomes_and_nothing_else(
     for peer in swarm.peers.values():
         until(lambda peer=peer: not (peer._runs or peer._unheard))  # type: ignore[misc]
         assert len(peer._ended) == 5
-        assert (peer._looks, peer._looking) == ({}, {})
+        assert (peer.queries.looks, peer.queries.looking) == ({}, {})
         assert len(peer._inbox._senders) == 1
     assert len(swarm.scheduler.outbox) == 0

@@ -212,7 +212,7 @@ def test_a_late_cancel_ends_no_look_but_its_own(
         peer = next(iter(swarm.peers.values()))
         ask = m.Resolve(source_of(origin.url, Credentials()), spec_id="nightly.0", run="tuesday")
         answers: list[m.Resolved] = []
-        look = threading.Thread(target=lambda: answers.append(peer.resolve(ask)))
+        look = threading.Thread(target=lambda: answers.append(peer.queries.resolve(ask)))
         look.start()
         assert asked.wait(20)
         peer.handle(cancel)

@@ -9,6 +9,8 @@ from dragonfly_ray.scheduling.zones import region_of
 
 BAD_PIECES = 2
 """From one parent, before its child is heard; so many, too, before that does not ask it any more."""
+LEAST_REQUESTS = 256
+"""Of which all content consists at least, so that no piece waits long behind others."""
 SMOOTHING = 0.3
 IN_FLIGHT_S = 0.3
 """Of what a parent gives: no more is asked of it at once, or the newest pieces wait behind the others."""
@@ -22,6 +24,11 @@ class RequestLimits:
     pieces: int = 1
     pipeline: int = 2
     together: int = 0
+
+    @classmethod
+    def of(cls, size: int, leaf: int, request_bytes: int, pipeline: int) -> RequestLimits:
+        """For content of `size` bytes in pieces of `leaf`, and requests of at most `request_bytes`."""
+        return cls(max(1, min(request_bytes, size // LEAST_REQUESTS) // leaf), pipeline)
 
     @property
     def due(self) -> int:

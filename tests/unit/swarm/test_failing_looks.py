@@ -183,7 +183,7 @@ def test_a_cancel_ends_the_wait_in_a_listing_at_once(swarm: Callable[..., Swarm]
             built.scheduler.act(built.scheduler.core.cancel("s.0", 1e9))
         assert set(kinds(built.wait()).values()) == {"cancelled"}
         (peer,) = built.peers.values()
-        until(lambda: not peer._looks, 10.0)
+        until(lambda: not peer.queries.looks, 10.0)
 
 
 def test_one_file_that_fails_for_good_ends_a_listing_after_the_patience_of_one(

@@ -14,6 +14,7 @@ from dragonfly_ray.config import OriginSettings, Settings
 from dragonfly_ray.errors import ClusterError
 from dragonfly_ray.model import Credentials
 from dragonfly_ray.peer.node import PeerNode
+from dragonfly_ray.peer.origin_queries import OriginQueries
 from tests.origins import FolderOrigin
 from tests.swarm import Swarm
 from tests.unit.swarm.conftest import kinds, states
@@ -33,9 +34,9 @@ def watch_looks(built: Swarm) -> dict[str, list[str]]:
 
         def look(ask: m.Look, node: str = node, peer: PeerNode = peer) -> m.Looked:
             seen.setdefault(node, []).extend(ask.paths)
-            return PeerNode.look(peer, ask)
+            return OriginQueries.look(peer.queries, ask)
 
-        peer.look = look  # type: ignore[method-assign]
+        peer.queries.look = look  # type: ignore[method-assign]
     return seen
 
 
@@ -68,13 +69,13 @@ def test_a_helper_that_fails_half_way_changes_nothing(
 
         def look(ask: m.Look, peer: PeerNode = peer) -> m.Looked:
             if failed and failed[0] != ask.host:
-                return PeerNode.look(peer, ask)
+                return OriginQueries.look(peer.queries, ask)
             failed.append(ask.host)
             if how == "raises":
                 raise ClusterError("it died")
             return m.Looked(kind="cluster" if how == "is gone" else "source-unreachable", message="x")
 
-        peer.look = look  # type: ignore[method-assign]
+        peer.queries.look = look  # type: ignore[method-assign]
     assert_folder(built.distribute(many.url, dest=str(tmp_path / "out" / "{node}")), many.files, 4)
     assert len(failed) == 1, "it is not used again"
     assert many.count("HEAD") == dict.fromkeys(many.files, 1)

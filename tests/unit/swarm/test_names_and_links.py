@@ -432,5 +432,5 @@ def test_a_cancel_ends_the_walk_through_a_folder(
     peer = two.peers["n0"]
     peer.handle(m.Cancel("s.0"))
     cancelled.set()
-    until(lambda: not peer._looking)
+    until(lambda: not peer.queries.looking)
     assert len(seen) == 1

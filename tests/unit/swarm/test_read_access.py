@@ -14,6 +14,7 @@ from dragonfly_ray import messages as m
 from dragonfly_ray.config import OriginSettings, Settings
 from dragonfly_ray.model import Credentials
 from dragonfly_ray.peer.node import PeerNode
+from dragonfly_ray.peer.origin_queries import OriginQueries
 from dragonfly_ray.scheduling.access import AccessProofs
 from tests.origins import Behaviour, FolderOrigin, ScriptedOrigin
 from tests.swarm import Swarm
@@ -233,9 +234,9 @@ def test_the_samples_of_a_large_folder_are_read_by_several_peers(swarm: Callable
 
             def look(ask: m.Look, node: str = node, peer: PeerNode = peer) -> m.Looked:
                 looks[node] = looks.get(node, 0) + len(ask.spans)
-                return PeerNode.look(peer, ask)
+                return OriginQueries.look(peer.queries, ask)
 
-            peer.look = look  # type: ignore[method-assign]
+            peer.queries.look = look  # type: ignore[method-assign]
         assert_folder(built.distribute(many.url, "b.0"), many.files)
         assert 0 < sum(looks.values()) < 400, "the prover reads, too"
         asked = [path for how, path, _ in many.asked[before:] if how == "GET" and path]
