@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -77,3 +78,7 @@ def test_directives_that_a_server_in_python_stands_in_for(
     extra: str, meant: file_server.Directives | None
 ) -> None:
     assert file_server.understood(extra) == meant
+
+
+def test_what_all_tests_load_is_no_work_for_the_garbage_collector() -> None:
+    assert gc.get_freeze_count() > 10_000
