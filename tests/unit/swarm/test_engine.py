@@ -15,6 +15,7 @@ import pytest
 from dragonfly_ray.config import OriginSettings, Settings, TransportSettings
 from dragonfly_ray.peer.origin import OriginWorkers
 from dragonfly_ray.scheduling.download.event_log import Event
+from dragonfly_ray.scheduling.download.lease_queue import FIRST_BACKOFF_S, MAX_BACKOFF_S
 from dragonfly_ray.sources import Reader
 from dragonfly_ray.storage.task_store import Extent
 from tests.nginx import Nginx
@@ -133,8 +134,17 @@ def test_an_origin_that_fails_is_left_alone_for_a_while(
     events = events_of(built, "n0")
     again.join()
     assert_everywhere(built.wait(), content, 2)
-    # A tenth of a second at first, then twice as long each time; all workers fail at once.
-    assert 0 < sum(each.name == "origin_failed" for each in events) <= 50
+    failures, until_when = 0, 0.0
+    for each in events:
+        if each.name == "origin_failed":
+            failures += 1
+            pause = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (failures - 1))
+            until_when = max(until_when, each.arguments[0] + pause)
+        elif each.name == "origin_read":
+            failures = 0
+        elif each.name == "next_origin_run" and each.answer[0]:
+            assert each.arguments[1] >= until_when, "a tenth of a second, then twice as long each time"
+    assert until_when, "it has failed"
 
 
 class Damaged:
