@@ -353,7 +353,8 @@ def test_a_job_writes_no_link_that_leads_out_whoever_resolved_it(
 ) -> None:
     """The resolver is not believed: this one looks at the folder as if no policy bound it."""
     monkeypatch.setattr(
-        "dragonfly_ray.peer.node.resolve", lambda *args, **more: resolve(*args, **{**more, "policy": None})
+        "dragonfly_ray.peer.origin_queries.resolve",
+        lambda *args, **more: resolve(*args, **{**more, "policy": None}),
     )
     root = tmp_path / "root"
     root.mkdir()
