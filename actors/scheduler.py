@@ -47,8 +47,6 @@ GATHER = 0.1
 LISTED_FOR = 1.0
 """Seconds for which one listing of all tasks serves everybody who asks."""
 LISTED_AT_ONCE = 8
-RECORD_WAIT = 0.25
-"""Seconds for which the answer to a `Verify` waits for the record."""
 LEARN_TIMEOUT = 15.0
 KEY_TIMEOUT, KEY_RETRY = 5.0, 0.2
 """Seconds for one request for the signing key, and until the next."""
@@ -161,8 +159,6 @@ class SchedulerActor:
                 answer: m.Message | None = await self._look(message)
             case m.Announce():
                 answer = await self._announced(message)
-            case m.Verify():
-                answer = await self._verified(message)
             case _:
                 answer = self._dispatch(message)
         return b"" if answer is None else m.encode(answer)
@@ -170,13 +166,6 @@ class SchedulerActor:
     def _dispatch(self, message: m.Message) -> m.Message | None:
         answer, actions = dispatch(self._core, message, time.monotonic())
         self._act(actions)
-        return answer
-
-    async def _verified(self, message: m.Verify) -> m.Verified:
-        """A record that others are filling is waited for: whoever asks would ask again and again."""
-        until = time.monotonic() + RECORD_WAIT
-        while (answer := self._core.verify(message)).waits and time.monotonic() < until:
-            await self._change(until)
         return answer
 
     async def _change(self, until: float) -> None:

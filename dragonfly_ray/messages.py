@@ -533,11 +533,6 @@ class Verified(_Message, frozen=True):
     elsewhere: tuple[Elsewhere, ...] = ()
     """Of the places in the question; what is not named here is to be written by whoever asks."""
 
-    @property
-    def waits(self) -> bool:
-        """The record will be told by others: an answer in a moment is of more use than this one."""
-        return self.pending and not self.gaps and not self.audit
-
 
 class Cancel(_Message, frozen=True):
     spec_id: str

@@ -21,8 +21,6 @@ from dragonfly_ray.scheduling.dispatch import dispatch
 from dragonfly_ray.scheduling.outbox import Outbox
 from dragonfly_ray.storage.task_store import TaskStore
 
-RECORD_WAIT = 0.25
-
 
 class LocalScheduler:
     """`SchedulerCore` behind a lock; its actions are carried out by threads, in order for each host."""
@@ -55,19 +53,10 @@ class LocalScheduler:
             return self._look(message)
         with self.changed:
             self.heard[type(message).__name__] += 1
-            if isinstance(message, m.Verify):
-                return self._verified(message)
             if isinstance(message, m.Announce) and (rival := self.core.rival(message)):
                 return m.Announced(taken=rival.name)
             answer, actions = dispatch(self.core, message, time.monotonic())
             self.act(actions)
-        return answer
-
-    def _verified(self, message: m.Verify) -> m.Verified:
-        """As the actor: a record that others are filling is waited for."""
-        until = time.monotonic() + RECORD_WAIT
-        while (answer := self.core.verify(message)).waits and time.monotonic() < until:
-            self.changed.wait(until - time.monotonic())
         return answer
 
     def _look(self, message: m.Look) -> m.Message:

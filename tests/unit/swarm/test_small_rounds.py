@@ -11,7 +11,7 @@ from tests.swarm import Swarm
 from tests.unit.swarm.conftest import MIB, assert_everywhere
 
 
-def test_a_mebibyte_is_leased_with_its_delivery_and_verified_once_by_each(
+def test_a_mebibyte_is_leased_with_its_delivery(
     origin: Nginx, swarm: Callable[..., Swarm], content: bytes
 ) -> None:
     small = content[:MIB]
@@ -20,7 +20,7 @@ def test_a_mebibyte_is_leased_with_its_delivery_and_verified_once_by_each(
     view = built.distribute(f"{origin.url}/small")
     assert_everywhere(view, small, 4)
     heard = built.scheduler.heard
-    assert heard["Verify"] == heard["Ended"] == 4
+    assert heard["Ended"] == 4
     # What each has read, and a sign of life of whoever waits for others.
     assert heard["Report"] <= 4 * (MIB // SHORT_LEAF // 4 + 2), heard
     claimed = [d for d in built.scheduler.core.decisions.recent() if d.kind == "lease"]
