@@ -210,6 +210,7 @@ assert len(store_at(Path(sys.argv[1])).tasks()) == 400
 _NONE_LEFT = """
 import os, resource, sys; sys.path.insert(0, os.getcwd())
 from pathlib import Path
+import dragonfly_ray.urls  # a task's id needs it, and no module can be loaded then
 from dragonfly_ray.errors import StorageError
 from tests.piece_stores import store_at, complete
 store = store_at(Path(sys.argv[1]))
