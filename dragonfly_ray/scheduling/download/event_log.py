@@ -24,6 +24,10 @@ class Event:
     answer: Any
 
 
+_Fields = tuple[str, tuple[Any, ...], Any]
+"""Of an event. Some are added for every piece: a frozen value is made only of those that are looked at."""
+
+
 @dataclass(frozen=True, slots=True)
 class Dump:
     """`state`: the engine before `events`, pickled by this process or one of the same version."""
@@ -37,21 +41,23 @@ class EventLog:
 
     def __init__(self, state: bytes, span: int = SPAN) -> None:
         self._span = span
-        self._before = (state, [])  # type: tuple[bytes, list[Event]]
-        self._now = (state, [])  # type: tuple[bytes, list[Event]]
+        self._before: tuple[bytes, list[_Fields]] = (state, [])
+        self._now: tuple[bytes, list[_Fields]] = (state, [])
         self._turned = False
 
-    def add(self, event: Event) -> bool:
+    def add(self, name: str, arguments: tuple[Any, ...], answer: Any) -> bool:
         """True: the state is to be given to `turn` before the next event."""
-        self._now[1].append(event)
-        return len(self._now[1]) >= self._span
+        happened = self._now[1]
+        happened.append((name, arguments, answer))
+        return len(happened) >= self._span
 
     def turn(self, state: bytes) -> None:
         self._before, self._now, self._turned = self._now, (state, []), True
 
     def dump(self) -> Dump:
         state, events = self._before if self._turned else self._now
-        return Dump(state, (*events, *self._now[1]) if self._turned else tuple(events))
+        happened = [*events, *self._now[1]] if self._turned else events
+        return Dump(state, tuple(Event(*fields) for fields in happened))
 
 
 class Recorded(Protocol):
@@ -75,7 +81,7 @@ def event(method: Callable[Concatenate[E, P], T]) -> Callable[Concatenate[E, P],
         answer = method(self, *args, **kwargs)
         if (log := self.log) is not None:
             assert not kwargs, "events are recorded by position"
-            if log.add(Event(name, args, answer)):
+            if log.add(name, args, answer):
                 log.turn(frozen(self))
         if self.checked:
             self.validate()
