@@ -2,31 +2,52 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
+from types import CodeType, ModuleType
 
 from tests.mutations.mutations import MUTATIONS, VARIABLE, Change
 
 
-def apply(name: str, changes: list[Change]) -> None:
-    """Runs the changed text of a module in its place, before anybody imports it."""
-    spec = importlib.util.find_spec(name)
-    assert spec is not None
-    assert spec.origin is not None
-    source = Path(spec.origin).read_text()
-    for change in changes:
-        assert source.count(change.old) == 1, f"{name} has {change.old!r} {source.count(change.old)} times"
-        source = source.replace(change.old, change.new)
-    assert name not in sys.modules, f"{name} is imported already"
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)
-    exec(compile(source, spec.origin, "exec"), module.__dict__)  # noqa: S102
-    package, _, last = name.rpartition(".")
-    setattr(importlib.import_module(package), last, module)
+class Changed(SourceFileLoader):
+    """Loads a module from its changed text."""
+
+    def __init__(self, name: str, path: str, changes: Sequence[Change]) -> None:
+        super().__init__(name, path)
+        self._changes = changes
+
+    def get_code(self, fullname: str) -> CodeType:
+        source = Path(self.path).read_text()
+        for change in self._changes:
+            times = source.count(change.old)
+            assert times == 1, f"{fullname} has {change.old!r} {times} times"
+            source = source.replace(change.old, change.new)
+        return compile(source, self.path, "exec")
+
+
+class Finder(MetaPathFinder):
+    """Finds the modules that are changed before anybody else does, in whatever order they are imported."""
+
+    def __init__(self, changes: Sequence[Change]) -> None:
+        self._changes = changes
+        for change in changes:
+            assert change.module not in sys.modules, f"{change.module} is imported already"
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        changes = [change for change in self._changes if change.module == fullname]
+        found = PathFinder.find_spec(fullname, path) if changes else None
+        if found is None or found.origin is None:
+            return None
+        loader = Changed(fullname, found.origin, changes)
+        return importlib.util.spec_from_file_location(fullname, found.origin, loader=loader)
 
 
 if chosen := os.environ.get(VARIABLE):
-    for each in {change.module for change in MUTATIONS[chosen].changes}:
-        apply(each, [change for change in MUTATIONS[chosen].changes if change.module == each])
+    sys.meta_path.insert(0, Finder(MUTATIONS[chosen].changes))
