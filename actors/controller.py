@@ -397,23 +397,28 @@ class ControllerActor:
             self._reconciler.failed(node, why, time.monotonic())
 
     async def _check(self, node: str) -> None:
-        try:
-            peer = self._peers[node]
-            self._heard(
-                node, decode_peer(await answered(peer.brief.remote(), CHECK_TIMEOUT, peer_name(node)))
-            )
-            await self._tell_keys(node)
-            self._reconciler.healthy(node, time.monotonic())
-        except KeyError:
+        peer = self._peers.get(node)
+        if peer is None:
             self._lost(node, "no handle of it")
-        except Exception as error:
-            if isinstance(error, CallFailure) and error.verdict == "died":
-                self._lost(node, str(error))
+            return
+        try:
+            brief = await answered(peer.brief.remote(), CHECK_TIMEOUT, peer_name(node))
+            self._heard(node, decode_peer(brief))
+            await self._tell_keys(node)
+        except CallFailure as failure:
+            if failure.verdict == "died":
+                self._lost(node, str(failure))
                 return
-            if not isinstance(error, CallFailure):
-                log.exception("the peer of node %.12s: its status cannot be used", node)
-            for action in self._reconciler.unanswered(node, time.monotonic()):
-                self._act(action)
+            self._unanswered(node)
+        except Exception:  # whatever it is, the peer is to be checked again
+            log.exception("the peer of node %.12s: its status cannot be used", node)
+            self._unanswered(node)
+        else:
+            self._reconciler.healthy(node, time.monotonic())
+
+    def _unanswered(self, node: str) -> None:
+        for action in self._reconciler.unanswered(node, time.monotonic()):
+            self._act(action)
 
     def _lost(self, node: str, why: str) -> None:
         log.warning("the peer of node %.12s is gone: %s", node, why)
