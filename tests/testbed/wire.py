@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Client, Connection, Listener
@@ -13,11 +14,13 @@ Answer = Callable[..., Any]
 
 
 class Server:
-    """Answers calls by name, each caller's in order, until the process ends."""
+    """Answers calls by name, each caller's in order, until the process ends. `path` is there once it listens."""
 
     def __init__(self, path: Path, calls: dict[str, Answer]) -> None:
         self._calls = calls
-        self._listener = Listener(str(path), "AF_UNIX", backlog=64)
+        bound = path.with_name(f"{path.name}.bound")  # between bind and listen, whoever comes is refused
+        self._listener = Listener(str(bound), "AF_UNIX", backlog=64)
+        os.link(bound, path)
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
