@@ -37,8 +37,8 @@ def connect() -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     except (OSError, RuntimeError, ValueError, RayError) as error:
         raise NotRunningError(
-            f"no Ray cluster answers at {address} ({type(error).__name__}); start one with `ray start "
-            "--head`, or check RAY_ADDRESS and, where it wants one, the token"
+            f"no Ray cluster reachable at {address} ({type(error).__name__}); start one with `ray start "
+            "--head`, or check RAY_ADDRESS and, if the cluster requires one, the token"
         ) from None
 
 
@@ -62,7 +62,7 @@ def _present_token(address: str) -> None:
         channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")(b"", timeout=KNOCK_TIMEOUT)
     except grpc.RpcError as error:
         if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-            raise PermissionError("the token is refused") from None
+            raise PermissionError("token rejected") from None
     finally:
         channel.close()
 

@@ -52,7 +52,7 @@ def failure(cause: BaseException, what: str) -> CallFailure:
     verdict: Literal["died", "silent"] = "died" if isinstance(cause, GONE) else "silent"
     if isinstance(cause, NotRunningError):
         return CallFailure(verdict, cause, cause)
-    return CallFailure(verdict, NotRunningError(f"{what} does not answer: {type(cause).__name__}"), cause)
+    return CallFailure(verdict, NotRunningError(f"{what} did not respond: {type(cause).__name__}"), cause)
 
 
 async def answered(reference: Awaitable[Any], timeout: float | None, what: str) -> Any:

@@ -65,13 +65,15 @@ def check_options(options: Mapping[str, object]) -> None:
         shown = f"storage option {name!r}"
         if name in _SWITCHES:
             if value is not None and not isinstance(value, bool):
-                raise SourceForbiddenError(f"{shown}: true or false; files of the node may not be named")
+                raise SourceForbiddenError(
+                    f"{shown}: must be true or false; paths on the node are not allowed"
+                )
         elif _NODE.search(name):
             raise SourceForbiddenError(
-                f"{shown}: names something of the node; give the credentials themselves"
+                f"{shown}: refers to something on the node; pass the credentials themselves"
             )
         elif isinstance(value, str) and name not in _SECRETS and _PATH.match(value):
-            raise SourceForbiddenError(f"{shown}: files of the node may not be named")
+            raise SourceForbiddenError(f"{shown}: paths on the node are not allowed")
 
 
 def check_scheme(url: str, policy: UrlPolicy) -> None:
@@ -79,7 +81,7 @@ def check_scheme(url: str, policy: UrlPolicy) -> None:
     protocol = scheme(url)
     if protocol not in WITHOUT and not _named(protocol, policy) and _family(protocol) is None:
         raise SourceForbiddenError(
-            f"{redacted(url)}: {protocol!r} is opened as the node's own user; to allow that, name it in "
+            f"{redacted(url)}: {protocol!r} would use the node's ambient credentials; to allow that, add it to "
             "urls.ambient_credentials"
         )
 
@@ -98,7 +100,9 @@ def own_options(
     if family is None:
         return {}
     if strange := sorted(options.keys() - _OPTIONS[family]):
-        raise SourceForbiddenError(f"storage option {strange[0]!r}: may not be used here with {protocol}")
+        raise SourceForbiddenError(
+            f"storage option {strange[0]!r}: not allowed with {protocol} by the URL policy"
+        )
     if family == GCS:
         _check_google(options.get("token"), named=_named(protocol, policy))
     if family == AZURE:
@@ -130,7 +134,7 @@ def _has_keys(options: Mapping[str, object]) -> bool:
     key = found.get("key") or found.get("username") or found.get("aws_access_key_id")
     secret = found.get("secret") or found.get("password") or found.get("aws_secret_access_key")
     if bool(key) != bool(secret):
-        raise SourceForbiddenError("storage options 'key' and 'secret': give both or none")
+        raise SourceForbiddenError("storage options 'key' and 'secret': set both or neither")
     return bool(key)
 
 
@@ -138,7 +142,7 @@ def _check_google(token: object, *, named: bool) -> None:
     """Other texts are files, or ways to the node's own."""
     if isinstance(token, Mapping):
         if str(token.get("token_uri") or "") not in _GOOGLE_TOKEN_URIS | {""}:
-            raise SourceForbiddenError("storage option 'token_uri': must be Google's own")
+            raise SourceForbiddenError("storage option 'token_uri': must be a Google endpoint")
         return
     known = {"", "anon", "google_default", "cloud"} if named else {"", "anon"}
     if isinstance(token, str) and token not in known and not _GOOGLE_TOKEN.fullmatch(token):
@@ -153,11 +157,11 @@ def _check_azure(url: str, options: Mapping[str, object], environment: Mapping[s
         variable = f"AZURE_STORAGE_{name.upper()}"
         if environment.get(variable) and not options.get(name):
             raise SourceForbiddenError(
-                f"{redacted(url)}: {variable} of the node would be used; unset it there, or allow that by "
+                f"{redacted(url)}: the node's environment variable {variable} would be used; unset it, or add the protocol to "
                 "urls.ambient_credentials"
             )
 
 
 def _together(options: Mapping[str, object], *names: str) -> None:
     if 0 < sum(bool(options.get(name)) for name in names) < len(names):
-        raise SourceForbiddenError(f"storage options {', '.join(names)}: give all or none")
+        raise SourceForbiddenError(f"storage options {', '.join(names)}: set all or none")

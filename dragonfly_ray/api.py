@@ -141,9 +141,7 @@ def attach(id: str) -> Submission:
             if isinstance(spec, m.Spec):
                 specs.append(spec)
     if not specs:
-        raise InvalidRequestError(
-            f"no distribution {id!r} is known; ended ones are forgotten after 10 minutes"
-        )
+        raise InvalidRequestError(f"distribution {id!r} not found; finished ones are kept for 10 minutes")
     specs.sort(key=lambda spec: int(spec.id.rpartition(".")[2]))
     submission = Submission(id, specs, Credentials(), settings, _names(members(settings.peer)))
     submission.start()
@@ -319,7 +317,7 @@ def _peers(settings: Settings, wait: bool, timeout: float) -> dict[str, Any]:
             return peers
         if time.monotonic() > deadline:
             late = [w.address for w in wanted if peers.get(w.node_id, {}).get("state") != "healthy"]
-            raise NotRunningError(f"no peer within {timeout:g} s on {', '.join(late)}; see their logs")
+            raise NotRunningError(f"no peer ready after {timeout:g} s on {', '.join(late)}; see their logs")
         time.sleep(0.1)
 
 
@@ -364,7 +362,7 @@ def drain(nodes: Selector, *, wait: bool = True, timeout: float | None = None) -
         if not left:
             break
         if deadline is not None and time.monotonic() > deadline:
-            raise DeadlineError(f"{len(left)} nodes are not drained after {timeout:g} s; they go on")
+            raise DeadlineError(f"{len(left)} nodes still draining after {timeout:g} s; draining continues")
         time.sleep(0.2)
     return chosen
 
@@ -489,7 +487,7 @@ def _url(url: str | os.PathLike[str]) -> str:
         slash = "/" if path.endswith("/") and len(path) > 1 else ""
         return local_url(f"{os.path.abspath(path)}{slash}")
     if text.partition("://")[2].strip("/") == "":
-        raise InvalidRequestError(f"url {redacted(text)!r}: names nothing behind its protocol")
+        raise InvalidRequestError(f"url {redacted(text)!r}: has no host or path after the scheme")
     return text
 
 

@@ -167,5 +167,5 @@ def parse_digest(text: str) -> tuple[str, str]:
             f"digest {shown!r}: unknown algorithm {algorithm[:40]!r}; use sha256 or blake3"
         )
     if len(value) != 2 * size or any(c not in "0123456789abcdef" for c in value):
-        raise InvalidRequestError(f"digest {shown!r}: {algorithm} has {2 * size} hexadecimal digits")
+        raise InvalidRequestError(f"digest {shown!r}: {algorithm} needs {2 * size} hexadecimal digits")
     return algorithm, value

@@ -87,7 +87,9 @@ class SigningKey:
         try:
             return cls.from_private_bytes(read_private(path))
         except ValueError:
-            raise StorageError(f"{path}: is not a signing key; remove it, a new one is made") from None
+            raise StorageError(
+                f"{path}: not a valid signing key; delete it, a new one will be generated"
+            ) from None
 
     def private_bytes(self) -> bytes:
         return self._key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
@@ -130,22 +132,22 @@ class GrantVerifier:
         Raises `GrantError` unless `token` lets `holder` read `task_id` at `now` (Unix time).
         """
         if not SIGNATURE_SIZE < len(token) <= MAX_TOKEN:
-            raise GrantError("no grant")
+            raise GrantError("no grant presented")
         signature, data = token[:SIGNATURE_SIZE], token[SIGNATURE_SIZE:]
         try:
             claims = msgspec.msgpack.decode(data, type=_Claims)
             key = self._keys[claims.key]
         except (msgspec.DecodeError, KeyError):
-            raise GrantError("the grant is not signed by this cluster") from None
+            raise GrantError("grant is not signed by this cluster's key") from None
         # What costs nothing comes first: anybody may send anything.
         if claims.task_id != task_id or claims.holder != holder:
-            raise GrantError("the grant is for another task or another host")
+            raise GrantError("grant was issued for another task or host")
         if (time.time() if now is None else now) > claims.expires + SKEW:
-            raise GrantError("the grant has expired")
+            raise GrantError("grant has expired")
         try:
             key.verify(signature, data)
         except InvalidSignature:
-            raise GrantError("the grant is not signed by this cluster") from None
+            raise GrantError("grant is not signed by this cluster's key") from None
         return claims.holder_key
 
 
@@ -178,4 +180,6 @@ class Handshake(msgspec.Struct, frozen=True, array_like=True):
         try:
             Ed25519PublicKey.from_public_bytes(public_key).verify(proof, self._data(role))
         except (InvalidSignature, ValueError):
-            raise GrantError(f"the {role} does not have the private key of its host") from None
+            raise GrantError(
+                f"bad handshake signature: the {role} does not hold its host's private key"
+            ) from None

@@ -99,9 +99,9 @@ def source_of(
     """
     for what, text in (("url", url), ("tenant", tenant), ("tag", tag), ("application", application)):
         if "\0" in text:
-            raise InvalidRequestError(f"{what}: must not hold a NUL character")
+            raise InvalidRequestError(f"{what}: must not contain NUL characters")
         if not is_text(text):
-            raise InvalidRequestError(f"{what} {text!r}: is no valid Unicode; write its bytes as %XX")
+            raise InvalidRequestError(f"{what} {text!r}: not valid Unicode; percent-encode its bytes (%XX)")
     source = Source(
         url=url,
         tenant=tenant,
@@ -117,7 +117,7 @@ def source_of(
     try:
         _ = source.id
     except ValueError:
-        raise InvalidRequestError(f"url {redacted(url)!r}: is not valid; check host and port") from None
+        raise InvalidRequestError(f"url {redacted(url)!r}: not a valid URL; check host and port") from None
     return source
 
 
@@ -130,7 +130,7 @@ def check_links_option(url: str, links: str) -> Links:
         if links == known:
             none = scheme(url) in _WEB or scheme(url) in _NOT_IDENTITY
             return "refuse" if none else known
-    raise InvalidRequestError(f"links {links!r}: one of {', '.join(get_args(Links))}")
+    raise InvalidRequestError(f"links {links!r}: must be one of {', '.join(get_args(Links))}")
 
 
 def server_of(url: str, credentials: Credentials) -> str:
@@ -171,12 +171,12 @@ def check_headers(headers: Mapping[str, str]) -> None:
     for name, value in headers.items():
         low = name.lower()
         if not _HEADER_NAME.fullmatch(name):
-            raise InvalidRequestError(f"header {name[:80]!r}: is not a valid header name")
+            raise InvalidRequestError(f"header {name[:80]!r}: not a valid header name")
         if not _HEADER_VALUE.fullmatch(value):
-            raise InvalidRequestError(f"header {name!r}: its value holds control characters")
+            raise InvalidRequestError(f"header {name!r}: value contains control characters")
         if low in _HOP_HEADERS or low.startswith(_HOP_PREFIXES):
             raise InvalidRequestError(
-                f"header {name!r}: may not be set, since it routes or frames the request; name the server in the URL"
+                f"header {name!r}: not allowed, it routes or frames the request; set the server in the URL"
             )
         if low in seen:
             raise InvalidRequestError(f"header {name!r}: given twice")
@@ -194,7 +194,7 @@ def _representation(headers: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 def _plain(value: object, ignored: frozenset[str], name: str, depth: int) -> object:
     """`value` without ignored options and empty ones, as JSON has it; None if nothing is left."""
     if depth > MAX_OPTION_DEPTH:
-        raise InvalidRequestError(f"storage option {name!r}: is nested too deep")
+        raise InvalidRequestError(f"storage option {name!r}: nested too deeply")
     if isinstance(value, Mapping):
         found = {}
         for key, inner in value.items():
@@ -217,7 +217,7 @@ def _plain(value: object, ignored: frozenset[str], name: str, depth: int) -> obj
     if value is None or isinstance(value, (bool, int, float, str)):
         return value if value != "" else None
     raise InvalidRequestError(
-        f"storage option {name!r}: must be plain (text, numbers, lists, mappings), not {type(value).__name__}: "
+        f"storage option {name!r}: must be plain data (text, numbers, lists, mappings), not {type(value).__name__}: "
         "it may choose the server, so it is part of the source's identity"
     )
 

@@ -83,7 +83,9 @@ class KeyRing(msgspec.Struct, frozen=True):
             key = SigningKey.load_or_create(single)
             return cls(key.private_bytes(), single.stat().st_mtime)
         except msgspec.DecodeError:
-            raise StorageError(f"{path}: is not a key ring; remove it, a new one is made") from None
+            raise StorageError(
+                f"{path}: not a valid key ring; delete it, a new one will be generated"
+            ) from None
 
     def save(self, path: Path) -> None:
         """Whole or not at all."""

@@ -67,9 +67,9 @@ def changed(base: Settings, changes: Mapping[str, Any]) -> Settings:
         if dotted in live:
             parts.setdefault(section, {})[name] = value
         elif name in getattr(type(getattr(base, section, None)), "model_fields", ()):
-            wrong.append(f"{dotted}: cannot change while the cluster runs")
+            wrong.append(f"{dotted}: cannot be changed at runtime; restart the cluster with it")
         else:
-            wrong.append(f"{dotted}: there is no such setting")
+            wrong.append(f"{dotted}: unknown setting")
     sections: dict[str, BaseModel] = {}
     for section, values in parts.items():
         model = getattr(base, section)

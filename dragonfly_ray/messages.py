@@ -560,5 +560,5 @@ def decode(data: bytes) -> Message:
     """Raises `ValueError` for what is no message, or one of a version that is not spoken here."""
     version, message = _decoder.decode(data)
     if version != VERSION:
-        raise ValueError(f"message version {version} is not spoken here (this is {VERSION})")
+        raise ValueError(f"unsupported message version {version} (supported: {VERSION})")
     return message

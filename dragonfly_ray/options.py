@@ -37,7 +37,7 @@ def _check_id(id: str) -> None:
 
 def _check_timeout(timeout: float) -> None:
     if not timeout >= 0:
-        raise InvalidRequestError(f"timeout {timeout}: must be seconds, 0 or more")
+        raise InvalidRequestError(f"timeout {timeout}: must be 0 seconds or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +248,7 @@ def _check(name: str, value: object, hint: Any, option: Option) -> None:
     if not _fits(value, hint):
         # Not the value itself: it may hold a password.
         shown = inspect.formatannotation(hint).replace("collections.abc.", "").replace("typing.", "")
-        raise InvalidRequestError(f"{name}: must be {shown}, and not of type {type(value).__name__}")
+        raise InvalidRequestError(f"{name}: must be {shown}, not {type(value).__name__}")
     if value is not None:
         option.check(value)
 
@@ -287,11 +287,11 @@ def checked_dest(dest: str | os.PathLike[str] | None) -> str:
 def check_together(urls: Sequence[str], dest: str = "", digest: str | None = None, what: str = "url") -> None:
     """What does not fit together. Raises `InvalidRequestError`."""
     if not urls:
-        raise InvalidRequestError(f"{what}: at least one")
+        raise InvalidRequestError(f"{what}: at least one is required")
     if len(set(urls)) != len(urls):
-        raise InvalidRequestError(f"{what}: the same one twice")
+        raise InvalidRequestError(f"{what}: duplicates are not allowed")
     if digest and len(urls) > 1:
-        raise InvalidRequestError("digest: only for one URL")
+        raise InvalidRequestError("digest: allowed for a single URL only")
     if dest:
         check_outputs(dest, urls)
 

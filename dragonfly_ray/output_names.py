@@ -17,19 +17,19 @@ def check_outputs(dest: str, urls: Sequence[str]) -> None:
     """
     if "{name}" not in dest:
         if len(urls) > 1:
-            raise InvalidRequestError(f"dest {dest!r}: several URLs need {{name}} in it")
+            raise InvalidRequestError(f"dest {dest!r}: must contain {{name}} for several URLs")
         return
     seen: dict[str, str] = {}
     for url in urls:
         name = basename(url)
         if "/" in name or _controls(url, name) or {".", ".."} & set(unquote(name).split("/")):
             raise InvalidRequestError(
-                f"url {redacted(url)}: its name {name!r} cannot be one on a node's disk; say one in dest"
+                f"url {redacted(url)}: cannot derive a file name from the URL ({name!r}); set dest"
             )
         if name in seen:
             raise InvalidRequestError(
-                f"dest {dest!r}: {redacted(seen[name])} and {redacted(url)} are both called {name!r};"
-                " distribute them one by one, each with a dest of its own"
+                f"dest {dest!r}: {redacted(seen[name])} and {redacted(url)} have the same file name {name!r};"
+                " distribute them separately, each with its own dest"
             )
         seen[name] = url
 

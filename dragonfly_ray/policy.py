@@ -84,10 +84,10 @@ class Rules:
         if protocol not in self._schemes:
             allowed = ", ".join(sorted(self._schemes)) or "none"
             raise SourceForbiddenError(
-                f"{shown}: {protocol!r} URLs may not be fetched; allowed are {allowed}"
+                f"{shown}: {protocol!r} URLs are blocked by URL policy; allowed: {allowed}"
             )
         if "::" in url.partition("://")[0] or (protocol not in WEB and "::" in url):
-            raise SourceForbiddenError(f"{shown}: one filesystem inside another may not be fetched")
+            raise SourceForbiddenError(f"{shown}: chained filesystems (::) are blocked by URL policy")
         if protocol != "file":
             self.host(_host_of(url, shown), shown)
 
@@ -101,9 +101,9 @@ class Rules:
         literal = literal_address(name)
         spelt = {name} if literal is None else {name, str(literal)}
         if any(_matches(each, self._deny) for each in spelt):
-            raise SourceForbiddenError(f"{shown}: the host may not be asked")
+            raise SourceForbiddenError(f"{shown}: host is denied by URL policy")
         if self._allow and not any(_matches(each, self._allow) for each in spelt):
-            raise SourceForbiddenError(f"{shown}: the host is not among those that may be asked")
+            raise SourceForbiddenError(f"{shown}: host is not in the URL policy's allow list")
         if literal is not None:
             self._address(literal, shown)
         elif name in LOCAL_NAMES or name.endswith(".localhost"):
@@ -114,7 +114,7 @@ class Rules:
         try:
             found = ipaddress.ip_address(address.partition("%")[0])
         except ValueError:
-            raise SourceForbiddenError(f"{shown or address}: is no network address") from None
+            raise SourceForbiddenError(f"{shown or address}: not a network address") from None
         self._address(found, shown or address)
 
     def _address(self, address: Address, shown: str) -> None:
@@ -123,13 +123,13 @@ class Rules:
         meant = [address, *_embedded(address)]
         if any(each.version == net.version and each in net for each in meant for net in self._networks):
             return
-        raise SourceForbiddenError(f"{shown}: leads to a private address, which may not be asked")
+        raise SourceForbiddenError(f"{shown}: resolves to a private address; blocked by URL policy")
 
     def options(self, options: Mapping[str, object]) -> None:
         """Storage options that name hosts, at whatever depth. Raises `SourceForbiddenError`."""
         for name, _ in walk(options):
             if name in CHAINING:
-                raise SourceForbiddenError(f"storage option {name!r}: may not be used here")
+                raise SourceForbiddenError(f"storage option {name!r}: not allowed by the URL policy")
         for name, place in endpoints(options):
             shown = f"storage option {name!r}"
             if "://" not in place:
@@ -137,7 +137,9 @@ class Rules:
             elif scheme(place) in WEB:
                 self.host(_host_of(place, shown), shown)
             else:
-                raise SourceForbiddenError(f"{shown}: only http and https endpoints may be asked")
+                raise SourceForbiddenError(
+                    f"{shown}: endpoint blocked by URL policy; only http and https are allowed"
+                )
 
 
 @lru_cache(maxsize=64)
@@ -199,13 +201,13 @@ def _normal(host: str, *, pattern: bool = False) -> str:
     """As resolvers see it: one alphabet, small letters, no dot at the end."""
     text = unicodedata.normalize("NFKC", host).replace("\u3002", ".").strip().rstrip(".").lower()
     if not text or _BAD.search(text) or (not pattern and "*" in text):
-        raise InvalidRequestError(f"host {host[:80]!r}: is no name of a host")
+        raise InvalidRequestError(f"host {host[:80]!r}: not a valid host name")
     if text.isascii():
         return text
     try:
         return text.encode("idna").decode("ascii")
     except UnicodeError:
-        raise InvalidRequestError(f"host {host[:80]!r}: is no name of a host") from None
+        raise InvalidRequestError(f"host {host[:80]!r}: not a valid host name") from None
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
@@ -220,13 +222,13 @@ def _host_of(url: str, shown: str) -> str:
     try:
         found, other = urlsplit(url).hostname, parse_url(url).host
     except (ValueError, LocationParseError):
-        raise SourceForbiddenError(f"{shown}: is no URL that can be asked for") from None
+        raise SourceForbiddenError(f"{shown}: not a valid URL") from None
     try:
         if found and other and _normal(found) == _normal(other.strip("[]")):
             return found
     except InvalidRequestError:
         pass
-    raise SourceForbiddenError(f"{shown}: names no host, or one that can be read in more than one way")
+    raise SourceForbiddenError(f"{shown}: has no host, or an ambiguous one")
 
 
 def _without_port(netloc: str) -> str:

@@ -64,10 +64,10 @@ def private_folder(path: Path, setting: str = "storage.root") -> Path:
         finally:
             os.close(number)
     except _Unsafe as error:
-        text = f"{error}; remove it, or set {setting} to a folder of your own"
+        text = f"{error}; remove it, or set {setting} to a folder that you own"
         raise StorageError(text) from None
     except OSError as error:
-        text = f"{path}: {error.strerror or error}; make it, or set {setting} to a folder of your own"
+        text = f"{path}: {error.strerror or error}; create it, or set {setting} to a folder that you own"
         raise StorageError(text) from None
     return Path(where)
 
@@ -79,15 +79,19 @@ def read_private(path: Path) -> bytes:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise StorageError(f"{path}: {error.strerror}; it must be a file of your own, and no link") from None
+        raise StorageError(
+            f"{path}: {error.strerror}; must be a regular file that you own, not a symlink"
+        ) from None
     with os.fdopen(number, "rb") as file:
         found = os.fstat(number)
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
             raise StorageError(
-                f"{path}: is not a regular file owned by uid {os.geteuid()}; remove it, a new one is made"
+                f"{path}: is not a regular file owned by uid {os.geteuid()}; delete it, a new one will be created"
             )
         if found.st_mode & 0o077:
-            raise StorageError(f"{path}: others may use it; remove it, or chmod it to 600 if you trust it")
+            raise StorageError(
+                f"{path}: accessible to other users; delete it, or chmod 600 if you trust its content"
+            )
         return file.read()
 
 
@@ -108,7 +112,7 @@ def _walk(path: Path) -> tuple[int, str]:
             if target is not None:
                 links += 1
                 if links > MAX_LINKS:
-                    _refuse(where, "leads in a circle")
+                    _refuse(where, "is a symlink loop")
                 names.extendleft(reversed([part for part in target.parts if part != "/"]))
                 if target.is_absolute():
                     seen = [""]
@@ -147,15 +151,15 @@ def _link(name: str, folder: int, where: str, trusted: set[int], *, last: bool) 
     if not stat.S_ISLNK(found.st_mode):
         return None
     if last or found.st_uid not in trusted:
-        _refuse(where, "is a link")
+        _refuse(where, "is a symlink")
     return PurePosixPath(os.readlink(name, dir_fd=folder))
 
 
 def _check_way(found: os.stat_result, where: str, trusted: set[int]) -> None:
     if found.st_uid not in trusted:
-        _refuse(where, f"belongs to uid {found.st_uid}, who could replace what lies in it")
+        _refuse(where, f"owned by uid {found.st_uid}, who could replace its content")
     if _writable(found) and not found.st_mode & stat.S_ISVTX:
-        _refuse(where, "may be written to by others, who could replace what lies in it")
+        _refuse(where, "writable by other users, who could replace its content")
 
 
 def _writable(found: os.stat_result) -> bool:
@@ -167,7 +171,7 @@ def _writable(found: os.stat_result) -> bool:
 def _make_private(number: int, where: str) -> None:
     found = os.fstat(number)
     if found.st_uid != os.geteuid():
-        _refuse(where, f"belongs to uid {found.st_uid}, not to uid {os.geteuid()} that this runs as")
+        _refuse(where, f"owned by uid {found.st_uid}, but this process runs as uid {os.geteuid()}")
     if found.st_mode & 0o077:
         os.fchmod(number, 0o700)
     if not _writable(found):
@@ -175,7 +179,9 @@ def _make_private(number: int, where: str) -> None:
     with os.scandir(number) as entries:
         for entry in entries:
             if entry.is_symlink() or entry.stat(follow_symlinks=False).st_uid != os.geteuid():
-                _refuse(where, f"could be written to by others, and holds {entry.name!r} that is not ours")
+                _refuse(
+                    where, f"was writable by other users, and contains {entry.name!r} that we did not create"
+                )
 
 
 def _refuse(where: str, why: str) -> NoReturn:
@@ -194,14 +200,14 @@ def adopted(former: Path, wanted: Path) -> Path:
             return wanted
         with _unused(former) as unused:
             if not unused:
-                log.warning("%s: is in use by another process, and left there", former)
+                log.warning("%s: in use by another process, not moved", former)
                 return wanted
             private_folder(wanted)
             os.rename(former, wanted)  # in the place of the empty one
     except FileNotFoundError:
         return wanted
     except OSError as error:
-        log.info("%s cannot be moved to %s, and stays in use: %s", former, wanted, error.strerror or error)
+        log.info("%s cannot be moved to %s, still used in place: %s", former, wanted, error.strerror or error)
         return former
     log.info("%s was moved to %s", former, wanted)
     return wanted

@@ -45,7 +45,9 @@ class PieceFile(io.RawIOBase):
                     found = get(self._peer.layout.remote(task), CALL_TIMEOUT, "this node's peer")
                     if found is not None:
                         if found["directory"]:
-                            raise InvalidRequestError("open() wants a single file; this is a directory")
+                            raise InvalidRequestError(
+                                "open() needs a single file; this source is a directory"
+                            )
                         return dict(found)
                 if self._submission.wait(0.02):
                     self._submission.result(0).raise_for_failures()
@@ -59,7 +61,7 @@ class PieceFile(io.RawIOBase):
         except OSError as error:
             self._leave()
             raise StorageError(
-                f"{path}: {error.strerror}; the content was evicted, or is another user's"
+                f"{path}: {error.strerror}; content was evicted, or belongs to another user"
             ) from None
 
     def _leave(self) -> None:
@@ -77,7 +79,7 @@ class PieceFile(io.RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
         if base + offset < 0:
-            raise ValueError("seek before the start")
+            raise ValueError("negative seek position")
         self._at = base + offset
         return self._at
 
@@ -92,7 +94,9 @@ class PieceFile(io.RawIOBase):
         self._await(self._at, length)
         count = os.preadv(self._fd, [view[:length]], self._base + self._at)
         if not count:
-            raise StorageError(f"the content is cut short in the store, at byte {self._at} of {self._size}")
+            raise StorageError(
+                f"stored content is truncated at byte {self._at} of {self._size}; evict it, and fetch it again"
+            )
         self._at += count
         return count
 
@@ -112,11 +116,13 @@ class PieceFile(io.RawIOBase):
             if self._submission.wait(0.0):
                 self._submission.result(0).raise_for_failures()
                 if not self._peer_has(offset, length, STEP):
-                    raise StorageError("the content was evicted while it was read; pin it or open it again")
+                    raise StorageError("content was evicted while being read; pin it, or open it again")
                 self._complete = True
                 return
             if time.monotonic() > deadline:
-                raise DeadlineError(f"bytes {offset}-{offset + length - 1} did not arrive in 600 s")
+                raise DeadlineError(
+                    f"timed out: bytes {offset}-{offset + length - 1} did not arrive within 600 s"
+                )
 
     def _peer_has(self, offset: int, length: int, timeout: float) -> bool:
         task = self._submission.task_ids()[0]

@@ -98,7 +98,9 @@ class Submission:
         self.wait(timeout)
         with self._changed:
             if not self._over():
-                raise DeadlineError(f"distribution {self.id} has not ended after {timeout:g} s; it goes on")
+                raise DeadlineError(
+                    f"distribution {self.id} still running after {timeout:g} s; it was not cancelled"
+                )
             if self._error is not None:
                 raise self._error
             done = Distribution.from_views(self.id, self._ordered(), self._names)
@@ -165,7 +167,7 @@ class Submission:
             self._follow(shard, specs)
         except Exception as error:
             log.exception("stopped following distribution %s", self.id)
-            self._give_up(f"cannot be followed any more ({type(error).__name__}); it goes on")
+            self._give_up(f"no longer tracked by this process ({type(error).__name__}); it is still running")
 
     def _follow(self, shard: int, specs: list[str]) -> None:
         handle: Any = None
@@ -177,7 +179,7 @@ class Submission:
                 if self._stopped or over or self._error is not None:
                     return
             if not ray.is_initialized():  # or Ray would connect again by itself
-                self._give_up("this process has left the cluster")
+                self._give_up("this process disconnected from the cluster")
                 return
             try:
                 handle = handle or self._scheduler(shard)
@@ -205,7 +207,7 @@ class Submission:
         patience = self._settings.peer.start_timeout
         if now - self._silent_since < patience:
             return True
-        self._give_up(f"its scheduler has not answered for {patience:g} s ({error})")
+        self._give_up(f"scheduler timed out ({patience:g} s): {error}")
         return False
 
     def _give_up(self, why: str) -> None:

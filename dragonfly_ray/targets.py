@@ -52,7 +52,7 @@ def select(nodes: Selector, members: Sequence[Member]) -> list[Member]:
     """
     alive = [m for m in members if m.alive]
     if not alive:
-        raise UnknownNodesError("the cluster has no node that is alive")
+        raise UnknownNodesError("no live node in the cluster")
     free = [m for m in alive if not m.cordoned]
     parts = [nodes] if isinstance(nodes, (str, int, Mapping)) else list(nodes)
     if not parts:
@@ -68,7 +68,7 @@ def select(nodes: Selector, members: Sequence[Member]) -> list[Member]:
         known = list(dict.fromkeys(m.address for m in alive))
         more = f" and {len(known) - MOST_SHOWN} more" if len(known) > MOST_SHOWN else ""
         raise UnknownNodesError(
-            f"no such nodes: {', '.join(unknown)}; alive are {', '.join(known[:MOST_SHOWN])}{more}"
+            f"no such nodes: {', '.join(unknown)}; alive: {', '.join(known[:MOST_SHOWN])}{more}"
         )
     return [m for m in alive if m.node_id in chosen]
 
@@ -78,12 +78,12 @@ def _one(
 ) -> list[Member]:
     match part:
         case bool():
-            raise InvalidRequestError(f"nodes: {part!r} is no selector")
+            raise InvalidRequestError(f"nodes: {part!r} is not a valid selector")
         case int():
             if part < 1:
-                raise InvalidRequestError(f"nodes: {part} is no count of nodes")
+                raise InvalidRequestError(f"nodes: {part}: a node count must be at least 1")
             if part > len(free):
-                raise UnknownNodesError(f"nodes: {part} asked for, {len(free)} are {_kind(alive, free)}")
+                raise UnknownNodesError(f"nodes: {part} requested, only {len(free)} are {_kind(alive, free)}")
             return _spread(free)[:part]
         case str():
             return _text(part, alive, free)
@@ -92,7 +92,7 @@ def _one(
                 m for m in free if all(_label_fits(m.labels.get(str(k)), str(v)) for k, v in part.items())
             ]
         case _:
-            raise InvalidRequestError(f"nodes: {type(part).__name__} is no selector")
+            raise InvalidRequestError(f"nodes: {type(part).__name__} is not a valid selector")
 
 
 def _kind(alive: Sequence[Member], free: Sequence[Member]) -> str:
@@ -108,12 +108,12 @@ def _text(text: str, alive: Sequence[Member], free: Sequence[Member]) -> list[Me
     if share:
         percent = float(share[1])
         if not 0 < percent <= 100:
-            raise InvalidRequestError(f"nodes: {text} is no share; it must be above 0 and at most 100 %")
+            raise InvalidRequestError(f"nodes: {text}: a percentage must be above 0 and at most 100 %")
         return _spread(free)[: max(1, round(len(free) * percent / 100))]
     exact = [m for m in alive if text in (m.node_id, m.address, m.name)]
     found = exact or [m for m in alive if m.answers_to(text)]
     if len(found) > 1 and not exact and all(m.node_id.startswith(text) for m in found):
-        raise UnknownNodesError(f"nodes: {text!r} is the start of {len(found)} node ids; give more of it")
+        raise UnknownNodesError(f"nodes: {text!r} matches {len(found)} node ids; use a longer prefix")
     return found
 
 
@@ -135,11 +135,11 @@ def _label_fits(value: str | None, wanted: str) -> bool:
 
 def _shown(part: object, members: Sequence[Member], free: Sequence[Member]) -> str:
     if not free and (part == "all" or _SHARE.fullmatch(str(part))):
-        return f"{part} (every node that is alive is cordoned)"
+        return f"{part} (all live nodes are cordoned)"
     if isinstance(part, str) and any(m.answers_to(part) for m in members):
         return f"{part} (dead)"
     if part == "seeds":
-        return "seeds (no node is one)"
+        return "seeds (no node is a seed)"
     return str(part) if isinstance(part, str) else repr(part)
 
 
@@ -152,16 +152,16 @@ def check_dest(dest: str | os.PathLike[str], roots: Sequence[str] | None = None)
     if not text.startswith("/") or "\0" in text:
         raise InvalidRequestError(f"dest {text!r}: must be an absolute path on the nodes")
     if ".." in text.split("/"):
-        raise InvalidRequestError(f"dest {text!r}: must not hold '..'")
+        raise InvalidRequestError(f"dest {text!r}: must not contain '..'")
     for placeholder in _PLACEHOLDER.findall(text):
         if placeholder not in ("{name}", "{node}"):
             raise InvalidRequestError(
-                f"dest {text!r}: {placeholder} is unknown; there are {{name}} and {{node}}"
+                f"dest {text!r}: unknown placeholder {placeholder}; use {{name}} or {{node}}"
             )
     if text.strip("/") == "":
         raise InvalidRequestError("dest '/': the root cannot be replaced")
     place = f"{text}name" if text.endswith("/") else text
     if roots is not None and inside(place, roots) is None:
         allowed = os.pathsep.join(roots) or "none"
-        raise InvalidRequestError(f"dest {text!r}: lies outside the allowed roots ({allowed})")
+        raise InvalidRequestError(f"dest {text!r}: is outside the allowed dest roots ({allowed})")
     return text

@@ -60,7 +60,7 @@ def run() -> None:
     try:
         app(standalone_mode=True)
     except KeyboardInterrupt:
-        err.print("interrupted; what was under way is cancelled", style="yellow")
+        err.print("interrupted; running distributions were cancelled", style="yellow")
         _leave(INTERRUPTED)
     except errors.DragonflyError as error:
         err.print(f"dragonfly: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
@@ -154,7 +154,9 @@ def _manager_settings(wanted: bool | None, host: str | None, port: int | None) -
     asked: dict[str, Any] = {k: v for k, v in (("http_host", host), ("http_port", port)) if v is not None}
     if wanted is False:
         if asked:
-            raise errors.InvalidRequestError("--manager-host, --manager-port: not with --no-manager")
+            raise errors.InvalidRequestError(
+                "--manager-host, --manager-port: cannot be combined with --no-manager"
+            )
         return False
     try:
         from dragonfly_ray.serve import launch  # noqa: F401, whether all that it needs is there
@@ -216,7 +218,7 @@ def get(
     **options: Any,
 ) -> None:
     """Get one file or directory onto this node, from peers where they have it."""
-    backend.refuse("get: it puts something onto the node that it runs on; use distribute -n NODE")
+    backend.refuse("get: downloads to the node that it runs on; with --manager use distribute -n NODE")
     from dragonfly_ray import api
     from dragonfly_ray.actors.nodes import current_node
 
@@ -238,7 +240,9 @@ def attach(id: str, timeout: Timeout = None, json_: Json = False) -> None:
             while not submission.wait(0.2):
                 live.update(submission.progress())
                 if deadline is not None and time.monotonic() > deadline:
-                    raise errors.DeadlineError(f"distribution {id} has not ended; it goes on")
+                    raise errors.DeadlineError(
+                        f"timed out waiting for distribution {id}; it is still running"
+                    )
         with telling_of_cancelled(json_=json_):
             done = submission.result(0)
     finally:
@@ -333,7 +337,7 @@ def rotate_keys(json_: Json = False) -> None:
     The former key is accepted until the grants that it signed have expired (`scheduler.grant_ttl`). Without this a new
     one takes over every `scheduler.signing_key_days`.
     """
-    backend.refuse("rotate-keys: a manager has no part in the cluster's signing key")
+    backend.refuse("rotate-keys: not available with --manager; run it on a node of the cluster")
     from dragonfly_ray import api
 
     begun = api.rotate_keys()

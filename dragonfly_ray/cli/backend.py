@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 _chosen: dict[str, str | None] = {"url": None, "ca": None}
 _STRANGE: Mapping[str, str] = {
-    "headers": "--header: a manager keeps credentials; name them with --secret",
-    "storage_options": "--storage-option: a manager keeps credentials; name them with --secret",
-    "shared": "--shared: a manager fetches no paths, only URLs",
-    "secret": "--secret: only a manager keeps credentials; give them with -H or -o",
-    "name": "--name: only a manager's jobs have one",
+    "headers": "--header: not available with --manager; store credentials as a secret and pass --secret",
+    "storage_options": "--storage-option: not available with --manager; store credentials as a secret and pass --secret",
+    "shared": "--shared: not available with --manager, which accepts only URLs",
+    "secret": "--secret: needs --manager; without a manager pass credentials with -H or -o",
+    "name": "--name: needs --manager; only a manager's jobs are named",
 }
 """What only one of the two knows, and what to do instead."""
 
@@ -43,14 +43,16 @@ def cluster() -> Any:
 
 def manager() -> Client:
     if not _chosen["url"]:
-        raise InvalidRequestError("this needs a manager: --manager URL, or DRAGONFLY_MANAGER")
+        raise InvalidRequestError(
+            "this command needs a manager: pass --manager URL, or set DRAGONFLY_MANAGER"
+        )
     return _client()
 
 
 def refuse(why: str) -> None:
     """For what a manager cannot do."""
     if _chosen["url"]:
-        raise InvalidRequestError(f"{why}; or leave --manager (DRAGONFLY_MANAGER) out")
+        raise InvalidRequestError(f"{why}; or omit --manager (unset DRAGONFLY_MANAGER)")
 
 
 def submit(urls: list[str], nodes: Any, **options: Any) -> Running:

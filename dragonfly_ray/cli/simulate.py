@@ -68,7 +68,7 @@ def simulate(
     from dragonfly_ray.scheduling.simulator import simulate as run
 
     if policy not in ("seeds", "all"):
-        raise InvalidRequestError(f"--policy {policy}: is `seeds` or `all`")
+        raise InvalidRequestError(f"--policy {policy}: must be `seeds` or `all`")
     if plot:
         _matplotlib()
     who: Literal["seeds", "all"] = "seeds" if policy == "seeds" else "all"
@@ -161,7 +161,7 @@ def _bytes(text: str) -> int:
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?i?)b?\s*", text.lower())
     units = UNITS | BINARY
     if match is None or match[2] not in units or float(match[1]) <= 0:
-        raise InvalidRequestError(f"--size {text}: is a number and a unit, like 140GB or 1.5GiB")
+        raise InvalidRequestError(f"--size {text}: must be a number and a unit, such as 140GB or 1.5GiB")
     return max(1, int(float(match[1]) * units[match[2]]))
 
 
@@ -170,7 +170,7 @@ def _share(text: str) -> tuple[float, float]:
     try:
         return float(share), float(rate)
     except ValueError:
-        raise InvalidRequestError(f"--mix {text}: is `share:Mbit/s`, like 0.2:25000") from None
+        raise InvalidRequestError(f"--mix {text}: must be `share:Mbit/s`, such as 0.2:25000") from None
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -145,7 +145,7 @@ class Delivery:
             allowed = inside(str(path), roots) is not None
         if not allowed:
             raise DestinationError(
-                f"{context.node_name}: dest {text!r} lies outside the allowed roots"
+                f"{context.node_name}: dest {text!r} is outside the allowed dest roots"
                 f" ({os.pathsep.join(roots) or 'none'})"
             )
         if spec.dest_roots is None:

@@ -196,7 +196,7 @@ class Client:
                     raise
             else:
                 return found
-        raise InvalidRequestError(f"the manager knows no distribution and no preheat {id!r}")
+        raise InvalidRequestError(f"no distribution or preheat {id!r} at the manager")
 
     # --- nodes ------------------------------------------------------------------------------
 
@@ -230,7 +230,9 @@ class Client:
             if not left:
                 break
             if deadline is not None and time.monotonic() > deadline:
-                raise DeadlineError(f"{len(left)} nodes are not drained after {timeout:g} s; they go on")
+                raise DeadlineError(
+                    f"{len(left)} nodes still draining after {timeout:g} s; draining continues"
+                )
             time.sleep(DRAIN_INTERVAL)
         return chosen
 
@@ -357,7 +359,7 @@ def _remote_url(url: str | os.PathLike[str]) -> str:
     text = os.fspath(url)
     if is_path(text):
         raise InvalidRequestError(
-            f"{redacted(text)!r} is a path of one machine: a manager fetches only what the whole cluster can reach "
+            f"{redacted(text)!r} is a local path: a manager accepts only URLs that every node can reach "
             "(https://, s3://, …)"
         )
     return text

@@ -25,7 +25,7 @@ def find_token(given: str | None = None) -> str:
     if not token.strip():
         token = _from(token_file())
     if not token.isprintable() or not token.isascii() or " " in token:
-        raise InvalidRequestError("the token holds what no token has: blanks, or characters beyond ASCII")
+        raise InvalidRequestError("invalid token: contains whitespace or non-ASCII characters")
     return token
 
 
@@ -35,7 +35,7 @@ def _from(path: Path) -> str:
             mode = os.fstat(file.fileno()).st_mode
             if stat.S_IMODE(mode) & 0o077:
                 raise InvalidRequestError(
-                    f"{path}: others may read this token; `chmod 600` it, or make a new one"
+                    f"{path}: token file is readable by other users; `chmod 600` it, or create a new token"
                 )
             found = file.read(4096).strip()
     except FileNotFoundError:

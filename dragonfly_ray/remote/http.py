@@ -143,20 +143,18 @@ class Http:
             yield
         except httpx.ConnectError as error:
             certificate = "CERTIFICATE_VERIFY_FAILED" in str(error)
-            hint = (
-                "; its certificate is not trusted here: give its authority with --ca" if certificate else ""
-            )
+            hint = "; its certificate is not trusted: pass its CA with --ca" if certificate else ""
             raise NotRunningError(
-                f"the manager at {self.url} cannot be reached ({_cause(error)}){hint}", final=certificate
+                f"cannot connect to the manager at {self.url} ({_cause(error)}){hint}", final=certificate
             ) from None
         except httpx.HTTPError as error:
             raise NotRunningError(
-                f"the manager at {self.url} does not answer ({type(error).__name__})"
+                f"no response from the manager at {self.url} ({type(error).__name__})"
             ) from None
         except RuntimeError:
             if not self._client.is_closed:
                 raise
-            raise NotRunningError("this client of a manager is closed", final=True) from None
+            raise NotRunningError("manager client is closed", final=True) from None
 
     # --- answers that are errors --------------------------------------------------------------
 
@@ -169,7 +167,7 @@ class Http:
             return self._stranger(answer)
         status = answer.status_code
         if status in (401, 403):
-            return AccessError(f"the manager refuses: {text}", kind=kind)
+            return AccessError(f"access denied by the manager: {text}", kind=kind)
         known = BY_KIND.get(kind)
         if status in AWAY or status >= 500:
             away = known if known is not None and issubclass(known, ClusterError) else ClusterError
@@ -187,12 +185,12 @@ class Http:
         # So answers Ray Serve's proxy, too, when the replica that had the request dies.
         if status in AWAY or status >= 500:
             return NotRunningError(
-                f"{self.url} answers {status}: the manager is away", retry_after=_seconds(answer)
+                f"{self.url} HTTP {status}, manager unavailable; retry later", retry_after=_seconds(answer)
             )
         where = answer.headers.get("location")
         to = f" (to {redacted(where)})" if where else ""
         return NotRunningError(
-            f"{self.url} answers {status}{to}, and not as a manager does; check its URL", final=True
+            f"{self.url} HTTP {status}{to} is not a manager's response; check its URL", final=True
         )
 
 
@@ -201,9 +199,7 @@ def _checked(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InvalidRequestError(f"manager {redacted(url)!r}: must be http://… or https://…")
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise InvalidRequestError(
-            f"manager {redacted(url)!r}: nothing but a scheme, a host, a port and a path"
-        )
+        raise InvalidRequestError(f"manager {redacted(url)!r}: must have only scheme, host, port and path")
     return url.rstrip("/")
 
 
@@ -213,7 +209,7 @@ def _verified(ca: str | None) -> ssl.SSLContext | bool:
     try:
         return ssl.create_default_context(cafile=ca)
     except ssl.SSLError:
-        raise InvalidRequestError(f"ca {ca!r}: there is no certificate in it") from None
+        raise InvalidRequestError(f"ca {ca!r}: contains no certificate") from None
     except OSError as error:
         raise InvalidRequestError(f"ca {ca!r}: {error.strerror}") from None
 

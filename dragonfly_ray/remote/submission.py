@@ -90,7 +90,9 @@ class RemoteSubmission:
         self.wait(timeout)
         with self._changed:
             if not self._over():
-                raise DeadlineError(f"distribution {self.id} has not ended after {timeout:g} s; it goes on")
+                raise DeadlineError(
+                    f"distribution {self.id} still running after {timeout:g} s; it was not cancelled"
+                )
             if self._error is not None:
                 raise self._error
             return distribution_of(self._job, self._outcomes or [])
@@ -127,7 +129,7 @@ class RemoteSubmission:
             self._follow()
         except Exception as error:
             log.exception("stopped following job %s", self.id)
-            text = f"distribution {self.id}: cannot be followed any more ({type(error).__name__}); it goes on"
+            text = f"distribution {self.id}: no longer tracked by this process ({type(error).__name__}); it is still running"
             self._give_up(ClusterError(text))
 
     def _follow(self) -> None:
@@ -143,7 +145,7 @@ class RemoteSubmission:
                     return
             except ClusterError as error:
                 if error.details.get("final") or time.monotonic() - silent_since > PATIENCE:
-                    self._give_up(NotRunningError(f"distribution {self.id}: {error}; it goes on"))
+                    self._give_up(NotRunningError(f"distribution {self.id}: {error}; it is still running"))
                     return
             except DragonflyError as error:
                 self._give_up(error)
@@ -162,7 +164,7 @@ class RemoteSubmission:
                     if event.event == "end":
                         return
         except (SSEError, ValueError) as error:
-            raise ClusterError(f"the manager's stream cannot be read ({type(error).__name__})") from None
+            raise ClusterError(f"cannot read the manager's event stream ({type(error).__name__})") from None
 
     def _take(self, event: str, data: str) -> None:
         if event not in ("job", "nodes"):
@@ -245,7 +247,7 @@ def distribution_of(job: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) 
     error = job["error"]
     if error:
         raise from_report(error["kind"], error["message"])
-    raise ClusterError(f"distribution {job['id']} ended as {job['state']}, and does not say why")
+    raise ClusterError(f"distribution {job['id']} ended as {job['state']} without an error message")
 
 
 def figures_of(job: Mapping[str, Any]) -> Figures:

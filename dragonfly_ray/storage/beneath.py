@@ -45,7 +45,7 @@ def beneath(path: Path, roots: Sequence[str]) -> Iterator[Path]:
     root = inside(os.fspath(path), roots)
     if root is None:
         allowed = os.pathsep.join(roots) or "none"
-        raise DestinationError(f"dest {str(path)!r} lies outside the allowed roots ({allowed})")
+        raise DestinationError(f"dest {str(path)!r} is outside the allowed dest roots ({allowed})")
     try:
         start = os.open(root, _FOLDER)
     except OSError as error:

@@ -33,7 +33,7 @@ def check_spellings(folder: Path, names: Sequence[str]) -> None:
             if other != name:
                 raise DestinationError(
                     f"{shown(folder)}: its file system takes {other!r} and {name!r} for one name;"
-                    " distribute them one by one, each with a dest of its own"
+                    " distribute them separately, each with its own dest"
                 )
 
 

@@ -54,7 +54,7 @@ def test_what_is_known_of_an_actor_that_is_suspended_and_killed(cluster: LocalCl
     os.kill(pid, signal.SIGSTOP)
     try:
         assert verdict(actors, timeout=1.0) == "silent"
-        with pytest.raises(NotRunningError, match="victim does not answer: TimeoutError"):
+        with pytest.raises(NotRunningError, match="victim did not respond: TimeoutError"):
             actors.call("victim", "pid", timeout=1.0)
     finally:
         os.kill(pid, signal.SIGCONT)

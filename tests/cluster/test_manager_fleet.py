@@ -116,7 +116,7 @@ def test_settings_reach_everybody_also_over_a_restart_of_the_controller(
         f"{API}/config", json={"values": {"transport.port": 7}}, headers={"If-Match": f'"{second}"'}
     )
     assert refused.status_code == 422
-    assert "transport.port: cannot change" in refused.json()["detail"]
+    assert "transport.port: cannot be changed at runtime" in refused.json()["detail"]
     back = manager.post(f"{API}/config/rollback/0").raise_for_status().json()["version"]
     until(is_everywhere(manager, port, back), why=port.nodes)
     assert port.settings()[1]["transport"]["upload_rate"] is None

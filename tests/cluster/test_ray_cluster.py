@@ -411,7 +411,7 @@ def test_settings_reach_everybody_and_survive_restarts(
     content = os.urandom(24 * MIB)
     (origin.root / "s").write_bytes(content)
     version = port.settings()[0] + 1
-    with pytest.raises(InvalidRequestError, match=r"transport\.port: cannot change"):
+    with pytest.raises(InvalidRequestError, match=r"transport\.port: cannot be changed at runtime"):
         port.apply(version, {"transport.port": 7})
     port.apply(version, {"transport.download_rate": 32 * 1024, "peer.dest_roots": ["/"]})
     until(lambda: everywhere(port, version))

@@ -201,7 +201,7 @@ def test_a_version_that_the_cluster_refuses_is_told_once(
     admin: httpx.Client, cluster: FakeCluster, app: FastAPI
 ) -> None:
     def refuse(version: int, changes: Mapping[str, Any]) -> None:
-        raise InvalidRequestError("settings: transport.upload_rate: there is no such setting")
+        raise InvalidRequestError("settings: transport.upload_rate: unknown setting")
 
     cluster.apply = refuse  # type: ignore[method-assign]
     put(admin, RATE, 0)

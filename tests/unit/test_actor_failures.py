@@ -51,7 +51,7 @@ def test_only_what_cannot_pass_is_a_death(name: str) -> None:
     found = failure(blank(EVERY[name]), "peer:1")
     assert found.verdict == ("died" if name in DIED else "silent")
     assert type(found.error) is NotRunningError
-    assert str(found.error) == str(found) == f"peer:1 does not answer: {name}"
+    assert str(found.error) == str(found) == f"peer:1 did not respond: {name}"
 
 
 def test_a_time_out_is_silence() -> None:

@@ -140,7 +140,7 @@ def test_azure_without_credentials_is_anonymous(monkeypatch: pytest.MonkeyPatch)
     adapter = FsspecAdapter(Source("az://box/f"), given, SETTINGS, POLICY)
     assert adapter._client.any_fs.service_client.credential is None
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "bm9kZQ==")
-    with pytest.raises(SourceForbiddenError, match="AZURE_STORAGE_ACCOUNT_KEY of the node"):
+    with pytest.raises(SourceForbiddenError, match="environment variable AZURE_STORAGE_ACCOUNT_KEY"):
         FsspecAdapter(Source("az://box/f"), given, SETTINGS, POLICY)
     allowed = UrlPolicy(ambient_credentials=("abfs",))
     assert FsspecAdapter(

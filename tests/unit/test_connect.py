@@ -85,7 +85,7 @@ def test_without_patience_it_is_said_at_once(looked_up: dict[str, list[Answer | 
     with pytest.raises(NotRunningError, match=r"a is not running in namespace 'x'"):
         actors.call("a", "m", timeout=1.0)
     looked_up["a"] = [lambda: NEVER]
-    with pytest.raises(NotRunningError, match="does not answer: TimeoutError"):
+    with pytest.raises(NotRunningError, match="did not respond: TimeoutError"):
         actors.call("a", "m", timeout=0.01)
 
 

@@ -75,7 +75,7 @@ def test_anything_else_is_refused_before_any_work(dest: str, roots: tuple[str, .
 
 
 def test_without_roots_nothing_is_allowed() -> None:
-    with pytest.raises(InvalidRequestError, match=r"allowed roots \(none\)"):
+    with pytest.raises(InvalidRequestError, match=r"allowed dest roots \(none\)"):
         check_dest("/r/a", ())
     assert inside("/r/a", ()) is None
 

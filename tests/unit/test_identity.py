@@ -141,7 +141,7 @@ def test_an_object_that_may_choose_the_server_is_refused(given: dict[str, Any]) 
 def test_options_without_end_are_refused() -> None:
     loop: dict[str, Any] = {}
     loop["again"] = loop
-    with pytest.raises(InvalidRequestError, match="too deep"):
+    with pytest.raises(InvalidRequestError, match="too deeply"):
         source_of(S3, Credentials(storage_options=loop))
 
 

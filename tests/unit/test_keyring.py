@@ -95,7 +95,7 @@ def test_a_ring_is_kept_and_begins_with_the_single_key(tmp_path: Path) -> None:
     assert ring.active.hex() not in repr(ring)
     assert repr(ring.active) not in repr(ring)
     path.write_bytes(b"noise")
-    with pytest.raises(StorageError, match="not a key ring"):
+    with pytest.raises(StorageError, match="not a valid key ring"):
         KeyRing.load_or_create(path)
     path.chmod(0o644)
     with pytest.raises(StorageError):

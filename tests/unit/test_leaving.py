@@ -144,9 +144,9 @@ def test_cordoned_nodes_are_meant_only_where_they_are_named() -> None:
     for name in ("10.0.0.1", "w1", "1" * 12, "1" * 8):
         assert select(name, nodes) == [nodes[1]]
     assert len(select(["all", "w0"], nodes)) == 3
-    with pytest.raises(UnknownNodesError, match=r"3 asked for, 2 are alive and not cordoned \(of 4\)"):
+    with pytest.raises(UnknownNodesError, match=r"3 requested, only 2 are alive and not cordoned \(of 4\)"):
         select(3, nodes)
-    with pytest.raises(UnknownNodesError, match="every node that is alive is cordoned"):
+    with pytest.raises(UnknownNodesError, match="all live nodes are cordoned"):
         select("all", nodes[:2])
 
 

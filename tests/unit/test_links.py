@@ -184,7 +184,7 @@ def test_where_there_are_no_links_the_option_makes_no_other_source() -> None:
 
 
 def test_another_word_is_refused() -> None:
-    with pytest.raises(InvalidRequestError, match="links 'copy': one of refuse, follow, keep"):
+    with pytest.raises(InvalidRequestError, match="links 'copy': must be one of refuse, follow, keep"):
         source_of("file:///d", Credentials(), links="copy")  # type: ignore[arg-type]
 
 

@@ -39,17 +39,17 @@ def test_a_store_is_for_its_user_alone_and_hard_links_work_all_the_same(tmp_path
 
 def test_a_folder_that_somebody_else_made_is_refused(tmp_path: Path, stranger: None) -> None:
     (tmp_path / "planted").mkdir(mode=0o700)
-    with pytest.raises(StorageError, match=r"belongs to uid .*; remove it, or set storage.root"):
+    with pytest.raises(StorageError, match=r"owned by uid .*; remove it, or set storage.root"):
         store_at(tmp_path / "planted")
 
 
 def test_a_link_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "root").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(StorageError, match=r"root: is a link; remove it, or set storage.root"):
+    with pytest.raises(StorageError, match=r"root: is a symlink; remove it, or set storage.root"):
         store_at(tmp_path / "root")
     (tmp_path / "broken").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(StorageError, match="is a link"):
+    with pytest.raises(StorageError, match="is a symlink"):
         store_at(tmp_path / "broken")
     assert not list((tmp_path / "elsewhere").iterdir())
 
@@ -59,7 +59,7 @@ def test_a_store_that_is_a_link_is_refused(tmp_path: Path) -> None:
     root.mkdir(mode=0o700)
     (tmp_path / "elsewhere").mkdir()
     (root / "store-0").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(StorageError, match="store-0: is a link"):
+    with pytest.raises(StorageError, match="store-0: is a symlink"):
         store_at(root)
 
 
@@ -80,7 +80,7 @@ def test_a_stranger_s_link_on_the_way_is_refused(tmp_path: Path, monkeypatch: py
         return os.stat_result((*found[:4], 4321, *found[5:])) if path == "way" else found
 
     monkeypatch.setattr(os, "stat", planted)
-    with pytest.raises(StorageError, match="way: is a link"):
+    with pytest.raises(StorageError, match="way: is a symlink"):
         private_folder(tmp_path / "way" / "root")
 
 
@@ -97,7 +97,7 @@ def test_a_way_that_others_may_change_is_refused_unless_names_there_belong_to_th
     way = tmp_path / "way"
     way.mkdir()
     way.chmod(0o777)
-    with pytest.raises(StorageError, match=r"way: may be written to by others"):
+    with pytest.raises(StorageError, match=r"way: writable by other users"):
         private_folder(way / "root")
     way.chmod(0o1777)
     assert mode(private_folder(way / "root")) == 0o700
@@ -113,14 +113,14 @@ def test_what_others_could_write_to_is_taken_only_if_all_in_it_is_ours(
     assert mode(private_folder(root)) == 0o700
     root.chmod(0o777)
     (root / "store-0").symlink_to(tmp_path)
-    with pytest.raises(StorageError, match="holds 'store-0' that is not ours"):
+    with pytest.raises(StorageError, match="contains 'store-0' that we did not create"):
         private_folder(root)
 
 
 def test_a_file_in_the_place_of_a_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(StorageError, match=r"Not a directory; make it, or set storage.root") as caught:
+        with pytest.raises(StorageError, match=r"Not a directory; create it, or set storage.root") as caught:
             private_folder(path)
         assert "\n" not in str(caught.value)
 
@@ -132,7 +132,7 @@ def test_a_planted_key_is_no_key_of_the_cluster(tmp_path: Path, stranger: None) 
     folder = tmp_path / "keys"
     folder.mkdir(mode=0o700)
     (folder / "dragonfly.key").write_bytes(SigningKey.generate().private_bytes())
-    with pytest.raises(StorageError, match="belongs to uid"):
+    with pytest.raises(StorageError, match="owned by uid"):
         SigningKey.load_or_create(folder / "dragonfly.key")
 
 
@@ -140,15 +140,15 @@ def test_a_key_that_is_a_link_or_that_others_may_read_is_refused(tmp_path: Path)
     path = tmp_path / "keys" / "k"
     SigningKey.load_or_create(path)
     path.chmod(0o644)
-    with pytest.raises(StorageError, match="others may use it"):
+    with pytest.raises(StorageError, match="accessible to other users"):
         SigningKey.load_or_create(path)
     path.rename(tmp_path / "planted")
     path.symlink_to(tmp_path / "planted")
-    with pytest.raises(StorageError, match="no link"):
+    with pytest.raises(StorageError, match="not a symlink"):
         SigningKey.load_or_create(path)
     path.unlink()
     path.touch(mode=0o600)
-    with pytest.raises(StorageError, match="is not a signing key"):
+    with pytest.raises(StorageError, match="not a valid signing key"):
         SigningKey.load_or_create(path)
 
 

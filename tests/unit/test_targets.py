@@ -16,7 +16,7 @@ def refused(addresses: list[str]) -> str:
 
 
 def test_each_address_is_named_once() -> None:
-    assert refused(["127.0.0.1"] * 30) == "no such nodes: nobody; alive are 127.0.0.1"
+    assert refused(["127.0.0.1"] * 30) == "no such nodes: nobody; alive: 127.0.0.1"
 
 
 def test_more_than_one_line_holds_are_counted() -> None:
