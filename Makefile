@@ -33,10 +33,10 @@ setup:
 
 # KEEP=1: and leave everything running, until `make stop`.
 run: $(READY)
-	@$(BIN)/python -m dragonfly_ray.demo
+	@$(BIN)/python -m examples.demo
 
 stop:
-	@if test -x $(BIN)/python; then $(BIN)/python -m dragonfly_ray.demo stop; fi
+	@if test -x $(BIN)/python; then $(BIN)/python -m examples.demo stop; fi
 
 # Tests without a Ray cluster run several at a time. ARGS="tests/unit/test_picker.py": these only. All suites run,
 # and then it fails if one of them did.
@@ -83,7 +83,7 @@ sbom: $(STAMP)
 	$(BIN)/python -m tests.sbom build/sbom.cdx.json
 
 build-check: $(STAMP)
-	$(BIN)/python tests/build_check.py
+	$(BIN)/python -m tests.build_check
 
 # The console's libraries, from the exact versions in serve/console/vendor/package.json.
 CONSOLE := serve/console/vendor

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import aiohttp
-
 from dragonfly_ray.ambient import AZURE, GCS, S3
 from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.errors import SourceForbiddenError
@@ -34,6 +32,8 @@ def with_defaults(
         # Left out, it would look for the variables itself.
         return _merged(options, "config_kwargs", own if heeded else {**own, "proxies": {}})
     if protocol in GCS:
+        import aiohttp  # gcsfs needs it, too: without the extra `gcs` nobody comes here
+
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=settings.connect_timeout, sock_read=settings.answer_timeout
         )
@@ -53,6 +53,8 @@ def _merged(options: Mapping[str, Any], name: str, own: Mapping[str, Any]) -> di
 
 def _session(endpoint: str) -> dict[str, Any]:
     """Of aiohttp, which left to itself would read the user's .netrc, too."""
+    import aiohttp
+
     proxy = of_environment(endpoint)
     if proxy is None:
         return {}

@@ -8,7 +8,6 @@ import threading
 from functools import lru_cache, partial
 from typing import Any
 
-import pycurl
 import urllib3
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import (
@@ -103,25 +102,6 @@ def _opened(connection: HTTPConnection, family: int, kind: int, protocol: int, a
         made.close()
         raise
     return made
-
-
-# --- libcurl ------------------------------------------------------------------------------------
-
-
-def guard_handle(handle: pycurl.Curl, known: Rules) -> None:
-    """Sockets are opened to addresses that may be asked alone; anything else fails as if nobody listened."""
-
-    def open_socket(purpose: int, address: Any) -> socket.socket | int:
-        family, kind, protocol, place = address
-        try:
-            # No name for a proxy, no socket in the file system: an address, or nothing.
-            known.address(str(place[0]) if isinstance(place, tuple) else "")
-        except SourceForbiddenError:
-            return int(pycurl.SOCKET_BAD)
-        return socket.socket(family, kind, protocol)
-
-    handle.setopt(pycurl.OPENSOCKETFUNCTION, open_socket)
-    handle.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
 
 
 # --- asyncio, and so every filesystem that fsspec runs on it ------------------------------------

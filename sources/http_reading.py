@@ -19,7 +19,7 @@ from dragonfly_ray.sources.http_client import HttpClient
 from dragonfly_ray.sources.http_plain import PlainAnswers, PlainStream
 from dragonfly_ray.sources.http_probe import RANGE_REFUSED
 from dragonfly_ray.sources.http_versions import Match, compared
-from dragonfly_ray.sources.many import BUSY, Head, ManyFiles, Wanted
+from dragonfly_ray.sources.many import BUSY, Head, Many, Wanted, many_files
 from dragonfly_ray.sources.pace import Slots
 from dragonfly_ray.sources.proxies import Choose, directly
 
@@ -49,7 +49,7 @@ class HttpReader:
         self._settings = settings
         self._rules = known
         self._parallel = max(1, settings.small_connections // PARTS)
-        self._many: list[ManyFiles] = []
+        self._many: list[Many] = []
         """Those that nobody uses now."""
         self._without_ranges: set[str] = set()
         """URLs whose ranges were refused, and which were read without."""
@@ -204,12 +204,12 @@ class HttpReader:
                 return
 
     @contextlib.contextmanager
-    def _one_of_many(self) -> Iterator[ManyFiles]:
+    def _one_of_many(self) -> Iterator[Many]:
         try:
             many = self._many.pop()
         except IndexError:
             proxy = self._choose(self._address.url)
-            many = ManyFiles(self._headers, self._settings, self._rules, proxy)
+            many = many_files(self._headers, self._settings, self._rules, proxy)
         try:
             yield many
         except BaseException:

@@ -1,19 +1,20 @@
 """Proxies of the node's environment, for http and https: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, in either case.
 
-What these say is read as `requests` reads it: names, suffixes, ports and IPv4 networks in NO_PROXY. This machine itself
-is never asked for through a proxy, as in Go: there it would be another one.
+What these say is read as by the standard library, and NO_PROXY also as by `requests`: networks beside names, suffixes and
+ports. This machine itself is never asked for through a proxy, as in Go: there it would be another one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import urllib3
-from requests.utils import get_environ_proxies, prepend_scheme_if_needed, select_proxy
 from urllib3.exceptions import LocationParseError
 from urllib3.util import make_headers, parse_url
 
@@ -46,9 +47,13 @@ Choose = Callable[[str], Proxy | None]
 
 def of_environment(url: str) -> Proxy | None:
     """What the variables of this process say of a URL. Raises `SourceUnsupportedError` for a proxy that is none."""
-    if _here(urlsplit(url).hostname or ""):
+    parts = urlsplit(url)
+    if not parts.hostname or _here(parts.hostname):
         return None
-    found = select_proxy(url, get_environ_proxies(url, no_proxy=None))
+    known = getproxies()
+    if _bypassed(parts.hostname, parts.port, known.get("no", "")):
+        return None
+    found = known.get(parts.scheme) or known.get("all")
     return _parsed(found) if found else None
 
 
@@ -65,9 +70,25 @@ def _here(host: str) -> bool:
     return name in LOCAL_NAMES or name.endswith(".localhost") or bool(address and address.is_loopback)
 
 
+def _bypassed(host: str, port: int | None, listed: str) -> bool:
+    """Whether NO_PROXY names it."""
+    # The standard library knows names, suffixes and `*`, with and without a port, and no networks.
+    if proxy_bypass(f"{host}:{port}" if port else host):
+        return True
+    address = literal_address(host)
+    return address is not None and any(address in each for each in _networks(listed))
+
+
+def _networks(listed: str) -> Iterator[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    for each in listed.split(","):
+        if "/" in each:
+            with contextlib.suppress(ValueError):
+                yield ipaddress.ip_network(each.strip(), strict=False)
+
+
 def _parsed(text: str) -> Proxy:
     try:
-        parts = parse_url(prepend_scheme_if_needed(text, "http"))
+        parts = parse_url(text if "://" in text else f"http://{text}")
     except LocationParseError:
         parts = urllib3.util.Url()
     if parts.scheme not in SCHEMES or not parts.host:

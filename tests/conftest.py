@@ -15,8 +15,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from dragonfly_ray.demo.environment import shed
-from dragonfly_ray.demo.keeping import STATE_VARIABLE
+from examples.demo.environment import shed
+from examples.demo.keeping import STATE_VARIABLE
 from tests import guard, programs
 
 pytest.register_assert_rewrite("dragonfly_ray.sources.conformance")

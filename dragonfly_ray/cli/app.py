@@ -11,7 +11,7 @@ from typing import Annotated, Any, Optional
 import typer
 from rich.text import Text
 
-from dragonfly_ray import errors
+from dragonfly_ray import __version__, errors
 from dragonfly_ray.cli import backend, managed, show
 from dragonfly_ray.cli.common import (
     EPILOG,
@@ -74,6 +74,12 @@ def _leave(code: int) -> None:
     raise SystemExit(code)
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        out.print(f"dragonfly-ray {__version__}", highlight=False)
+        raise typer.Exit
+
+
 @app.callback()
 def _global(
     address: Annotated[
@@ -102,6 +108,12 @@ def _global(
             envvar=CA_VARIABLE, exists=True, dir_okay=False, help="Who signed the manager's certificate."
         ),
     ] = None,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and leave."
+        ),
+    ] = False,
 ) -> None:
     backend.choose(manager, ca)
     if address:

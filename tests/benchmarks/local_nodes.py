@@ -25,8 +25,8 @@ import ray
 from ray.cluster_utils import Cluster
 
 import dragonfly_ray as d
-from dragonfly_ray.demo.environment import prepare_ray
-from dragonfly_ray.demo.show import tree_digest
+from examples.demo.environment import prepare_ray
+from examples.demo.show import tree_digest
 from tests.nginx import Nginx
 from tests.testbed.bed import root_file
 

@@ -18,7 +18,7 @@ from ray.cluster_utils import Cluster
 from ray.util import list_named_actors
 
 import dragonfly_ray as d
-from dragonfly_ray.demo.environment import prepare_ray, scratch_folder
+from examples.demo.environment import prepare_ray, scratch_folder
 from tests import guard, waiting
 from tests.nginx import Nginx, free_port
 

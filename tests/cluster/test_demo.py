@@ -13,8 +13,8 @@ import httpx
 import psutil
 import pytest
 
-from dragonfly_ray.demo import PREFIX
-from dragonfly_ray.demo.keeping import STATE_VARIABLE
+from examples.demo import PREFIX
+from examples.demo.keeping import STATE_VARIABLE
 from tests.cluster.conftest import LocalCluster, until
 
 pytestmark = pytest.mark.cluster
@@ -40,7 +40,7 @@ def test_an_interrupted_demo_leaves_no_process_and_no_file(
     log = tmp_path / "log"
     with log.open("wb") as file:
         demo = subprocess.Popen(
-            [sys.executable, "-m", "dragonfly_ray.demo"],
+            [sys.executable, "-m", "examples.demo"],
             env=env, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     until(lambda: word in log.read_text() or demo.poll() is not None, 200.0)
@@ -65,7 +65,7 @@ def test_a_demo_that_is_kept_goes_on_until_it_is_stopped(tmp_path: Path) -> None
         "COLUMNS": "200",
     }
     env.pop("RAY_ADDRESS", None)
-    demo = [sys.executable, "-m", "dragonfly_ray.demo"]
+    demo = [sys.executable, "-m", "examples.demo"]
     # Two at once: neither takes the other's ports.
     both = [
         subprocess.Popen(demo, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dragonfly_ray.demo import environment
-from dragonfly_ray.demo.environment import UnfitMachineError, explain, prepare_ray, scratch_folder, shed
-from dragonfly_ray.demo.keeping import STATE_VARIABLE
+from examples.demo import environment
+from examples.demo.environment import UnfitMachineError, explain, prepare_ray, scratch_folder, shed
+from examples.demo.keeping import STATE_VARIABLE
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_a_state_folder_that_cannot_be_used_is_one_line(tmp_path: Path, argument
     blocked = tmp_path / "file"
     blocked.touch()
     done = subprocess.run(
-        [sys.executable, "-m", "dragonfly_ray.demo", *arguments], capture_output=True, text=True, timeout=100, check=False,
+        [sys.executable, "-m", "examples.demo", *arguments], capture_output=True, text=True, timeout=100, check=False,
         env={**os.environ, STATE_VARIABLE: str(blocked / "state"), "KEEP": "1"},
     )  # fmt: skip
     said = (done.stdout + done.stderr).splitlines()

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dragonfly_ray.demo import keeping
-from dragonfly_ray.demo.keeping import Kept
+from examples.demo import keeping
+from examples.demo.keeping import Kept
 
 
 @pytest.fixture(autouse=True)

@@ -14,8 +14,8 @@ import tempfile
 from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 
-from dragonfly_ray.demo import PREFIX
 from dragonfly_ray.errors import ClusterError
+from examples.demo import PREFIX
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy", "ftp_proxy")
 RAY_OF_OTHERS = (

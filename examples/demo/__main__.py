@@ -1,4 +1,4 @@
-"""`python -m dragonfly_ray.demo`: run it; `KEEP=1`: and leave everything running; `stop`: end what was left."""
+"""`python -m examples.demo`: run it; `KEEP=1`: and leave everything running; `stop`: end what was left."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from dragonfly_ray.demo import keeping, show
-from dragonfly_ray.demo.environment import explain
+from examples.demo import keeping, show
+from examples.demo.environment import explain
 
 
 def main(arguments: list[str]) -> int:
@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> int:
         case []:
             return keep() if os.environ.get("KEEP", "") not in ("", "0") else show.main()
         case _:
-            sys.stderr.write("usage: python -m dragonfly_ray.demo [stop]\n")
+            sys.stderr.write("usage: python -m examples.demo [stop]\n")
             return 2
 
 

@@ -21,14 +21,14 @@ from typing import Any
 from blake3 import blake3
 from rich.console import Console
 
-from dragonfly_ray.demo import environment
-from dragonfly_ray.demo.keeping import STATE_VARIABLE, Kept
 from dragonfly_ray.distribution import Progress
 from dragonfly_ray.errors import DragonflyError
 from dragonfly_ray.interrupts import heed, interrupt
 from dragonfly_ray.policy import UrlPolicy
 from dragonfly_ray.remote import Client
 from dragonfly_ray.remote import connect as connect_manager
+from examples.demo import environment
+from examples.demo.keeping import STATE_VARIABLE, Kept
 
 NODES = 4
 INTERRUPTED = 130

@@ -25,6 +25,7 @@ STATE_VARIABLE = "DRAGONFLY_DEMO_STATE"
 STOP_TIMEOUT = 100.0
 """Seconds for everything to be put away; then it is killed."""
 PAUSE = 0.05
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,8 @@ def start_in_background(log: Path) -> tuple[int | None, Kept | None]:
     """
     with log.open("wb") as output:
         owner = subprocess.Popen(
-            [sys.executable, "-m", "dragonfly_ray.demo", "own"],
+            [sys.executable, "-m", "examples.demo", "own"],
+            cwd=CHECKOUT,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
