@@ -55,7 +55,7 @@ from dragonfly_ray.serve.settings import ManagerSettings
 from dragonfly_ray.serve.testing import FakeCluster
 from dragonfly_ray.targets import Member
 from tests.manager.conftest import PASSWORD, token_of
-from tests.manager.test_remote import served
+from tests.manager.remote.conftest import served
 from tests.waiting import until
 
 URL = "https://models.example.org/set/?v=1"

@@ -10,7 +10,7 @@ import dragonfly_ray as d
 from dragonfly_ray.serve.testing import FakeCluster
 from tests.manager.conftest import token_of
 from tests.manager.jobs_help import URL
-from tests.manager.test_remote import Line, served
+from tests.manager.remote.conftest import Line, served
 
 
 def test_links_are_asked_for_by_every_way(app: FastAPI, cluster: FakeCluster, tmp_path: Path) -> None:
