@@ -12,7 +12,7 @@ from pathlib import Path
 from dragonfly_ray.config import TransportSettings
 from dragonfly_ray.grants import GrantVerifier
 from dragonfly_ray.model import digest
-from dragonfly_ray.storage.task_store import Extent
+from dragonfly_ray.storage.task_pieces import Extent
 from dragonfly_ray.transport.connection import Data, Missing, ParentConnection
 from dragonfly_ray.transport.server import UploadServer
 from tests.handshakes import (

@@ -9,7 +9,8 @@ from typing import Protocol
 
 from dragonfly_ray import bitset
 from dragonfly_ray.peer.recheck import Rechecker
-from dragonfly_ray.storage.task_store import Extent, TaskStore
+from dragonfly_ray.storage.task_pieces import Extent
+from dragonfly_ray.storage.task_store import TaskStore
 
 
 class Running(Protocol):

@@ -29,7 +29,8 @@ from dragonfly_ray.storage.identity import host_identity
 from dragonfly_ray.storage.media import medium
 from dragonfly_ray.storage.names import check_manifest
 from dragonfly_ray.storage.place import boot_id as this_boot
-from dragonfly_ray.storage.task_store import JOURNAL, MANIFEST, TaskStore
+from dragonfly_ray.storage.task_pieces import JOURNAL, MANIFEST, TaskPieces
+from dragonfly_ray.storage.task_store import TaskStore
 from dragonfly_ray.umask import current_umask
 
 log = logging.getLogger(__name__)
@@ -68,8 +69,8 @@ class PieceStore:
         self._used: dict[str, float] = {}
         self._index = threading.Lock()
         """Of the three that follow; see `task_store` for the order of locks."""
-        self._by_digest: dict[bytes, tuple[TaskStore, int]] = {}
-        self._twins: dict[bytes, tuple[TaskStore, int]] = {}
+        self._by_digest: dict[bytes, tuple[TaskPieces, int]] = {}
+        self._twins: dict[bytes, tuple[TaskPieces, int]] = {}
         self._own: dict[bytes, bytes] = {}
         """File's number in the file system -> its mark, as our own last link left it."""
         self._gone: list[Task] = []
@@ -187,7 +188,7 @@ class PieceStore:
         self._used[task.id] = time.time()
         return found
 
-    def released(self, task: TaskStore) -> None:
+    def released(self, task: TaskPieces) -> None:
         """It was used until just now."""
         self._used[task.task.id] = time.time()
         if task.task.id in self._unwanted:
@@ -195,20 +196,20 @@ class PieceStore:
 
     # --- the same content -------------------------------------------------------------------
 
-    def find(self, wanted: bytes) -> tuple[TaskStore, int] | None:
+    def find(self, wanted: bytes) -> tuple[TaskPieces, int] | None:
         """A verified piece with this digest, in any task."""
         return self._by_digest.get(wanted)
 
-    def learnt(self, found: bytes, task: TaskStore, index: int) -> None:
+    def learnt(self, found: bytes, task: TaskPieces, index: int) -> None:
         with self._index:
             self._by_digest.setdefault(found, (task, index))
 
-    def unlearnt(self, found: bytes | None, task: TaskStore, index: int) -> None:
+    def unlearnt(self, found: bytes | None, task: TaskPieces, index: int) -> None:
         with self._index:
             if found is not None and self._by_digest.get(found) == (task, index):
                 del self._by_digest[found]
 
-    def twin(self, key: bytes, task: TaskStore, number: int) -> str | None:
+    def twin(self, key: bytes, task: TaskPieces, number: int) -> str | None:
         """A finished file with the same content; where there is none, that of `task` is one from now on."""
         with self._index:
             found = self._twins.get(key)
@@ -218,7 +219,7 @@ class PieceStore:
                 self._twins[key] = task, number
         return path
 
-    def forget_files(self, task: TaskStore, marks: Iterable[bytes]) -> None:
+    def forget_files(self, task: TaskPieces, marks: Iterable[bytes]) -> None:
         """It is gone, with files of these marks."""
         with self._index:
             self._twins = {key: found for key, found in self._twins.items() if found[0] is not task}

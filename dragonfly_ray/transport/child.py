@@ -13,7 +13,7 @@ from typing import Protocol
 
 from dragonfly_ray.errors import ProtocolError
 from dragonfly_ray.grants import NONCE_SIZE
-from dragonfly_ray.storage.task_store import Extent
+from dragonfly_ray.storage.task_pieces import Extent
 from dragonfly_ray.transport import protocol as p
 
 MAX_QUEUE = 256

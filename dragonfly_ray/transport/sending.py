@@ -14,7 +14,7 @@ import time
 
 from dragonfly_ray.errors import DragonflyError, ProtocolError
 from dragonfly_ray.storage.failures import EXHAUSTED
-from dragonfly_ray.storage.task_store import Extent
+from dragonfly_ray.storage.task_pieces import Extent
 from dragonfly_ray.transport import protocol as p
 from dragonfly_ray.transport.child import Child, Job, Shared
 

@@ -20,7 +20,7 @@ from collections import deque
 from dragonfly_ray.config import TransportSettings
 from dragonfly_ray.errors import DragonflyError, GrantError, ProtocolError
 from dragonfly_ray.grants import GrantVerifier, Handshake, SigningKey
-from dragonfly_ray.storage.task_store import Extent
+from dragonfly_ray.storage.task_pieces import Extent
 from dragonfly_ray.transport import protocol as p
 from dragonfly_ray.transport.bans import Bans
 from dragonfly_ray.transport.child import MAX_QUEUE, Child, Job, Library

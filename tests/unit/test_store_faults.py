@@ -14,7 +14,7 @@ import pytest
 from dragonfly_ray.errors import IntegrityError, InvalidRequestError, StorageFullError
 from dragonfly_ray.model import digest
 from dragonfly_ray.storage import files as stored_files
-from dragonfly_ray.storage import task_store
+from dragonfly_ray.storage import task_pieces
 from dragonfly_ray.storage.data_files import DataFiles
 from dragonfly_ray.storage.task_store import TaskStore
 from tests.piece_stores import BIG, FILES, complete, fill, manifest_of, store_at, task_of
@@ -392,7 +392,7 @@ def test_an_edited_piece_is_not_served_and_others_of_its_file_are_hashed_once(
         hashed.append(len(data))
         return digest(data)
 
-    monkeypatch.setattr(task_store, "digest", counted)
+    monkeypatch.setattr(task_pieces, "digest", counted)
     for index in range(len(found.table)):
         with found.serving(index):
             pass

@@ -17,7 +17,7 @@ from dragonfly_ray.peer.origin import OriginWorkers
 from dragonfly_ray.scheduling.download.event_log import Event
 from dragonfly_ray.scheduling.download.lease_queue import FIRST_BACKOFF_S, MAX_BACKOFF_S
 from dragonfly_ray.sources import Reader
-from dragonfly_ray.storage.task_store import Extent
+from dragonfly_ray.storage.task_pieces import Extent
 from tests.nginx import Nginx
 from tests.swarm import Swarm
 from tests.unit.swarm.conftest import MIB, PIECES, assert_everywhere

@@ -9,7 +9,7 @@ from typing import Any
 
 from dragonfly_ray.config import OriginSettings, Settings
 from dragonfly_ray.model import digest
-from dragonfly_ray.storage.task_store import Extent
+from dragonfly_ray.storage.task_pieces import Extent
 from tests.nginx import Nginx
 from tests.swarm import Swarm
 from tests.unit.swarm.conftest import PIECES, SIZE, assert_everywhere, kinds

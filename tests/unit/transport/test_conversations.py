@@ -16,7 +16,7 @@ import pytest
 from dragonfly_ray.config import TransportSettings
 from dragonfly_ray.errors import ProtocolError, TransportError
 from dragonfly_ray.model import digest
-from dragonfly_ray.storage.task_store import Extent
+from dragonfly_ray.storage.task_pieces import Extent
 from dragonfly_ray.transport import protocol as p
 from dragonfly_ray.transport.connection import Busy, Data, Missing, ParentConnection
 from tests.piece_bench import (
