@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
+import time
 from collections.abc import Callable, Iterable
 
 from dragonfly_ray.errors import DragonflyError
@@ -20,7 +20,7 @@ class _Stopped(Exception):
 
 
 class AuditReader:
-    """One thread, while there is something to read. What cannot be read is given back at once.
+    """One thread, while there is something to read; in which order, and when not, the engine says.
 
     `bytes`: read so; they are neither stored nor passed on.
     """
@@ -30,37 +30,28 @@ class AuditReader:
         self._engine = engine
         self._origin = origin
         self._idle = idle
-        self._queue: deque[int] = deque()
-        self._working = False
         self.bytes = 0
 
     def take(self, pieces: Iterable[int]) -> None:
         engine = self._engine
         with engine.lock:
-            self._queue.extend(pieces)
-            if self._working or not self._queue or engine.stopping.is_set():
-                return
-            self._working = True
-        engine.spawn("audit", self._work)
+            begins = not engine.stopping.is_set() and engine.state.to_audit(tuple(pieces))
+        if begins:
+            engine.spawn("audit", self._work)
 
     def _work(self) -> None:
         engine = self._engine
         while True:
             with engine.lock:
-                if not self._queue:
-                    self._working = False
-                    return
-                index = self._queue.popleft()
-            found = self._read(index)
-            with engine.lock:
-                engine.state.audited(index, found)
-            engine.report_now.set()
+                index, effects = engine.state.next_audit(time.monotonic())
+            engine.carry_out(effects)
+            if index is None:
+                return
+            engine.happened(engine.state.audited, index, self._read(index))
 
     def _read(self, index: int) -> bytes | None:
-        """The digest of what the origin has; None where it does not answer, or wants patience."""
+        """The digest of what the origin has; None where it does not answer."""
         engine, origin = self._engine, self._origin
-        if origin.waits:
-            return None
 
         def progress(count: int) -> None:
             self.bytes += count

@@ -176,9 +176,9 @@ class Engine(Supervisor):
         """A piece read from the origin."""
         found = digest(view)
         with self.lock:
-            self.state.origin_read(index, found)
-            other = self.store.has(index) and self.store.digests[index] != found
-        if other:
+            here = (self.store.has(index) and self.store.digests[index]) or b""
+            differs = self.state.origin_read(index, found, here)
+        if differs:
             self.settle([(index, found)])
         self._keep(index, view, found)
 

@@ -24,7 +24,8 @@ from dragonfly_ray.errors import (
 )
 from dragonfly_ray.peer.buffers import Lender, NotLentError
 from dragonfly_ray.peer.engine import Engine
-from dragonfly_ray.scheduling.download.lease_queue import LeaseLimits, LeaseQueue
+from dragonfly_ray.scheduling.download.lease_limits import LeaseLimits, stream_start
+from dragonfly_ray.scheduling.download.lease_queue import LeaseQueue
 from dragonfly_ray.sources import Reader, open_reader
 from dragonfly_ray.sources.reader import TOGETHER
 
@@ -40,10 +41,6 @@ FINAL = (
     IntegrityError,
 )
 """Errors that waiting does not cure."""
-DEFAULT_PATIENCE = 1.0
-"""Seconds to leave an origin alone that asks for patience without saying how much."""
-MANY = 4
-"""Files in a piece, from which on a few pieces are asked for together."""
 REST = 1.0
 """Seconds without work before connections to the origin are closed: others may want them."""
 
@@ -75,16 +72,9 @@ class OriginWorkers:
 
     def open(self, may_claim: bool, not_before: float, connections: int = 0) -> None:
         """The manifest is here. Under the lock."""
-        engine, task, settings = self._engine, self._engine.task, self._settings
-        limits = LeaseLimits(
-            connections=settings.connections,
-            lease_seconds=settings.lease_seconds,
-            leaf=max(1, engine.table.leaf),
-            least=TOGETHER if task.entries > MANY * task.pieces else 1,
-            ranges=task.ranges,
-        )
-        most = max(settings.connections, settings.small_connections)
-        engine.state.may_read(limits, may_claim, time.monotonic() + not_before, connections or most)
+        engine = self._engine
+        limits = LeaseLimits.of(engine.task, engine.table.leaf, self._settings, TOGETHER)
+        engine.state.may_read(limits, may_claim, time.monotonic() + not_before, connections)
 
     @property
     def opened(self) -> bool:
@@ -112,11 +102,6 @@ class OriginWorkers:
         """Seconds that answers take to begin; 0: unknown."""
         reader = self._reader
         return reader.first_bytes.usual if reader else 0.0
-
-    @property
-    def waits(self) -> bool:
-        """Nothing is to be asked of the origin now."""
-        return not self.opened or self.leases.held_off(time.monotonic())
 
     def reader(self) -> Reader:
         """For whoever reads beside the workers; it is closed with them."""
@@ -245,7 +230,7 @@ class OriginWorkers:
 
         try:
             reader = self._open()
-            first = self._from_the_start(pieces.start)
+            first = stream_start(engine.task, engine.table, pieces.start)
             # All of them before anything is asked for: a read never waits for a buffer.
             lender.reserve(reader.buffers(first, pieces.stop))
             started = time.monotonic()
@@ -275,15 +260,6 @@ class OriginWorkers:
             self._partial[number] = 0
         return rest
 
-    def _from_the_start(self, first: int) -> int:
-        """Where a stream to piece `first` begins. What it passes on its way there is read, too, where no strong
-        version tells that it is what others have read of it: the record does."""
-        task, table = self._engine.task, self._engine.table
-        if task.ranges or task.validator == "strong":
-            return first
-        segments = table.segments(first)
-        return table.of_entry(segments[0].entry).start if len(segments) == 1 and segments[0].offset else first
-
     def _open(self) -> Reader:
         with self._engine.lock:
             if self._reader is None:
@@ -301,13 +277,16 @@ class OriginWorkers:
 
     def _failed(self, rest: set[int], error: DragonflyError, spec_id: str, *, final: bool = False) -> None:
         """`spec_id`: of the distribution whose credentials it was read with."""
-        engine = self._engine
-        if isinstance(error, SourceBusyError):
-            patience = error.retry_after if error.retry_after is not None else DEFAULT_PATIENCE
-            self._hold_off(patience)
-            self._tell(m.Throttled(engine.context.host_id, engine.task.id, patience))
-        else:
-            self._hold_off()
+        engine, state = self._engine, self._engine.state
+        pause = None
+        with self._ready:
+            if isinstance(error, SourceBusyError):
+                pause = state.origin_busy(time.monotonic(), error.retry_after)
+            else:
+                state.origin_failed(time.monotonic())
+            self._ready.notify_all()
+        if pause is not None:
+            self._tell(m.Throttled(engine.context.host_id, engine.task.id, pause))
         log.info("task %.12s: %s", engine.task.id, error)
         self._tell(
             m.OriginFailed(
@@ -320,8 +299,3 @@ class OriginWorkers:
                 spec_id=spec_id,
             )
         )
-
-    def _hold_off(self, retry_after: float | None = None) -> None:
-        with self._ready:
-            self._engine.state.origin_failed(time.monotonic(), retry_after)
-            self._ready.notify_all()

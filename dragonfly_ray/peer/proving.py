@@ -14,6 +14,7 @@ import msgspec
 
 from dragonfly_ray import bitset
 from dragonfly_ray import messages as m
+from dragonfly_ray.backoff import DEFAULT_RETRY_AFTER_S
 from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.errors import ClusterError, DragonflyError, SourceBusyError
 from dragonfly_ray.model import Manifest, PieceTable, Segment, digest
@@ -28,8 +29,6 @@ SPAN = 1024
 """Bytes that are read of each file."""
 CHUNK = 256
 """Files of one request to a helper."""
-DEFAULT_PATIENCE = 1.0
-"""Seconds to leave an origin alone that asks for patience without saying how much."""
 
 W = TypeVar("W")
 R = TypeVar("R")
@@ -169,7 +168,7 @@ class AccessProver:
             try:
                 return do(work)
             except SourceBusyError as busy:
-                pause = DEFAULT_PATIENCE if busy.retry_after is None else busy.retry_after
+                pause = DEFAULT_RETRY_AFTER_S if busy.retry_after is None else busy.retry_after
                 if time.monotonic() + pause > deadline:
                     raise
                 try:

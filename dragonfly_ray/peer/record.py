@@ -11,10 +11,7 @@ from dragonfly_ray.errors import DragonflyError
 from dragonfly_ray.model import DIGEST_SIZE, root_digest
 from dragonfly_ray.peer.engine import Engine
 from dragonfly_ray.peer.reporter import Reporter
-
-PATIENCE = 1.0
-"""Seconds to wait for those who read the origin to fill the record."""
-LONGEST_PAUSE = 0.25
+from dragonfly_ray.scheduling.download.record_wait import RecordWait, Step
 
 Places = tuple[tuple[str, str], ...]
 """(spec id, place) of outputs that other nodes may write, too."""
@@ -44,30 +41,26 @@ class RecordCheck:
     def agrees(self, outputs: Outputs) -> bool:
         """Waits for the record to be whole. Pieces that do not agree with it are dropped, to be fetched again."""
         engine = self._engine
-        deadline = time.monotonic() + PATIENCE
-        pause = 0.005
-        introduced = not engine.was_here  # else whoever reads the origin fills the record
+        # What has come just now, whoever reads the origin vouches for.
+        wait = RecordWait(time.monotonic(), announced=not engine.was_here)
         while not engine.stopping.is_set():
             mine, places = self._digests(), outputs.places()
-            answer = self._ask(mine, places)
-            if answer:
+            if answer := self._ask(mine, places):
                 self._audit(answer.audit)
-                if answer.known and not answer.pending:
-                    if not answer.ok:
-                        return self._mend(mine, answer.digests)
-                    outputs.placed(places, answer)
-                    return True
-                if answer.known and not introduced:
-                    introduced = self._introduce()
-                if time.monotonic() > deadline:
-                    # Either nobody has read those pieces, whatever others say that they have; or whoever
-                    # did is gone, and what is here was checked against the digests of its senders. If two
-                    # peers disagree, both are dropped and read again.
-                    self._teach(answer.gaps)
-                    self._doubt()
-                    deadline = time.monotonic() + PATIENCE
-            engine.stopping.wait(pause)
-            pause = min(LONGEST_PAUSE, pause * 2)
+                now = time.monotonic()
+                for step in wait.answered(now, known=answer.known, pending=answer.pending, ok=answer.ok):
+                    match step:
+                        case Step.ACCEPT:
+                            outputs.placed(places, answer)
+                            return True
+                        case Step.MEND:
+                            return self._mend(mine, answer.digests)
+                        case Step.ANNOUNCE:
+                            wait.announced = self._introduce()
+                        case Step.VOUCH:
+                            self._teach(answer.gaps)
+                            self._doubt()
+            engine.stopping.wait(wait.pause())
             with engine.lock:
                 if engine.error or not engine.picker.done:
                     return False

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dragonfly_ray import messages as m
 from dragonfly_ray.model import Host, root_digest
 from dragonfly_ray.scheduling.download.parent_state import RequestLimits
+from dragonfly_ray.scheduling.download.record_wait import RecordWait, Step
 from dragonfly_ray.scheduling.download.state import DownloadState
 from dragonfly_ray.scheduling.download.superseed import SuperSeeder
 from dragonfly_ray.scheduling.picker import Picker
@@ -31,9 +32,6 @@ TICK = 0.25
 GIVE_UP = 20.0
 """Times the bound after which a simulation ends, whatever is missing."""
 CURVE_POINTS = 200
-VERIFY_PAUSE = 0.05
-VERIFY_PATIENCE = 1.0
-"""Seconds until those who have all tell the record what it lacks."""
 
 PickerFactory = Callable[[int, int], Picker]
 """Pieces, seed -> the picker of a peer."""
@@ -210,18 +208,26 @@ class Simulation:
 
     def completed(self, peer: Peer, now: float) -> None:
         """A peer has everything: does the record agree?"""
-        if not peer.target or peer.fault == "lies":
-            return
+        if peer.target and peer.fault != "lies":
+            self._verify(now, peer, now, RecordWait(now))
+
+    def _verify(self, now: float, peer: Peer, since: float, wait: RecordWait) -> None:
+        if peer.complete_at != since:
+            return  # it has lost something meanwhile
         answer = self.scheduler.verify(peer.id, peer.root(self._root), now)
-        if answer.pending:
-            assert peer.complete_at is not None
-            if now - peer.complete_at > VERIFY_PATIENCE:
-                peer.vouch(answer.gaps, now)
-            self.clock.at(now + VERIFY_PAUSE, lambda later: self.completed(peer, later))
-            return
-        if not answer.ok:
-            peer.mend(answer.digests, now)
-            return
+        for step in wait.answered(now, known=answer.known, pending=answer.pending, ok=answer.ok):
+            match step:
+                case Step.ACCEPT:
+                    self._accepted(peer, now)
+                    return
+                case Step.MEND:
+                    peer.mend(answer.digests, now)
+                    return
+                case Step.VOUCH:
+                    peer.vouch(answer.gaps, now)
+        self.clock.at(now + wait.pause(), self._verify, peer, since, wait)
+
+    def _accepted(self, peer: Peer, now: float) -> None:
         self._complete += 1
         if not self._memory and 2 * self._complete >= self._expected:
             self._memory = self.scheduler.bytes_per_peer()

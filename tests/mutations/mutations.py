@@ -76,8 +76,8 @@ MUTATIONS: dict[str, Mutation] = {
         f"{ENGINE_TESTS}::test_what_waits_at_a_slow_reader_is_given_back",
     ),
     "a failed origin is asked at once": Mutation(
-        (Change(LEASES, "self._backoff = retry_after = min(MAX_BACKOFF_S, self._backoff * 2 or FIRST_BACKOFF_S)",
-                "retry_after = 0.0"),),
+        (Change(LEASES, "self._backoff = min(MAX_BACKOFF_S, self._backoff * 2 or FIRST_BACKOFF_S)",
+                "self._backoff = 0.0"),),
         f"{SIMULATOR}::test_an_origin_that_fails_is_left_alone_for_a_while",
         f"{ENGINE_TESTS}::test_an_origin_that_fails_is_left_alone_for_a_while",
     ),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 
+from dragonfly_ray.backoff import DEFAULT_RETRY_AFTER_S
 from dragonfly_ray.scheduling.answer_waits import SLOW_S
+from dragonfly_ray.scheduling.download.lease_limits import LeaseLimits
 from dragonfly_ray.scheduling.picker import Picker
 
 SMOOTHING = 0.3
@@ -21,18 +22,6 @@ LOOK_S = 0.05
 MAX_RUN = 64
 """Pieces of one request at the origin."""
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.1, 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseLimits:
-    """`connections`: requests to the origin at once; `leaf`: bytes of a piece; `least`: pieces of a request, where they
-    are small files; `ranges`: whether the origin can be read from any piece on."""
-
-    connections: int
-    lease_seconds: float
-    leaf: int
-    least: int = 1
-    ranges: bool = True
 
 
 class LeaseQueue:
@@ -67,7 +56,7 @@ class LeaseQueue:
         self._backoff = 0.0
         self._flow = 0.0
         """Bytes a second of one worker, once they flow; smoothed."""
-        self._connections = connections or limits.connections
+        self._connections = connections or limits.requests or limits.connections
         self.rate = 0.0
 
     # --- what is so -------------------------------------------------------------------------
@@ -176,11 +165,16 @@ class LeaseQueue:
         self._flow = _smoothed(self._flow, nbytes / max(1e-3, flowing))
         self.rate = _smoothed(self.rate, nbytes / max(1e-6, seconds))
 
-    def failed(self, now: float, retry_after: float | None = None) -> None:
-        """The origin could not be read; `retry_after`: what it asked for itself."""
-        if retry_after is None:
-            self._backoff = retry_after = min(MAX_BACKOFF_S, self._backoff * 2 or FIRST_BACKOFF_S)
-        self.allow(None, now + retry_after)
+    def failed(self, now: float) -> None:
+        """The origin could not be read."""
+        self._backoff = min(MAX_BACKOFF_S, self._backoff * 2 or FIRST_BACKOFF_S)
+        self.allow(None, now + self._backoff)
+
+    def busy(self, now: float, retry_after: float | None) -> float:
+        """The origin wants to be left alone; `retry_after`: for how long, if it said so. For how long it is."""
+        pause = DEFAULT_RETRY_AFTER_S if retry_after is None else retry_after
+        self.allow(None, now + pause)
+        return pause
 
     def stop(self) -> None:
         self._stopped = True

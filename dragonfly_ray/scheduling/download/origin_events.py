@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dragonfly_ray.scheduling.download.effects import Effects, Report
 from dragonfly_ray.scheduling.download.event_log import event
-from dragonfly_ray.scheduling.download.lease_queue import LeaseLimits, LeaseQueue
+from dragonfly_ray.scheduling.download.lease_limits import LeaseLimits
+from dragonfly_ray.scheduling.download.lease_queue import LeaseQueue
 from dragonfly_ray.scheduling.download.parts import Claims, DownloadParts
 
 
@@ -52,11 +54,13 @@ class OriginEvents(DownloadParts):
         return run, run is not None and self._leases.low(answer)
 
     @event
-    def origin_read(self, piece: int, found: bytes) -> None:
-        """A piece came from the origin; `stored` follows, unless it is here."""
+    def origin_read(self, piece: int, found: bytes, here: bytes) -> bool:
+        """A piece came from the origin; `stored` follows, unless it is here. `here`: the digest of what is; empty:
+        nothing. True: that is to be settled by what the origin gave."""
         self.report.news.origin.append((piece, found))
         self.claims.mine(piece, found)
         self._leases.read()
+        return bool(here) and here != found
 
     @event
     def origin_measured(self, nbytes: int, seconds: float, flowing: float) -> None:
@@ -68,8 +72,13 @@ class OriginEvents(DownloadParts):
         return self._leases.ended(worker, unread)
 
     @event
-    def origin_failed(self, now: float, retry_after: float | None) -> None:
-        self._leases.failed(now, retry_after)
+    def origin_failed(self, now: float) -> None:
+        self._leases.failed(now)
+
+    @event
+    def origin_busy(self, now: float, retry_after: float | None) -> float:
+        """See `LeaseQueue.busy`."""
+        return self._leases.busy(now, retry_after)
 
     @event
     def origin_stopped(self) -> None:
@@ -79,6 +88,30 @@ class OriginEvents(DownloadParts):
     @event
     def doubted(self) -> None:
         self._leases.doubted()
+
+    # --- audits -----------------------------------------------------------------------------
+
+    @event
+    def to_audit(self, pieces: tuple[int, ...]) -> bool:
+        """The scheduler wants them read once more. True: somebody is to begin with `next_audit`."""
+        return self._audits.add(pieces)
+
+    @event
+    def next_audit(self, now: float) -> tuple[int | None, Effects]:
+        """The piece to read next; `audited` follows. None: there is none. All are given back while nothing is to be
+        asked of the origin: the scheduler waits for them."""
+        late = self._audits.drain() if self.leases is None or self.leases.held_off(now) else []
+        self.report.news.unaudited += late
+        return self._audits.next(), (Report(),) if late else ()
+
+    @event
+    def audited(self, piece: int, found: bytes | None) -> Effects:
+        """A piece was read at the origin once more; None: it could not be."""
+        if found is None:
+            self.report.news.unaudited.append(piece)
+        else:
+            self.report.news.audited.append((piece, found))
+        return (Report(),)
 
     def appetite(self, now: float, answer: float) -> int:
         """How many more pieces to claim."""

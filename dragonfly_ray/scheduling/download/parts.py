@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dragonfly_ray import bitset
+from dragonfly_ray.scheduling.download.audit_queue import AuditQueue
 from dragonfly_ray.scheduling.download.connections import Connections
 from dragonfly_ray.scheduling.download.digest_claims import DigestClaims
 from dragonfly_ray.scheduling.download.event_log import Dump, EventLog, frozen
@@ -58,6 +59,7 @@ class DownloadParts:
         self.claims = DigestClaims()
         self.report = ReportBuffer(now)
         self.leases: LeaseQueue | None = None
+        self._audits = AuditQueue()
         self.provenance: dict[int, str] = {}
         """Piece -> the parent that it came from."""
         self.bytes = Bytes()

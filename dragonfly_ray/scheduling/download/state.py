@@ -255,14 +255,6 @@ class DownloadState(HostEvents, OriginEvents):
         self.report.news.origin += digests
 
     @event
-    def audited(self, piece: int, found: bytes | None) -> None:
-        """A piece was read at the origin once more; None: it could not be."""
-        if found is None:
-            self.report.news.unaudited.append(piece)
-        else:
-            self.report.news.audited.append((piece, found))
-
-    @event
     def hurry(self, pieces: tuple[int, ...]) -> None:
         """Somebody reads these: they come before all others."""
         self.picker.urgent = [*pieces, *(p for p in self.picker.urgent if p not in pieces)]

@@ -249,8 +249,6 @@ class Peer:
 
     def keep(self, parent: str, piece: int, now: float) -> None:
         """A verified piece is stored. `parent`: whom it came from; empty: the origin."""
-        if not parent and piece in self._false:
-            self.settle([(piece, digest_of(piece))], now)
         if self.state.picker.have >> piece & 1:
             return
         effects = self.state.stored(piece, parent, self.world.scenario.piece_bytes, now)

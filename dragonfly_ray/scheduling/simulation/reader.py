@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dragonfly_ray import messages as m
-from dragonfly_ray.scheduling.download.lease_queue import LeaseLimits, LeaseQueue
+from dragonfly_ray.scheduling.download.lease_limits import LeaseLimits
+from dragonfly_ray.scheduling.download.lease_queue import LeaseQueue
 from dragonfly_ray.scheduling.download.state import DownloadState
 from dragonfly_ray.scheduling.simulation.network import Clock, Line, Zone
 from dragonfly_ray.scheduling.simulation.scenario import Scenario
@@ -41,6 +42,8 @@ class Owner(Protocol):
 
     def digest(self, piece: int) -> bytes: ...
 
+    def settle(self, record: Iterable[tuple[int, bytes]], now: float) -> None: ...
+
     def keep(self, parent: str, piece: int, now: float) -> None: ...
 
     def report_soon(self, now: float) -> None: ...
@@ -69,8 +72,10 @@ class Reader:
     ) -> None:
         self._peer = peer
         self._state = state
-        settings = peer.world.scheduler.core.settings.origin
-        limits = LeaseLimits(settings.connections, settings.lease_seconds, peer.world.scenario.piece_bytes)
+        scheduler = peer.world.scheduler
+        limits = LeaseLimits.of(
+            scheduler.task, peer.world.scenario.piece_bytes, scheduler.core.settings.origin
+        )
         state.may_read(limits, True, now + not_before, connections)
         self._reads: dict[int, _Read] = {}
         """By worker."""
@@ -148,7 +153,7 @@ class Reader:
         if not peer.alive or self._reads.get(worker) is not read:
             return
         peer.world.origin_failures += 1
-        self._state.origin_failed(now, None)
+        self._state.origin_failed(now)
         rest = tuple(range(read.piece, read.pieces.stop))
         self._end(worker, now)
         peer.world.scheduler.origin_failed(peer.id, rest, now)
@@ -167,7 +172,8 @@ class Reader:
         read.piece += 1
         peer.bytes_origin += peer.world.scenario.piece_bytes
         peer.world.from_origin += 1
-        self._state.origin_read(piece, digest_of(piece))
+        here = self._peer.digest(piece) if self._state.picker.have >> piece & 1 else b""
+        differs = self._state.origin_read(piece, digest_of(piece), here)
         over = read.piece >= read.pieces.stop
         if over:
             seconds = now - read.started
@@ -175,6 +181,8 @@ class Reader:
             self._end(worker, now)
         else:
             self._begin(worker, read, now)
+        if differs:
+            peer.settle([(piece, digest_of(piece))], now)
         peer.keep("", piece, now)
         if over:
             self._work(now)

@@ -11,7 +11,7 @@ from dragonfly_ray import bitset
 from dragonfly_ray.model import digest
 from dragonfly_ray.scheduling.download.effects import Cancel, Close, Complain, Report, Tell, Wake
 from dragonfly_ray.scheduling.download.event_log import SPAN, replay
-from dragonfly_ray.scheduling.download.lease_queue import LeaseLimits
+from dragonfly_ray.scheduling.download.lease_limits import LeaseLimits
 from dragonfly_ray.scheduling.download.parent_state import BAD_PIECES, NeighbourInfo, RequestLimits
 from dragonfly_ray.scheduling.download.state import DownloadState
 from dragonfly_ray.scheduling.download.superseed import SuperSeeder
@@ -167,10 +167,42 @@ def test_what_is_leased_and_here_from_before_is_vouched_for_and_not_read() -> No
     state.leased((0, 1, 2), claims([0, 1]), 0.0)
     assert state.next_origin_run(0, 0.0, 0.0)[0] == range(2, 3)
     assert state.take_report(0.0, 0.0, False).taken.pending.origin == list(claims([0, 1]))
-    state.origin_read(2, RIGHT[2])
+    state.origin_read(2, RIGHT[2], b"")
     state.stored(2, "", SIZE, 0.0)
     state.origin_ended(0, ())
     assert state.take_report(0.0, 0.0, False).taken.pending.origin == list(claims([2]))
+
+
+def test_what_the_origin_gives_settles_what_is_here() -> None:
+    state = fresh()
+    assert not state.origin_read(1, RIGHT[1], b""), "nothing is here"
+    assert not state.origin_read(1, RIGHT[1], RIGHT[1])
+    assert state.origin_read(1, RIGHT[1], WRONG[1])
+
+
+def test_audits_are_read_one_by_one_in_order_and_told() -> None:
+    state = fresh()
+    assert not state.to_audit(())
+    assert state.to_audit((5, 3))
+    assert not state.to_audit((4,)), "somebody is at it"
+    assert state.next_audit(0.0) == (5, ())
+    assert state.audited(5, RIGHT[5]) == (Report(),)
+    assert [state.next_audit(0.0)[0] for _ in range(3)] == [3, 4, None]
+    assert state.audited(3, None) == (Report(),)
+    assert state.to_audit((6,)), "whoever was at it has ended"
+    news = state.take_report(5.0, 0.0, False).taken.pending
+    assert (news.audited, news.unaudited) == ([(5, RIGHT[5])], [3])
+
+
+def test_audits_are_given_back_at_once_where_the_origin_is_not_to_be_asked() -> None:
+    state = fresh()
+    state.to_audit((5, 3, 4))
+    assert state.next_audit(0.0) == (5, ())
+    assert state.origin_busy(0.0, 30.0) == 30.0
+    assert state.next_audit(1.0) == (None, (Report(),))
+    assert state.take_report(5.0, 0.0, False).taken.pending.unaudited == [3, 4]
+    assert state.to_audit((6,))
+    assert state.next_audit(31.0) == (6, ())
 
 
 def test_a_sole_reader_tells_each_fresh_piece_to_one_neighbour_first() -> None:
@@ -178,7 +210,7 @@ def test_a_sole_reader_tells_each_fresh_piece_to_one_neighbour_first() -> None:
     state.connected(1, "a", 0, (), 0.0)
     state.connected(2, "b", 0, (), 0.0)
     for piece in (0, 1):
-        state.origin_read(piece, RIGHT[piece])
+        state.origin_read(piece, RIGHT[piece], b"")
         state.stored(piece, "", SIZE, 0.0)
     assert set(state.take_tells(0.0)) == {Tell(1, 1), Tell(2, 2)}
     assert (state.shown("a"), state.shown("b")) == (1, 2)
@@ -314,7 +346,7 @@ class Download(RuleBasedStateMachine):
     def read(self, worker: int) -> None:
         run, _ = self.state.next_origin_run(worker, self.now, 0.0)
         for piece in run or ():
-            self.state.origin_read(piece, RIGHT[piece])
+            self.state.origin_read(piece, RIGHT[piece], b"")
             self.state.stored(piece, "", SIZE, 0.0)
         self.state.origin_ended(worker, ())
 

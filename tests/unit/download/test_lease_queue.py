@@ -7,7 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from dragonfly_ray.backoff import DEFAULT_RETRY_AFTER_S
 from dragonfly_ray.scheduling.answer_waits import SLOW_S
+from dragonfly_ray.scheduling.download.lease_limits import LeaseLimits
 from dragonfly_ray.scheduling.download.lease_queue import (
     FIRST_BACKOFF_S,
     LAST_WAIT_S,
@@ -15,7 +17,6 @@ from dragonfly_ray.scheduling.download.lease_queue import (
     LEAST_WAIT_S,
     MAX_BACKOFF_S,
     MAX_RUN,
-    LeaseLimits,
     LeaseQueue,
 )
 from dragonfly_ray.scheduling.picker import Picker
@@ -119,8 +120,18 @@ def test_a_failing_origin_is_left_alone_twice_as_long_each_time(leases: LeaseQue
     leases.read()
     leases.failed(now)
     assert leases.pause(now) == pytest.approx(FIRST_BACKOFF_S), "it was well meanwhile"
-    leases.failed(now, retry_after=30.0)
-    assert leases.pause(now) == pytest.approx(30.0)
+
+
+@pytest.mark.parametrize(("said", "pause"), [(30.0, 30.0), (0.0, 0.0), (None, DEFAULT_RETRY_AFTER_S)])
+def test_a_busy_origin_is_left_alone_for_as_long_as_it_says(
+    leases: LeaseQueue, said: float | None, pause: float
+) -> None:
+    leases.leased([1], 0.0)
+    assert leases.busy(5.0, said) == pause, "as others are told"
+    assert leases.held_off(4.99 + pause)
+    assert not leases.held_off(5.0 + pause)
+    leases.failed(100.0)
+    assert leases.pause(100.0) == pytest.approx(FIRST_BACKOFF_S), "it did not fail"
 
 
 def test_what_somebody_else_reads_is_neither_begun_nor_gone_on_with(

@@ -84,7 +84,8 @@ def test_an_origin_that_wants_to_be_left_alone_for_an_hour_is(
         def heard() -> bool:
             runs = [run for peer in built.peers.values() for run in peer._runs.values()]
             readers = [run.origin for run in runs if run.origin.opened]
-            quiet = all(each.waits and not each.leases.reading for each in readers)
+            now = time.monotonic()
+            quiet = all(each.leases.held_off(now) and not each.leases.reading for each in readers)
             return quiet and len(readers) == (3 if number else 0)
 
         until(heard)
