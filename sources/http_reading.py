@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 
 import urllib3
 
@@ -19,9 +21,11 @@ from dragonfly_ray.sources.http_client import HttpClient
 from dragonfly_ray.sources.http_plain import PlainAnswers, PlainStream
 from dragonfly_ray.sources.http_probe import RANGE_REFUSED
 from dragonfly_ray.sources.http_versions import Match, compared
-from dragonfly_ray.sources.many import BUSY, Head, Many, Wanted, many_files
+from dragonfly_ray.sources.many import BUSY, Head, Many, OneByOne, Wanted
 from dragonfly_ray.sources.pace import Slots
-from dragonfly_ray.sources.proxies import Choose, directly
+from dragonfly_ray.sources.proxies import Choose, Proxy, directly
+
+logger = logging.getLogger(__name__)
 
 PARTS = 2
 """Pieces of small files that are fetched at once: while one is being stored, the connections of others are busy."""
@@ -226,3 +230,25 @@ class HttpReader:
             return match == "same" or (match == "weakly" and not part)
 
         return Wanted(number, self._address.file(entry.path), view, fits, start)
+
+
+def many_files(
+    headers: Mapping[str, str],
+    settings: OriginSettings,
+    known: Rules | None = None,
+    proxy: Proxy | None = None,
+) -> Many:
+    """`headers` go with every request; `known`: the policy that each address is checked against."""
+    try:
+        from dragonfly_ray.sources.curl import ManyFiles
+    except ImportError as error:
+        _tell_missing(str(error))
+        return OneByOne()
+    return ManyFiles(headers, settings, known, proxy)
+
+
+@cache
+def _tell_missing(what: str) -> None:
+    logger.warning(
+        "small files are requested one by one, which is slow (%s): pip install 'dragonfly-ray[curl]'", what
+    )

@@ -6,17 +6,9 @@ file) of the right length and version is handed back, and asked for again with a
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Protocol, TypeVar
-
-from dragonfly_ray.config import OriginSettings
-from dragonfly_ray.policy import Rules
-from dragonfly_ray.sources.proxies import Proxy
-
-logger = logging.getLogger(__name__)
 
 BUSY = (429, 503)
 TELLING = (b"e", b"E", b"l", b"L", b"r", b"R")
@@ -196,25 +188,3 @@ class OneByOne:
 
     def close(self) -> None:
         pass
-
-
-def many_files(
-    headers: Mapping[str, str],
-    settings: OriginSettings,
-    known: Rules | None = None,
-    proxy: Proxy | None = None,
-) -> Many:
-    """`headers` go with every request; `known`: the policy that each address is checked against."""
-    try:
-        from dragonfly_ray.sources.curl import ManyFiles
-    except ImportError as error:
-        _tell_missing(str(error))
-        return OneByOne()
-    return ManyFiles(headers, settings, known, proxy)
-
-
-@cache
-def _tell_missing(what: str) -> None:
-    logger.warning(
-        "small files are requested one by one, which is slow (%s): pip install 'dragonfly-ray[curl]'", what
-    )
