@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
 from typing import TypeVar
 
 from dragonfly_ray.grants import GrantIssuer, Handshake, SigningKey
 from dragonfly_ray.model import Endpoint, Host
 from dragonfly_ray.transport import protocol as p
 from dragonfly_ray.transport.connection import Caller
+from tests.wires import Raw
 
 CLUSTER_KEY = SigningKey.generate()
 ISSUER = GrantIssuer(CLUSTER_KEY)
@@ -32,7 +32,7 @@ def parent_at(*ports: int, key: SigningKey = PARENT_KEY) -> Host:
     return Host(PARENT, "node", endpoints, key=key.public_bytes())
 
 
-def frame(sock: socket.socket, kind: type[F]) -> F:
+def frame(sock: Raw, kind: type[F]) -> F:
     """The next frame, which must be of this kind."""
     number, length = p.decode_header(_exactly(sock, p.HEADER.size))
     found = p.decode(number, _exactly(sock, length))
@@ -40,7 +40,7 @@ def frame(sock: socket.socket, kind: type[F]) -> F:
     return found
 
 
-def _exactly(sock: socket.socket, count: int) -> bytes:
+def _exactly(sock: Raw, count: int) -> bytes:
     data = b""
     while len(data) < count:
         more = sock.recv(count - len(data))
@@ -49,7 +49,7 @@ def _exactly(sock: socket.socket, count: int) -> bytes:
     return data
 
 
-def as_parent(sock: socket.socket) -> p.Hello:
+def as_parent(sock: Raw) -> p.Hello:
     """Up to where a parent says what it has; whatever the child's grant is."""
     nonce = os.urandom(32)
     sock.sendall(p.encode(p.Challenge(nonce)))
@@ -74,7 +74,7 @@ def hello_to(
     return p.Hello(task, host, token, both.child_nonce, both.sign("child", key))
 
 
-def as_child(sock: socket.socket, host: str = "child") -> None:
+def as_child(sock: Raw, host: str = "child") -> None:
     """Up to where the parent has accepted it."""
     sock.sendall(p.encode(hello_to(frame(sock, p.Challenge), host)))
     frame(sock, p.Accepted)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,8 @@ from dragonfly_ray.model import digest
 from dragonfly_ray.storage.task_pieces import Extent
 from dragonfly_ray.transport.connection import Data, Missing, ParentConnection
 from dragonfly_ray.transport.server import UploadServer
+from dragonfly_ray.transport.streams import Network
+from dragonfly_ray.transport.tcp import TCP
 from tests.handshakes import (
     CLUSTER_KEY,
     PARENT,
@@ -23,6 +24,7 @@ from tests.handshakes import (
     caller,
     parent_at,
 )
+from tests.wires import Wire, connect
 
 PIECE = 256 * 1024
 COUNT = 64
@@ -90,10 +92,11 @@ class FakeTask:
 class Bench:
     """A server with one task, `t`."""
 
-    def __init__(self, folder: Path, settings: TransportSettings = PATIENT) -> None:
+    def __init__(self, folder: Path, settings: TransportSettings = PATIENT, network: Network = TCP) -> None:
+        self.network = network
         self.task = FakeTask(folder)
         self.verifier = GrantVerifier([CLUSTER_KEY.public_bytes()])
-        self.server = UploadServer("127.0.0.1", 0, self, settings, self.verifier, PARENT, PARENT_KEY)
+        self.server = UploadServer("127.0.0.1", 0, self, settings, self.verifier, PARENT, PARENT_KEY, network)
         self.server.start()
 
     def shared(self, task_id: str) -> FakeTask | None:
@@ -108,7 +111,7 @@ class Bench:
         pieces: int = COUNT,
     ) -> ParentConnection:
         parent = parent_at(self.server.port)
-        return ParentConnection.open(parent, caller(host, task, grant), settings, pieces)
+        return ParentConnection.open(parent, caller(host, task, grant), settings, pieces, self.network)
 
     def close(self) -> None:
         self.server.stop()
@@ -140,8 +143,8 @@ def fetch(connection: ParentConnection, task: FakeTask, pieces: range) -> None:
             assert answer.digest == digest(answer.view)
 
 
-def greeted(bench: Bench, host: str) -> socket.socket:
+def greeted(bench: Bench, host: str) -> Wire:
     """A child with a grant, that may then say what it likes."""
-    sock = socket.create_connection(("127.0.0.1", bench.server.port), timeout=10)
-    as_child(sock, host)
-    return sock
+    wire = connect(bench.network, bench.server.port)
+    as_child(wire, host)
+    return wire

@@ -20,6 +20,8 @@ from dragonfly_ray.scheduling.core import Action, Ask, Compare, Probe, Scheduler
 from dragonfly_ray.scheduling.dispatch import dispatch
 from dragonfly_ray.scheduling.outbox import Outbox
 from dragonfly_ray.storage.task_store import TaskStore
+from dragonfly_ray.transport.streams import Network
+from dragonfly_ray.transport.tcp import TCP
 
 
 class LocalScheduler:
@@ -148,9 +150,11 @@ class Swarm:
         seeds: int = 0,
         settings: Settings | None = None,
         audit: float = 0.0,
+        network: Network = TCP,
     ) -> None:
         """`audit`: share of the pieces that are read twice; each byte leaves the origin once by default."""
         self.root = root
+        self._network = network
         given = settings or Settings()
         origins = given.origin.model_copy(update={"audit": audit})
         self.settings = given.model_copy(update={"origin": origins})
@@ -169,7 +173,7 @@ class Swarm:
         settings = self.settings.model_copy(update={"storage": storage})
         peer = PeerNode(
             Identity(node, "127.0.0.1", node, seed, zone, location), settings, self._verifier,
-            _Links(self.scheduler),
+            _Links(self.scheduler), network=self._network,
         )  # fmt: skip
         self.peers[node] = self.scheduler.peers[peer.host.id] = peer
         peer.announce()

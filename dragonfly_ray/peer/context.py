@@ -16,6 +16,8 @@ from dragonfly_ray.storage.store import PieceStore
 from dragonfly_ray.storage.task_store import TaskStore
 from dragonfly_ray.telemetry import Telemetry
 from dragonfly_ray.transport.limiter import RateLimiter
+from dragonfly_ray.transport.streams import Network
+from dragonfly_ray.transport.tcp import TCP
 
 
 @dataclass
@@ -44,6 +46,8 @@ class Context:
     turns: OutputTurns = field(default_factory=OutputTurns)
     limiter: RateLimiter = field(default_factory=lambda: RateLimiter(None))
     """Of what all tasks together receive."""
+    network: Network = TCP
+    """What connections to parents are made with."""
     uploads: Callable[[], int] = lambda: 0
     """How many children are being sent to."""
     zone: str = ""

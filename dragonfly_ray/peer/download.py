@@ -359,7 +359,9 @@ class TaskDownload:
         caller = Caller(self.context.host_id, self.context.key, self.task.id, self.grant)
         transport = self.context.settings.transport
         try:
-            return ParentConnection.open(neighbour.host, caller, transport, self.task.pieces)
+            return ParentConnection.open(
+                neighbour.host, caller, transport, self.task.pieces, self.context.network
+            )
         except GrantError:
             if caller.grant == self.grant:  # and no newer one has come meanwhile
                 self.reporter.grant_refused()

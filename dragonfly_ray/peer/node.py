@@ -52,6 +52,8 @@ from dragonfly_ray.storage.task_store import TaskStore
 from dragonfly_ray.telemetry import Telemetry
 from dragonfly_ray.transport.limiter import RateLimiter
 from dragonfly_ray.transport.server import UploadServer
+from dragonfly_ray.transport.streams import Network
+from dragonfly_ray.transport.tcp import TCP
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +74,7 @@ class PeerNode:
         links: Links,
         *,
         telemetry: Telemetry | None = None,
+        network: Network = TCP,
     ) -> None:
         self.identity = identity
         self.settings = settings
@@ -107,6 +110,7 @@ class PeerNode:
         self._usage = self.store.usage()
         transport = settings.transport
         self._key = SigningKey.generate()
+        self._network = network
         self.server = UploadServer(
             transport.bind or identity.address,
             transport.port,
@@ -115,6 +119,7 @@ class PeerNode:
             verifier,
             self.store.host_id,
             self._key,
+            network,
         )
         self.server.start()
         self.host = Host(
@@ -264,6 +269,7 @@ class PeerNode:
             telemetry=self.telemetry,
             turns=self._turns,
             limiter=self._limiter,
+            network=self._network,
             uploads=lambda: self.server.sending,
             zone=self.host.idc,
             location=self.host.location,

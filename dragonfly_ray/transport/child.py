@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import threading
 from collections import deque
 from contextlib import AbstractContextManager
@@ -15,6 +14,7 @@ from dragonfly_ray.errors import ProtocolError
 from dragonfly_ray.grants import NONCE_SIZE
 from dragonfly_ray.storage.task_pieces import Extent
 from dragonfly_ray.transport import protocol as p
+from dragonfly_ray.transport.streams import Stream
 
 MAX_QUEUE = 256
 """Pieces that one child may have asked for at a time."""
@@ -62,9 +62,8 @@ Job = bytes | int | p.ManifestRequest | p.Welcome | p.Digests
 class Child:
     """One connection. `busy` while a sender works on it; only then may others not close it."""
 
-    def __init__(self, sock: socket.socket, now: float) -> None:
-        self.sock = sock
-        self.fd = sock.fileno()
+    def __init__(self, stream: Stream, now: float) -> None:
+        self.stream = stream
         self.parser = p.Parser(most=p.MAX_HELLO)
         self.nonce = os.urandom(NONCE_SIZE)
         self.since = now

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import select
-import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,19 +15,20 @@ from dragonfly_ray.grants import NONCE_SIZE, Handshake, SigningKey
 from dragonfly_ray.model import Host
 from dragonfly_ray.transport import protocol as p
 from dragonfly_ray.transport.protocol import Busy, Missing, Pong
+from dragonfly_ray.transport.streams import Network, Stream
+from dragonfly_ray.transport.tcp import TCP
 
 __all__ = ["Busy", "Caller", "Data", "Missing", "ParentConnection", "Pong"]
 
 W = TypeVar("W", p.Challenge, p.Accepted, p.Welcome)
 
 CHUNK = 1024 * 1024
-"""The most that one read from the socket takes."""
+"""The most that one read takes."""
 GATHERED = 512 * 1024
-"""So many bytes of a piece are gathered in the kernel before anybody is woken."""
+"""So many bytes of a piece are gathered in the stream before anybody is woken."""
 HEAD = p.HEADER.size + p.DATA_SIZE
 """Bytes before a piece: they are read together with the end of the piece before it."""
 CHUNKY = 16 * 1024
-KEEPALIVE = ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 2), (socket.TCP_KEEPCNT, 3))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +59,13 @@ class ParentConnection:
     `bitmap`, `digests`: what the parent said that it has, when the connection was opened.
     """
 
-    def __init__(self, sock: socket.socket, name: str, settings: TransportSettings, pieces: int) -> None:
-        self._sock = sock
+    def __init__(self, stream: Stream, name: str, settings: TransportSettings, pieces: int) -> None:
+        self._stream = stream
         self._name = name
         self._pieces = pieces
         self._settings = settings
         self._sending = threading.Lock()
         self._closed = False
-        self._low = 1
         self._head = memoryview(bytearray(HEAD))
         self._ahead = b""
         """What was read beyond what was asked for."""
@@ -83,7 +80,14 @@ class ParentConnection:
         return f"ParentConnection({self._name})"
 
     @classmethod
-    def open(cls, parent: Host, caller: Caller, settings: TransportSettings, pieces: int) -> ParentConnection:
+    def open(
+        cls,
+        parent: Host,
+        caller: Caller,
+        settings: TransportSettings,
+        pieces: int,
+        network: Network = TCP,
+    ) -> ParentConnection:
         """Connects to the first endpoint that answers, and waits until the parent says what it has.
 
         `pieces`: of the task; a parent that speaks of others is not heard, nor one without the key of `parent`.
@@ -94,11 +98,13 @@ class ParentConnection:
         for endpoint in parent.endpoints:
             name = f"{endpoint.address}:{endpoint.port}"
             try:
-                sock = socket.create_connection((endpoint.address, endpoint.port), settings.connect_timeout)
+                stream = network.connect(
+                    endpoint.address, endpoint.port, settings.connect_timeout, settings.stall_timeout
+                )
             except OSError as error:
                 failure = TransportError(f"{name}: {error.strerror or type(error).__name__}")
                 continue
-            connection = cls(sock, name, settings, pieces)
+            connection = cls(stream, name, settings, pieces)
             try:
                 connection._greet(parent, caller)
             except BaseException:
@@ -108,12 +114,6 @@ class ParentConnection:
         raise failure or TransportError("the parent has no endpoint")
 
     def _greet(self, parent: Host, caller: Caller) -> None:
-        sock = self._sock
-        sock.settimeout(self._settings.stall_timeout)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in KEEPALIVE:
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
         try:
             self._prove(parent, caller)
         except ProtocolError as error:
@@ -204,10 +204,11 @@ class ParentConnection:
         self._send(p.Ping())
 
     def _send(self, frame: p.Frame) -> None:
-        data = p.encode(frame)
+        data = memoryview(p.encode(frame))
         try:
             with self._sending:
-                self._sock.sendall(data)
+                while data:
+                    data = data[self._stream.send(data) :]
         except TimeoutError:
             raise StalledError(f"{self._name}: takes no more requests") from None
         except OSError as error:
@@ -294,8 +295,9 @@ class ParentConnection:
             progress(at)
         try:
             while at < end:
-                self._wake_at(min(end - at, GATHERED) if end > CHUNKY else 1)
-                count = self._receive(self._into(view[at:]))
+                # With every packet, a receiver that is woken costs several times as much.
+                least = min(end - at, GATHERED) if end > CHUNKY else 1
+                count = self._stream.recv_into(self._into(view[at:]), least)
                 if not count:
                     raise TransportError(f"{self._name}: closed by the parent")
                 beyond = max(0, at + count - end)
@@ -323,37 +325,13 @@ class ParentConnection:
             self._ahead = self._ahead[count:]
         return count
 
-    def _wake_at(self, count: int) -> None:
-        """So many bytes are worth waking up for: with every packet, a receiver costs several times as much."""
-        if count != self._low:
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
-            self._low = count
-
-    def _receive(self, views: list[memoryview]) -> int:
-        try:
-            return self._sock.recvmsg_into(views)[0]
-        except TimeoutError:
-            # Too few to wake up for is not nothing. (With a time-out, Python's sockets do not block.)
-            try:
-                return os.readv(self._sock.fileno(), views)
-            except BlockingIOError:
-                raise TimeoutError from None
-
     def check(self) -> None:
         """Raises `TransportError` if the parent has closed it. Does not wait."""
-        try:
-            looking = select.poll()
-            looking.register(self._sock, select.POLLRDHUP)
-            ended = bool(looking.poll(0))
-        except (OSError, ValueError):
-            ended = True
-        if ended:
+        if self._stream.info().ended:
             raise TransportError(f"{self._name}: closed by the parent")
 
     def close(self) -> None:
         """From any thread; whoever is receiving gets a `TransportError`."""
         if not self._closed:
             self._closed = True
-            with contextlib.suppress(OSError):
-                self._sock.shutdown(socket.SHUT_RDWR)
-            self._sock.close()
+            self._stream.close()

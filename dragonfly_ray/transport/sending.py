@@ -1,15 +1,11 @@
-"""What a sending thread of the upload server makes of a job, and how it gets it into the socket."""
+"""What a sending thread of the upload server makes of a job, and how it gets it into the stream."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import logging
 import os
-import socket
-import sys
-import termios
 import time
 
 from dragonfly_ray.errors import DragonflyError, ProtocolError
@@ -17,24 +13,16 @@ from dragonfly_ray.storage.failures import EXHAUSTED
 from dragonfly_ray.storage.task_pieces import Extent
 from dragonfly_ray.transport import protocol as p
 from dragonfly_ray.transport.child import Child, Job, Shared
+from dragonfly_ray.transport.streams import FileUnreadableError
 
 log = logging.getLogger(__name__)
 
-SOCKET_ERRORS = frozenset(
-    (errno.EAGAIN, errno.EINTR, errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN,
-     errno.ESHUTDOWN, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN,
-     errno.ENOBUFS, errno.ENOMEM, errno.EBADF)
-)  # fmt: skip
-"""Of `sendfile`, for reasons of the connection; all others are the file's."""
-
 
 def send_some(child: Child, fd: int, offset: int, length: int) -> int:
-    """How many bytes the socket took. Raises `OSError`: within a piece there is no way to say that it ends here."""
+    """How many bytes the stream took. Raises `OSError`: within a piece there is no way to say that it ends here."""
     try:
-        count = os.sendfile(child.fd, fd, offset, length)
-    except OSError as error:
-        if error.errno in SOCKET_ERRORS:
-            raise
+        count = child.stream.send_file(fd, offset, length)
+    except FileUnreadableError as error:
         log.warning("task %.12s: piece %d: %s", child.task_id, child.piece, error.strerror)
         count = 0
     if not count:
@@ -95,12 +83,6 @@ def _probe(extents: list[Extent]) -> None:
     for fd, offset, length in extents:
         if os.fstat(fd).st_size < offset + length or not os.pread(fd, 1, offset):
             raise OSError(errno.EIO, "the file is cut short")
-
-
-def unsent(sock: socket.socket) -> int:
-    """Bytes that the kernel still holds for the other side."""
-    answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
-    return int.from_bytes(answer, sys.byteorder)
 
 
 def _manifest(shared: Shared, ask: p.ManifestRequest) -> p.ManifestData:

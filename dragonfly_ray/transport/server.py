@@ -1,7 +1,7 @@
 """The upload server of a peer: one thread that listens to all children, and a few that send pieces.
 
-Pieces go from the page cache to the socket by `sendfile`. No thread ever waits for a child: a
-socket that takes no more is handed back to the listening thread, which says when it does again.
+Pieces go from files to the stream (with TCP by `sendfile`). No thread ever waits for a child: a
+stream that takes no more is handed back to the listening thread, which says when it does again.
 """
 
 from __future__ import annotations
@@ -9,10 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import os
 import queue
-import select
-import socket
 import threading
 import time
 from collections import deque
@@ -25,7 +22,9 @@ from dragonfly_ray.transport import protocol as p
 from dragonfly_ray.transport.bans import Bans
 from dragonfly_ray.transport.child import MAX_QUEUE, Child, Job, Library
 from dragonfly_ray.transport.limiter import RateLimiter
-from dragonfly_ray.transport.sending import prepare, send_some, unsent
+from dragonfly_ray.transport.sending import prepare, send_some
+from dragonfly_ray.transport.streams import Listener, Network, Stream
+from dragonfly_ray.transport.tcp import TCP
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +58,7 @@ class UploadServer:
         verifier: GrantVerifier,
         host_id: str,
         key: SigningKey,
+        network: Network = TCP,
     ) -> None:
         self._library = library
         self._settings = settings
@@ -68,16 +68,15 @@ class UploadServer:
         self._bans = Bans(BAN_SECONDS)
         self._limiter = RateLimiter(settings.upload_rate)
         self._chunk = _chunk(settings.upload_rate)
-        family = socket.AF_INET6 if ":" in bind else socket.AF_INET
-        self._listener = socket.create_server((bind, port), family=family, backlog=4096)
-        self._listener.setblocking(False)
-        self.port: int = self._listener.getsockname()[1]
-        self._epoll = select.epoll()
-        self._children: dict[int, Child] = {}
-        self._strangers: dict[int, Child] = {}
+        self._listener = network.listen(bind, port)
+        self.port = self._listener.port
+        self._poller = network.poller()
+        self._children: dict[Stream | Listener, Child] = {}
+        self._strangers: dict[Stream, Child] = {}
+        self._read = memoryview(bytearray(READ))
+        """What was received last, of any child."""
         self._known: dict[tuple[str, str], Child] = {}
         self._work: queue.SimpleQueue[Child | None] = queue.SimpleQueue()
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._dead: queue.SimpleQueue[Child] = queue.SimpleQueue()
         self._banned: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
         self._stopping = False
@@ -86,8 +85,7 @@ class UploadServer:
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        self._epoll.register(self._listener.fileno(), select.EPOLLIN)
-        self._epoll.register(self._wake, select.EPOLLIN)
+        self._poller.add(self._listener)
         self._threads = [threading.Thread(target=self._listen, name="upload-listen", daemon=True)]
         self._threads += [
             threading.Thread(target=self._send, name=f"upload-{number}", daemon=True)
@@ -107,7 +105,7 @@ class UploadServer:
         if self._stopping:
             return
         self._stopping = True
-        os.eventfd_write(self._wake, 1)
+        self._poller.wake()
         for _ in range(self._settings.upload_threads):
             self._work.put(None)
         for thread in self._threads:
@@ -116,8 +114,7 @@ class UploadServer:
             child.busy = False  # nobody is left to work on it
             self._close(child)
         self._listener.close()
-        self._epoll.close()
-        os.close(self._wake)
+        self._poller.close()
 
     def ban(self, task_id: str, host_id: str) -> None:
         """Closes the connection of this host for this task soon, and takes no other of it for a while."""
@@ -146,14 +143,11 @@ class UploadServer:
     def _rounds(self) -> None:
         swept = 0.0
         while not self._stopping:
-            for fd, events in self._epoll.poll(ROUND):
-                if fd == self._listener.fileno():
+            for source, readable, writable in self._poller.poll(ROUND):
+                if source is self._listener:
                     self._accept()
-                elif fd == self._wake:
-                    with contextlib.suppress(BlockingIOError):
-                        os.eventfd_read(self._wake)
-                elif child := self._children.get(fd):
-                    self._serve(child, events)
+                elif child := self._children.get(source):
+                    self._serve(child, readable, writable)
             while not self._dead.empty():
                 self._close(self._dead.get())
             now = time.monotonic()
@@ -167,7 +161,7 @@ class UploadServer:
         now = time.monotonic()
         for _ in range(256):
             try:
-                sock, _ = self._listener.accept()
+                stream = self._listener.accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -176,41 +170,38 @@ class UploadServer:
                     log.warning("no more connections for now: %s", error.strerror)
                     self._pause()
                 return
-            sock.setblocking(False)
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            child = Child(sock, now)
-            self._children[child.fd] = self._strangers[child.fd] = child
-            self._epoll.register(child.fd, select.EPOLLIN | select.EPOLLRDHUP)
+            child = Child(stream, now)
+            self._children[stream] = self._strangers[stream] = child
+            self._poller.add(stream)
             with contextlib.suppress(OSError):
                 # It fits: nothing was sent before. Whoever does not get it cannot prove anything.
-                sock.send(p.encode(p.Challenge(child.nonce)))
+                stream.send(p.encode(p.Challenge(child.nonce)))
             if len(self._strangers) > MAX_STRANGERS:
                 self._close(next(iter(self._strangers.values())))
 
     def _pause(self) -> None:
         if self._strangers:
             self._close(next(iter(self._strangers.values())))
-        self._epoll.modify(self._listener.fileno(), 0)
+        self._poller.watch(self._listener, read=False)
         self._paused = True
 
-    def _serve(self, child: Child, events: int) -> None:
+    def _serve(self, child: Child, readable: bool, writable: bool) -> None:
         if child.closing:
             return
-        if events & select.EPOLLOUT:
+        if writable:
             with child.lock:
                 child.blocked = False
-                self._epoll.modify(child.fd, select.EPOLLIN | select.EPOLLRDHUP)
+                self._poller.watch(child.stream)
             self._schedule(child)
-        if not events & ~select.EPOLLOUT:
+        if not readable:
             return
         try:
-            data = child.sock.recv(READ)
-            if not data:
+            count = child.stream.recv_into([self._read])
+            if not count:
                 self._close(child)
                 return
             child.seen = time.monotonic()
-            for frame in child.parser.feed(data):
+            for frame in child.parser.feed(self._read[:count]):
                 self._on_frame(child, frame)
         except BlockingIOError:
             return
@@ -283,7 +274,7 @@ class UploadServer:
         if shared is None:
             self._refuse(child, "unknown task", p.Refusal.OTHER)
             return
-        self._strangers.pop(child.fd, None)
+        self._strangers.pop(child.stream, None)
         child.parser.most = p.MAX_FRAME
         child.shared, child.host_id, child.task_id = shared, hello.host_id, hello.task_id
         previous = self._known.get((hello.task_id, hello.host_id))
@@ -302,7 +293,7 @@ class UploadServer:
     def _refuse(self, child: Child, reason: str, code: p.Refusal) -> None:
         """One short frame, if it fits; nobody waits for it to be read."""
         with contextlib.suppress(OSError):
-            child.sock.send(p.encode(p.Refused(reason, code)))
+            child.stream.send(p.encode(p.Refused(reason, code)))
         self._close(child)
 
     def _ban(self, task_id: str, host_id: str, now: float) -> None:
@@ -338,15 +329,15 @@ class UploadServer:
     def _sweep(self, now: float) -> None:
         if self._paused:
             self._paused = False
-            self._epoll.modify(self._listener.fileno(), select.EPOLLIN)
+            self._poller.watch(self._listener)
         for child in list(self._strangers.values()):
             if now - child.since > HELLO_TIMEOUT:
                 self._close(child)
         stuck = STUCK_FACTOR * self._settings.stall_timeout
         for child in list(self._children.values()):
             if child.blocked:
-                # The kernel reports room only when a third of its buffer is free: ask it what left.
-                left = unsent(child.sock)
+                # TCP reports room only when a third of its buffer is free: ask what left.
+                left = child.stream.info().unsent
                 if left != child.unsent:
                     child.unsent, child.moved = left, now
                 if now - child.moved > stuck:
@@ -355,29 +346,26 @@ class UploadServer:
                 self._close(child)
 
     def _close(self, child: Child) -> None:
-        """In the listening thread only, so that a number of a closed socket is never used again."""
+        """In the listening thread only, and while no sender uses it: its descriptor may be another's right after."""
         with child.lock:
             child.closing = True
             if child.busy:
-                with contextlib.suppress(OSError):
-                    # What still comes is not heard: its host may have come back as another process.
-                    self._epoll.unregister(child.fd)
-                with contextlib.suppress(OSError):
-                    child.sock.shutdown(socket.SHUT_RDWR)
+                # What still comes is not heard: its host may have come back as another process.
+                self._poller.remove(child.stream)
+                child.stream.shutdown()
                 return
-        if self._children.get(child.fd) is not child:
+        if self._children.get(child.stream) is not child:
             return
-        del self._children[child.fd]
-        self._strangers.pop(child.fd, None)
+        del self._children[child.stream]
+        self._strangers.pop(child.stream, None)
         key = child.task_id, child.host_id
         left = self._known.get(key) is child
         if left:
             del self._known[key]
         if child.uses:
             child.uses.close()
-        with contextlib.suppress(OSError):
-            self._epoll.unregister(child.fd)
-        child.sock.close()
+        self._poller.remove(child.stream)
+        child.stream.close()
         if child.shared and left:
             child.shared.on_left(child.host_id)
 
@@ -413,12 +401,12 @@ class UploadServer:
                 closing = child.closing
             if closing:
                 self._dead.put(child)
-                os.eventfd_write(self._wake, 1)
+                self._poller.wake()
             else:
                 self._schedule(child)
 
     def _turn(self, child: Child) -> bool:
-        """Sends until the socket takes no more or a piece is through; under a rate limit, one chunk.
+        """Sends until the stream takes no more or a piece is through; under a rate limit, one chunk.
 
         Says whether there is more to do.
         """
@@ -432,8 +420,7 @@ class UploadServer:
             prepare(child, job)
         try:
             while child.head:
-                more = socket.MSG_MORE if child.rest else 0
-                child.head = child.head[child.sock.send(child.head, more) :]
+                child.head = child.head[child.stream.send(child.head, more=bool(child.rest)) :]
                 child.moved = time.monotonic()
             while child.rest:
                 fd, offset, length = child.rest[0]
@@ -451,7 +438,7 @@ class UploadServer:
         except BlockingIOError:
             with child.lock:
                 child.blocked = True
-                self._epoll.modify(child.fd, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLOUT)
+                self._poller.watch(child.stream, write=True)
             return False
         if child.uses:
             child.uses.close()

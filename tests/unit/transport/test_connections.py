@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +16,7 @@ from dragonfly_ray.model import digest
 from dragonfly_ray.transport import protocol as p
 from dragonfly_ray.transport.child import MAX_QUEUE
 from dragonfly_ray.transport.connection import Busy, Data, Missing, ParentConnection, Pong
+from dragonfly_ray.transport.streams import Network
 from tests.handshakes import (
     as_parent,
     caller,
@@ -34,25 +34,24 @@ from tests.piece_bench import (
     length_of,
     take,
 )
+from tests.wires import Listening, Wire
 
 
 @pytest.mark.parametrize(
     "answer", [p.DataHeader(7, p.MAX_PIECE, bytes(32)), Missing(7), Busy(0, 2**32 - 1), Busy(6, 2)]
 )
-def test_a_parent_answers_only_what_it_was_asked(answer: p.Frame) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+def test_a_parent_answers_only_what_it_was_asked(network: Network, answer: p.Frame) -> None:
+    with Listening(network) as listener, ThreadPoolExecutor(1) as pool:
 
         def parent() -> None:
-            sock, _ = listener.accept()
-            with sock:
-                as_parent(sock)
-                sock.sendall(p.encode(p.Welcome(b"\xff", ())) + p.encode(answer))
-                while sock.recv(4096):
-                    pass
+            with listener.accept() as wire:
+                as_parent(wire)
+                wire.sendall(p.encode(p.Welcome(b"\xff", ())) + p.encode(answer))
+                wire.drain()
 
         lying = pool.submit(parent)
-        fake = parent_at(listener.getsockname()[1])
-        with contextlib.closing(ParentConnection.open(fake, caller(), PATIENT, 8)) as connection:
+        fake = parent_at(listener.port)
+        with contextlib.closing(ParentConnection.open(fake, caller(), PATIENT, 8, network)) as connection:
             connection.request(5, 2)
             with pytest.raises(ProtocolError, match="unasked"):
                 connection.receive(lend_nothing, length_of)
@@ -75,8 +74,8 @@ def test_a_child_that_asks_for_too_much_is_told_so(bench: Bench) -> None:
         assert pieces >= MAX_QUEUE - 60
 
 
-def test_what_is_cancelled_is_not_sent_and_is_answered_all_the_same(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, TransportSettings(upload_rate=4 * PIECE))
+def test_what_is_cancelled_is_not_sent_and_is_answered_all_the_same(tmp_path: Path, network: Network) -> None:
+    bench = Bench(tmp_path, TransportSettings(upload_rate=4 * PIECE), network)
     with contextlib.closing(bench.connect()) as connection:
         connection.request(4, 20)
         connection.cancel(12, 12)
@@ -87,7 +86,7 @@ def test_what_is_cancelled_is_not_sent_and_is_answered_all_the_same(tmp_path: Pa
     bench.close()
 
 
-def test_frames_that_come_together_with_pieces_are_told_apart() -> None:
+def test_frames_that_come_together_with_pieces_are_told_apart(network: Network) -> None:
     """However the stream is cut: a head that was read with the piece before it is not lost."""
     parts = [os.urandom(length) for length in (700_001, 5, 100_000, 1)]
     frames: list[bytes] = []
@@ -96,13 +95,15 @@ def test_frames_that_come_together_with_pieces_are_told_apart() -> None:
         frames += [p.encode(p.Pong()), p.encode(p.Missing(index + 10)), p.encode(p.Busy(index + 20, 2))]
     stream = b"".join(frames)
     for cut in (len(stream), 65_536, 997):
-        ours, theirs = socket.socketpair()
-        connection = ParentConnection(ours, "parent", PATIENT, COUNT)
-        ours.settimeout(10.0)
+        listener = Listening(network)
+        connection = ParentConnection(
+            network.connect("127.0.0.1", listener.port, 10.0, 10.0), "parent", PATIENT, COUNT
+        )
+        theirs = listener.accept()
         connection._pinged = len(parts)
         connection._asked.update([*range(4), *range(10, 14), *range(20, 25), *range(21, 24)])
 
-        def send(theirs: socket.socket = theirs, cut: int = cut) -> None:
+        def send(theirs: Wire = theirs, cut: int = cut) -> None:
             for at in range(0, len(stream), cut):
                 theirs.sendall(stream[at : at + cut])
 
@@ -119,31 +120,30 @@ def test_frames_that_come_together_with_pieces_are_told_apart() -> None:
             assert connection.receive(take, length_of) == Busy(index + 20, 2)
         sender.join()
         connection.close()
-        theirs.close()
+        theirs.stream.close()
+        listener.__exit__()
 
 
-def test_a_parent_that_trickles_does_not_stall() -> None:
+def test_a_parent_that_trickles_does_not_stall(network: Network) -> None:
     """Less than what is worth waking up for, again and again, each in good time."""
     settings = TransportSettings(stall_timeout=1.5)
     content = bytes(range(256)) * 800
     sent = threading.Event()
 
-    def parent(listener: socket.socket) -> None:
-        sock, _ = listener.accept()
-        with sock:
+    def parent(listener: Listening) -> None:
+        with listener.accept() as sock:
             as_parent(sock)
             header = p.DataHeader(0, len(content), digest(content))
             sock.sendall(p.encode(p.Welcome(b"\x01", ())) + p.encode(header))
             for start in range(0, len(content), 20_000):
                 sock.sendall(content[start : start + 20_000])
                 sent.wait(0.2)
-            while sock.recv(4096):
-                pass
+            sock.drain()
 
-    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+    with Listening(network) as listener, ThreadPoolExecutor(1) as pool:
         slow = pool.submit(parent, listener)
-        fake = parent_at(listener.getsockname()[1])
-        with contextlib.closing(ParentConnection.open(fake, caller(), settings, 1)) as connection:
+        fake = parent_at(listener.port)
+        with contextlib.closing(ParentConnection.open(fake, caller(), settings, 1, network)) as connection:
             connection.request(0, 1)
             answer = connection.receive(take, lambda index: len(content))
             assert isinstance(answer, Data)
@@ -161,15 +161,15 @@ def test_a_parent_that_dies_is_noticed_at_once(bench: Bench) -> None:
     connection.close()
 
 
-def test_a_parent_that_stalls_is_given_up() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
+def test_a_parent_that_stalls_is_given_up(network: Network) -> None:
+    with Listening(network) as silent:
         settings = TransportSettings(stall_timeout=0.4)
         with pytest.raises(StalledError):
-            ParentConnection.open(parent_at(silent.getsockname()[1]), caller(), settings, 1)
+            ParentConnection.open(parent_at(silent.port), caller(), settings, 1, network)
 
 
 def test_the_next_endpoint_is_tried(bench: Bench) -> None:
-    ParentConnection.open(parent_at(9, bench.server.port), caller(), PATIENT, COUNT).close()
+    ParentConnection.open(parent_at(9, bench.server.port), caller(), PATIENT, COUNT, bench.network).close()
 
 
 def test_the_newer_connection_of_a_host_wins(bench: Bench) -> None:

@@ -19,6 +19,9 @@ from dragonfly_ray.model import digest
 from dragonfly_ray.storage.task_pieces import Extent
 from dragonfly_ray.transport import protocol as p
 from dragonfly_ray.transport.connection import Busy, Data, Missing, ParentConnection
+from dragonfly_ray.transport.memory import pair
+from dragonfly_ray.transport.streams import Network, Stream
+from dragonfly_ray.transport.tcp import TcpStream
 from tests.piece_bench import (
     COUNT,
     PATIENT,
@@ -92,10 +95,9 @@ def test_a_holder_of_a_very_large_task_greets_in_as_many_frames_as_it_takes(benc
     "then", [p.Pong(), p.Digests(()), p.Digests(tuple((i, bytes(32)) for i in range(3)))]
 )
 def test_a_greeting_that_does_not_keep_its_count_is_refused(then: p.Frame) -> None:
-    ours, theirs = socket.socketpair()
-    with contextlib.closing(ParentConnection(ours, "parent", PATIENT, COUNT)) as connection, theirs:
-        ours.settimeout(10.0)
-        theirs.sendall(p.encode(then))
+    ours, theirs = pair(10.0, 10.0)
+    with contextlib.closing(ParentConnection(ours, "parent", PATIENT, COUNT)) as connection:
+        theirs.send(p.encode(then))
         with pytest.raises(ProtocolError, match="2 digests of its greeting are missing"):
             connection._take_digests(2)
 
@@ -149,14 +151,23 @@ def test_a_file_that_cannot_be_opened_costs_no_connection(
 def test_an_error_within_a_piece_withdraws_it_and_ends_that_connection_alone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sendfile = os.sendfile
+    sendfile, pread = os.sendfile, os.pread
 
-    def bad_sector(out: int, source: int, offset: int, count: int) -> int:
-        if offset == 7 * PIECE + PIECE // 2:
+    def bad_sector(at: int) -> None:
+        if at == 7 * PIECE + PIECE // 2:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def by_kernel(out: int, source: int, offset: int, count: int) -> int:
+        bad_sector(offset)
         return sendfile(out, source, offset, count)
 
-    monkeypatch.setattr(os, "sendfile", bad_sector)
+    def by_copy(source: int, count: int, offset: int) -> bytes:
+        if count > 1:  # not what is tried before the piece is promised
+            bad_sector(offset)
+        return pread(source, count, offset)
+
+    monkeypatch.setattr(os, "sendfile", by_kernel)
+    monkeypatch.setattr(os, "pread", by_copy)
     with contextlib.closing(bench.connect("other")) as other:
         with contextlib.closing(bench.connect()) as connection:
             connection.request(7, 1)
@@ -166,11 +177,17 @@ def test_an_error_within_a_piece_withdraws_it_and_ends_that_connection_alone(
     assert bench.task.unreadable == [7]
 
 
+def reset(stream: Stream) -> None:
+    """What is under way is thrown away when it is closed."""
+    if isinstance(stream, TcpStream):
+        stream._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+
 def test_a_connection_that_breaks_says_nothing_of_the_file(bench: Bench) -> None:
     for _ in range(20):
         with greeted(bench, "child") as sock:
             sock.sendall(p.encode(p.Request(4, 40)))
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            reset(sock.stream)
     until(lambda: bench.server.connections == 0, SOON)
     assert bench.task.unreadable == []
 
@@ -191,8 +208,8 @@ def test_a_child_that_never_reads_is_closed_before_it_costs_memory(bench: Bench)
         until(lambda: bench.server.connections == 0, SOON)
 
 
-def test_a_child_that_only_talks_is_closed_as_stuck(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, TransportSettings(stall_timeout=0.2))
+def test_a_child_that_only_talks_is_closed_as_stuck(tmp_path: Path, network: Network) -> None:
+    bench = Bench(tmp_path, TransportSettings(stall_timeout=0.2), network)
 
     def closed() -> bool:
         with contextlib.suppress(OSError):
@@ -205,9 +222,9 @@ def test_a_child_that_only_talks_is_closed_as_stuck(tmp_path: Path) -> None:
     bench.close()
 
 
-def test_a_rate_limit_slows_pieces_but_stalls_nobody(tmp_path: Path) -> None:
+def test_a_rate_limit_slows_pieces_but_stalls_nobody(tmp_path: Path, network: Network) -> None:
     rate = PIECE // 2  # a piece takes twice the stall time-out
-    bench = Bench(tmp_path, TransportSettings(upload_rate=rate))
+    bench = Bench(tmp_path, TransportSettings(upload_rate=rate), network)
     with contextlib.closing(bench.connect(settings=TransportSettings(stall_timeout=1.0))) as connection:
         started = time.monotonic()
         fetch(connection, bench.task, range(4, 7))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import threading
 from collections.abc import Callable, Iterator
 
@@ -17,6 +16,7 @@ from dragonfly_ray.model import Host
 from dragonfly_ray.transport import protocol as p
 from dragonfly_ray.transport.bans import MOST_BANS, Bans
 from dragonfly_ray.transport.connection import ParentConnection
+from dragonfly_ray.transport.streams import Network
 from tests.handshakes import (
     CHILD_KEY,
     CLUSTER_KEY,
@@ -28,13 +28,14 @@ from tests.handshakes import (
 )
 from tests.piece_bench import COUNT, PATIENT, SOON, Bench, fetch
 from tests.waiting import until
+from tests.wires import Listening, Wire, connect
 
 
-def connected(bench: Bench) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", bench.server.port), timeout=10)
+def connected(bench: Bench) -> Wire:
+    return connect(bench.network, bench.server.port)
 
 
-def refusal(sock: socket.socket, hello: bytes) -> p.Refused:
+def refusal(sock: Wire, hello: bytes) -> p.Refused:
     """What the parent says to this HELLO, after which it must close."""
     sock.sendall(hello)
     found = frame(sock, p.Refused)
@@ -44,20 +45,18 @@ def refusal(sock: socket.socket, hello: bytes) -> p.Refused:
 
 
 @contextlib.contextmanager
-def listening(answer: Callable[[socket.socket], None]) -> Iterator[Host]:
+def listening(network: Network, answer: Callable[[Wire], None]) -> Iterator[Host]:
     """Somebody at the address of the parent."""
 
     def serve() -> None:
-        sock, _ = listener.accept()
-        with sock, contextlib.suppress(OSError):
+        with listener.accept() as sock, contextlib.suppress(OSError):
             answer(sock)
-            while sock.recv(4096):
-                pass
+            sock.drain()
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with Listening(network) as listener:
         server = threading.Thread(target=serve)
         server.start()
-        yield parent_at(listener.getsockname()[1])
+        yield parent_at(listener.port)
         server.join(10)
         assert not server.is_alive()
 
@@ -100,7 +99,7 @@ def test_no_bit_of_a_hello_can_be_changed_on_its_way(bench: Bench, data: st.Data
         hello = bytearray(p.encode(hello_to(frame(sock, p.Challenge))))
         place = data.draw(st.integers(p.HEADER.size, len(hello) - 1))
         hello[place] ^= 1 << data.draw(st.integers(0, 7))
-        sock.sendall(hello)
+        sock.sendall(bytes(hello))
         with contextlib.suppress(ConnectionResetError):
             answer = sock.recv(1)
             assert answer in (b"", p.encode(p.Refused(""))[:1])
@@ -113,7 +112,7 @@ def test_whatever_a_stranger_says_it_is_not_let_in(bench: Bench, words: list[byt
         frame(sock, p.Challenge)
         for word in words:
             sock.sendall(word)
-        sock.shutdown(socket.SHUT_WR)
+        sock.finish()
         assert sock.recv(1) in (b"", p.encode(p.Refused(""))[:1])
 
 
@@ -191,28 +190,33 @@ def test_whoever_speaks_before_it_has_proved_who_it_is_is_closed(bench: Bench) -
 # --- at a child ---------------------------------------------------------------------------------
 
 
-def open_to(host: Host) -> ParentConnection:
-    return ParentConnection.open(host, caller(), PATIENT, COUNT)
+def open_to(host: Host, network: Network) -> ParentConnection:
+    return ParentConnection.open(host, caller(), PATIENT, COUNT, network)
 
 
-def test_whoever_listens_at_a_parents_old_address_is_not_taken_for_it() -> None:
+def test_whoever_listens_at_a_parents_old_address_is_not_taken_for_it(network: Network) -> None:
     """It has no private key of that host: nothing that it says is the host's lie."""
 
-    def impostor(sock: socket.socket) -> None:
+    def impostor(sock: Wire) -> None:
         sock.sendall(p.encode(p.Challenge(bytes(32))))
         frame(sock, p.Hello)
         sock.sendall(p.encode(p.Accepted(bytes(64))) + p.encode(p.Welcome(b"\xff" * 8, ())))
 
-    with listening(impostor) as host, pytest.raises(TransportError, match="is not host parent") as caught:
-        open_to(host)
+    with (
+        listening(network, impostor) as host,
+        pytest.raises(TransportError, match="is not host parent") as caught,
+    ):
+        open_to(host, network)
     assert not isinstance(caught.value, ProtocolError | GrantError)
 
 
-def test_nonsense_at_a_parents_address_is_not_its_lie_before_it_has_proved_who_it_is() -> None:
+def test_nonsense_at_a_parents_address_is_not_its_lie_before_it_has_proved_who_it_is(
+    network: Network,
+) -> None:
     for nonsense in (b"HTTP/1.1 400 Bad Request\r\n\r\n", p.encode(p.Welcome(b"", ())), p.encode(p.Pong())):
-        with listening(lambda sock, said=nonsense: sock.sendall(said)) as host:  # type: ignore[misc]
+        with listening(network, lambda sock, said=nonsense: sock.sendall(said)) as host:  # type: ignore[misc]
             with pytest.raises(TransportError) as caught:
-                open_to(host)
+                open_to(host, network)
             assert not isinstance(caught.value, ProtocolError)
 
 
@@ -220,16 +224,16 @@ def test_a_parent_with_another_key_than_its_host_is_not_taken_for_it(bench: Benc
     """A host that was restarted, as the scheduler knew it before."""
     former = parent_at(bench.server.port, key=SigningKey.generate())
     with pytest.raises(TransportError, match="is not host parent"):
-        open_to(former)
+        open_to(former, bench.network)
 
 
-def test_a_parent_of_another_version_is_told_apart() -> None:
-    def later(sock: socket.socket) -> None:
+def test_a_parent_of_another_version_is_told_apart(network: Network) -> None:
+    def later(sock: Wire) -> None:
         body = (3).to_bytes(2, "big") + bytes(100)
         sock.sendall(p.HEADER.pack(16, 0, 0, len(body)) + body)
 
-    with listening(later) as host, pytest.raises(TransportError, match="protocol version 3"):
-        open_to(host)
+    with listening(network, later) as host, pytest.raises(TransportError, match="protocol version 3"):
+        open_to(host, network)
 
 
 # --- grants -------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import threading
 from collections.abc import Iterator
 
@@ -16,6 +15,7 @@ from dragonfly_ray.errors import ProtocolError, TransportError
 from dragonfly_ray.model import Host, digest
 from dragonfly_ray.transport import protocol as p
 from dragonfly_ray.transport.connection import Data, ParentConnection
+from dragonfly_ray.transport.streams import Network
 from tests.handshakes import as_parent, caller, parent_at
 from tests.piece_bench import (
     COUNT,
@@ -29,6 +29,7 @@ from tests.piece_bench import (
     length_of,
 )
 from tests.waiting import until
+from tests.wires import Listening
 
 PIECES = 12
 QUICK = TransportSettings(stall_timeout=5.0)
@@ -36,34 +37,32 @@ FULL = b"\xff\x0f"
 
 
 @contextlib.contextmanager
-def parent(*words: bytes) -> Iterator[Host]:
+def parent(network: Network, *words: bytes) -> Iterator[Host]:
     """Says `words` to its only child after the handshake, and then nothing until that goes."""
 
     def speak() -> None:
-        sock, _ = listener.accept()
-        with sock, contextlib.suppress(OSError):
-            as_parent(sock)
-            sock.sendall(b"".join(words))
-            sock.shutdown(socket.SHUT_WR)
-            while sock.recv(65536):
-                pass
+        with listener.accept() as wire, contextlib.suppress(OSError):
+            as_parent(wire)
+            wire.sendall(b"".join(words))
+            wire.finish()
+            wire.drain()
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with Listening(network) as listener:
         speaker = threading.Thread(target=speak)
         speaker.start()
-        yield parent_at(listener.getsockname()[1])
+        yield parent_at(listener.port)
         speaker.join(10)
         assert not speaker.is_alive()
 
 
-def child(of: Host) -> ParentConnection:
-    return ParentConnection.open(of, caller(), QUICK, PIECES)
+def child(network: Network, of: Host) -> ParentConnection:
+    return ParentConnection.open(of, caller(), QUICK, PIECES, network)
 
 
 @contextlib.contextmanager
-def conversation(*words: bytes) -> Iterator[ParentConnection]:
+def conversation(network: Network, *words: bytes) -> Iterator[ParentConnection]:
     """A child of a parent that says `words`."""
-    with parent(*words) as lying, contextlib.closing(child(lying)) as connection:
+    with parent(network, *words) as lying, contextlib.closing(child(network, lying)) as connection:
         yield connection
 
 
@@ -88,30 +87,30 @@ def items(*numbers: int) -> tuple[tuple[int, bytes], ...]:
     ],
     ids=["short", "long", "spare bits", "digest beyond", "far beyond", "too many follow", "too many", "pong"],
 )
-def test_a_greeting_of_another_task_is_refused(greeting: p.Frame) -> None:
-    with parent(p.encode(greeting)) as lying, pytest.raises(ProtocolError):
-        child(lying)
+def test_a_greeting_of_another_task_is_refused(network: Network, greeting: p.Frame) -> None:
+    with parent(network, p.encode(greeting)) as lying, pytest.raises(ProtocolError):
+        child(network, lying)
 
 
-def test_digests_that_follow_a_greeting_are_of_the_task() -> None:
+def test_digests_that_follow_a_greeting_are_of_the_task(network: Network) -> None:
     words = p.encode(p.Welcome(FULL, (), 1)), p.encode(p.Digests(items(PIECES)))
-    with parent(*words) as lying, pytest.raises(ProtocolError, match="beyond"):
-        child(lying)
+    with parent(network, *words) as lying, pytest.raises(ProtocolError, match="beyond"):
+        child(network, lying)
 
 
 @pytest.mark.parametrize("length", [0, 1, PIECE - 1, PIECE + 1, p.MAX_PIECE])
-def test_no_buffer_is_lent_for_another_length_than_the_piece_has(length: int) -> None:
+def test_no_buffer_is_lent_for_another_length_than_the_piece_has(network: Network, length: int) -> None:
     words = p.encode(p.Welcome(FULL, ())), p.encode(p.DataHeader(5, length, bytes(32)))
-    with parent(*words) as lying, contextlib.closing(child(lying)) as connection:
+    with parent(network, *words) as lying, contextlib.closing(child(network, lying)) as connection:
         connection.request(5, 1)
         with pytest.raises(ProtocolError, match=f"piece 5 of {length} bytes"):
             connection.receive(lend_nothing, length_of)
 
 
 @pytest.mark.parametrize("answer", [p.Busy(5, 0), p.Pong(), p.Ping(), p.Request(1, 1), p.Digests(())])
-def test_words_that_no_parent_says_are_refused(answer: p.Frame) -> None:
+def test_words_that_no_parent_says_are_refused(network: Network, answer: p.Frame) -> None:
     """Those that cost nothing, too: with them, a parent would count as alive for ever."""
-    with conversation(p.encode(p.Welcome(FULL, ())), p.encode(answer)) as connection:
+    with conversation(network, p.encode(p.Welcome(FULL, ())), p.encode(answer)) as connection:
         connection.request(5, 1)
         with pytest.raises(ProtocolError):
             connection.receive(lend_nothing, length_of)
@@ -120,9 +119,9 @@ def test_words_that_no_parent_says_are_refused(answer: p.Frame) -> None:
 @pytest.mark.parametrize(
     "data", [p.ManifestData(0, b"x" * 11), p.ManifestData(1, b"x"), p.ManifestData(0, b"")]
 )
-def test_a_manifest_is_taken_as_it_was_asked_for(data: p.ManifestData) -> None:
+def test_a_manifest_is_taken_as_it_was_asked_for(network: Network, data: p.ManifestData) -> None:
     words = p.encode(p.Welcome(FULL, ())), p.encode(data)
-    with conversation(*words) as connection, pytest.raises(ProtocolError):
+    with conversation(network, *words) as connection, pytest.raises(ProtocolError):
         connection.manifest(10)
 
 
@@ -140,10 +139,10 @@ _answers = st.one_of(
 _noise = st.one_of(st.binary(max_size=80), _answers)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.booleans(), st.lists(_noise, max_size=8))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(welcomed=st.booleans(), words=st.lists(_noise, max_size=8))
 def test_whatever_a_parent_says_a_child_takes_what_it_asked_for_or_an_error(
-    welcomed: bool, words: list[bytes]
+    network: Network, welcomed: bool, words: list[bytes]
 ) -> None:
     lent: list[int] = []
 
@@ -153,7 +152,7 @@ def test_whatever_a_parent_says_a_child_takes_what_it_asked_for_or_an_error(
         return memoryview(bytearray(length))
 
     greeting = [p.encode(p.Welcome(FULL, ()))] if welcomed else []
-    with contextlib.suppress(TransportError), conversation(*greeting, *words) as connection:
+    with contextlib.suppress(TransportError), conversation(network, *greeting, *words) as connection:
         assert len(connection.bitmap) == 2
         assert all(index < PIECES for index in connection.digests)
         connection.request(0, 6)

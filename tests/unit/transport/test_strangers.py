@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import threading
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from dragonfly_ray.errors import GrantError, TransportError
 from dragonfly_ray.grants import GrantIssuer, SigningKey
 from dragonfly_ray.transport import protocol as p
 from dragonfly_ray.transport.server import HELLO_TIMEOUT
+from dragonfly_ray.transport.streams import Network
 from tests.handshakes import (
     CHILD_KEY,
     ISSUER,
@@ -24,6 +24,7 @@ from tests.piece_bench import (
     Bench,
     fetch,
 )
+from tests.wires import connect
 
 
 def tampered() -> bytes:
@@ -51,9 +52,8 @@ def test_a_task_that_is_not_here_is_said_so(bench: Bench) -> None:
 def test_ten_thousand_strangers_and_noise_cost_a_closed_connection_each(bench: Bench) -> None:
     hello = p.encode(p.Hello("t", "child", b"no grant"))
     noise = os.urandom(300)
-    address = ("127.0.0.1", bench.server.port)
     for number in range(10_000):
-        with socket.create_connection(address) as sock, contextlib.suppress(OSError):
+        with connect(bench.network, bench.server.port) as sock, contextlib.suppress(OSError):
             sock.sendall(hello if number % 10 else noise)
     with contextlib.closing(bench.connect()) as connection:
         fetch(connection, bench.task, range(4, 12))
@@ -64,26 +64,24 @@ def test_ten_thousand_strangers_and_noise_cost_a_closed_connection_each(bench: B
 
 
 def test_who_says_nothing_is_closed(bench: Bench) -> None:
-    address = ("127.0.0.1", bench.server.port)
-    slow = [socket.create_connection(address) for _ in range(200)]
+    slow = [connect(bench.network, bench.server.port, 10 * HELLO_TIMEOUT) for _ in range(200)]
     try:
         for sock in slow:
             sock.sendall(b"\x01")
         with contextlib.closing(bench.connect()) as connection:
             fetch(connection, bench.task, range(4, 12))
         for sock in slow:
-            sock.settimeout(10 * HELLO_TIMEOUT)
             with contextlib.suppress(ConnectionResetError):
                 while sock.recv(100):  # the challenge
                     pass
     finally:
         for sock in slow:
-            sock.close()
+            sock.stream.close()
 
 
-def test_stop_leaves_no_thread_and_no_descriptor(tmp_path: Path) -> None:
+def test_stop_leaves_no_thread_and_no_descriptor(tmp_path: Path, network: Network) -> None:
     before, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
-    bench = Bench(tmp_path)
+    bench = Bench(tmp_path, network=network)
     connections = [bench.connect(f"c{n}") for n in range(5)]
     for connection in connections:
         connection.request(4, 20)
