@@ -71,7 +71,8 @@ class ManagerSettings(BaseSettings):
     """What one replica of the manager is started with."""
 
     model_config = SettingsConfigDict(
-        env_prefix="DRAGONFLY_MANAGER_", env_nested_delimiter="__", extra="ignore", frozen=True
+        env_prefix="DRAGONFLY_MANAGER_", env_nested_delimiter="__", extra="ignore", frozen=True,
+        use_attribute_docstrings=True,
     )
 
     state_dir: Path = Field(default_factory=lambda: Path.home() / ".dragonfly" / "manager")
