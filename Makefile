@@ -11,7 +11,7 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 export PATH := $(PATH):/usr/sbin
 export DRAGONFLY_DEMO_STATE ?= $(CURDIR)/.demo
 
-.PHONY: setup run stop test test-bare test-slow endurance lint lock sbom build-check vendor bench bench-full bench-zones bench-manager simulate clean
+.PHONY: setup run stop test test-bare test-slow endurance lint docs lock sbom build-check vendor bench bench-full bench-zones bench-manager simulate clean
 
 $(READY): pyproject.toml tests/setup
 	@PYTHON="$(PYTHON)" tests/setup run
@@ -72,6 +72,10 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
+
+# The documentation, into build/site. Needs no network; whatever does not lead anywhere is an error.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 # Exact versions with hashes of everything that all extras need; no index is named in it.
 lock: $(STAMP)

@@ -71,7 +71,10 @@ class ManagerSettings(BaseSettings):
     """What one replica of the manager is started with."""
 
     model_config = SettingsConfigDict(
-        env_prefix="DRAGONFLY_MANAGER_", env_nested_delimiter="__", extra="ignore", frozen=True,
+        env_prefix="DRAGONFLY_MANAGER_",
+        env_nested_delimiter="__",
+        extra="ignore",
+        frozen=True,
         use_attribute_docstrings=True,
     )
 

@@ -24,7 +24,9 @@ _TABLE = re.compile(r"^<!-- table: (\w+) -->$", re.MULTILINE)
 def on_files(files: Files, config: Any) -> Files:
     for name, make in tables.PAGES.items():
         files.append(File.generated(config, name, content=make()))
-    files.append(File.generated(config, "reference/openapi.json", content=json.dumps(tables.openapi(), indent=1)))
+    files.append(
+        File.generated(config, "reference/openapi.json", content=json.dumps(tables.openapi(), indent=1))
+    )
     for source, page in AT_THE_TOP.items():
         files.append(File.generated(config, page, content=_relinked((ROOT / source).read_text())))
     return files

@@ -45,9 +45,11 @@ def _doc(thing: Any) -> str:
 def settings() -> str:
     parts = [
         "# Settings of the cluster\n",
-        "`configs/default.yaml` has them as a file to copy. `DRAGONFLY_CONFIG` names that file; a variable overrides one "
-        "setting in it. *Live*: can be changed while the cluster runs, through the manager; the others count at "
-        "the start.\n",
+        (
+            "`configs/default.yaml` has them as a file to copy. `DRAGONFLY_CONFIG` names that file; a variable overrides one "
+            "setting in it. *Live*: can be changed while the cluster runs, through the manager; the others count at "
+            "the start.\n"
+        ),
     ]
     sections = [n for n, f in Settings.model_fields.items() if _is_model(f)]
     top = [(n, f) for n, f in Settings.model_fields.items() if n not in sections]
@@ -56,7 +58,10 @@ def settings() -> str:
         model = Settings.model_fields[name].annotation
         assert isinstance(model, type)
         assert issubclass(model, BaseModel)
-        parts += [f"## {name}\n", _fields(model.model_fields.items(), f"{name}.", f"DRAGONFLY_{name.upper()}__")]
+        parts += [
+            f"## {name}\n",
+            _fields(model.model_fields.items(), f"{name}.", f"DRAGONFLY_{name.upper()}__"),
+        ]
     return "\n".join(parts)
 
 
@@ -68,7 +73,10 @@ def manager_settings() -> str:
         "`configs/manager.env` has them as a file to copy. They are variables of the environment, read when the manager "
         "starts; what has fields of its own takes them as JSON, or one by one behind `__`.\n"
     )
-    parts = [f"# Settings of the manager\n\n{intro}", _fields(ManagerSettings.model_fields.items(), "", prefix)]
+    parts = [
+        f"# Settings of the manager\n\n{intro}",
+        _fields(ManagerSettings.model_fields.items(), "", prefix),
+    ]
     for name, field in ManagerSettings.model_fields.items():
         if _is_model(field):
             model: Any = field.annotation
@@ -87,7 +95,9 @@ def _fields(fields: Iterable[tuple[str, FieldInfo]], path: str, prefix: str) -> 
         extra = field.json_schema_extra
         live = "live" if isinstance(extra, dict) and extra.get("live") else ""
         variable = str(field.validation_alias or f"{prefix}{name.upper()}")
-        rows.append((f"`{path}{name}`", f"`{_default(field)}`", live, field.description or "", f"`{variable}`"))
+        rows.append(
+            (f"`{path}{name}`", f"`{_default(field)}`", live, field.description or "", f"`{variable}`")
+        )
     return table(("setting", "default", "", "meaning", "variable"), rows)
 
 
@@ -110,7 +120,12 @@ def _default(field: FieldInfo) -> str:
 
 def metrics() -> str:
     cluster = [
-        (f"`ray_{name}{'_total' if kind == 'counter' else ''}`", kind, ", ".join(f"`{t}`" for t in tags), text)
+        (
+            f"`ray_{name}{'_total' if kind == 'counter' else ''}`",
+            kind,
+            ", ".join(f"`{t}`" for t in tags),
+            text,
+        )
         for kind, found in (("counter", telemetry.COUNTERS), ("gauge", telemetry.GAUGES))
         for name, (text, tags) in found.items()
     ]
@@ -119,8 +134,10 @@ def metrics() -> str:
             "# Metrics\n",
             "What to watch among them, and which alerts come with it, is in [operations](../operations.md#what-to-watch).\n",
             "## Of the cluster\n",
-            "Counted by peers, schedulers and the controller, and exported by Ray on each node's metrics port, about once a "
-            "second. Each bears the label `actor` beside those named here.\n",
+            (
+                "Counted by peers, schedulers and the controller, and exported by Ray on each node's metrics port, about once a "
+                "second. Each bears the label `actor` beside those named here.\n"
+            ),
             table(("metric", "kind", "labels", "meaning"), cluster),
             "## Of the manager\n",
             "At `/metrics` of each replica, for a token with the permission `metrics:read`.\n",
@@ -175,8 +192,7 @@ def rest() -> str:
     parts = [
         "# REST API\n",
         f"{document['info'].get('description') or document['info'].get('summary', '')}\n",
-        "The whole of it as [OpenAPI 3.1](openapi.json); a running manager serves the same at `/api/v1/openapi.json`. "
-        "Errors are RFC 9457 problem documents.\n",
+        "All of it as [OpenAPI 3.1](openapi.json); a running manager serves the same at `/api/v1/openapi.json`.\n",
     ]
     tags = {tag["name"]: tag.get("description", "") for tag in document["tags"]}
     operations = [
@@ -241,7 +257,12 @@ def _schemas(schemas: dict[str, Any]) -> Iterator[str]:
         yield f"{schema.get('description', '')}\n"
         required = schema.get("required", ())
         rows = [
-            (f"`{each}`", _schema(found), "required" if each in required else "", found.get("description", ""))
+            (
+                f"`{each}`",
+                _schema(found),
+                "required" if each in required else "",
+                found.get("description", ""),
+            )
             for each, found in schema.get("properties", {}).items()
         ]
         if rows:
@@ -261,7 +282,11 @@ def cli() -> str:
     parts = ["# Command line\n", f"{EPILOG}\n", "## Options of all commands\n", _parameters(group)]
     for name, command in sorted(group.commands.items()):
         if not command.hidden:
-            parts += [f"## dragonfly {name}\n", f"{inspect.cleandoc(command.help or '')}\n", _parameters(command)]
+            parts += [
+                f"## dragonfly {name}\n",
+                f"{inspect.cleandoc(command.help or '')}\n",
+                _parameters(command),
+            ]
     return "\n".join(parts)
 
 
@@ -271,7 +296,11 @@ def _parameters(command: Any) -> str:
         if getattr(each, "hidden", False):
             continue
         flags = [*getattr(each, "opts", ()), *getattr(each, "secondary_opts", ())]
-        named = ", ".join(f"`{flag}`" for flag in flags) if each.param_type_name == "option" else f"`{each.name.upper()}`"
+        named = (
+            ", ".join(f"`{flag}`" for flag in flags)
+            if each.param_type_name == "option"
+            else f"`{each.name.upper()}`"
+        )
         variable = f" (`{each.envvar}`)" if isinstance(each.envvar, str) else ""
         rows.append((named, (getattr(each, "help", "") or "") + variable))
     return table(("", "meaning"), rows) if rows else ""
@@ -306,7 +335,9 @@ def error_kinds() -> str:
     found = [
         each
         for each in vars(errors).values()
-        if inspect.isclass(each) and issubclass(each, errors.DragonflyError) and not each.__name__.startswith("_")
+        if inspect.isclass(each)
+        and issubclass(each, errors.DragonflyError)
+        and not each.__name__.startswith("_")
     ]
     return table(
         ("kind", "class", "also a", "meaning"),
@@ -347,7 +378,12 @@ def _span(least: int, most: int) -> str:
 def wire_constants() -> str:
     rows = []
     for name, value in vars(protocol).items():
-        if name.isupper() and not name.startswith("_") and isinstance(value, int) and not isinstance(value, bool):
+        if (
+            name.isupper()
+            and not name.startswith("_")
+            and isinstance(value, int)
+            and not isinstance(value, bool)
+        ):
             rows.append((f"`{name}`", f"{value:,}"))
     rows += [(f"`Refusal.{each.name}`", str(each.value)) for each in _refusals()]
     return table(("constant of `transport/protocol.py`", "value"), rows)

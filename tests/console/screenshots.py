@@ -1,4 +1,4 @@
-"""The two pictures of the README, from the real application over a swarm that is moved by hand.
+"""The pictures of the README and of docs, from the real application over a swarm that is moved by hand.
 
 python -m tests.console.screenshots [folder]
 """

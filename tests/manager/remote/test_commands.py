@@ -124,10 +124,10 @@ def test_nothing_of_it_needs_ray(address: str, token: str, cluster: FakeCluster)
     assert done.returncode == 0, done.stderr
 
 
-def test_the_lines_in_the_readme_run(address: str, cluster: FakeCluster, tmp_path: Path) -> None:
+def test_the_lines_in_the_documentation_run(address: str, cluster: FakeCluster, tmp_path: Path) -> None:
     programs.need("curl")
     cluster.at_once = True
-    text = (Path(__file__).parents[3] / "README.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "manager.md").read_text()
     (block,) = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
     env = {**os.environ, "DRAGONFLY_MANAGER": address, "PASSWORD": PASSWORD, "URL": URL}
     done = subprocess.run(
