@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable
 
@@ -10,13 +9,9 @@ from dragonfly_ray import messages as m
 from dragonfly_ray.errors import DragonflyError, IntegrityError, StalledError, TransportError
 from dragonfly_ray.model import Manifest, PieceTable, Task, digest
 from dragonfly_ray.peer.supervisor import Supervisor
+from dragonfly_ray.scheduling.download.manifest_search import ROUND_PAUSE_S, ManifestSearch
 from dragonfly_ray.scheduling.slowness import Transfer
 from dragonfly_ray.transport.connection import ParentConnection
-
-FIRST_PATIENCE_S, PATIENCE_GROWTH = 10.0, 4.0
-"""Seconds that the rest of a manifest may take at the rate at which it comes, while others have it, too; so many
-times as long in each round."""
-ROUND_PAUSE_S = 0.1
 
 
 def manifest_of(task: Task, given: bytes, fetch: Callable[[], bytes]) -> Manifest:
@@ -44,14 +39,13 @@ def fetch_manifest(
     failure: DragonflyError | None = None
     task = threads.task
     deadline = time.monotonic() + give_up
-    patience = FIRST_PATIENCE_S
+    search = ManifestSearch()
     while time.monotonic() < deadline and not threads.stopping.is_set():
-        having = [n for n in known() if n.manifest]
-        for neighbour in having:
+        for neighbour in search.round(known()):
             try:
                 connection = connect(neighbour)
                 try:
-                    watch = _watch(task, neighbour, patience if len(having) > 1 else math.inf, idle)
+                    watch = _watch(task, neighbour, search, idle)
                     data = connection.manifest(task.manifest_size, watch)
                 finally:
                     connection.close()
@@ -60,13 +54,12 @@ def fetch_manifest(
                 failure = IntegrityError(f"{neighbour.host.name}: sent another manifest")
             except DragonflyError as error:
                 failure = error
-        patience *= PATIENCE_GROWTH
         threads.stopping.wait(ROUND_PAUSE_S)
     raise failure or TransportError(f"{task.url}: nobody has the manifest")
 
 
 def _watch(
-    task: Task, neighbour: m.Neighbour, patience: float, idle: Callable[[], bool]
+    task: Task, neighbour: m.Neighbour, search: ManifestSearch, idle: Callable[[], bool]
 ) -> Callable[[int], None]:
     """Told of bytes as they come: ends it where it is not wanted any more, or comes too slowly."""
     transfer = Transfer(task.manifest_size, time.monotonic())
@@ -76,7 +69,7 @@ def _watch(
         transfer.moved(count, now)
         if idle():
             raise TransportError(f"{task.url}: its manifest is no longer needed")
-        if transfer.measured(now) and transfer.left(now) > patience:
+        if transfer.measured(now) and search.too_slow(transfer.left(now)):
             raise StalledError(
                 f"{neighbour.host.name}: sends the manifest at only {transfer.rate(now):.0f} B/s"
             )

@@ -21,10 +21,6 @@ FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
 UNREACHABLE_AFTER = 0.4
 """From pauses of so many seconds on, the scheduler hears of them."""
-REFRESH = 5.0
-"""Seconds without anything to ask for, after which a neighbour is asked again what it has."""
-LOOK_AGAIN = 0.25
-"""Seconds until whoever waits for requests elsewhere looks whether they may be made twice."""
 DOUBT = 1.0
 """Seconds in which the connections of a process that was killed come to their ends, one after the other."""
 
@@ -309,15 +305,11 @@ class Parent:
 
     def _wait(self, connection: ParentConnection, now: float) -> None:
         """Nothing is to be asked of it now. Under the lock, which is let go meanwhile."""
-        engine = self._engine
-        if pause := engine.state.paused(self.number, now):
-            self._ready.wait(min(pause, REFRESH))
-        elif now < self._doubted:
+        wait, refresh = self._engine.state.idle(self.number, now)
+        if now < self._doubted:
             connection.check()
             self._ready.wait(FIRST_PAUSE)
-        elif engine.picker.available():
-            self._ready.wait(LOOK_AGAIN)
-        elif not self._ready.wait(REFRESH):
+        elif not self._ready.wait(wait) and refresh:
             raise _Quiet
 
 

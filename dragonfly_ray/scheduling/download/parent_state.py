@@ -15,6 +15,11 @@ SMOOTHING = 0.3
 IN_FLIGHT_S = 0.3
 """Of what a parent gives: no more is asked of it at once, or the newest pieces wait behind the others."""
 
+REFRESH_S = 5.0
+"""Without anything to ask for, after which a neighbour is asked again what it has: nobody tells of what it has lost."""
+ENDGAME_LOOK_S = 0.25
+"""Until whoever waits for requests elsewhere looks whether they may be made twice."""
+
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:

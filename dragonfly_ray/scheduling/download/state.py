@@ -21,7 +21,12 @@ from dragonfly_ray.scheduling.download.effects import (
 from dragonfly_ray.scheduling.download.event_log import event
 from dragonfly_ray.scheduling.download.host_events import HostEvents
 from dragonfly_ray.scheduling.download.origin_events import OriginEvents
-from dragonfly_ray.scheduling.download.parent_state import BAD_PIECES, RequestLimits
+from dragonfly_ray.scheduling.download.parent_state import (
+    BAD_PIECES,
+    ENDGAME_LOOK_S,
+    REFRESH_S,
+    RequestLimits,
+)
 from dragonfly_ray.scheduling.download.parts import Bytes, Claims
 from dragonfly_ray.scheduling.download.report_buffer import ReportPart, Taken
 
@@ -102,10 +107,13 @@ class DownloadState(HostEvents, OriginEvents):
             parent.requested(len(run), now)
         return run
 
-    def paused(self, connection: ConnectionId, now: float) -> float:
-        """Seconds for which nothing is asked of it: it was too slow."""
+    def idle(self, connection: ConnectionId, now: float) -> tuple[float, bool]:
+        """Nothing is to be asked on it now: seconds after which to look again; and whether it is then to be asked anew
+        what it has, if nothing has turned up."""
         parent = self.connections.get(connection)
-        return self.connections.paused(parent.host, now) if parent else 0.0
+        if parent and (pause := self.connections.paused(parent.host, now)):
+            return min(pause, REFRESH_S), False
+        return (ENDGAME_LOOK_S, False) if self.picker.available() else (REFRESH_S, True)
 
     @event
     def answered(

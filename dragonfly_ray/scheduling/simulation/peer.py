@@ -11,7 +11,7 @@ from dragonfly_ray import bitset
 from dragonfly_ray import messages as m
 from dragonfly_ray.model import DIGEST_SIZE, Host, root_digest
 from dragonfly_ray.scheduling.download.effects import Cancel, Close, Complain, Effects, Report, Tell, Wake
-from dragonfly_ray.scheduling.download.parent_state import NeighbourInfo
+from dragonfly_ray.scheduling.download.parent_state import REFRESH_S, NeighbourInfo
 from dragonfly_ray.scheduling.download.parts import Claims
 from dragonfly_ray.scheduling.download.state import DownloadState
 from dragonfly_ray.scheduling.simulation.network import Line, Zone
@@ -32,8 +32,6 @@ class World(Origin, Protocol):
     def completed(self, peer: Peer, now: float) -> None: ...
 
 
-REFRESH_S = 5.0
-"""Without anything to ask for, after which a neighbour is asked again what it has."""
 FALSE = b"\xff" * DIGEST_SIZE
 """Of what liars have."""
 _info = functools.cache(NeighbourInfo)

@@ -12,7 +12,13 @@ from dragonfly_ray.model import digest
 from dragonfly_ray.scheduling.download.effects import Cancel, Close, Complain, Report, Tell, Wake
 from dragonfly_ray.scheduling.download.event_log import SPAN, replay
 from dragonfly_ray.scheduling.download.lease_limits import LeaseLimits
-from dragonfly_ray.scheduling.download.parent_state import BAD_PIECES, NeighbourInfo, RequestLimits
+from dragonfly_ray.scheduling.download.parent_state import (
+    BAD_PIECES,
+    ENDGAME_LOOK_S,
+    REFRESH_S,
+    NeighbourInfo,
+    RequestLimits,
+)
 from dragonfly_ray.scheduling.download.state import DownloadState
 from dragonfly_ray.scheduling.download.superseed import SuperSeeder
 from dragonfly_ray.scheduling.picker import Picker
@@ -81,6 +87,18 @@ def test_with_the_last_piece_everybody_is_told_and_nobody_waits() -> None:
     assert state.done
 
 
+def test_who_has_nothing_to_ask_waits_for_the_endgame_or_asks_anew_what_is_there() -> None:
+    state = fresh()
+    state.connected(1, "a", ALL, (), 0.0)
+    state.connected(2, "b", 1, (), 0.0)
+    assert state.idle(2, 0.0) == (ENDGAME_LOOK_S, False), "what is asked of one may be asked of another"
+    state.left("a")
+    assert list(state.next_request(2, 0.0)) == [0]
+    keeps(state, 2, 0)
+    state.stored(0, "b", SIZE, 0.0)
+    assert state.idle(2, 0.0) == (REFRESH_S, True), "nobody has anything"
+
+
 def test_what_is_said_on_a_connection_that_has_a_successor_counts_for_nothing() -> None:
     state = fresh()
     state.connected(1, "a", ALL, (), 0.0)
@@ -144,7 +162,8 @@ def test_a_slow_parent_is_given_up_only_where_others_have_the_piece_and_then_lef
     assert state.too_slow(1, piece, 10.0, 100.0, False, 5.0)
     state.disconnected(1, 5.0)
     state.connected(3, "a", ALL, (), 6.0)
-    assert state.paused(3, 6.0) == pytest.approx(FIRST_PAUSE_S - 1.0)
+    assert state.connections.paused("a", 6.0) == pytest.approx(FIRST_PAUSE_S - 1.0)
+    assert state.idle(3, 6.0) == (REFRESH_S, False)
     assert state.next_request(3, 6.0) == ()
     assert state.next_request(3, 5.0 + FIRST_PAUSE_S)
 
