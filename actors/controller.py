@@ -138,7 +138,9 @@ class ControllerActor:
             )
         )
         if self._ring.active != before:
-            log.info("a new key signs grants now; those of the former key are accepted until they expire")
+            log.info(
+                "signing grants with a new key; grants of the previous key are accepted until they expire"
+            )
 
     async def _tell_keys(self, node: str) -> None:
         trusted = self._trusted
@@ -208,7 +210,7 @@ class ControllerActor:
                 Directives.decode(await self._actors.ask(name, "direct", known, timeout=TELL_TIMEOUT))
             )
         except (CallFailure, ValueError) as error:
-            log.info("%s is not told now: %s", name, error)
+            log.info("%s not notified: %s", name, error)
         finally:
             self._telling.discard(name)
 
@@ -292,7 +294,7 @@ class ControllerActor:
                 await self._round()
             except Exception:
                 # One bad round must not be the last: the next looks at everything again.
-                log.exception("a round failed")
+                log.exception("reconcile round failed")
             await asyncio.sleep(TICK)
 
     async def _round(self) -> None:
@@ -399,7 +401,7 @@ class ControllerActor:
     async def _check(self, node: str) -> None:
         peer = self._peers.get(node)
         if peer is None:
-            self._lost(node, "no handle of it")
+            self._lost(node, "no actor handle")
             return
         try:
             brief = await answered(peer.brief.remote(), CHECK_TIMEOUT, peer_name(node))
@@ -411,7 +413,7 @@ class ControllerActor:
                 return
             self._unanswered(node)
         except Exception:  # whatever it is, the peer is to be checked again
-            log.exception("the peer of node %.12s: its status cannot be used", node)
+            log.exception("the peer of node %.12s sent an invalid status", node)
             self._unanswered(node)
         else:
             self._reconciler.healthy(node, time.monotonic())
@@ -421,7 +423,7 @@ class ControllerActor:
             self._act(action)
 
     def _lost(self, node: str, why: str) -> None:
-        log.warning("the peer of node %.12s is gone: %s", node, why)
+        log.warning("lost the peer of node %.12s: %s", node, why)
         self._kill(node)
         self._reconciler.died(node, time.monotonic())
 

@@ -91,7 +91,7 @@ class SchedulerActor:
         return f"Scheduler({self._index})"
 
     def _sign(self, task: Task, host: Host) -> bytes:
-        assert self._issuer is not None, "messages wait for the key"
+        assert self._issuer is not None, "messages are queued until the signing key arrives"
         ttl = self._settings.scheduler.grant_ttl
         return self._issuer.issue(task.id, host.id, host.key, task.tenant, ttl)
 
@@ -317,7 +317,7 @@ class SchedulerActor:
         if host in self._comparing:
             self._comparing[host] = True
         if not self._outbox.push(host, known.host.incarnation, message):
-            log.warning("outbox of host %s overflowed; its open distributions are delivered again", host)
+            log.warning("outbox of host %s overflowed; redelivering its open distributions", host)
             self._act(self._core.deliver_again(host, time.monotonic()))
         if host not in self._pumps:
             self._pumps[host] = asyncio.Event()
@@ -348,7 +348,7 @@ class SchedulerActor:
                     pause = min(LONGEST_RETRY, 2 * pause)
                     continue
                 # It came, and would fail again: the next comparison finds out what the host lacks.
-                log.error("host %s could not take a %s: %s", host, type(queued.message).__name__, failure)
+                log.error("host %s rejected a %s: %s", host, type(queued.message).__name__, failure)
             except Exception:  # of ours: what comes behind it must not wait for ever
                 log.exception("host %s: a %s could not be sent", host, type(queued.message).__name__)
             pause = FIRST_RETRY
@@ -412,7 +412,9 @@ class SchedulerActor:
     async def _look(self, message: m.Look) -> m.Message:
         """Passes it on to the peer that is meant."""
         if not self._core.may_look(message):
-            return m.Looked(kind="cluster", message=f"host {message.host} does not help here")
+            return m.Looked(
+                kind="cluster", message=f"host {message.host} is not a helper of this distribution"
+            )
         try:
             patience = patience_with_helper(self._settings.origin)
             payload, _ = await self._ask_peer(message.host, "ask", m.encode(message), timeout=patience)
@@ -493,4 +495,4 @@ class SchedulerActor:
                 await work()
             except Exception:
                 # One bad round must not be the last: everything here is tried again by the next.
-                log.exception("scheduler %d: a round failed", self._index)
+                log.exception("scheduler %d: tick failed", self._index)

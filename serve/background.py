@@ -55,7 +55,7 @@ class Loop:
         if self._thread is not None:
             self._thread.join(STOP_TIMEOUT)
             if self._thread.is_alive():
-                log.error("%s has not ended within %g s", self.name, STOP_TIMEOUT)
+                log.error("%s did not stop within %g s", self.name, STOP_TIMEOUT)
 
     def _run(self) -> None:
         while not self._stopping.is_set():

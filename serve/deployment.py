@@ -65,7 +65,7 @@ class ManagerReplica:
         """Ray Serve starts this replica again when it raises, or does not answer."""
         gone = background.dead()
         if gone:
-            raise RuntimeError(f"no longer at work: {', '.join(gone)}")
+            raise RuntimeError(f"background services stopped: {', '.join(gone)}")
 
     async def ready(self) -> int:
         """The status that `/readyz` answers with, whatever this replica's address is."""
@@ -90,18 +90,18 @@ def _try(settings: ManagerSettings, cluster: Cluster) -> None:
         Manager.build(settings, cluster).database.close()
     except SQLAlchemyError as error:
         cause = getattr(error, "orig", None) or error
-        raise NotRunningError(f"its database cannot be used ({type(cause).__name__})") from None
+        raise NotRunningError(f"the manager's database is not usable ({type(cause).__name__})") from None
 
 
 def checked(settings: ManagerSettings) -> ManagerSettings:
     """Raises `InvalidRequestError` for what cannot work."""
     if settings.replicas > 1 and settings.embedded:
         raise InvalidRequestError(
-            f"replicas={settings.replicas}: several need PostgreSQL (DRAGONFLY_MANAGER_DATABASE_URL=postgresql://…); "
+            f"replicas={settings.replicas}: several replicas need PostgreSQL (DRAGONFLY_MANAGER_DATABASE_URL=postgresql://…); "
             "SQLite is one file on the head node"
         )
     if (settings.tls_cert_file is None) != (settings.tls_key_file is None):
-        raise InvalidRequestError("tls_cert_file and tls_key_file: both or none")
+        raise InvalidRequestError("tls_cert_file and tls_key_file: set both or neither")
     return settings
 
 
@@ -109,7 +109,7 @@ def _need(settings: ManagerSettings, names: Sequence[str]) -> None:
     for name in names:
         if settings.model_fields_set.isdisjoint((name, f"{name}_file")):
             raise InvalidRequestError(
-                f"{name}: it is a secret, and not in the environment of this node; set {_variable(name)} or "
+                f"{name}: a secret that is missing in the environment of this node; set {_variable(name)} or "
                 f"{_variable(name)}_FILE there"
             )
 
@@ -199,12 +199,12 @@ class Args(BaseModel):
 def _checked_names(given: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
     unknown = sorted(set(given) - set(model.model_fields))
     if unknown:
-        raise ValueError(f"no such settings: {', '.join(unknown)}")
+        raise ValueError(f"unknown settings: {', '.join(unknown)}")
     secret = [n for n in given if model.model_fields[n].annotation == SecretStr | None]
     if model is ManagerSettings and has_password(str(given.get("database_url") or "")):
         secret.append("database_url")
     if secret:
-        raise ValueError(f"{', '.join(secret)}: secrets belong into the environment of the nodes, or a file")
+        raise ValueError(f"{', '.join(secret)}: pass secrets in the environment of the nodes, or in a file")
     return given
 
 

@@ -34,8 +34,8 @@ class Precondition:
             raise Problem(
                 412,
                 "precondition-failed",
-                "It has changed",
-                f"this is version {version} now: read it again, then change that",
+                "Version conflict",
+                f"the current version is {version}; read it again and retry the change",
                 headers={"ETag": etag(version)},
             )
 
@@ -52,8 +52,8 @@ def _if_match(
         raise Problem(
             428,
             "precondition-required",
-            "Which version?",
-            "send If-Match with the ETag of what you read",
+            "If-Match required",
+            "send If-Match with the ETag of the version that you read",
         )
     return Precondition(if_match)
 

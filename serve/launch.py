@@ -136,7 +136,7 @@ def _start_serve(manager: ManagerSettings) -> None:
             ours = getattr(manager, name)
             if name in manager.model_fields_set and ours not in (theirs, 0):
                 raise InvalidRequestError(
-                    f"{name}={ours}: Ray Serve runs on this cluster already, with {theirs}; leave it out, or "
+                    f"{name}={ours}: Ray Serve already runs on this cluster with {theirs}; omit the option, or "
                     "`serve shutdown` first"
                 )
         return
@@ -196,13 +196,13 @@ def _run(name: str, manager: ManagerSettings, cluster: Settings, *, on_head: boo
     except (RayServeException, RayError) as error:
         cause = getattr(error, "cause", None) or error
         raise InvalidRequestError(
-            f"Ray Serve refuses the manager: {_last_line(cause)}; `dragonfly up --no-manager` leaves it out"
+            f"Ray Serve refuses the manager: {_last_line(cause)}; `dragonfly up --no-manager` starts without it"
         ) from None
 
 
 def _await(name: str, deadline: float) -> None:
     """Until a replica answers that it is ready. Raises `NotRunningError`."""
-    said = "it does not answer"
+    said = "no response"
     while time.monotonic() < deadline:
         found = serve.status()
         app = found.applications.get(name)
@@ -211,7 +211,7 @@ def _await(name: str, deadline: float) -> None:
             assert app is not None
             why = "; ".join(d.message for d in app.deployments.values() if d.message) or app.message
             serve.delete(name)
-            raise NotRunningError(f"the manager does not start: {_last_line(why)}")
+            raise NotRunningError(f"the manager failed to start: {_last_line(why)}")
         healthy = any(str(p.value) == "HEALTHY" for p in found.proxies.values())
         if state == "RUNNING" and healthy:
             try:
@@ -226,7 +226,7 @@ def _await(name: str, deadline: float) -> None:
         else:
             said = f"Ray Serve says {state}"
         time.sleep(PAUSE)
-    raise NotRunningError(f"the manager is not ready in time ({said}); see its log, dragonfly-manager-*.log")
+    raise NotRunningError(f"timed out waiting for the manager ({said}); see its log, dragonfly-manager-*.log")
 
 
 def _last_line(error: object) -> str:

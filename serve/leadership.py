@@ -67,7 +67,7 @@ class Leadership:
                 self._gained.clear()
                 return
             if row.holder != self.holder:
-                log.warning("%s: taken over from a silent replica", self._name)
+                log.warning("%s: took over the lease of an unresponsive replica", self._name)
             row.holder, row.expires_at = self.holder, at + timedelta(seconds=self._ttl)
         # Counted from before the database was asked: the lease ends here no later than there.
         self._until = begun + self._ttl - MARGIN

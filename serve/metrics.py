@@ -67,7 +67,7 @@ class _State(Collector):
                 ]
         except SQLAlchemyError as error:
             # What does not need the database is told all the same: among it that this replica is not ready.
-            log.warning("metrics without those of the database: %s", type(error).__name__)
+            log.warning("metrics of the database left out: %s", type(error).__name__)
             return
         yield from found
 

@@ -21,7 +21,7 @@ T = TypeVar("T")
 Row = TypeVar("Row")
 Item = TypeVar("Item")
 MOST = 500
-_STRANGE = "cursor: not one that this list gave out"
+_STRANGE = "cursor: invalid, not issued by this list"
 
 
 class Page(BaseModel, Generic[T]):
@@ -141,7 +141,7 @@ def _sorted_by(paging: Paging, fields: Mapping[str, Any], default: str) -> tuple
     sort = paging.sort or default
     name = sort.removeprefix("-")
     if name not in fields:
-        raise invalid(f"sort {sort!r}: there are {', '.join(fields)}")
+        raise invalid(f"sort {sort!r}: must be one of {', '.join(fields)}")
     return sort, name, sort.startswith("-")
 
 
@@ -157,7 +157,7 @@ def _decode(cursor: str, sort: str) -> tuple[Any, Any]:
         found = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         of, at, key = found
         if of != sort:
-            raise invalid(f"cursor: it belongs to sort={of}, not to sort={sort}")
+            raise invalid(f"cursor: was issued for sort={of}, not for sort={sort}")
         if isinstance(at, dict):
             at = datetime.fromisoformat(at["t"])
         return at, key

@@ -29,11 +29,11 @@ class Principal:
         return permission in self.permissions
 
 
-def unauthenticated(detail: str = "sign in, or send a token") -> Problem:
+def unauthenticated(detail: str = "sign in, or send a bearer token") -> Problem:
     return Problem(
         401,
         "unauthenticated",
-        "Who are you?",
+        "Authentication required",
         detail,
         headers={"WWW-Authenticate": 'Bearer realm="dragonfly"'},
     )

@@ -61,7 +61,7 @@ class ProblemDocument(BaseModel):
 
 
 def not_found(what: str, name: object) -> Problem:
-    return Problem(404, "not-found", "Not found", f"there is no {what} {str(name)!r}")
+    return Problem(404, "not-found", "Not found", f"{what} {str(name)!r} not found")
 
 
 def conflict(detail: str, kind: str = "conflict", **more: Any) -> Problem:
@@ -69,7 +69,7 @@ def conflict(detail: str, kind: str = "conflict", **more: Any) -> Problem:
 
 
 def forbidden(detail: str, kind: str = "forbidden", **more: Any) -> Problem:
-    return Problem(403, kind, "Not allowed", detail, **more)
+    return Problem(403, kind, "Forbidden", detail, **more)
 
 
 def invalid(detail: str, kind: str = "invalid-request", **more: Any) -> Problem:
@@ -82,10 +82,8 @@ def of(error: errors.DragonflyError) -> Problem:
         case errors.InvalidRequestError():
             return invalid(str(error), error.kind)
         case errors.ClusterError():
-            return Problem(
-                503, error.kind, "The cluster does not answer", str(error), headers={"Retry-After": "2"}
-            )
+            return Problem(503, error.kind, "Cluster unavailable", str(error), headers={"Retry-After": "2"})
         case errors.VaultError():
-            return Problem(503, error.kind, "The manager's key does not open its secrets", str(error))
+            return Problem(503, error.kind, "The manager's key cannot decrypt its secrets", str(error))
         case _:
-            return Problem(502, error.kind, "The cluster failed", str(error))
+            return Problem(502, error.kind, "Cluster error", str(error))

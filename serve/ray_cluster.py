@@ -158,7 +158,7 @@ class RayCluster:
                 return found
             except DragonflyError as error:
                 failure = error
-        raise failure or InvalidRequestError(f"task {task_id[:12]}: no node holds anything of it")
+        raise failure or InvalidRequestError(f"task {task_id[:12]}: no node has any piece of it")
 
     def availability(self, task_id: str, cells: int) -> Availability | None:
         for shard in self._shards_of(task_id):

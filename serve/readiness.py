@@ -46,7 +46,7 @@ class Readiness:
                 there = set(MigrationContext.configure(connection).get_current_heads())
         except SQLAlchemyError as error:
             log.warning("not ready: the database: %s", type(error).__name__)
-            return {"database": "does not answer", "migrations": "not known"}
+            return {"database": "does not answer", "migrations": "unknown"}
         return {"database": OK, "migrations": OK if there == _heads() else "another version's schema"}
 
     def _cluster_check(self) -> str:

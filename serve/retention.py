@@ -99,7 +99,7 @@ class Housekeeping:
             if count:
                 removed[rule.table.__tablename__] = removed.get(rule.table.__tablename__, 0) + count
         if removed:
-            log.info("removed what was too old: %s", removed)
+            log.info("retention: removed expired rows: %s", removed)
             with self._database.write() as session:
                 audit(session, None, "retention", removed=removed)
         return removed

@@ -48,7 +48,7 @@ def refuse_elsewhere(settings: ManagerSettings, *, here: bool) -> None:
         return
     where = "replicas may run on other nodes" if here else "this is not the head node"
     raise InvalidRequestError(
-        f"{', '.join(found)}: {where}, and Ray's control store would keep the value; put it into a file on each "
+        f"{', '.join(found)}: {where}, and Ray's control store would persist the value; put it into a file on each "
         f"node that replicas run on, and set {', '.join(f'{name}_file' for name in found)}"
     )
 
@@ -84,7 +84,7 @@ def _write(path: Path, text: str, name: str) -> Path:
             draft.unlink(missing_ok=True)
     except OSError as error:
         raise InvalidRequestError(
-            f"{path}: {name} cannot be written to it ({error.strerror}); set {name}_file"
+            f"{path}: cannot write {name} ({error.strerror}); set {name}_file"
         ) from None
     return path
 

@@ -44,7 +44,7 @@ class Tokens(BaseModel):
     @model_validator(mode="after")
     def _ordered(self) -> Tokens:
         if self.default > self.longest:
-            raise ValueError(f"tokens: default {self.default:g} is beyond longest {self.longest:g}")
+            raise ValueError(f"tokens: default {self.default:g} exceeds longest {self.longest:g}")
         return self
 
 
@@ -141,9 +141,7 @@ class ManagerSettings(BaseSettings):
             try:
                 given = self.database_url_file.read_text().strip()
             except (OSError, UnicodeDecodeError):
-                raise InvalidRequestError(
-                    f"{self.database_url_file}: the database's URL cannot be read from it"
-                ) from None
+                raise InvalidRequestError(f"{self.database_url_file}: cannot read the database URL") from None
         if not given:
             return f"sqlite:///{self.state_dir / 'manager.db'}"
         for short in ("postgresql://", "postgres://"):

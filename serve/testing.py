@@ -132,7 +132,7 @@ class FakeCluster:
 
     def _up(self) -> None:
         if self.down:
-            raise NotRunningError("scheduler:0 does not answer")
+            raise NotRunningError("scheduler:0 did not respond")
 
     # --- the port ---------------------------------------------------------------------------
 

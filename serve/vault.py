@@ -36,7 +36,7 @@ class Vault:
 
     def __init__(self, key: bytes, origin: str = "the key") -> None:
         if len(key) != KEY_BYTES:
-            raise VaultError(f"{origin}: {len(key)} bytes, it must have {KEY_BYTES}")
+            raise VaultError(f"{origin}: key has {len(key)} bytes, expected {KEY_BYTES}")
         self._cipher = AESGCM(key)
         self._id = hashlib.sha256(b"dragonfly vault key id\0" + key).digest()[:_ID]
         self._signing = hashlib.sha256(b"dragonfly vault signing\0" + key).digest()
@@ -57,13 +57,13 @@ class Vault:
         key_id, nonce, rest = sealed[:_ID], sealed[_ID : _ID + _NONCE], sealed[_ID + _NONCE :]
         if key_id != self._id:
             raise VaultError(
-                f"sealed with key {self.key_of(sealed)}, this manager has key {self.key_id}: start every replica "
-                "with the key that the secrets were made with (secret_key, secret_key_file)"
+                f"encrypted with key {self.key_of(sealed)}, this manager has key {self.key_id}: start every replica "
+                "with the key that encrypted the secrets (secret_key, secret_key_file)"
             )
         try:
             return self._cipher.decrypt(nonce, rest, context)
         except (InvalidTag, ValueError):
-            raise VaultError("what is sealed was damaged, or belongs elsewhere") from None
+            raise VaultError("encrypted value is corrupted, or belongs to another record") from None
 
     @staticmethod
     def key_of(sealed: bytes) -> str:
@@ -107,10 +107,10 @@ def _read(path: Path) -> str:
         found = path.stat()
         # Another's file, such as one that Kubernetes mounts, is read through its group.
         if stat.S_IMODE(found.st_mode) & (0o077 if found.st_uid == os.getuid() else 0o037):
-            log.warning("%s: others may read the key: chmod 600 it", path)
+            log.warning("%s: key is readable by other users; chmod 600 it", path)
         return path.read_text()
     except OSError as error:
-        raise VaultError(f"{path}: the key can be neither read nor made: {error.strerror}") from None
+        raise VaultError(f"{path}: cannot read or create the key: {error.strerror}") from None
 
 
 def _make(path: Path) -> None:

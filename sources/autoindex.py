@@ -146,7 +146,7 @@ class _Walk:
                 folders.append(path)
         if len(found) > self._max_entries:
             raise SourceUnsupportedError(
-                f"{self._folders.name}: more than {self._max_entries:,} names are listed (origin.max_entries)"
+                f"{self._folders.name}: listings exceed {self._max_entries:,} entries (origin.max_entries)"
             )
         return folders
 
@@ -161,12 +161,11 @@ class _Walk:
             self._listed += len(page.text)
             too_much = self._listed > MAX_LISTING
         if too_much:
-            raise SourceUnsupportedError(
-                f"{name}: with this listing there are more than {MAX_LISTING:,} bytes"
-            )
+            raise SourceUnsupportedError(f"{name}: listings exceed {MAX_LISTING:,} bytes in total")
         found = _names(page, name, self._max_entries)
         if found is None:
             raise SourceUnsupportedError(
-                f"{name}: is a page, not a listing; have the server list the folder, or leave it out (exclude)"
+                f"{name}: an HTML page, not a directory listing; "
+                f"enable directory listing on the server, or exclude it"
             )
         return found

@@ -161,7 +161,7 @@ class Adapter(ABC):
 
     def look(self, paths: Sequence[str]) -> list[Seen]:
         """At files of the folder, whose listing does not tell enough."""
-        raise SourceUnsupportedError("only files of HTTP folders are looked at one by one")
+        raise SourceUnsupportedError("per-file stat is supported for HTTP folders only")
 
     @abstractmethod
     def stream(self, manifest: Manifest, number: int, offset: int, length: int) -> Stream:
@@ -213,7 +213,7 @@ def read_all(stream: Stream, size: int) -> bytes:
     while at < size:
         count = stream.readinto(view[at:])
         if not count:
-            raise SourceTruncatedError("the origin ended too early")
+            raise SourceTruncatedError("truncated: the origin sent fewer bytes than announced")
         at += count
     return bytes(data)
 
@@ -226,7 +226,7 @@ def together(connections: int, work: Sequence[W], do: Callable[[W], R]) -> list[
 
     def one(each: W) -> R:
         if refused.is_set():
-            raise SourceError("not requested, since another request was refused")
+            raise SourceError("request skipped: another request was refused")
         try:
             return do(each)
         except BaseException:
@@ -278,7 +278,7 @@ class Stop:
     def go_on(self) -> None:
         """Raises `SourceError` once it was stopped: for long work that is no adapter's."""
         if self._stopped.is_set():
-            raise SourceError("not wanted any more")
+            raise SourceError("read cancelled")
 
     def wait(self, seconds: float) -> bool:
         """Whether it was stopped within so many seconds."""
@@ -308,7 +308,7 @@ def chosen(source: Source, entries: Iterable[Entry]) -> tuple[Entry, ...]:
     if folders:
         found += _on_the_way(found, folders)
     if not found and (source.include or source.exclude):
-        raise SourceNotFoundError(f"{redacted(source.url)}: nothing is left after include and exclude")
+        raise SourceNotFoundError(f"{redacted(source.url)}: no entry matches include and exclude")
     return tuple(sorted(found, key=lambda e: e.path))
 
 

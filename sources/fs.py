@@ -88,7 +88,7 @@ class FsspecAdapter(Adapter):
         info, _ = self._client.look_at("")
         if info.get("type") != "directory":
             if self._slash:
-                raise SourceNotFoundError(f"{self._name}: is a file; leave out the slash at its end")
+                raise SourceNotFoundError(f"{self._name}: is a file; remove the trailing slash")
             return None
         found = counted(self._walk(), self._name, self._settings.max_entries)
         return self._own_versions(chosen(self._source, found))
@@ -108,7 +108,7 @@ class FsspecAdapter(Adapter):
             if info.get("type") != "directory":
                 if self._slash:
                     raise SourceNotFoundError(
-                        f"{self._name}: is an object, with none below it; leave out the slash at its end"
+                        f"{self._name}: a single object with no keys below it; remove the trailing slash"
                     )
                 return None
         folders = (path for path in listed.folders - listed.files.keys() if is_plain(path))
@@ -133,7 +133,7 @@ class FsspecAdapter(Adapter):
     def _file(self, small_limit: int) -> Resolution:
         info, version = self._client.look_at("")
         if info.get("size") is None:
-            raise SourceUnsupportedError(f"{self._name}: does not say how long it is")
+            raise SourceUnsupportedError(f"{self._name}: the server does not report its size")
         size = check_size(info["size"], self._name)
         if storage_class.may_be_archived(info):
             self._refuse_archived([""])
@@ -145,7 +145,7 @@ class FsspecAdapter(Adapter):
         with self._client.lend() as lent:
             content = self._client.read(lent, lent.path, None, None) if size else b""
         if len(content) != size:
-            raise SourceTruncatedError(f"{self._name}: ended too early")
+            raise SourceTruncatedError(f"{self._name}: truncated, fewer bytes than announced")
         return Resolution(manifest, bytes(content))
 
     def _offered(self, info: Mapping[str, Any]) -> str:
@@ -187,10 +187,10 @@ class FsspecAdapter(Adapter):
             elif info.get("type") in (FOLDER_LINK, DEAD_LINK):
                 if is_chosen(self._source, relative):
                     raise SourceUnsupportedError(
-                        f"{self._name}: {relative!r} is a link to a folder, or to nothing; leave it out with exclude"
+                        f"{self._name}: {relative!r} is a symlink to a folder, or a dangling one; exclude it"
                     )
             elif info.get("type") == "other":
-                log.warning("%s: %r is left out, being neither a file nor a folder", self._name, relative)
+                log.warning("%s: skipping %r, not a regular file or folder", self._name, relative)
             else:
                 yield self._entry(relative, info, held)
 
@@ -231,7 +231,7 @@ class FsspecAdapter(Adapter):
             info, version = self._client.look_at(entry.path)
         if info.get("type") == "directory" or info.get("size") is None:
             raise SourceUnsupportedError(
-                f"{name}: is listed as a file, but not opened as one; rename it, or leave it out (exclude)"
+                f"{name}: listed as a file, but cannot be opened as one; rename or exclude it"
             )
         size = check_size(info["size"], name)
         return msgspec.structs.replace(entry, size=size, version=version)
@@ -320,7 +320,7 @@ class FsspecAdapter(Adapter):
         same = str(answer.get("ETag", "")).removeprefix("W/").strip('"') == etag
         data: bytes = self._client.sync(_body, answer["Body"], same)
         if not same:
-            raise SourceChangedError(f"{self._name}: has changed since it was looked at")
+            raise SourceChangedError(f"{self._name}: has changed since it was resolved")
         return data
 
     def _check(self, below: str, entry: Entry) -> None:
@@ -329,13 +329,13 @@ class FsspecAdapter(Adapter):
             info, version = self._client.look_at(below)
         _compare(version, entry, f"{self._name} ({entry.path})")
         if int(info.get("size") or 0) != entry.size:
-            raise SourceChangedError(f"{self._name} ({entry.path}): has changed since it was looked at")
+            raise SourceChangedError(f"{self._name} ({entry.path}): has changed since it was resolved")
 
 
 def _compare(version: str, entry: Entry, name: str) -> None:
     wanted = comparable(entry)
     if wanted and version != wanted:
-        raise SourceChangedError(f"{name}: has changed since it was looked at")
+        raise SourceChangedError(f"{name}: has changed since it was resolved")
 
 
 def _relative(path: str, root: str) -> str:

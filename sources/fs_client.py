@@ -145,7 +145,7 @@ class FsClient:
         except SourceError as error:
             if self._aborted:
                 raise
-            log.info("no answer to HEAD: %s", error)
+            log.info("HEAD request failed: %s", error)
             return None
         return answer
 
@@ -191,7 +191,7 @@ class FsClient:
         try:
             return work.result()
         except CancelledError:
-            raise SourceError(f"{self._name}: not wanted any more") from None
+            raise SourceError(f"{self._name}: read cancelled") from None
         finally:
             with self._waiting_lock:
                 self._waiting.discard(work)
@@ -219,7 +219,7 @@ def _guard(url: str, given: Mapping[str, object], policy: UrlPolicy, name: str) 
     if issubclass(fsspec.get_filesystem_class(scheme(url)), AsyncFileSystem):
         return {"loop": guarded_loop(policy)}
     if HOST_OPTIONS.intersection(each.lower() for each in given):
-        raise SourceForbiddenError(f"{name}: its host must be named in the URL, not in storage_options")
+        raise SourceForbiddenError(f"{name}: set the host in the URL, not in storage_options")
     host = urlsplit(url).hostname
     if host:
         try:

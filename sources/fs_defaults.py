@@ -69,6 +69,7 @@ def _check_azure(url: str, options: Mapping[str, Any]) -> None:
     places = [place for _, place in endpoints(options) if scheme(place) in WEB] or [f"https://{host}/"]
     if any(of_environment(place) for place in places):
         raise SourceForbiddenError(
-            f"{redacted(url)}: HTTP_PROXY or HTTPS_PROXY of the node would be used, which may not be asked here; "
-            "unset it there, or name the account's host in NO_PROXY"
+            f"{redacted(url)}: the node's HTTP_PROXY or HTTPS_PROXY would be used, which the URL policy "
+            "forbids; "
+            "unset it on the node, or add the account's host to NO_PROXY"
         )

@@ -44,31 +44,32 @@ class Errors:
         if archived:
             return archived.error(self._name)
         if gcs.wants_payer(error):
-            return SourceAuthError(f"{self._name}: its requester pays; set requester_pays in storage_options")
+            return SourceAuthError(
+                f"{self._name}: requester-pays bucket; set requester_pays in storage_options"
+            )
         status = 403 if gcs.is_forbidden(error) else _status(error)
         if isinstance(error, FileNotFoundError) or status == 404:
             return SourceNotFoundError(f"{self._name}: not found")
         if isinstance(error, PermissionError) or status in (401, 403) or "Credential" in type(error).__name__:
-            return SourceAuthError(f"{self._name}: not allowed; check storage_options")
+            return SourceAuthError(f"{self._name}: access denied; check storage_options")
         if status in (429, 503):
             after = failures.retry_after_in(error)
             told = "" if after is None else f", Retry-After {after:g} s"
             return SourceBusyError(f"{self._name}: HTTP {status}{told}", retry_after=after)
         if status == 412:
-            return SourceChangedError(f"{self._name}: has changed since it was looked at")
+            return SourceChangedError(f"{self._name}: has changed since it was resolved")
         if isinstance(error, TypeError):
-            return SourceUnsupportedError(
-                f"{self._name}: does not take these storage_options; check their names"
-            )
+            return SourceUnsupportedError(f"{self._name}: unsupported storage_options; check their names")
         if isinstance(error, ftplib.error_perm) and str(error)[:3] in ("530", "532"):
-            return SourceAuthError(f"{self._name}: not allowed; check user and password")
+            return SourceAuthError(f"{self._name}: access denied; check user and password")
         if isinstance(error, ftplib.error_temp) and str(error)[:3] == "421":
-            return SourceBusyError(f"{self._name}: 421, grants no more connections", retry_after=None)
+            return SourceBusyError(f"{self._name}: FTP 421, too many connections", retry_after=None)
         if isinstance(error, (tarfile.TarError, zipfile.BadZipFile)):
-            return SourceUnsupportedError(f"{self._name}: is no archive that can be read")
+            return SourceUnsupportedError(f"{self._name}: not a readable archive")
         if isinstance(error, ValueError) and "seek" in str(error):
             return SourceUnsupportedError(
-                f"{self._name}: the archive's server has no ranges; name it as '…::simplecache::https://…'"
+                f"{self._name}: the archive's server does not support range requests; "
+                f"use '…::simplecache::https://…'"
             )
         if isinstance(error, (ImportError, NotImplementedError)):
             return SourceUnsupportedError(f"{self._name}: {type(error).__name__}")

@@ -63,7 +63,7 @@ def bound_look_ups(files: Any, *, guarded: bool, unanswered: LatelySilent = _una
                 found = await asyncio.wait_for(ask(bucket), KIND_TIMEOUT_S)
             except TimeoutError:
                 log.warning(
-                    "gs://%s: no answer to what kind of bucket it is within %g s; read as a flat one",
+                    "gs://%s: bucket type lookup timed out after %g s; assuming a flat namespace",
                     bucket, KIND_TIMEOUT_S,
                 )  # fmt: skip
                 unanswered.add((at, bucket))

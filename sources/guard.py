@@ -70,7 +70,7 @@ def _connect(known: Rules, connection: HTTPConnection) -> socket.socket:
     except socket.gaierror as error:
         raise NameResolutionError(connection.host, connection, error) from error
     except UnicodeError as error:
-        raise LocationParseError(f"{host}: no name of a host") from error
+        raise LocationParseError(f"{host}: not a valid host name") from error
     refused: SourceForbiddenError | None = None
     failed: OSError | None = None
     for family, kind, protocol, _, address in found:
@@ -84,7 +84,7 @@ def _connect(known: Rules, connection: HTTPConnection) -> socket.socket:
         except OSError as error:
             failed = error
     if isinstance(failed, TimeoutError):
-        raise ConnectTimeoutError(connection, f"{connection.host} does not answer") from failed
+        raise ConnectTimeoutError(connection, f"{connection.host}: connect timed out") from failed
     if failed is None and refused is not None:
         raise Forbidden(refused)
     raise NewConnectionError(connection, f"no connection: {failed}") from failed
@@ -125,10 +125,10 @@ class _GuardedLoop(asyncio.SelectorEventLoop):
         await super().sock_connect(sock, address)
 
     async def create_unix_connection(self, *args: Any, **options: Any) -> Any:
-        raise Forbidden(SourceForbiddenError("a socket in the file system: may not be asked"))
+        raise Forbidden(SourceForbiddenError("Unix sockets are blocked by URL policy"))
 
     async def create_datagram_endpoint(self, *args: Any, **options: Any) -> Any:
-        raise Forbidden(SourceForbiddenError("datagrams: may not be sent"))
+        raise Forbidden(SourceForbiddenError("datagrams are blocked by URL policy"))
 
 
 @lru_cache(maxsize=16)

@@ -73,7 +73,7 @@ class Body(Stream):
         while count:
             got = self.readinto(scratch[:count])
             if not got:
-                raise SourceTruncatedError(f"{self._client.name}: ended too early")
+                raise SourceTruncatedError(f"{self._client.name}: truncated, fewer bytes than announced")
             count -= got
 
     def readinto(self, view: memoryview) -> int:
@@ -83,7 +83,9 @@ class Body(Stream):
         if self._left is not None:
             self._left -= count
             if count and not self._left and self._checks_end and self._read(memoryview(bytearray(1))):
-                raise SourceChangedError(f"{self._client.name}: is longer than it was; start again")
+                raise SourceChangedError(
+                    f"{self._client.name}: longer than when it was resolved; distribute it again"
+                )
         return count
 
     def _read(self, view: memoryview) -> int:
@@ -105,7 +107,7 @@ class Body(Stream):
             raise self._client.failed(error) from None
         except (OSError, ValueError) as error:
             raise SourceUnreachableError(
-                f"{self._client.name}: the connection broke ({type(error).__name__})"
+                f"{self._client.name}: connection lost ({type(error).__name__})"
             ) from None
 
     def close(self) -> None:

@@ -37,13 +37,13 @@ FIRST_PAUSE = 0.1
 """Seconds before the second try; doubles with each."""
 MAX_REDIRECTS = 10
 _TUNNEL = re.compile(r"Tunnel connection failed: ([0-9]{3})")
-_PROXY_AUTH = "407, the node's proxy wants credentials; check HTTP_PROXY and HTTPS_PROXY there"
+_PROXY_AUTH = "HTTP 407, proxy authentication required; check HTTP_PROXY and HTTPS_PROXY on the node"
 _PLAINLY = {
     "ResponseError": "too many redirects",
     "NameResolutionError": "no such host; check its name",
-    "NewConnectionError": "nobody listens there; check the address and the port",
-    "ConnectTimeoutError": "the host does not answer",
-    "SSLError": "its certificate is not trusted",
+    "NewConnectionError": "connection refused; check the address and the port",
+    "ConnectTimeoutError": "connect timed out",
+    "SSLError": "TLS certificate not trusted",
     "LocationParseError": "no such host; check its name",
 }
 
@@ -134,7 +134,7 @@ class HttpClient:
         except HTTPError as failure:
             raise self.failed(failure) from None
         except (ValueError, UnicodeError):
-            raise SourceUnsupportedError(f"{self.name}: is no URL that can be asked for") from None
+            raise SourceUnsupportedError(f"{self.name}: not a valid URL") from None
         self._answers.add(response)
         if 200 <= response.status < 300 or response.status in allow:
             try:
@@ -168,7 +168,7 @@ class HttpClient:
     def go_on(self) -> None:
         """Raises `SourceError` once the work was aborted."""
         if self._aborted:
-            raise SourceError(f"{self.name}: not wanted any more")
+            raise SourceError(f"{self.name}: read cancelled")
 
     def abort(self) -> None:
         """From any thread: what is under way ends with an error, and nothing more is asked."""
@@ -206,19 +206,21 @@ class HttpClient:
         if status == 407:
             return SourceAuthError(f"{self.name}: {_PROXY_AUTH}")
         if status in (401, 403):
-            return SourceAuthError(f"{self.name}: {status}, not allowed; check the credentials or headers")
+            return SourceAuthError(
+                f"{self.name}: HTTP {status}, access denied; check the credentials or headers"
+            )
         if status == 412:
-            return SourceChangedError(f"{self.name}: has changed since it was looked at; start again")
+            return SourceChangedError(f"{self.name}: has changed since it was resolved; distribute it again")
         if status in (404, 410):
-            return SourceNotFoundError(f"{self.name}: {status}, not found")
+            return SourceNotFoundError(f"{self.name}: HTTP {status}, not found")
         if status in (429, 503):
             after = failures.retry_after(retry_after)
             told = "" if after is None else f", Retry-After {after:g} s"
             return SourceBusyError(f"{self.name}: HTTP {status}{told}", retry_after=after)
         if status >= 500 or status in failures.AGAIN:
             final = {"final": True} if status in failures.NEVER else {}
-            return SourceUnreachableError(f"{self.name}: {status}, the server has failed", **final)
-        return SourceError(f"{self.name}: {status}, refused")
+            return SourceUnreachableError(f"{self.name}: HTTP {status}, server error", **final)
+        return SourceError(f"{self.name}: HTTP {status}, refused")
 
     def failed(self, error: Exception) -> SourceError:
         """What an error of urllib3 means."""
@@ -227,15 +229,15 @@ class HttpClient:
             cause = cause.reason
         if isinstance(cause, ReadTimeoutError):
             return SourceUnreachableError(
-                f"{self.name}: silent for too long (origin.answer_timeout, origin.read_timeout)"
+                f"{self.name}: timed out (origin.answer_timeout, origin.read_timeout)"
             )
         if isinstance(cause, ProxyError):
             return self._proxy_failed(cause)
         if isinstance(cause, IncompleteRead):
-            return SourceTruncatedError(f"{self.name}: ended too early")
+            return SourceTruncatedError(f"{self.name}: truncated, fewer bytes than announced")
         if isinstance(cause, BrokenError):
-            return SourceUnreachableError(f"{self.name}: the connection broke")
-        shown = _PLAINLY.get(type(cause).__name__, f"not reached ({type(cause).__name__})")
+            return SourceUnreachableError(f"{self.name}: connection lost")
+        shown = _PLAINLY.get(type(cause).__name__, f"unreachable ({type(cause).__name__})")
         final = {"final": True} if failures.final(error) else {}
         return SourceUnreachableError(f"{self.name}: {shown}", **final)
 
@@ -243,14 +245,15 @@ class HttpClient:
         match = _TUNNEL.search(str(error.original_error))
         if match is None:
             return SourceUnreachableError(
-                f"{self.name}: the node's proxy is not reached; check HTTP_PROXY, HTTPS_PROXY and NO_PROXY there"
+                f"{self.name}: the node's proxy is unreachable; "
+                f"check HTTP_PROXY, HTTPS_PROXY and NO_PROXY on the node"
             )
         status = int(match[1])
         if status == 407:
             return SourceAuthError(f"{self.name}: {_PROXY_AUTH}")
         if status >= 500 or status == 429:
-            return SourceUnreachableError(f"{self.name}: the node's proxy answers {status}")
-        return SourceAuthError(f"{self.name}: the node's proxy answers {status}, it does not lead there")
+            return SourceUnreachableError(f"{self.name}: HTTP {status} from the node's proxy")
+        return SourceAuthError(f"{self.name}: the node's proxy refused the request (HTTP {status})")
 
 
 class _Tries(urllib3.Retry):

@@ -149,7 +149,7 @@ class HttpLooks:
     def _seen(self, response: urllib3.BaseHTTPResponse, size: int, *, ranges: bool) -> Seen:
         if response.url and HttpAddress.url_is_folder(response.url):
             raise SourceUnsupportedError(
-                f"{self._client.name}: is listed as a file, and leads to a folder; leave it out (exclude)"
+                f"{self._client.name}: listed as a file, but redirects to a folder; exclude it"
             )
         version = version_of(response.headers)
         ranges = ranges and tells_parts(version)

@@ -129,7 +129,9 @@ class HttpReader:
     ) -> Stream:
         """The stretch of the entry in an answer. Raises `SourceChangedError` for another version."""
         if self._compared(response, entry, part=length < entry.size) == "other":
-            raise SourceChangedError(f"{self._name(entry)}: has changed since it was looked at; start again")
+            raise SourceChangedError(
+                f"{self._name(entry)}: has changed since it was resolved; distribute it again"
+            )
         if response.status == 206:
             answered = content_range(response, self._client.name)
             total = answered.total if answered else None
@@ -144,7 +146,7 @@ class HttpReader:
 
     def _changed(self, entry: Entry, total: int | None) -> SourceChangedError:
         return SourceChangedError(
-            f"{self._name(entry)}: has {total} bytes now, not {entry.size}; start again"
+            f"{self._name(entry)}: has {total} bytes now, not {entry.size}; distribute it again"
         )
 
     def _name(self, entry: Entry) -> str:

@@ -102,7 +102,7 @@ class HttpResolver:
     def _spool(self, response: urllib3.BaseHTTPResponse, spool: Path | None, room: Room) -> Resolution:
         """One stream, whose end tells how long it is."""
         if spool is None:
-            raise SourceUnsupportedError(f"{self.name}: does not say how long it is")
+            raise SourceUnsupportedError(f"{self.name}: the server does not report its size")
         body = Body(self._client, response, None)
         buffer = memoryview(bytearray(SKIP))
         size = granted = 0
@@ -139,7 +139,8 @@ class HttpResolver:
         listed = list_folder(self, self._source, page, share, self._settings.max_entries)
         if listed is None:
             raise SourceUnsupportedError(
-                f"{self.name}: is a page, not a listing; name a file, or have the server list the folder"
+                f"{self.name}: an HTML page, not a directory listing; "
+                f"give a file's URL, or enable directory listing on the server"
             )
         entries, ranges = listed
         return Resolution(Manifest(entries, directory=True, ranges=ranges))
@@ -151,7 +152,7 @@ class HttpResolver:
         while count := body.readinto(buffer):
             data += buffer[:count]
             if len(data) > MAX_PAGE:
-                raise SourceUnsupportedError(f"{self.name}: its listing is longer than {MAX_PAGE} bytes")
+                raise SourceUnsupportedError(f"{self.name}: directory listing exceeds {MAX_PAGE} bytes")
         for hop in response.retries.history if response.retries else ():
             url = urljoin(url, hop.redirect_location or "")
         return IndexPage(from_bytes(bytes(data)), url)

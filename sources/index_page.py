@@ -117,10 +117,10 @@ def _parse_json(page: str, limit: int) -> list[Listed] | None:
         size = None if folder or row.size is None else check_size(row.size, f"listing's entry {name!r}")
         found.append(Listed(name, folder, size, str(row.mod_time or row.mtime or "")))
     if left_out and not found:
-        raise SourceUnsupportedError(f"lists names, but none of a file or a folder ({left_out[0]})")
+        raise SourceUnsupportedError(f"directory listing without files or folders ({left_out[0]})")
     if left_out:
         log.warning(
-            "a listing has %d entries that are neither files nor folders, or have no name of one, and are left out (%s)",
+            "skipped %d listing entries that are not files or folders, or have invalid names (%s)",
             len(left_out), ", ".join(left_out[:SHOWN]),
         )  # fmt: skip
     return found
@@ -250,12 +250,13 @@ class _Page:
         left_out = [*urls, *sorted(other)]
         if urls and not some:
             raise SourceUnsupportedError(
-                f"lists names, but every link leads elsewhere ({left_out[0]}{', …' if len(left_out) > 1 else ''}); "
-                "use the address that they lead to"
+                f"every link of the directory listing points outside it "
+                f"({left_out[0]}{', …' if len(left_out) > 1 else ''}); "
+                "use the URL that they point to"
             )
         if left_out:
             log.warning(
-                "%s: its listing has %d links that lead elsewhere, or bear another name, and are left out (%s)",
+                "%s: skipped %d links of the listing that point outside it, or are named otherwise (%s)",
                 redacted(self._address), len(left_out), ", ".join(map(shown, left_out[:SHOWN])),
             )  # fmt: skip
 
@@ -310,4 +311,4 @@ def _exact(link: _Link, *, iis: bool) -> tuple[int, str] | None:
 
 
 def _too_many(limit: int) -> None:
-    raise SourceUnsupportedError(f"its listing has more than {limit:,} names (origin.max_entries)")
+    raise SourceUnsupportedError(f"directory listing exceeds {limit:,} entries (origin.max_entries)")

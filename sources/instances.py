@@ -156,7 +156,7 @@ class Instances:
                 while not self._ended and not self._shared and not self._idle and self._count >= self._most:
                     self._changed.wait()
                 if self._ended:
-                    raise SourceError("not wanted any more")
+                    raise SourceError("read cancelled")
                 if self._shared:
                     return self._shared
                 if self._idle:
@@ -177,7 +177,7 @@ class Instances:
                 if not self._count or not isinstance(error, Exception):
                     raise
                 self._most = self._count
-            log.info("no more than %d connections at once: %s", self._most, type(error).__name__)
+            log.info("the server limits connections to %d: %s", self._most, type(error).__name__)
             return None
         with self._changed:
             if thread_safe(opened.fs):

@@ -25,18 +25,15 @@ def check_links(
         for link in manifest.entries:
             if link.kind == "symlink":
                 raise SourceUnsupportedError(
-                    f"{folder}/{link.path}: a symlink to '{link.target}', which cannot be followed there; "
-                    "links='keep' delivers it as it is; or leave it out with exclude"
+                    f"{folder}/{link.path}: a symlink to '{link.target}', which this filesystem cannot follow; "
+                    "links='keep' delivers the symlink itself; or exclude it"
                 )
     if source.links == "keep" and not bound:
         return
     for link in outward(manifest.entries, go_on):
-        where = f"{folder}/{link.path}: a symlink that leads out of the folder, to '{shown(link.target)}'"
+        where = f"{folder}/{link.path}: a symlink that points outside the folder, to '{shown(link.target)}'"
         if bound:
-            raise UnsafePathError(
-                f"{where}; under a policy of URLs it may not be followed or kept; leave it out with exclude"
-            )
+            raise UnsafePathError(f"{where}; the URL policy forbids following or keeping it; exclude it")
         raise UnsafePathError(
-            f"{where}; links='follow' delivers what it leads to, links='keep' the link as it is; "
-            "or leave it out with exclude"
+            f"{where}; links='follow' delivers its target, links='keep' the symlink itself; or exclude it"
         )

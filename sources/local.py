@@ -46,7 +46,7 @@ class LocalAdapter(Adapter):
                 mode = stat.S_IMODE(found.st_mode)
                 return Resolution(Manifest(self._entries(), directory=True, mode=mode))
             if not stat.S_ISREG(found.st_mode):
-                raise SourceError(f"{self._path}: is neither a file nor a folder")
+                raise SourceError(f"{self._path}: not a regular file or folder")
             manifest = Manifest((local_entry(from_os(self._path.name), found),), directory=False)
             return Resolution(manifest, self._small(manifest) if found.st_size <= small_limit else None)
         except OSError as error:
@@ -72,7 +72,7 @@ class LocalAdapter(Adapter):
             raise _typed(error, path) from None
         if self._bound and manifest.directory and not stream.is_below(os.path.realpath(self._path)):
             stream.close()
-            raise SourceChangedError(f"{path}: leads out of the folder since it was looked at")
+            raise SourceChangedError(f"{path}: points outside the folder since it was resolved")
         return stream
 
     def abort(self) -> None:
@@ -80,7 +80,7 @@ class LocalAdapter(Adapter):
 
     def _go_on(self) -> None:
         if self._stopped.is_set():
-            raise SourceError(f"{self._path}: not wanted any more")
+            raise SourceError(f"{self._path}: read cancelled")
 
 
 class _FileStream(Stream):
@@ -96,7 +96,7 @@ class _FileStream(Stream):
 
     def _check(self) -> None:
         if local_version(os.fstat(self._fd)) != self._entry.version:
-            raise SourceChangedError(f"{self._path}: has changed since it was looked at")
+            raise SourceChangedError(f"{self._path}: has changed since it was resolved")
 
     def is_below(self, folder: str) -> bool:
         """Whether the open file lies there, whatever links led to it."""

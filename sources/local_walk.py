@@ -61,7 +61,7 @@ class LocalWalk:
                         todo.append(_Folder(each.path, path, number, folder))
                     yield entry
         if self._skipped:
-            log.info("%s: %d pipes, sockets or devices left out", self._root, self._skipped)
+            log.info("%s: skipped %d pipes, sockets or devices", self._root, self._skipped)
 
     def _entry(self, each: os.DirEntry[str], path: str, folder: _Folder) -> Entry | None:
         """None for what is left out."""
@@ -88,21 +88,19 @@ class LocalWalk:
         except OSError as error:
             if self._source.include and not matches(path, self._source.include):
                 return False
-            hint = "links='keep' delivers it as it is; or leave it out with exclude"
+            hint = "links='keep' delivers the symlink itself; or exclude it"
             kind = SourceNotFoundError if isinstance(error, FileNotFoundError) else SourceError
             raise kind(f"{where}, which cannot be followed ({error.strerror}); {hint}") from None
         if self._bound and not _is_below(os.path.realpath(each.path), os.path.realpath(self._root)):
             raise UnsafePathError(
-                f"{where} leads out of the folder; under a policy of URLs it may not be followed; "
-                "leave it out with exclude"
+                f"{where} points outside the folder; the URL policy forbids following it; exclude it"
             )
         if stat.S_ISDIR(found.st_mode):
             above: _Folder | None = folder
             while above is not None:
                 if above.number == (found.st_dev, found.st_ino):
                     raise SourceError(
-                        f"{where} leads round in a circle; links='keep' delivers it as it is; "
-                        "or leave it out with exclude"
+                        f"{where} is part of a loop; links='keep' delivers the symlink itself; or exclude it"
                     )
                 above = above.above
         return True

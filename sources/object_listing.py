@@ -100,8 +100,8 @@ def below(listed: Iterable[Mapping[str, Any]], root: str, name: str) -> Listed:
 
 def _no_file(name: str, key: str) -> SourceUnsupportedError:
     return SourceUnsupportedError(
-        f"{name}: the object {key!r} has a slash at its end and is not empty; no file system holds such a file; "
-        "exclude leaves one below out"
+        f"{name}: the object {key!r} ends with a slash and is not empty, which no file system can store; "
+        "exclude it"
     )
 
 
@@ -127,6 +127,8 @@ def check_names(entries: Iterable[Entry], name: str) -> None:
     for entry in wanted:
         if entry.kind == "file" and entry.path in folders:
             raise SourceUnsupportedError(
-                f"{name}: holds an object {entry.path!r} and others below {entry.path + '/'!r}; a file system cannot "
-                f"hold both; leave those out with exclude={entry.path + '/*'!r}, and distribute them apart"
+                f"{name}: holds an object {entry.path!r} and others below {entry.path + '/'!r}; "
+                "a file system cannot "
+                f"hold both; exclude the latter with exclude={entry.path + '/*'!r}, and distribute them "
+                "separately"
             )

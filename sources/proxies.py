@@ -93,7 +93,8 @@ def _parsed(text: str) -> Proxy:
         parts = urllib3.util.Url()
     if parts.scheme not in SCHEMES or not parts.host:
         raise SourceUnsupportedError(
-            "the node's HTTP_PROXY, HTTPS_PROXY or ALL_PROXY is no http or https URL; correct it there, or set "
+            "the node's HTTP_PROXY, HTTPS_PROXY or ALL_PROXY is not an http or https URL; "
+            "fix it on the node, or set "
             "origin.environment_proxies to false"
         )
     user, _, password = (parts.auth or "").partition(":")

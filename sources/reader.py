@@ -123,7 +123,9 @@ class Reader:
                 while at < len(view):
                     count = self._read(stream, view[at : at + CHUNK])
                     if not count:
-                        raise SourceTruncatedError(f"{self._name(start.entry)}: ended too early")
+                        raise SourceTruncatedError(
+                            f"{self._name(start.entry)}: truncated, fewer bytes than announced"
+                        )
                     at += count
                     progress(count)
                 yield number, view
@@ -199,7 +201,9 @@ class Reader:
             while at < len(view):
                 count = self._read(stream, view[at:])
                 if not count:
-                    raise SourceTruncatedError(f"{self._name(segment.entry)}: ended too early")
+                    raise SourceTruncatedError(
+                        f"{self._name(segment.entry)}: truncated, fewer bytes than announced"
+                    )
                 at += count
         finally:
             stream.close()

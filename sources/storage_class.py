@@ -31,9 +31,9 @@ class Archived(NamedTuple):
         """`name`: of the object, for people."""
         kept = f"{name}: archived (storage class {self.storage_class or 'unknown'})"
         if self.restoring:
-            return SourceArchivedError(f"{kept}, and being restored; ask again when that is done")
+            return SourceArchivedError(f"{kept}, restore in progress; retry when it has finished")
         how = "change its tier" if self.storage_class == "Archive" else "restore-object"
-        return SourceArchivedError(f"{kept}; restore it first ({how}), or leave it out (exclude)")
+        return SourceArchivedError(f"{kept}; restore it first ({how}), or exclude it")
 
 
 def may_be_archived(info: Mapping[str, Any]) -> bool:

@@ -33,7 +33,11 @@ def refusal(name: str, status: int, headers: Mapping[str, str], body: bytes) -> 
     if found is None:
         return None
     if found[1] in _EXPIRED_CODES or _EXPIRED.search(body):
-        return SourceAuthError(f"{name}: {status}, the signature or token has expired; sign the URL anew")
+        return SourceAuthError(
+            f"{name}: HTTP {status}, the signature or token has expired; sign the URL again"
+        )
     if found[1] in _FORGED_CODES or _FORGED.search(body):
-        return SourceAuthError(f"{name}: {status}, the signature or token is not valid; sign the URL anew")
+        return SourceAuthError(
+            f"{name}: HTTP {status}, the signature or token is not valid; sign the URL again"
+        )
     return None

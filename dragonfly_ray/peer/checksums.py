@@ -25,7 +25,8 @@ class OriginChecksums:
         mismatch = self._compared.mismatch and self._again()
         if mismatch is not None:
             raise IntegrityError(
-                f"{self._store.task.url} {mismatch}; nothing was written. Start again; if the origin's own checksum is "
+                f"{self._store.task.url} {mismatch}; nothing was written. Distribute it again; "
+                f"if the origin's own checksum is "
                 "wrong, set origin.checksums to false"
             )
 

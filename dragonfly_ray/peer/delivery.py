@@ -157,5 +157,7 @@ class Delivery:
         """The source's own."""
         name = basename(self.spec.source.url)
         if name in (".", "..") or "/" in name or "\0" in name:
-            raise DestinationError(f"{context.node_name}: {name!r} is no name of a file; say one in dest")
+            raise DestinationError(
+                f"{context.node_name}: cannot derive a file name from the URL ({name!r}); set dest"
+            )
         return name

@@ -121,7 +121,7 @@ class TaskDownload:
                     raise engine.error
                 if self.idle():
                     return
-        log.info("task %.12s: all pieces are here after %.2f s", self.task.id, engine.elapsed())
+        log.info("task %.12s: all pieces stored after %.2f s", self.task.id, engine.elapsed())
         if checksums:
             self._compare(checksums)
         store.finish()
@@ -231,7 +231,7 @@ class TaskDownload:
             part = view[piece.offset : piece.offset + piece.length]
             found = digest(part)
             if expected and found != expected[piece.index * DIGEST_SIZE : (piece.index + 1) * DIGEST_SIZE]:
-                raise IntegrityError(f"{self.task.url}: piece {piece.index} arrived corrupted")
+                raise IntegrityError(f"{self.task.url}: piece {piece.index} does not match its digest")
             if engine.put(piece.index, part, found):
                 unproved = b"" if expected else found
                 engine.arrived(engine.state.came_small, piece.index, unproved, piece.length, time.monotonic())

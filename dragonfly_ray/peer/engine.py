@@ -105,7 +105,9 @@ class Engine(Supervisor):
         """What was edited through an output is missing from now on."""
         edited = tuple(store.refresh())
         if edited:
-            log.warning("task %.12s: %d pieces were edited through an output", self.task.id, len(edited))
+            log.warning(
+                "task %.12s: %d pieces were modified through an output file", self.task.id, len(edited)
+            )
         with self.lock:
             self.opened = store
             self.was_here = store.finished
@@ -266,7 +268,9 @@ class Engine(Supervisor):
                 )
             )
         for index in wrong:
-            log.warning("task %.12s: piece %d is not what the record says, dropped", self.task.id, index)
+            log.warning(
+                "task %.12s: piece %d does not match the scheduler's record, dropped", self.task.id, index
+            )
             store.discard(index)
         if wrong:
             self.discarded(wrong)

@@ -208,7 +208,7 @@ def answer_of(link: SchedulerLink, look: m.Look) -> m.Looked:
     """Of a helper, through the scheduler. Raises what it met, `ClusterError` where it gave none."""
     answer = link.call(look)
     if not isinstance(answer, m.Looked):
-        raise ClusterError(f"host {look.host}: no answer to a metadata request")
+        raise ClusterError(f"host {look.host}: no response to a metadata request")
     if answer.kind:
         details = {"retry_after": answer.retry_after} if answer.retry_after else {}
         error = from_report(answer.kind, answer.message)

@@ -21,7 +21,7 @@ def manifest_of(task: Task, given: bytes, fetch: Callable[[], bytes]) -> Manifes
         raise IntegrityError(f"{task.url}: the manifest does not match its digest")
     manifest = Manifest.decode(data)
     if len(PieceTable.of(manifest)) != task.pieces:
-        raise IntegrityError(f"{task.url}: the manifest is cut in another way here")
+        raise IntegrityError(f"{task.url}: the manifest has another number of pieces than the task")
     return manifest
 
 
@@ -51,11 +51,11 @@ def fetch_manifest(
                     connection.close()
                 if digest(data) == task.manifest_digest:
                     return data
-                failure = IntegrityError(f"{neighbour.host.name}: sent another manifest")
+                failure = IntegrityError(f"{neighbour.host.name}: sent a manifest with another digest")
             except DragonflyError as error:
                 failure = error
         threads.stopping.wait(ROUND_PAUSE_S)
-    raise failure or TransportError(f"{task.url}: nobody has the manifest")
+    raise failure or TransportError(f"{task.url}: no peer could send the manifest")
 
 
 def _watch(
@@ -71,7 +71,7 @@ def _watch(
             raise TransportError(f"{task.url}: its manifest is no longer needed")
         if transfer.measured(now) and search.too_slow(transfer.left(now)):
             raise StalledError(
-                f"{neighbour.host.name}: sends the manifest at only {transfer.rate(now):.0f} B/s"
+                f"{neighbour.host.name}: manifest transfer too slow ({transfer.rate(now):.0f} B/s)"
             )
 
     return progress

@@ -207,7 +207,7 @@ class PeerNode:
                 for run in list(self._runs.values()):
                     run.cancel(message.spec_id, message.kind, message.message)
             case _:
-                log.warning("a peer does not understand %s", type(message).__name__)
+                log.warning("unknown message type %s", type(message).__name__)
 
     def _deliver(self, deliver: m.Deliver, small: bytes | None) -> None:
         for banned in deliver.banned:
@@ -240,7 +240,7 @@ class PeerNode:
     def _unproved(self, deliver: m.Deliver) -> None:
         """The scheduler did not know that something of it is here, and has its caller prove first."""
         self._reannounce(deliver.task.id)
-        text = "cached here, but read access at the origin is not proved for these credentials"
+        text = "cached here, but read access at the origin is not proven for these credentials"
         ended = m.Ended(
             self.host.id,
             deliver.spec.id,
@@ -454,7 +454,7 @@ class PeerNode:
         """
         found = self.stored(task_id)
         if not found.complete:
-            raise StorageError(f"{self.host.name}: {found.task.url} is not complete here")
+            raise StorageError(f"{self.host.name}: {found.task.url} is incomplete in the store")
         if found.task.directory:
             raise InvalidRequestError(f"{found.task.url}: is a directory; only a single file can be mapped")
         if not found.table.size:

@@ -181,7 +181,7 @@ class OriginQueries:
             return m.Looked(kind=error.kind, message=str(error))
         except Exception as error:
             shown = redacted(ask.source.url)
-            log.exception("looking at files of %s failed", shown)
+            log.exception("stat of files of %s failed", shown)
             return m.Looked(kind="error", message=f"{shown}: {type(error).__name__}")
         return m.Looked(
             tuple(s.size for s in found),

@@ -182,7 +182,10 @@ class Parent:
         """It said what nobody who keeps to the protocol says: it is not asked any more."""
         engine = self._engine
         log.warning(
-            "task %.12s: parent %s broke the protocol and is dropped: %s", engine.task.id, self.id, error
+            "task %.12s: protocol error from parent %s, connection dropped: %s",
+            engine.task.id,
+            self.id,
+            error,
         )
         engine.happened(engine.state.broke_protocol, self.id)
 
@@ -281,7 +284,7 @@ class Parent:
     def _give_up_piece(self, rate: float) -> None:
         """Its connection ends with it, in the middle of a piece. What others have is not asked of it for a while."""
         log.info(
-            "task %.12s: parent %s is slow (%.1f kB/s); asking others",
+            "task %.12s: parent %s is slow (%.1f kB/s); requesting from other parents",
             self._engine.task.id, self.neighbour.host.name, rate / 1000,
         )  # fmt: skip
 

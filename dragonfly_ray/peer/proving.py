@@ -122,8 +122,8 @@ class AccessProver:
         if found.wrong:
             names = ", ".join(store.manifest.entries[number].path for number in found.wrong[:3])
             text = (
-                f"{ask.task.url}: the origin gives these credentials other bytes of {names}"
-                " than the cluster holds of this version"
+                f"{ask.task.url}: with these credentials the origin returns other bytes of {names}"
+                " than the cached copy of this version has"
             )
             return m.Proved(ask.task.id, kind="source-changed", message=text, differs=True)
         missing = set(found.missing)

@@ -117,9 +117,9 @@ class Rechecker:
                 elif complaint:
                     self._look_at_suspect(complaint)
             except DragonflyError as error:
-                log.info("a piece could not be rechecked: %s", error)
+                log.info("recheck of a piece failed: %s", error)
             except Exception:
-                log.exception("a piece could not be rechecked")
+                log.exception("recheck of a piece failed")
             finally:
                 if item:
                     with self._lock:
@@ -138,7 +138,7 @@ class Rechecker:
         except OSError as error:
             log.warning("task %.12s: piece %d cannot be read: %s", *item, error.strerror)
             return
-        self._discard(found, item[1], "is not what it was")
+        self._discard(found, item[1], "does not match its digest")
 
     def _look_at_failed(self, item: Item) -> None:
         found = self._find(item[0])

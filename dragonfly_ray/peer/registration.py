@@ -160,10 +160,10 @@ class Registration:
                 self._on_taken(answer.taken)
                 raise HostIdTakenError(
                     f"{self._host.name}: its host id is already used by node {answer.taken} (a copied store?); "
-                    "start this peer again, it gets a new one"
+                    "restart this peer to get a new one"
                 )
             if isinstance(answer, m.Announced) and not answer.known:
-                raise ClusterError(f"page {page.page}: the scheduler has restarted meanwhile")
+                raise ClusterError(f"registration page {page.page}: the scheduler was restarted")
             self._heard = True
             return
 

@@ -90,7 +90,9 @@ def _decided(
         return []
     wrong, agreed = verdict
     if not agreed:
-        text = f"{task.task.url}: the origin gave three hosts three different contents of piece {piece}"
+        text = (
+            f"{task.task.url}: the origin returned three different contents of piece {piece} to three hosts"
+        )
         return ends.fail_task(cluster, task, "source-changed", text, now)
     if wrong and task.audits.control(piece, wrong, task.readers, task.recorded):
         return []
@@ -108,7 +110,7 @@ def _controlled(
     if same:
         return _expel_all(cluster, task, task.audits.upheld(piece), now)
     log.warning(
-        "task %.12s: the origin has changed under one version (piece %d); starting anew", task.task.id, piece,
+        "task %.12s: content changed at the origin under one version (piece %d); restarting the task", task.task.id, piece,
         extra={"task_id": task.task.id},
     )  # fmt: skip
     task.audits.stop()

@@ -415,7 +415,10 @@ class SchedulerCore:
                 actions += trust.judge(self.cluster, task, now)
             for host, pieces in task.leases.expire(now).items():
                 log.info(
-                    "task %.12s: lease of %s ran out", task.task.id, host, extra={"task_id": task.task.id}
+                    "task %.12s: lease of host %s expired",
+                    task.task.id,
+                    host,
+                    extra={"task_id": task.task.id},
                 )
                 if self.cluster.alive(host):
                     revoked = tuple(bitset.members(pieces))
@@ -440,8 +443,10 @@ class SchedulerCore:
                 if now - state.ended_at > KEEP_ENDED:
                     ends.retire(self.cluster, state)
                 continue
-            if not state.spec.detached and now - state.heartbeat > self.settings.scheduler.heartbeat_timeout:
-                actions += ends.fail(self.cluster, state, "cancelled", "whoever submitted it has gone", now)
+            timeout = self.settings.scheduler.heartbeat_timeout
+            if not state.spec.detached and now - state.heartbeat > timeout:
+                text = f"submitter heartbeat timed out ({timeout:g} s)"
+                actions += ends.fail(self.cluster, state, "cancelled", text, now)
                 continue
             if resolving.due(state, now):
                 actions += resolving.resolve(self.cluster, state, now)

@@ -99,7 +99,7 @@ def _shun(cluster: ClusterState, task: TaskState, hosts: Iterable[str], now: flo
     if barred and not task.able.issubset(barred):
         for host in barred:
             log.info(
-                "task %.12s: host %s was banned lately, nobody is sent to it",
+                "task %.12s: host %s was banned recently, not assigned as a parent",
                 task.task.id,
                 host,
                 extra={"task_id": task.task.id},

@@ -38,7 +38,8 @@ def probed(
         return actions
     if verdict == "silent" and now - state.last_seen < cluster.settings.scheduler.silent_after:
         return forget(cluster, host_id, now) if state.alive else []
-    why = "the node has left the cluster" if verdict == "gone" else "no word from the node"
+    silence = f"node unresponsive for {cluster.settings.scheduler.silent_after:g} s"
+    why = "node has left the cluster" if verdict == "gone" else silence
     return _lost(cluster, host_id, f"{state.host.name or state.host.node_id}: {why}", now)
 
 
@@ -47,7 +48,7 @@ def node_gone(cluster: ClusterState, node: str, now: float) -> list[Action]:
     host = cluster.by_node.get(node)
     if host:
         return probed(cluster, host, "gone", now)
-    return fail_nodes(cluster, node, f"{node}: the node has left the cluster", now)
+    return fail_nodes(cluster, node, f"{node}: node has left the cluster", now)
 
 
 def _lost(cluster: ClusterState, host_id: str, why: str, now: float) -> list[Action]:
@@ -114,12 +115,12 @@ def watch(cluster: ClusterState, node: str, now: float) -> list[Action]:
     if host_id is None:
         waited = min(s.submitted for s in cluster.specs.values() if node in s.open_nodes)
         if now - waited > cluster.settings.peer.start_timeout:
-            return fail_nodes(cluster, node, f"{node}: no peer has started there", now)
+            return fail_nodes(cluster, node, f"{node}: no peer was started on this node", now)
         return []
     host = cluster.hosts[host_id]
     silence = now - host.last_seen
     if silence > cluster.settings.peer.start_timeout:
-        return _lost(cluster, host_id, f"{host.host.name or node}: its peer did not come back", now)
+        return _lost(cluster, host_id, f"{host.host.name or node}: peer was not restarted in time", now)
     return [Probe(host_id)] if silence > min(2.0, cluster.settings.scheduler.silent_after / 2) else []
 
 

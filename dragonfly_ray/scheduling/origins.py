@@ -42,7 +42,7 @@ def claimants(cluster: ClusterState, task: TaskState, host: str, state: SpecStat
         if host not in task.deputies():
             return 0
         log.warning(
-            "task %.12s: no seed left, two targets take over at the origin",
+            "task %.12s: no seed left, two targets read the origin instead",
             task.task.id,
             extra={"task_id": task.task.id},
         )
@@ -72,7 +72,7 @@ def back_to_source(cluster: ClusterState, task: TaskState, host: str, traffic: T
     traffic.moved = now - (STARVED - 2) * timeout
     if still:
         log.warning(
-            "task %.12s: nobody gives host %s the %d pieces that it misses; it may read them from the origin",
+            "task %.12s: host %s has no parent for %d missing pieces; falling back to the origin",
             task.task.id, host, still.bit_count(),
             extra={"task_id": task.task.id},
         )  # fmt: skip
@@ -161,7 +161,7 @@ def take_over(
     pieces = grant(cluster, task, host, 1, claimants, now, rate=rate)
     task.reread += vain
     log.info(
-        "task %.12s: piece %d is late with host %s, %s reads it", task.task.id, last.piece, last.holder, host,
+        "task %.12s: lease of piece %d at host %s is late, reassigned to %s", task.task.id, last.piece, last.holder, host,
         extra={"task_id": task.task.id},
     )  # fmt: skip
     if not cluster.alive(last.holder):

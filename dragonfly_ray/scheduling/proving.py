@@ -262,7 +262,7 @@ def compared(cluster: ClusterState, spec_id: str, answer: m.SamplesCompared, now
     wrong = [s for s in asked if s.entry in set(answer.wrong)]
     if wrong:
         state.comparing.clear()
-        text = f"{task.task.url}: the origin gives these credentials other bytes than the cluster holds of this version"
+        text = f"{task.task.url}: these credentials read other bytes at the origin than the cached copy has"
         return _changed(cluster, state, task, text, now, differs=True)
     missing = set(answer.missing)
     return _compare(cluster, state, task, [s for s in asked if s.entry in missing], now)
@@ -279,7 +279,7 @@ def _proven(cluster: ClusterState, state: SpecState, task: TaskState, now: float
         each.proved = each.proved or each.fingerprint == state.fingerprint
     if not state.partly:  # what nobody could compare counts for this distribution only
         cluster.access.prove(task.task.id, state.fingerprint, now)
-    log.info("task %.12s: distribution %s may read it at its origin", task.task.id, state.spec.id)
+    log.info("task %.12s: read access at the origin proven for distribution %s", task.task.id, state.spec.id)
     late = _opened(cluster, task, now) if state.phase == "running" else []
     return late + admit_pending(cluster, task, now)
 

@@ -77,7 +77,7 @@ class Reconciler:
             elif peer.state == "starting":
                 if now - peer.since > READY_TIMEOUT * (1 + peer.failures):
                     actions.append(Kill(node))
-                    self.failed(node, "it did not start in time", now)
+                    self.failed(node, "start timed out", now)
             elif peer.state == "failed":
                 if now >= peer.due:
                     peer.state, peer.since = "starting", now
@@ -121,7 +121,7 @@ class Reconciler:
         peer.strikes += 1
         if peer.strikes < STRIKES:
             return []
-        self.failed(node, f"{STRIKES} health checks without an answer", now)
+        self.failed(node, f"{STRIKES} health checks timed out", now)
         return [Kill(node)]
 
     def died(self, node: str, now: float) -> None:

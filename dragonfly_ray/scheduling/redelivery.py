@@ -95,7 +95,7 @@ def again(cluster: ClusterState, host: str, now: float) -> list[Action]:
 def _again(cluster: ClusterState, state: SpecState, message: m.Carrying, now: float) -> list[Action]:
     task = cluster.tasks[state.task_id]
     log.warning(
-        "task %.12s: host %s does not carry distribution %s; delivered again",
+        "task %.12s: host %s does not know distribution %s; delivering it again",
         task.task.id, message.host_id, state.spec.id,
         extra=about_spec(state.spec.id, task.task.id),
     )  # fmt: skip

@@ -27,7 +27,7 @@ def resolve(cluster: ClusterState, state: SpecState, now: float) -> list[Action]
     shown = redacted(state.spec.source.url)
     if blocked := cluster.budget_of(origin(state.spec.source.url)).wait(now):
         state.patience.hold(
-            now + blocked, state.patience.why or f"{shown}: the origin asked to be left alone for a while"
+            now + blocked, state.patience.why or f"{shown}: origin backoff after HTTP 429 or 503"
         )
     host = _resolver(cluster, state) if state.patience.due(now) else None
     if host is None:
@@ -155,7 +155,7 @@ def look_later(
     if not state.patience.failed(text, now, cluster.settings.origin.give_up, retry_after=retry_after):
         return ends.fail(cluster, state, kind, text, now)
     log.info(
-        "distribution %s: %s; it is looked at again", state.spec.id, text, extra=about_spec(state.spec.id, "")
+        "distribution %s: %s; resolving it again", state.spec.id, text, extra=about_spec(state.spec.id, "")
     )
     state.resolver, state.attempts = "", 0
     state.unresolve()
@@ -229,7 +229,7 @@ def start_anew(cluster: ClusterState, task: TaskState, now: float) -> list[Actio
     of this one may be of either content, and is joined with nothing that is read later."""
     cluster.nonces.forget(task.task.source_id)
     cluster.generations.next(task.task.source_id)
-    text = f"{task.task.url}: the origin gives different bytes under one version"
+    text = f"{task.task.url}: the origin returns different bytes under one version"
     actions = _anew(cluster, task, text, now)
     for state in list(cluster.specs.values()):
         if state.phase == "resolving" and state.pending == task.task.id:

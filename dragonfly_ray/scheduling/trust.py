@@ -38,14 +38,14 @@ def learnt(
     """
     if others:
         log.warning(
-            "task %.12s: the origin gave other bytes to %s before; has it changed under one version?",
+            "task %.12s: the origin returned other bytes to %s before; did it change under one version?",
             task.task.id, ", ".join(sorted(set(others))),
             extra={"task_id": task.task.id},
         )  # fmt: skip
     if not dropped:
         return []
     log.warning(
-        "task %.12s: two digests for pieces %s, both dropped",
+        "task %.12s: conflicting digests for pieces %s, all dropped",
         task.task.id,
         dropped,
         extra={"task_id": task.task.id},
@@ -55,7 +55,7 @@ def learnt(
     if task.task.validator != "strong" or task.differing.bit_count() > MOST_DISPUTED:
         return actions + resolving.start_anew(cluster, task, now)
     if max(task.contested[piece] for piece in dropped) >= MOST_DISPUTES:
-        text = f"{task.task.url}: the origin gives different bytes under one version, again and again"
+        text = f"{task.task.url}: the origin repeatedly returns different bytes under one version"
         actions += ends.fail_task(cluster, task, "source-changed", text, now)
     return actions
 

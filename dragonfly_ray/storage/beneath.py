@@ -49,7 +49,7 @@ def beneath(path: Path, roots: Sequence[str]) -> Iterator[Path]:
     try:
         start = os.open(root, _FOLDER)
     except OSError as error:
-        raise DestinationError(f"{root}: {error.strerror}; it is a root of dest, and must be there") from None
+        raise DestinationError(f"{root}: {error.strerror}; this dest root must exist") from None
     with Folders(start) as folders:
         yield folders.at(from_os(os.fspath(path.parent.relative_to(root)))) / path.name
 
@@ -85,14 +85,13 @@ def _check_link(path: Path) -> None:
     except FileNotFoundError:
         there = os.readlink(path)
         raise DestinationError(
-            f"{path}: is a link to {there!r}, which is not there; make that folder, or remove the link"
+            f"{path}: is a symlink to {there!r}, which does not exist; "
+            f"create that folder, or remove the symlink"
         ) from None
     except OSError as error:
         if error.errno != errno.ELOOP:
             return
-        raise DestinationError(
-            f"{path}: is a link that leads in a circle; remove it, or choose another dest"
-        ) from None
+        raise DestinationError(f"{path}: is a symlink loop; remove it, or choose another dest") from None
 
 
 def make_folders(folder: Path, umask: int | None = None) -> None:
@@ -118,7 +117,7 @@ def guarded(folder: Path, mode: int | None = None) -> Iterator[Path]:
         # The folder above may have lent it the group that it is for.
         os.chmod(root, stat.S_IRWXU | found.st_mode & stat.S_ISGID)
         if os.listdir(root) or not _ours(root, found):
-            raise UnsafePathError(f"{shown(folder)}: was replaced while it was made; nothing was written")
+            raise UnsafePathError(f"{shown(folder)}: was replaced while being created; nothing was written")
         yield root
         made = stat.S_IMODE(found.st_mode)
         os.chmod(root, made if mode is None else mode | made & stat.S_ISGID)
@@ -184,7 +183,7 @@ class Folders:
 
     def _enter(self, name: str, folder: int, path: str) -> int:
         if name in ("", ".", ".."):
-            raise UnsafePathError(f"{name!r}: is no name of a folder")
+            raise UnsafePathError(f"{name!r}: not a valid folder name")
         made = False
         while True:
             try:
@@ -234,5 +233,5 @@ def _in_the_way(name: str, folder: int) -> DestinationError | UnsafePathError:
     except OSError:
         link = True  # gone or replaced meanwhile: not to be trusted
     if link:
-        return UnsafePathError(f"{where}: a link lies where a folder must be")
-    return DestinationError(f"{where}: a file lies where a folder must be; remove it, or choose another dest")
+        return UnsafePathError(f"{where}: is a symlink, but a folder is needed")
+    return DestinationError(f"{where}: is a file, but a folder is needed; remove it, or choose another dest")

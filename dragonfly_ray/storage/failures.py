@@ -18,7 +18,7 @@ EXHAUSTED = NO_DESCRIPTOR | {errno.ENOMEM, errno.ENOBUFS, errno.EINTR}
 def storage_error(where: str, error: OSError) -> StorageError:
     """One line: what failed, where, and what to do."""
     if error.errno in FULL_DISK:
-        text = "the disk is full; free some space, or set storage.root or storage.quota"
+        text = "the disk is full; free disk space, or set storage.root or storage.quota"
         return StorageFullError(f"{where}: {text}")
     if error.errno in NO_DESCRIPTOR:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -77,7 +77,7 @@ def copy(source: int, target: int, offset: int, length: int, to: int = 0) -> Non
             os.lseek(target, to, os.SEEK_SET)
             count = os.sendfile(target, source, offset, length)
         if not count:
-            raise OSError(errno.EIO, "the file is shorter than it should be")
+            raise OSError(errno.EIO, "file is shorter than expected")
         length, offset, to = length - count, offset + count, to + count
 
 
@@ -107,7 +107,7 @@ def set_mode(path: Path, found: os.stat_result, mode: int) -> bool:
 def _read(source: int, offset: int, length: int) -> bytes:
     found = os.pread(source, length, offset)
     if len(found) < length:
-        raise OSError(errno.EIO, "the file is shorter than it should be")
+        raise OSError(errno.EIO, "file is shorter than expected")
     return found
 
 

@@ -19,8 +19,8 @@ def check_links(manifest: Manifest, go_on: GoOn = lambda: None) -> None:
     """Raises `UnsafePathError` naming the first symlink that leads out of the folder."""
     for link in outward(manifest.entries, go_on):
         raise UnsafePathError(
-            f"the symlink '{shown(link.path)}' leads out of its folder, to '{shown(link.target)}'; "
-            "nothing was written; leave it out with exclude"
+            f"the symlink '{shown(link.path)}' points outside its folder, to '{shown(link.target)}'; "
+            "nothing was written; exclude it"
         )
 
 

@@ -56,4 +56,4 @@ def medium(name: str) -> Medium:
         if isinstance(made, Medium):
             return made
     known = sorted({*BUILT_IN, *(e.name for e in entry_points(group=GROUP))})
-    raise InvalidRequestError(f"storage.medium {name!r} is not installed; there are {', '.join(known)}")
+    raise InvalidRequestError(f"storage.medium {name!r} not installed; available: {', '.join(known)}")

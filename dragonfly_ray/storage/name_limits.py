@@ -142,10 +142,10 @@ class TryOut:
                     raise
                 if error.errno == errno.EEXIST:
                     other = next(n for n in trial.names if n == name or _is_there(n, place))
-                    raise cannot_hold(path, f"beside '{shown(other)}'") from None
+                    raise cannot_hold(path, f"together with '{shown(other)}'") from None
                 raise cannot_hold(path, f"({error.strerror})") from None
             if name[-1] in ". " and folded(name) not in {folded(from_os(n)) for n in os.listdir(place)}:
-                raise cannot_hold(path, "(its end is cut off)")
+                raise cannot_hold(path, "(it was truncated)")
 
 
 def _is_there(name: str, place: int) -> bool:
@@ -165,7 +165,7 @@ def _nearest(folders: Folders, path: str) -> int:
 
 def cannot_hold(path: str, why: str) -> DestinationError:
     return DestinationError(
-        f"the file system of dest cannot hold '{shown(path)}' {why}; leave it out with exclude, or choose another dest"
+        f"the file system of dest cannot store '{shown(path)}' {why}; exclude it, or choose another dest"
     )
 
 
@@ -179,8 +179,9 @@ def naming(entry: Entry) -> Iterator[None]:
     except OSError as error:
         if entry.kind == "symlink" and error.errno in NO_LINKS:
             raise DestinationError(
-                f"the file system of dest holds no symlinks ({error.strerror}), as '{shown(entry.path)}' is one; "
-                "links='follow' delivers what they lead to"
+                f"the file system of dest does not support symlinks ({error.strerror}), but "
+                f"'{shown(entry.path)}' is one; "
+                "links='follow' delivers their targets"
             ) from None
         if error.errno in NAME_ERRORS:
             raise cannot_hold(entry.path, f"({error.strerror})") from None

@@ -55,14 +55,14 @@ def folded(path: str) -> str:
 
 def _check(path: str) -> None:
     if not path or path.startswith("/"):
-        _refuse(path, "is not relative")
+        _refuse(path, "is not a relative path")
     if "\0" in path or not is_canonical(path):
-        _refuse(path, "is no name of a file")
+        _refuse(path, "is not a file name")
     if _length(path) > LONGEST_PATH:
         _refuse(f"{path[:80]}…", f"is longer than {LONGEST_PATH:,} bytes")
     for name in path.split("/"):
         if name in ("", ".", ".."):
-            _refuse(path, f"holds {name or 'an empty name'!r}, which no folder can")
+            _refuse(path, f"contains {name or 'an empty name'!r}, which is not a valid name")
 
 
 def _length(name: str) -> int:
@@ -78,6 +78,4 @@ def _check_target(link: Entry) -> None:
 
 
 def _refuse(path: str, why: str) -> None:
-    raise UnsafePathError(
-        f"the listing's entry '{shown(path)}' {why}; nothing was written; leave it out with exclude"
-    )
+    raise UnsafePathError(f"listing entry '{shown(path)}' {why}; nothing was written; exclude it")

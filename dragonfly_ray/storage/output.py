@@ -103,7 +103,7 @@ class Output:
             dest = stack.enter_context(opened(dest.parent, follow=True)) / dest.name
             if dest.is_symlink() and (self._manifest.directory or dest.is_dir()):
                 raise UnsafePathError(
-                    f"{shown(dest)}: is a link, and links are not followed here; name what is behind it"
+                    f"{shown(dest)}: is a symlink, which is not followed here; use its target as dest"
                 )
             if not self._manifest.directory:
                 if dest.is_dir():
@@ -216,7 +216,9 @@ class Output:
 
     def _merge(self, dest: Path, done: Published) -> None:
         if not stat.S_ISDIR(os.lstat(dest).st_mode):
-            raise DestinationError(f"{shown(dest)}: exists and is no folder; a directory cannot replace it")
+            raise DestinationError(
+                f"{shown(dest)}: exists and is not a folder; a directory cannot replace it"
+            )
         done.merged = True
         with opened(dest) as root:
             self._refuse_symlinks(root)
@@ -242,11 +244,11 @@ class Output:
                 found = dest / part
                 if found.is_symlink():
                     raise UnsafePathError(
-                        f"{shown(found)}: a symlink lies where a folder must be; nothing was written"
+                        f"{shown(found)}: is a symlink, but a folder is needed; nothing was written"
                     )
                 if _exists(found) and not found.is_dir():
                     raise DestinationError(
-                        f"{shown(found)}: a file lies where a folder must be; nothing was written"
+                        f"{shown(found)}: is a file, but a folder is needed; nothing was written"
                     )
 
     def _entries(self, root: Path, done: Published) -> None:
@@ -356,7 +358,7 @@ class Output:
         except FileNotFoundError:
             return None
         if stat.S_ISDIR(found.st_mode):
-            raise DestinationError(f"{shown(target)}: a folder lies where a file must be")
+            raise DestinationError(f"{shown(target)}: is a folder, but a file is needed")
         return found if stat.S_ISREG(found.st_mode) else None
 
     def _unchanged(self, entry: Entry, stored: Stored, target: Path, found: os.stat_result) -> bool:
@@ -413,7 +415,7 @@ def destination_errors(dest: Path) -> Iterator[None]:
         if error.errno in NO_DESCRIPTOR:
             raise storage_error(shown(dest), error) from None
         if error.errno in FULL_DISK:
-            text = f"{shown(dest)}: the disk is full; nothing was left there"
+            text = f"{shown(dest)}: the disk is full; the partial output was removed"
             raise StorageFullError(text) from None
         named = isinstance(error.filename, str) and os.path.isabs(error.filename)
         where = shown(error.filename if named else dest)

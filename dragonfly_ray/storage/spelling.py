@@ -32,7 +32,7 @@ def check_spellings(folder: Path, names: Sequence[str]) -> None:
             other = made.setdefault((found.st_dev, found.st_ino), name)
             if other != name:
                 raise DestinationError(
-                    f"{shown(folder)}: its file system takes {other!r} and {name!r} for one name;"
+                    f"{shown(folder)}: its file system treats {other!r} and {name!r} as the same name;"
                     " distribute them separately, each with its own dest"
                 )
 

@@ -112,7 +112,7 @@ class PieceStore:
                 # The id names the length of the pieces, too: another version may have cut them in another way.
                 ids = {folder.name, task.id, manifest.task_id(task.source_id)}
                 if len(ids) > 1 or digest(data) != task.manifest_digest:
-                    raise ValueError("not the task that it says, or stored by another version")
+                    raise ValueError("not the task that it claims to be, or stored by another version")
                 found = TaskStore(self, folder, task, manifest)
             except (OSError, ValueError, msgspec.DecodeError) as error:
                 if isinstance(error, OSError) and error.errno in EXHAUSTED:
@@ -125,7 +125,11 @@ class PieceStore:
             if rebooted:
                 bad = found.recheck_all()
                 if bad:
-                    log.warning("%s: %d pieces did not survive the reboot", task.url, len(bad))
+                    log.warning(
+                        "%s: %d pieces do not match their digests after the reboot, dropped",
+                        task.url,
+                        len(bad),
+                    )
             for index, known in enumerate(found.digests):
                 if known is not None:
                     self._by_digest.setdefault(known, (found, index))
@@ -349,14 +353,14 @@ class PieceStore:
         quota = self.settings.quota
         if quota is not None and held + spooled + need > quota:
             raise StorageFullError(
-                f"{self.path}: {spooled + need:,} bytes do not fit into the quota of {quota:,} with {held:,} kept; "
-                "raise storage.quota, or evict or unpin something"
+                f"{self.path}: {spooled + need:,} bytes exceed the quota of {quota:,} ({held:,} in use); "
+                "raise storage.quota, or evict or unpin content"
             )
         if need + owed > free - spare:
             raise StorageFullError(
-                f"{self.path}: {need:,} bytes do not fit: {free:,} are free, of which {spare:,} stay so "
-                f"(storage.keep_free) and {owed:,} are promised to tasks under way; "
-                "free some space, or set storage.root"
+                f"{self.path}: {need:,} bytes do not fit: {free:,} free, {spare:,} of them reserved "
+                f"(storage.keep_free) and {owed:,} reserved for running tasks; "
+                "free disk space, or set storage.root"
             )
 
     def _candidates(self) -> list[eviction.Held]:

@@ -241,7 +241,7 @@ class TaskPieces:
                         if part == there:
                             spans.pop(0)
         if wanted is None or digest(self.read(index)) != wanted:
-            raise StorageError(f"{self.task.url}: piece {index} is not what the other task had")
+            raise StorageError(f"{self.task.url}: piece {index} does not match the other task's")
         self.commit(index, wanted)
 
     def _make(self, file: int) -> None:
@@ -362,7 +362,7 @@ class TaskPieces:
             if touched and self._proved.get(index) != touched:
                 wanted = self.digests[index]
                 if wanted is None or digest(_read(extents)) != wanted:
-                    raise OSError(errno.EIO, "was edited through an output")
+                    raise OSError(errno.EIO, "was modified through an output file")
                 self._proved[index] = touched
             yield extents
 
@@ -382,7 +382,7 @@ class TaskPieces:
         with self.reading(index) as extents:
             data = _read(extents)
         if len(data) != self.table[index].length:
-            raise StorageError(f"{self.task.url}: piece {index} is cut short in the store")
+            raise StorageError(f"{self.task.url}: piece {index} is truncated in the store")
         return data
 
     def peek(self, index: int, offset: int, length: int) -> bytes | None:

@@ -147,7 +147,7 @@ class TaskStore(TaskPieces):
     ) -> Published:
         if self.refresh() or not self.complete:
             raise StorageError(
-                f"{self.task.url}: changed in the store, maybe through an earlier output; distribute it again"
+                f"{self.task.url}: modified in the store, possibly through an earlier output; distribute it again"
             )
         marks: dict[int, bytes] = {}
 

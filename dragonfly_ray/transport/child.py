@@ -96,7 +96,7 @@ class Child:
         """Raises `ProtocolError` unless the task has all of these."""
         for index in pieces:
             if not 0 <= index < self.pieces:
-                raise ProtocolError(f"piece {index} of a task with {self.pieces} pieces")
+                raise ProtocolError(f"piece {index} out of range, the task has {self.pieces} pieces")
 
     def sends(self, index: int) -> None:
         self.piece = index
@@ -108,4 +108,4 @@ class Child:
     def check(self) -> None:
         """Raises `ProtocolError` where more waits than a child may ask for."""
         if len(self.jobs) > 4 * MAX_QUEUE:
-            raise ProtocolError("asks more than it reads")
+            raise ProtocolError("too many replies queued: the child sends requests faster than it reads")

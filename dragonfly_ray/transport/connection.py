@@ -121,11 +121,9 @@ class ParentConnection:
             raise TransportError(str(error)) from None
         answer = self._greeting(p.Welcome)
         if len(answer.bitmap) != -(-self._pieces // 8) or self._beyond(answer.bitmap):
-            raise ProtocolError(
-                f"{self._name}: greeting with a bitmap that does not fit {self._pieces} pieces"
-            )
+            raise ProtocolError(f"{self._name}: WELCOME bitmap does not match {self._pieces} pieces")
         if len(answer.digests) + answer.following > self._pieces:
-            raise ProtocolError(f"{self._name}: greeting with more digests than {self._pieces} pieces")
+            raise ProtocolError(f"{self._name}: WELCOME announces more digests than {self._pieces} pieces")
         self.bitmap, self.digests = answer.bitmap, self._described(answer.digests)
         self._take_digests(answer.following)
 
@@ -155,7 +153,7 @@ class ParentConnection:
             error = GrantError if answer.code == p.Refusal.GRANT else TransportError
             raise error(f"{self._name}: {answer.reason}")
         if not isinstance(answer, kind):
-            raise ProtocolError(f"{self._name}: greeted with {type(answer).__name__}")
+            raise ProtocolError(f"{self._name}: expected WELCOME, got {type(answer).__name__}")
         return answer
 
     def _beyond(self, bitmap: bytes) -> bool:
@@ -166,7 +164,7 @@ class ParentConnection:
     def _described(self, items: Sequence[tuple[int, bytes]]) -> dict[int, bytes]:
         found = dict(items)
         if any(index >= self._pieces for index in found):
-            raise ProtocolError(f"{self._name}: digests of pieces beyond {self._pieces}")
+            raise ProtocolError(f"{self._name}: digests for pieces beyond {self._pieces}")
         return found
 
     def _take_digests(self, left: int) -> None:
@@ -174,7 +172,7 @@ class ParentConnection:
         while left:
             frame = self._frame()
             if not isinstance(frame, p.Digests) or not 0 < len(frame.items) <= left:
-                raise ProtocolError(f"{self._name}: {left} digests of its greeting are missing")
+                raise ProtocolError(f"{self._name}: {left} digests of its WELCOME are missing")
             self.digests.update(self._described(frame.items))
             left -= len(frame.items)
 
@@ -210,7 +208,7 @@ class ParentConnection:
                 while data:
                     data = data[self._stream.send(data) :]
         except TimeoutError:
-            raise StalledError(f"{self._name}: takes no more requests") from None
+            raise StalledError(f"{self._name}: send timed out, the parent does not read requests") from None
         except OSError as error:
             raise TransportError(f"{self._name}: {error.strerror or 'closed'}") from None
 
@@ -232,7 +230,7 @@ class ParentConnection:
             self._answered(frame.index, 1)
             expected = length_of(frame.index)
             if frame.length != expected:
-                text = f"{self._name}: piece {frame.index} of {frame.length} bytes, it has {expected}"
+                text = f"{self._name}: piece {frame.index} has {frame.length} bytes, expected {expected}"
                 raise ProtocolError(text)
             view = take(frame.index, expected)
             self._fill(view, progress)
@@ -246,7 +244,7 @@ class ParentConnection:
         if isinstance(frame, Pong):
             self._ponged()
             return frame
-        raise ProtocolError(f"{self._name}: a parent does not send {type(frame).__name__}")
+        raise ProtocolError(f"{self._name}: unexpected frame {type(frame).__name__} from a parent")
 
     def _ponged(self) -> None:
         with self._asking:
@@ -260,7 +258,7 @@ class ParentConnection:
             if not 0 < count <= len(self._asked) or any(
                 i not in self._asked for i in range(first, first + count)
             ):
-                raise ProtocolError(f"{self._name}: answers for {count} pieces from {first}, unasked")
+                raise ProtocolError(f"{self._name}: unrequested reply for {count} pieces from {first}")
             for index in range(first, first + count):
                 self._asked[index] -= 1
                 if not self._asked[index]:
@@ -306,7 +304,7 @@ class ParentConnection:
                 if progress:
                     progress(count - beyond)
         except TimeoutError:
-            text = f"{self._name}: silent for {self._settings.stall_timeout:g} s"
+            text = f"{self._name}: timed out, no data for {self._settings.stall_timeout:g} s"
             raise StalledError(text) from None
         except TransportError:
             raise

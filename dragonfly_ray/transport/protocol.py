@@ -217,7 +217,9 @@ _LENGTHS: dict[type, tuple[int, int]] = {
 def encode(frame: Frame) -> bytes:
     body = _body(frame)
     if len(body) > MAX_FRAME:
-        raise ProtocolError(f"a {type(frame).__name__} of {len(body)} bytes is too long to send")
+        raise ProtocolError(
+            f"{type(frame).__name__} frame of {len(body)} bytes exceeds the maximum frame size"
+        )
     return HEADER.pack(_TYPES[type(frame)], 0, 0, len(body)) + body
 
 
@@ -270,12 +272,12 @@ def decode_header(header: bytes | bytearray | memoryview, most: int = MAX_FRAME)
     kind, flags, zero, length = HEADER.unpack(header)
     cls = _CLASSES.get(kind)
     if cls is None or flags or zero:
-        raise ProtocolError(f"a frame of unknown type {kind} (flags {flags}, {zero})")
+        raise ProtocolError(f"unknown frame type {kind} (flags {flags}, {zero})")
     if length > most:
-        raise ProtocolError(f"a frame of {length} bytes is longer than the {most} allowed")
+        raise ProtocolError(f"frame of {length} bytes exceeds the limit of {most}")
     least, longest = _LENGTHS[cls]
     if not least <= length <= longest:
-        raise ProtocolError(f"a {cls.__name__} of {length} bytes")
+        raise ProtocolError(f"{cls.__name__} frame with invalid length {length}")
     return kind, length
 
 
@@ -285,7 +287,7 @@ def decode(kind: int, body: bytes) -> Frame:
     try:
         return _decode(cls, body)
     except (struct.error, UnicodeDecodeError, ValueError) as error:
-        raise ProtocolError(f"a malformed {cls.__name__}: {error}") from None
+        raise ProtocolError(f"malformed {cls.__name__} frame: {error}") from None
 
 
 def _decode(cls: type, body: bytes) -> Frame:
@@ -296,7 +298,7 @@ def _decode(cls: type, body: bytes) -> Frame:
         _, _, task, host, grant, nonce, proof = _HELLO.unpack_from(body)
         rest = body[_HELLO.size :]
         if len(rest) != task + host + grant:
-            raise ValueError("lengths do not add up")
+            raise ValueError("inconsistent lengths")
         names = rest[:task].decode(), rest[task : task + host].decode()
         return Hello(*names, rest[task + host :], nonce, proof, version, features)
     if cls is Challenge:
@@ -310,7 +312,7 @@ def _decode(cls: type, body: bytes) -> Frame:
         size, following = _PAIR.unpack_from(body)
         start = _PAIR.size + size
         if start > len(body):
-            raise ValueError("the bitmap is cut short")
+            raise ValueError("truncated bitmap")
         if following > 8 * size:
             raise ValueError(f"{following} more digests for {8 * size} pieces")
         return Welcome(body[_PAIR.size : start], tuple(_ITEM.iter_unpack(body[start:])), following)
@@ -330,7 +332,7 @@ def _decode(cls: type, body: bytes) -> Frame:
     if cls is DataHeader:
         found = DataHeader(*_DATA.unpack(body))
         if found.length > MAX_PIECE:
-            raise ValueError(f"a piece of {found.length} bytes")
+            raise ValueError(f"invalid piece length {found.length}")
         return found
     return Ping() if cls is Ping else Pong()
 

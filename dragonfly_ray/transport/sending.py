@@ -28,7 +28,7 @@ def send_some(child: Child, fd: int, offset: int, length: int) -> int:
     if not count:
         if child.shared:
             child.shared.on_unreadable(child.piece)
-        raise OSError(errno.EIO, "the piece cannot be read")
+        raise OSError(errno.EIO, "piece cannot be read")
     return count
 
 
@@ -82,12 +82,12 @@ def _probe(extents: list[Extent]) -> None:
     """Before a piece is promised. Raises `OSError` where its file is cut short, or cannot be read at all."""
     for fd, offset, length in extents:
         if os.fstat(fd).st_size < offset + length or not os.pread(fd, 1, offset):
-            raise OSError(errno.EIO, "the file is cut short")
+            raise OSError(errno.EIO, "file is truncated")
 
 
 def _manifest(shared: Shared, ask: p.ManifestRequest) -> p.ManifestData:
     with shared.manifest_file.open("rb") as file:
         if ask.offset > os.fstat(file.fileno()).st_size:
-            raise ProtocolError(f"the manifest is asked for from {ask.offset} on")
+            raise ProtocolError(f"manifest requested beyond its end, at offset {ask.offset}")
         file.seek(ask.offset)
         return p.ManifestData(ask.offset, file.read(min(ask.length, p.MANIFEST_CHUNK)))

@@ -137,7 +137,7 @@ class UploadServer:
                 self._rounds()
             except Exception:
                 # Whatever went wrong with one child: nobody else listens to all the others.
-                log.exception("the upload server goes on after an unexpected error")
+                log.exception("unexpected error in the upload server, continuing")
                 time.sleep(AFTER_ERROR_S)
 
     def _rounds(self) -> None:
@@ -167,7 +167,7 @@ class UploadServer:
             except OSError as error:
                 if error.errno in FULL:
                     # The listener stays readable: without a pause this thread would spin.
-                    log.warning("no more connections for now: %s", error.strerror)
+                    log.warning("cannot accept connections: %s", error.strerror)
                     self._pause()
                 return
             child = Child(stream, now)
@@ -219,7 +219,7 @@ class UploadServer:
             if child.closing:
                 return
             if not isinstance(frame, p.Hello):
-                raise ProtocolError("the first word must be a HELLO")
+                raise ProtocolError("the first frame must be HELLO")
             self._greet(child, frame)
             return
         match frame:
@@ -227,7 +227,7 @@ class UploadServer:
                 self._queue_pieces(child, frame)
             case p.Have():
                 if len(frame.items) > child.pieces:
-                    raise ProtocolError(f"has {len(frame.items)} pieces of {child.pieces}")
+                    raise ProtocolError(f"HAVE lists {len(frame.items)} pieces, the task has {child.pieces}")
                 child.inside(*(index for index, _ in frame.items))
                 shared.on_have(child.host_id, list(frame.items))
             case p.Corrupt():
@@ -240,13 +240,13 @@ class UploadServer:
             case p.ManifestRequest():
                 if not 0 < frame.length <= p.MANIFEST_CHUNK:
                     raise ProtocolError(
-                        f"a manifest request of {frame.length} bytes, at most {p.MANIFEST_CHUNK} are allowed"
+                        f"manifest request of {frame.length} bytes exceeds the limit of {p.MANIFEST_CHUNK}"
                     )
                 self._queue(child, frame)
             case p.Ping():
                 self._queue(child, p.encode(p.Pong()))
             case _:
-                raise ProtocolError(f"a child does not send {type(frame).__name__}")
+                raise ProtocolError(f"unexpected frame {type(frame).__name__} from a child")
 
     def _greet(self, child: Child, hello: p.Hello) -> None:
         if hello.version != p.VERSION:
@@ -304,7 +304,7 @@ class UploadServer:
     def _queue_pieces(self, child: Child, request: p.Request) -> None:
         child.inside(request.first, request.first + request.count - 1)
         if not request.count:
-            raise ProtocolError(f"an empty request, at piece {request.first}")
+            raise ProtocolError(f"empty request at piece {request.first}")
         room = max(0, MAX_QUEUE - len(child.jobs))
         with child.lock:
             child.jobs.extend(range(request.first, request.first + min(room, request.count)))

@@ -21,20 +21,22 @@ def check(connection: HTTPConnection, settings: ManagerSettings, expected: str) 
     """
     if connection.scope["type"] == "websocket":
         if not connection.headers.get("origin"):
-            raise forbidden("a WebSocket with a cookie needs an Origin", "cross-site")
+            raise forbidden("a WebSocket with a cookie needs an Origin header", "cross-site")
         check_origin(connection, settings)
     elif connection.scope["method"] not in SAFE:
         check_origin(connection, settings)
         given = connection.headers.get(HEADER, "")
         if not hmac.compare_digest(given.encode(), expected.encode()):
-            raise forbidden(f"send {HEADER} with what GET /api/v1/session says", "csrf")
+            raise forbidden(
+                f"missing or wrong {HEADER} header; send the csrf value of GET /api/v1/session", "csrf"
+            )
 
 
 def check_origin(connection: HTTPConnection, settings: ManagerSettings) -> None:
     """Refuses what a browser says comes from another site. Raises `Problem` 403."""
     headers = connection.headers
     if headers.get("sec-fetch-site", "same-origin").lower() not in ("same-origin", "none"):
-        raise forbidden("this comes from another site", "cross-site")
+        raise forbidden("cross-site request rejected", "cross-site")
     origin = headers.get("origin")
     if origin is None:
         return
@@ -42,4 +44,4 @@ def check_origin(connection: HTTPConnection, settings: ManagerSettings) -> None:
     # Behind a proxy that ends TLS the scheme is not known here: the host is what counts.
     host = headers.get("host", "").lower()
     if origin.lower() not in ours and (not host or urlsplit(origin.lower()).netloc != host):
-        raise forbidden("this comes from another site", "cross-site")
+        raise forbidden("cross-site request rejected", "cross-site")

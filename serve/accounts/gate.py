@@ -50,7 +50,7 @@ def gate(connection: HTTPConnection) -> None:
     if principal.session_id:
         csrf.check(connection, settings, found.csrf)
     if isinstance(demand, Permission) and not principal.may(demand):
-        raise forbidden(f"{principal.name} may not: {demand} is needed", needed=demand)
+        raise forbidden(f"{principal.name} lacks permission {demand}", needed=demand)
     if found.last_used_at is None or found.last_used_at <= now() - NOTED:
         _note(database, principal, connection.state.address)
 
@@ -74,12 +74,12 @@ def _by_token(session: Session, header: str) -> _Credential:
         .where(Token.hash == tokens.hashed(token.strip()))
     ).one_or_none()
     if row is None:
-        raise unauthenticated("this token is unknown, revoked or has expired")
+        raise unauthenticated("token unknown, revoked or expired")
     found, user, role = row
     if found.revoked_at or (found.expires_at and found.expires_at <= now()):
-        raise unauthenticated("this token is unknown, revoked or has expired")
+        raise unauthenticated("token unknown, revoked or expired")
     if user.disabled:
-        raise unauthenticated("this user is disabled")
+        raise unauthenticated("user is disabled")
     granted = rights.known(role.permissions) & rights.known(found.permissions)
     principal = Principal(user.id, user.name, role.name, granted, "token", token_id=found.id)
     return _Credential(principal, found.last_used_at)
@@ -95,10 +95,10 @@ def _by_session(session: Session, hash: str, settings: ManagerSettings) -> _Cred
         .where(SignIn.hash == hash)
     ).one_or_none()
     if row is None:
-        raise unauthenticated("this session has ended: sign in again")
+        raise unauthenticated("session expired; sign in again")
     found, user, role = row
     if user.disabled or not sessions.alive(found, settings, now()):
-        raise unauthenticated("this session has ended: sign in again")
+        raise unauthenticated("session expired; sign in again")
     granted = rights.known(role.permissions)
     principal = Principal(user.id, user.name, role.name, granted, "session", session_id=found.id)
     return _Credential(principal, found.last_seen_at, found.csrf)
@@ -123,4 +123,4 @@ def _note(database: Database, principal: Principal, address: str) -> None:
             session.execute(update(User).where(User.id == principal.user_id).values(last_seen_at=at))
     except OperationalError as error:
         # It is for people to look at; no request fails for it.
-        log.warning("the last use of a credential was not written: %s", error.orig)
+        log.warning("last use of a credential not recorded: %s", error.orig)

@@ -22,7 +22,7 @@ def kept_by(row: Secret, principal: Principal) -> None:
     """Raises `Problem` 403 unless `may_keep`."""
     if not may_keep(row, principal):
         raise forbidden(
-            f"{principal.name} may not: secret {row.name!r} belongs to another user; its owner or "
+            f"{principal.name} may not change secret {row.name!r}: it belongs to another user; its owner or permission "
             f"{Permission.SECRETS_ADMIN} is needed",
             "secret-of-another",
         )

@@ -34,7 +34,7 @@ def within(principal: Principal, permissions: Iterable[Any], what: str) -> None:
     beyond = sorted(known(permissions) - principal.permissions)
     if beyond:
         raise forbidden(
-            f"{principal.name} may not: {what} has rights that {principal.name} has not",
+            f"{what} has permissions that {principal.name} lacks",
             "beyond-own-rights",
             beyond=beyond,
         )
@@ -57,4 +57,4 @@ def not_the_last_admin(session: Session, user: User) -> None:
         return
     others = select(func.count()).where(User.role == ADMIN, User.disabled.is_(False), User.id != user.id)
     if not session.scalar(others):
-        raise conflict("this is the last admin: make another one first", "last-admin")
+        raise conflict("this is the last admin; create another one first", "last-admin")

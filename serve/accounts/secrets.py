@@ -19,7 +19,7 @@ from dragonfly_ray.serve.database.tables import Secret, Webhook, now
 from dragonfly_ray.serve.vault import Vault
 from dragonfly_ray.urls import redacted
 
-REASONS = {"no-hosts": "it names no hosts; replace it with those that it may be sent to"}
+REASONS = {"no-hosts": "it lists no hosts; replace it and list the hosts that it may be sent to"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +60,12 @@ def refused(row: Secret, url: str) -> Refused | None:
     if not allowed(row.hosts, url):
         return Refused(
             "secret-host",
-            f"secret {row.name!r} may not be sent to {redacted(url)}; it is for {', '.join(row.hosts)}",
+            f"secret {row.name!r} may not be sent to {redacted(url)}; allowed hosts: {', '.join(row.hosts)}",
         )
     if insecure(url) and not row.allow_http and any(f.startswith("headers.") for f in row.fields):
         return Refused(
             "secret-insecure",
-            f"secret {row.name!r}: its headers go over https only; set allow_http to change that",
+            f"secret {row.name!r}: its headers are sent over https only; set allow_http to permit http",
         )
     return None
 
@@ -74,7 +74,7 @@ def credentials_for(session: Session, vault: Vault, name: str, url: str) -> Cred
     """What opens `url`, for a transaction that writes: the use is noted. Raises `InvalidRequestError`, `VaultError`."""
     row = session.get(Secret, name)
     if row is None:
-        raise InvalidRequestError(f"secret {name!r}: there is none")
+        raise InvalidRequestError(f"secret {name!r} not found")
     why = refused(row, url)
     if why is not None:
         raise InvalidRequestError(why.message)
@@ -86,7 +86,7 @@ def sealed_credentials(session: Session, vault: Vault, name: str) -> Credentials
     """What is in it, for whoever must know which server it chooses. Raises `InvalidRequestError`, `VaultError`."""
     row = session.get(Secret, name)
     if row is None:
-        raise InvalidRequestError(f"secret {name!r}: there is none")
+        raise InvalidRequestError(f"secret {name!r} not found")
     found = json.loads(vault.open(row.sealed, _context(name)))
     return Credentials(storage_options=found["storage_options"], headers=found["headers"])
 
@@ -103,8 +103,8 @@ def check_key(database: Database, vault: Vault) -> None:
         sealed = [*session.scalars(select(Secret.sealed)), *session.scalars(select(Webhook.sealed))]
     for other in {key for key in map(Vault.key_of, sealed) if key != vault.key_id}:
         raise VaultError(
-            f"the database has secrets sealed with key {other}, this manager has key {vault.key_id}: start "
-            "it with the key that they were made with (secret_key, secret_key_file)"
+            f"secrets in the database are encrypted with key {other}, this manager has key {vault.key_id}: start "
+            "it with the key that encrypted them (secret_key, secret_key_file)"
         )
 
 

@@ -65,7 +65,7 @@ def first_admin(database: Database, settings: ManagerSettings) -> None:
         audit(session, None, "user.create", "user", user.id, name=ADMIN, role=ADMIN)
         if not given and not known:
             path = _write(settings, password)
-            log.warning("the first user, %s, was made; the password is in %s on %s: sign in, and change it",
+            log.warning("created the first user, %s; the password is in %s on %s: sign in, and change it",
                         ADMIN, path, socket.gethostname())  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def _write(settings: ManagerSettings, password: str) -> Path:
         os.replace(draft, path)
     except OSError as error:
         raise InvalidRequestError(
-            f"{path}: the first user's password cannot be written to it ({error.strerror}); give one "
+            f"{path}: cannot write the first user's password ({error.strerror}); set one "
             "(DRAGONFLY_MANAGER_ADMIN_PASSWORD_FILE)"
         ) from None
     return path
@@ -100,9 +100,9 @@ def _given(settings: ManagerSettings) -> str:
         try:
             password = settings.admin_password_file.read_text().rstrip("\r\n")
         except (OSError, UnicodeDecodeError):
-            raise InvalidRequestError(f"{origin}: the first user's password cannot be read from it") from None
+            raise InvalidRequestError(f"{origin}: cannot read the first user's password") from None
     else:
         return ""
     if len(password) < passwords.SHORTEST:
-        raise InvalidRequestError(f"{origin}: a password has at least {passwords.SHORTEST} characters")
+        raise InvalidRequestError(f"{origin}: a password needs at least {passwords.SHORTEST} characters")
     return password

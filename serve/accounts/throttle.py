@@ -106,7 +106,7 @@ def _too_many(seconds: float) -> Problem:
     return Problem(
         429,
         "too-many-attempts",
-        "Too many attempts",
+        "Too many sign-in attempts",
         f"too many failed sign-ins; try again in {wait} s",
         headers={"Retry-After": str(wait)},
     )

@@ -99,7 +99,7 @@ class Listener:
                     for told in connection.notifies(timeout=LOOK):
                         self._signals.fire(told.payload)
         except psycopg.OperationalError as error:
-            log.warning("the database is away: %s", str(error).strip().partition("\n")[0])
+            log.warning("database unavailable: %s", str(error).strip().partition("\n")[0])
 
     def _connected(self) -> psycopg.Connection:
         return psycopg.connect(

@@ -56,7 +56,7 @@ class StreamQuota:
                     429,
                     "too-many-streams",
                     "Too many streams",
-                    f"one user has at most {self._most} streams open, over all replicas; close one",
+                    f"at most {self._most} streams per user over all replicas; close one",
                     headers={"Retry-After": "5"},
                 )
             session.add(row)

@@ -90,7 +90,7 @@ class Streams:
                     async for text in wanted:
                         await asyncio.wait_for(socket.send_text(text), SEND_TIMEOUT)
             except (WebSocketDisconnect, TimeoutError):
-                log.debug("a client has gone, or takes nothing")
+                log.debug("stream client disconnected or not reading")
                 return
         if gone.cancelled():
             await socket.close(GOING_AWAY if self._stopped else POLICY_VIOLATION)
@@ -102,7 +102,7 @@ class Streams:
                 503,
                 "too-many-streams",
                 "Too many streams",
-                f"this replica has {self._most} streams open, or ends",
+                f"this replica has {self._most} streams open or is shutting down",
                 headers={"Retry-After": "5"},
             )
         return await run_in_threadpool(self._quota.open, principal_of(connection).user_id)
@@ -113,7 +113,7 @@ class Streams:
                 await run_in_threadpool(self._quota.close, counted)
             except SQLAlchemyError as error:
                 # It counts until its row expires.
-                log.warning("the end of a stream was not written: %s", type(error).__name__)
+                log.warning("end of a stream not recorded: %s", type(error).__name__)
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[_Over]:

@@ -32,7 +32,7 @@ async def items(feed: EventFeed, wanted: Wanted, after: int | None) -> AsyncGene
             try:
                 found = await reader.take()
             except SQLAlchemyError as error:
-                log.warning("a stream waits for the database: %s", type(error).__name__)
+                log.warning("event stream: database unavailable, retrying: %s", type(error).__name__)
                 await asyncio.sleep(AGAIN)
                 continue
             if not found:

@@ -58,7 +58,7 @@ class Cached(Generic[T]):
                 # One that hangs already longer than that is not waited for again.
                 left = min(deadline, self._asked_at + self._patience) - time.monotonic()
                 if left <= 0:
-                    raise NotRunningError(f"{self._name}: the cluster does not answer")
+                    raise NotRunningError(f"{self._name}: no response from the cluster")
                 self._changed.wait(left)
 
     def forget(self) -> None:
@@ -79,7 +79,7 @@ class Cached(Generic[T]):
             error = raised
         except Exception as raised:
             # Whoever asked must hear of it; a thread of its own would swallow it.
-            log.exception("%s: asking the cluster failed", self._name)
+            log.exception("%s: request to the cluster failed", self._name)
             error = ClusterError(f"{self._name}: {type(raised).__name__}")
         with self._changed:
             self._asked_at = 0.0

@@ -113,7 +113,7 @@ class ConfigKeeper:
                 return
             views = followers(self._nodes.get())
         except ClusterError as error:
-            self._note(f"the cluster is away: {error}")
+            self._note(f"cluster unavailable: {error}")
             return
         self._note("")
         if row.applied_at is None and views and all(v.settings_version >= row.version for v in views):
@@ -123,9 +123,7 @@ class ConfigKeeper:
         """Whether the cluster works with this version, or is about to."""
         there, _ = self._cluster.settings()
         if there > row.version:
-            self._note(
-                f"the cluster works with version {there} of another manager, this one has {row.version}"
-            )
+            self._note(f"the cluster uses version {there} of another manager, this one has {row.version}")
             return False
         if there == row.version:
             return True
@@ -136,7 +134,7 @@ class ConfigKeeper:
         except DragonflyError as error:
             self._refused(row.version, str(error))
             return False
-        log.info("config: the cluster has been told version %d (it had %d)", row.version, there)
+        log.info("config: version %d sent to the cluster (it had %d)", row.version, there)
         return True
 
     def _arrived(self, version: int, nodes: int) -> None:
@@ -148,7 +146,7 @@ class ConfigKeeper:
 
     def _refused(self, version: int, error: str) -> None:
         """Versions are checked before they are stored: this one is from before the cluster became another one."""
-        if self._note(f"version {version} is refused: {error}"):
+        if self._note(f"version {version} rejected by the cluster: {error}"):
             with self._database.write() as session:
                 emit(session, "config.failed", CONFIG, str(version), {"version": version, "error": error})
 

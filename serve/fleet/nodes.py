@@ -93,12 +93,12 @@ class NodeKeeper:
             views = {v.node_id: v for v in self._cluster.nodes()}
         except DragonflyError as error:
             if not self._away:
-                log.warning("nodes: the cluster is away: %s", error)
+                log.warning("nodes: cluster unavailable: %s", error)
             self._away = True
             self._absent.clear()
             return {}
         if self._away:
-            log.info("nodes: the cluster answers again")
+            log.info("nodes: cluster available again")
         self._away = False
         return views
 
@@ -153,7 +153,7 @@ class NodeKeeper:
             if row.node_id not in views and self._is_gone(row.node_id):
                 del self._absent[row.node_id]
                 row.alive, row.state = False, DEAD
-                _emit(session, "node.left", row, error="the cluster does not know it any more")
+                _emit(session, "node.left", row, error="the cluster no longer knows the node")
 
     def _seen(self, session: Session) -> None:
         session.flush()
@@ -176,7 +176,7 @@ def tell(cluster: Cluster, row: Node, view: NodeView) -> None:
         if row.draining != view.draining:
             cluster.drain(row.node_id, row.draining)
     except DragonflyError as error:
-        log.warning("node %.12s was not told what is decided about it: %s", row.node_id, error)
+        log.warning("node %.12s: cordon or drain not delivered yet, retrying: %s", row.node_id, error)
 
 
 def changed_data(row: Node) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def examined(
     except InvalidRequestError as error:
         wrong.append(_failure(error))
     if len(targets) * len(body.urls) > MOST_OUTCOMES:
-        wrong.append(Failure(kind="too-large", message=f"{len(body.urls)} URLs on {len(targets)} nodes: at most "
+        wrong.append(Failure(kind="too-large", message=f"{len(body.urls)} URLs on {len(targets)} nodes exceed the limit of "
                              f"{MOST_OUTCOMES} outcomes in one job"))  # fmt: skip
     views = around.cluster.nodes() if targets else []
     names = told_apart({v.node_id: v.name or v.node_id[:12] for v in views})
@@ -133,7 +133,7 @@ def _static(settings: ManagerSettings, body: DistributionCreate | PreheatCreate)
         try:
             parse_digest(body.digest)
             if body.urls[0].endswith("/"):
-                raise InvalidRequestError("digest: only for one file, not for a directory")
+                raise InvalidRequestError("digest: allowed for a single file only, not for a directory")
         except InvalidRequestError as error:
             yield _failure(error)
     if isinstance(body, DistributionCreate) and body.dest is not None and good:
@@ -146,17 +146,17 @@ def _static(settings: ManagerSettings, body: DistributionCreate | PreheatCreate)
 def check_source(url: str, policy: UrlPolicy) -> None:
     """Whether it is a URL, holds no password, and may be asked for."""
     if any(ord(c) <= 32 or ord(c) == 127 for c in url) or not url.isprintable():
-        raise InvalidRequestError("url: must not hold blanks or control characters")
+        raise InvalidRequestError("url: must not contain whitespace or control characters")
     try:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError:
-        raise InvalidRequestError("url: this is none; are the host and the port right?") from None
+        raise InvalidRequestError("url: not a valid URL; check host and port") from None
     if not parts.scheme or "://" not in url:
         raise InvalidRequestError(f"url {redacted(url)}: needs a scheme, such as https://")
     if "@" in parts.netloc:
         raise InvalidRequestError(
-            f"url {redacted(url)}: no user or password in a URL; make a secret of them, and give its name"
+            f"url {redacted(url)}: user and password are not allowed in a URL; create a secret, and pass its name"
         )
     check_url(url, policy)
     check_scheme(url, policy)
@@ -167,13 +167,13 @@ def check_placed(dest: str, urls: Sequence[str], roots: Sequence[str]) -> None:
     text = check_dest(dest)
     if not roots:
         raise InvalidRequestError(
-            "dest: this manager allows none; its setting `dest_roots` (DRAGONFLY_MANAGER_DEST_ROOTS) names the folders"
+            "dest: not allowed by this manager; set `dest_roots` (DRAGONFLY_MANAGER_DEST_ROOTS) to the allowed folders"
         )
     if any(ord(c) < 32 for c in text):
-        raise InvalidRequestError("dest: must not hold control characters")
+        raise InvalidRequestError("dest: must not contain control characters")
     path = PurePosixPath(text)
     if not any(PurePosixPath(root) in path.parents for root in roots):
-        raise InvalidRequestError(f"dest {text!r}: must lie below one of {', '.join(roots)}")
+        raise InvalidRequestError(f"dest {text!r}: must be inside one of {', '.join(roots)}")
     check_outputs(text, urls)
 
 
@@ -186,19 +186,19 @@ def _secret(
         # Whoever may not even see that it is there does not get at what it opens, either.
         yield Failure(
             kind="secret-forbidden",
-            message=f"{principal.name} may not name a secret: {Permission.SECRETS_READ} is needed",
+            message=f"{principal.name} may not use secrets: permission {Permission.SECRETS_READ} is missing",
         )
         return
     with database.read() as session:
         row = session.get(Secret, body.secret)
         granted = row is not None and grants.may_use(session, row.name, principal)
     if row is None:
-        yield Failure(kind="unknown-secret", message=f"there is no secret {body.secret!r}")
+        yield Failure(kind="unknown-secret", message=f"secret {body.secret!r} not found")
         return
     if not granted:
         yield Failure(
             kind="secret-forbidden",
-            message=f"{principal.name} may not name secret {row.name!r}: its owner ({row.created_by}) or an admin grants it",
+            message=f"{principal.name} may not use secret {row.name!r}: ask its owner ({row.created_by}) or an admin for access",
         )
         return
     for url in body.urls:

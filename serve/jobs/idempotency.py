@@ -56,7 +56,7 @@ def held(session: Session, key: Key | None, at: datetime | None = None) -> str |
     if row is None or row.created_at < (at or now()) - KEPT:
         return None
     if row.fingerprint != key.fingerprint:
-        raise conflict("this Idempotency-Key was sent before with another request", REUSED)
+        raise conflict("this Idempotency-Key was already used with another request", REUSED)
     return row.resource_id
 
 

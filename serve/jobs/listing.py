@@ -55,7 +55,7 @@ def _filters(
 ) -> Filters:
     for at in (since, until):
         if at is not None and at.tzinfo is None:
-            raise invalid("since, until: a time needs its zone, such as 2026-01-31T12:00:00Z")
+            raise invalid("since, until: a time needs a timezone, such as 2026-01-31T12:00:00Z")
     return Filters(list(state or ()), name, url, created_by, node_id, schedule_id, retry_of, since, until)
 
 
@@ -69,7 +69,7 @@ def listed(
     if filters.state and set(filters.state) <= schemas.ENDED:
         fields["ended_at"] = Job.ended_at
     elif (paging.sort or "").removeprefix("-") == "ended_at":
-        raise invalid("sort: by ended_at only those that have ended; filter by such a state")
+        raise invalid("sort: ended_at needs a filter by a finished state")
     few = _few(session, kind, filters)
     sort = (paging.sort or DEFAULT).removeprefix("-")
     # Each state has the orders by time; of several states the firsts of each are merged.

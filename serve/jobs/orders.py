@@ -32,7 +32,7 @@ def check_servers(order: Order, credentials: Credentials, secret: str) -> None:
     urls = [source.url for source in order.sources]
     if servers_of(urls, credentials) != [source.server for source in order.sources]:
         raise InvalidRequestError(
-            f"secret {secret!r}: its server or headers have changed since the job was made; start the job again"
+            f"secret {secret!r}: its server or headers have changed since the job was created; create the job again"
         )
 
 

@@ -79,7 +79,7 @@ def end(session: Session, job_id: str, figures: Figures | None = None) -> Verdic
     if row is None:
         return None
     row.figures = asdict(figures) if figures else None
-    missing = _fail_open(session, job_id, UNTOLD, "the cluster told no outcome of this node")
+    missing = _fail_open(session, job_id, UNTOLD, "the cluster reported no outcome for this node")
     return _close(session, row, missing)
 
 

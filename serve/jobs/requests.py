@@ -83,7 +83,7 @@ def retry(
     with around.database.read() as session:
         row = find(session, kind, job_id)
         if row.state not in ENDED:
-            raise conflict("the job has not ended; cancel it, or wait for its end", "job-not-ended")
+            raise conflict("the job is still active; cancel it, or wait until it ends", "job-not-ended")
         nodes = _failed(session, job_id, body.node_ids)
     again = _request(row, opened(row.urls, row.sealed_urls, around.vault, row.id), nodes)
     plan = creation.plan(around, principal, again)
@@ -106,7 +106,7 @@ def delete(around: Around, connection: HTTPConnection, principal: Principal, kin
     with around.database.write() as session:
         row = find(session, kind, job_id, for_update=True)
         if row.state not in ENDED:
-            raise conflict("the job has not ended; cancel it first", "job-not-ended")
+            raise conflict("the job is still active; cancel it first", "job-not-ended")
         session.delete(row)
         session.flush()
         audit(session, connection, "job.delete", "job", job_id, principal=principal, kind=kind, name=row.name,
@@ -193,7 +193,7 @@ def _replayed(around: Around, key: Key | None) -> Job | None:
 def _made(session: Session, job_id: str) -> Job:
     row = session.get(Job, job_id)
     if row is None:
-        raise conflict("the job that this Idempotency-Key made has been deleted", REUSED)
+        raise conflict("the job created with this Idempotency-Key has been deleted", REUSED)
     return row
 
 
@@ -228,9 +228,9 @@ def _failed(session: Session, job_id: str, wanted: Sequence[str]) -> list[str]:
     failed = sorted(session.scalars(query))
     strange = sorted(set(wanted) - set(failed))
     if strange:
-        raise conflict(f"these nodes did not fail: {', '.join(strange[:5])}", "nothing-to-retry")
+        raise conflict(f"nodes that did not fail: {', '.join(strange[:5])}", "nothing-to-retry")
     if not failed:
-        raise conflict("no node has failed", "nothing-to-retry")
+        raise conflict("no failed node to retry", "nothing-to-retry")
     return sorted(set(wanted)) or failed
 
 

@@ -131,7 +131,7 @@ class Runner:
             self._deprived = False
         except AWAY as error:
             if not self._deprived:
-                log.warning("jobs wait for the database: %s", first_line(error))
+                log.warning("jobs: database unavailable, retrying: %s", first_line(error))
             self._deprived = True
         stopping.wait(GATHER)
 
@@ -157,7 +157,7 @@ class Runner:
             order = self._order_of(row)
         except (DragonflyError, ValueError) as error:
             # This job cannot go on, the others can.
-            broken = f"its URLs cannot be decrypted ({type(error).__name__}); has the manager's key changed?"
+            broken = f"its URLs cannot be decrypted ({type(error).__name__}); was the manager's key changed?"
         return Active(row.id, row.state, row.cancel_requested, row.secret, row.created_by, order, broken, {})
 
     def _shards(self) -> dict[int, tuple[Key, ...]]:
@@ -245,7 +245,7 @@ class _Leader:
                 raise
             except Exception:
                 # One job that cannot be written holds up no other.
-                log.exception("job %s: a round failed", job.id, extra={"job_id": job.id})
+                log.exception("job %s: update failed", job.id, extra={"job_id": job.id})
         self._tidy()
 
     def _drive(self, job: Active) -> None:
@@ -266,7 +266,7 @@ class _Leader:
 
     def _begin(self, job: Active) -> None:
         if job.cancel_requested:
-            self._stop(job, CANCELLED, "cancelled before it began")
+            self._stop(job, CANCELLED, "cancelled before it started")
             return
         with self._database.write() as session:
             started = outcomes.start(session, job.id)
@@ -296,7 +296,7 @@ class _Leader:
             return
         self._cluster.submit(job.order, credentials)
         self._board.told(job.id)
-        log.info("job %s: told to the cluster", job.id)
+        log.info("job %s: submitted to the cluster", job.id)
 
     def _call_off(self, job: Active) -> None:
         assert job.order is not None
@@ -328,7 +328,7 @@ class _Leader:
         except DragonflyError as error:
             self._stop(job, error.kind, str(error))
         except AWAY as error:
-            log.warning("job %s: %s waits for the database: %s", job.id, key[0], first_line(error))
+            log.warning("job %s: %s: database unavailable, retrying: %s", job.id, key[0], first_line(error))
         except Exception:
             # Nobody waits for this thread; the next round tries again.
             log.exception("job %s: %s failed", job.id, key[0], extra={"job_id": job.id})
@@ -378,7 +378,7 @@ class _Leader:
         if waits == written.noted or (why and not waits):
             return
         with self._database.write() as session:
-            message = f"the cluster does not answer; the job goes on when it does ({why})"
+            message = f"no response from the cluster; the job resumes when it responds ({why})"
             outcomes.note(session, job.id, WAITING if waits else "", message if waits else "")
         written.noted = waits
 

@@ -171,7 +171,9 @@ def _with_secrets(asked: Body, known: list[str]) -> Body:
 def _may(principal: Principal) -> None:
     if not principal.may(Permission.JOBS_WRITE):
         needed = Permission.JOBS_WRITE
-        raise forbidden(f"{principal.name} may not: {needed} is needed for what it starts", needed=needed)
+        raise forbidden(
+            f"{principal.name} lacks permission {needed}, which the scheduled job needs", needed=needed
+        )
 
 
 def _told(
@@ -185,7 +187,7 @@ def _told(
 
 
 def _taken(name: str) -> Exception:
-    return conflict(f"there is a schedule {name!r} already", "name-taken")
+    return conflict(f"schedule {name!r} already exists", "name-taken")
 
 
 def listed(kind: str | None, enabled: bool | None) -> Select[Any]:

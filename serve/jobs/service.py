@@ -77,5 +77,5 @@ def _credentials(
         found = [credentials_for(session, vault, name, url) for url in urls]
         principal = rights.of_user(session, user_id, "job")
         if principal is None or not grants.may_use(session, name, principal):
-            raise InvalidRequestError(f"secret {name!r}: its use is not granted any more")
+            raise InvalidRequestError(f"secret {name!r}: its use is no longer granted")
     return found[0]

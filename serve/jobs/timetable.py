@@ -69,7 +69,7 @@ class Timetable:
             self._deprived = False
         except AWAY as error:
             if not self._deprived:
-                log.warning("schedules wait for the database: %s", first_line(error))
+                log.warning("schedules: database unavailable, retrying: %s", first_line(error))
             self._deprived = True
 
     def fire_due(self, stopping: threading.Event | None = None) -> None:
@@ -87,7 +87,7 @@ class Timetable:
                     raise
                 except Exception:
                     # One that cannot be fired holds up no other.
-                    log.exception("schedule %s: has not fired", schedule_id)
+                    log.exception("schedule %s: failed to fire", schedule_id)
 
     def _fire(self, schedule_id: str) -> None:
         with self._around.database.read() as session:
@@ -99,7 +99,7 @@ class Timetable:
             plan = self._plan(row, principal)
         except ClusterError as error:
             self._waiting[schedule_id] = time.monotonic() + AGAIN
-            self._wait(row, f"the cluster does not answer; it fires when it does ({error})")
+            self._wait(row, f"no response from the cluster; fires when it responds ({error})")
             return
         except (Problem, DragonflyError) as error:
             self._fail(row, principal, str(error))
@@ -111,9 +111,9 @@ class Timetable:
     def _plan(self, row: Schedule, principal: Principal | None) -> Plan:
         """With the rights that its creator has now."""
         if principal is None:
-            raise forbidden(f"{row.created_by_name}, who made it, is gone or disabled")
+            raise forbidden(f"{row.created_by_name}, who created the schedule, was deleted or disabled")
         if not principal.may(Permission.JOBS_WRITE):
-            raise forbidden(f"{principal.name}, who made it, may not start it any more")
+            raise forbidden(f"{principal.name}, who created the schedule, may no longer start it")
         return creation.plan(self._around, principal, request_of(row, self._around.vault))
 
     def _begin(self, seen: Schedule, principal: Principal, plan: Plan) -> None:

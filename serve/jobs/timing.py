@@ -32,13 +32,15 @@ class Timing:
         if not self.cron:
             return
         if len(self.cron.split()) != FIELDS:
-            raise InvalidRequestError(f"cron {self.cron!r}: five fields: minute, hour, day, month, weekday")
+            raise InvalidRequestError(
+                f"cron {self.cron!r}: must have five fields: minute, hour, day, month, weekday"
+            )
         try:
             CronSim(self.cron, self.anchor.astimezone(zone))
         except CronSimError as error:
             raise InvalidRequestError(f"cron {self.cron!r}: {error}") from None
         if self.next(self.anchor) is None:
-            raise InvalidRequestError(f"cron {self.cron!r}: no such day ever comes")
+            raise InvalidRequestError(f"cron {self.cron!r}: never fires, no such date")
 
     def next(self, after: datetime) -> datetime | None:
         """The first time later than `after`; what was missed before it, is left out."""
@@ -70,5 +72,5 @@ class Timing:
             return UTC if self.timezone == "UTC" else zoneinfo.ZoneInfo(self.timezone)
         except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
             raise InvalidRequestError(
-                f"timezone {self.timezone!r}: there is none of this name; such as Europe/Berlin"
+                f"timezone {self.timezone!r}: unknown timezone; use an IANA name such as Europe/Berlin"
             ) from None

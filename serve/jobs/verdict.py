@@ -47,7 +47,7 @@ def verdict(outcomes: Iterable[Ended], *, cancel_requested: bool) -> Verdict:
         return Verdict("succeeded", good, 0)
     if cancel_requested and stopped:
         return Verdict(
-            "cancelled", good, bad, CANCELLED, f"cancelled; {good} of {len(nodes)} nodes had everything"
+            "cancelled", good, bad, CANCELLED, f"cancelled; {good} of {len(nodes)} nodes had succeeded"
         )
     kind, message = _reason(list(failed.values()), len(nodes))
     return Verdict("partial" if good else "failed", good, bad, kind, message)
@@ -55,7 +55,7 @@ def verdict(outcomes: Iterable[Ended], *, cancel_requested: bool) -> Verdict:
 
 def _reason(failed: list[Ended], total: int) -> tuple[str, str]:
     if not failed:
-        return "unknown-nodes", "there is no node that it was for"
+        return "unknown-nodes", "no target node is left"
     kind = Counter(each.kind for each in failed).most_common(1)[0][0]
     messages = list(dict.fromkeys(each.message for each in failed if each.message))
     names = ", ".join(each.node for each in failed[:MOST_SHOWN]) + (", …" if len(failed) > MOST_SHOWN else "")

@@ -70,18 +70,18 @@ class Watch:
                 self._silent(shard, str(error))
             except Exception as error:
                 # Whatever it is, the watch must outlive it.
-                log.exception("shard %d: a look failed", shard)
+                log.exception("scheduler shard %d: poll failed", shard)
                 self._silent(shard, type(error).__name__)
 
     def _answers(self, shard: int) -> None:
         if shard in self._away:
             self._away.discard(shard)
             self._board.silent(shard, "")
-            log.info("shard %d answers again", shard)
+            log.info("scheduler shard %d available again", shard)
 
     def _silent(self, shard: int, why: str) -> None:
         if shard not in self._away:
-            log.warning("shard %d does not answer: %s", shard, why)
+            log.warning("scheduler shard %d unavailable: %s", shard, why)
         self._away.add(shard)
         self._board.silent(shard, why)
         self._stopping.wait(PAUSE)

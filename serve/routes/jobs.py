@@ -163,5 +163,5 @@ def _sorts(row: JobRow, url_index: int | None, sort: str | None) -> dict[str, In
             "seconds": NodeRow.seconds,
         }
     if sort not in (None, "url_index", "-url_index"):
-        raise invalid(f"sort {sort!r}: give url_index as well, the job has {len(row.urls)} URLs")
+        raise invalid(f"sort {sort!r}: set url_index too, the job has {len(row.urls)} URLs")
     return {"url_index": NodeRow.url_index}

@@ -47,7 +47,7 @@ def create_role(
         rights.alone(session)
         rights.within(caller, body.permissions, f"role {body.name!r}")
         if session.get(Role, body.name) is not None:
-            raise conflict(f"there is a role {body.name!r} already", "exists")
+            raise conflict(f"role {body.name!r} already exists", "exists")
         row = Role(name=body.name, description=body.description, permissions=_sorted(body.permissions))
         session.add(row)
         session.flush()
@@ -94,7 +94,7 @@ def delete_role(name: str, caller: Caller, request: Request, manager: Here) -> N
         users = _users(session, name).get(name, 0)
         if users:
             raise conflict(
-                f"{users} users have this role: give them another one first", "in-use", users=users
+                f"role is assigned to {users} users; assign them another one first", "in-use", users=users
             )
         audit(session, request, "role.delete", "role", name)
         session.delete(row)
@@ -104,7 +104,7 @@ def _mine_to_change(session: Session, caller: Principal, name: str) -> Role:
     rights.alone(session)
     row = _found(session, name)
     if row.builtin:
-        raise conflict(f"role {name!r} comes with the manager: make one of your own", "builtin-role")
+        raise conflict(f"role {name!r} is built in; create a new one instead", "builtin-role")
     rights.within(caller, row.permissions, f"role {name!r}")
     return row
 

@@ -53,7 +53,7 @@ def create_secret(
     with manager.database.write() as session:
         serialise(session, LOCK)
         if session.get(Secret, body.name) is not None:
-            raise conflict(f"there is a secret {body.name!r} already", "exists")
+            raise conflict(f"secret {body.name!r} already exists", "exists")
         row = Secret(name=body.name, created_by=caller.name, owner_id=caller.user_id)
         _fill(manager, row, body)
         session.add(row)

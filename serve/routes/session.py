@@ -60,7 +60,7 @@ def get_session(caller: Caller, manager: Here) -> Me:
 def sign_out(caller: Caller, request: Request, response: Response, manager: Here) -> None:
     """Signs out. A token is not signed out but revoked."""
     if not caller.session_id:
-        raise conflict("this is a token, and no session: revoke it", "not-a-session")
+        raise conflict("authenticated with a token, not a session; revoke the token", "not-a-session")
     with manager.database.write() as session:
         sessions.end(session, sessions.shown(request, manager.settings))
         audit(session, request, "session.end", "user", caller.user_id)
@@ -76,12 +76,12 @@ def change_password(body: PasswordChange, caller: Caller, request: Request, mana
         before = session.get_one(User, caller.user_id).password_hash
     if not passwords.verified(before, body.old.get_secret_value()):
         _failed(manager, request, None, "session.password")
-        raise Problem(403, "wrong-credentials", "Not allowed", "that is not the old password")
+        raise Problem(403, "wrong-credentials", "Forbidden", "the old password is wrong")
     hash = passwords.hashed(body.new.get_secret_value())
     with manager.database.write() as session:
         user = session.get(User, caller.user_id, with_for_update=True)
         if user is None or user.password_hash != before:
-            raise conflict("the password was changed meanwhile")
+            raise conflict("the password was changed concurrently; try again")
         user.password_hash, user.updated_at = hash, now()
         user.version += 1
         sessions.end_all(session, user.id, but=caller.session_id)

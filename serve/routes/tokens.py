@@ -78,7 +78,7 @@ def create_token(
             wanted &= caller.permissions
         rights.within(caller, wanted, "this token")
         if beyond := sorted(wanted - granted):
-            raise invalid(f"permissions: {owner.name!r} has no {', '.join(beyond)}", "beyond-owners-rights")
+            raise invalid(f"permissions: {owner.name!r} lacks {', '.join(beyond)}", "beyond-owners-rights")
         row = Token(
             user_id=owner.id,
             name=body.name,
@@ -121,7 +121,7 @@ def revoke_token(token_id: str, caller: Caller, request: Request, manager: Here)
 
 def _demand(caller: Principal, permission: Permission) -> None:
     if not caller.may(permission):
-        raise forbidden(f"{caller.name} may not: {permission} is needed", needed=permission)
+        raise forbidden(f"{caller.name} lacks permission {permission}", needed=permission)
 
 
 def _owner(session: Session, caller: Principal, user_id: str) -> User:
@@ -153,7 +153,7 @@ def _lifetime(limits: Tokens, asked: float | None) -> timedelta:
         return timedelta(days=limits.default)
     if asked > longest.total_seconds():
         raise invalid(
-            f"expires_in: a token is good for at most {limits.longest:g} days", "token-lives-too-long"
+            f"expires_in: a token is valid for at most {limits.longest:g} days", "token-lives-too-long"
         )
     return timedelta(seconds=asked)
 
@@ -165,7 +165,7 @@ def _end(session: Session, caller: Principal, lifetime: timedelta, asked: float 
     if latest is None or end <= latest:
         return end
     if asked is not None:
-        raise forbidden("a token made with a token cannot outlive it", "beyond-own-rights")
+        raise forbidden("a token created with a token cannot outlive it", "beyond-own-rights")
     return latest
 
 

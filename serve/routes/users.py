@@ -53,7 +53,7 @@ def create_user(
         rights.alone(session)
         _may_have(session, caller, body.role)
         if session.scalar(select(User.id).where(User.name == body.name)) is not None:
-            raise conflict(f"there is a user {body.name!r} already", "exists")
+            raise conflict(f"user {body.name!r} already exists", "exists")
         user = User(name=body.name, role=body.role, password_hash=hash)
         session.add(user)
         session.flush()
@@ -133,7 +133,7 @@ def _mine_to_change(session: Session, caller: Principal, user_id: str) -> User:
 def _may_have(session: Session, caller: Principal, role: str) -> None:
     row = session.get(Role, role)
     if row is None:
-        raise invalid(f"role: there is no {role!r}", "unknown-role")
+        raise invalid(f"role: unknown role {role!r}", "unknown-role")
     rights.within(caller, row.permissions, f"role {role!r}")
 
 

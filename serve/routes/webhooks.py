@@ -57,7 +57,7 @@ def create_webhook(
     with manager.database.write() as session:
         serialise(session, LOCK)
         if session.scalar(select(tables.Webhook.id).where(tables.Webhook.name == body.name)):
-            raise conflict(f"there is a webhook {body.name!r} already", "exists")
+            raise conflict(f"webhook {body.name!r} already exists", "exists")
         row = tables.Webhook(id=new_id(), name=body.name, created_by=caller.name, cursor=_newest(session))
         row.url, row.types, row.enabled = body.url, list(body.types), body.enabled
         row.sealed = Keys(key).sealed(manager.vault, row.id)
@@ -133,7 +133,7 @@ def test_webhook(webhook_id: str, request: Request, response: Response, manager:
     with manager.database.write() as session:
         row = _found(session, webhook_id)
         if not row.enabled:
-            raise conflict("this webhook is not enabled", "not-enabled")
+            raise conflict("webhook is disabled", "not-enabled")
         audit(session, request, "webhook.test", "webhook", row.id)
         emit(session, book.TEST, "webhook", row.id, {"name": row.name})
     response.headers["Location"] = f"/api/v1/webhooks/{webhook_id}/deliveries"
@@ -202,12 +202,12 @@ def document(app: FastAPI) -> None:
 def _check(manager: Manager, url: str) -> None:
     try:
         if urlsplit(url).username is not None or urlsplit(url).password is not None:
-            raise invalid("url: a user or password in it would be shown to others", "forbidden-url")
+            raise invalid("url: user and password are not allowed in it, others can read it", "forbidden-url")
         check_url(url, manager.settings.webhook_urls)
     except (SourceForbiddenError, InvalidRequestError) as error:
         raise invalid(f"url: {error}", "forbidden-url") from None
     except ValueError:
-        raise invalid("url: is none", "forbidden-url") from None
+        raise invalid("url: not a valid URL", "forbidden-url") from None
 
 
 def _found(session: Session, webhook_id: str, *, change: bool = False) -> tables.Webhook:

@@ -148,18 +148,18 @@ class SecretIn(In):
     @model_validator(mode="after")
     def _something(self) -> SecretIn:
         if not self.headers and not self.storage_options:
-            raise ValueError("neither headers nor storage_options")
+            raise ValueError("set headers, storage_options or both")
         return self
 
     @model_validator(mode="after")
     def _somewhere(self) -> SecretIn:
         for host in self.hosts:
             if not hosts.named(host):
-                raise ValueError(f"hosts: {host!r} means every host; name those that it may be sent to")
+                raise ValueError(f"hosts: {host!r} matches every host; list the hosts that it may be sent to")
         if outside := hosts.beyond(self.hosts, self.storage_options):
             raise ValueError(f"storage_options: the host of {outside[0]!r} is not among hosts")
         if not self.allow_http and (clear := hosts.in_clear(self.storage_options)):
-            raise ValueError(f"storage_options: {clear[0]!r} is not https; set allow_http if that is meant")
+            raise ValueError(f"storage_options: {clear[0]!r} is not https; set allow_http to permit it")
         return self
 
     @model_validator(mode="after")

@@ -35,16 +35,16 @@ def series(
     """Of a node, or of all. Steps in which nothing moved are zeros. Raises `Problem`."""
     resolution = MINUTE if step % HOUR else HOUR
     if step % MINUTE:
-        raise invalid(f"step {step}: a multiple of {MINUTE} seconds")
+        raise invalid(f"step {step}: must be a multiple of {MINUTE} seconds")
     if since >= until:
-        raise invalid("since: it is not before until")
+        raise invalid("since: must be before until")
     begin = floor(since, step)
     points = -(-int(until.timestamp() - begin.timestamp()) // step)
     if points > MOST_POINTS:
-        raise invalid(f"step {step}: {points} points, there may be {MOST_POINTS}")
+        raise invalid(f"step {step}: {points} points exceed the limit of {MOST_POINTS}")
     if resolution == MINUTE and begin < at - MINUTES_KEPT - timedelta(seconds=step):
         raise invalid(
-            f"step {step}: beyond {MINUTES_KEPT.days} days only whole hours are kept, so a multiple of {HOUR}"
+            f"step {step}: beyond {MINUTES_KEPT.days} days only hours are kept; must be a multiple of {HOUR}"
         )
     found = [Counts()] * points
     query = select(Traffic).where(
@@ -100,5 +100,5 @@ def in_utc(value: datetime) -> datetime:
         if not 1970 <= found.year < 9000:
             raise OverflowError
     except (OverflowError, ValueError):
-        raise invalid("a time that lies too far away") from None
+        raise invalid("time out of range") from None
     return found

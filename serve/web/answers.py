@@ -66,16 +66,16 @@ def _problem(error: Exception) -> Problem:
         case RequestValidationError() | WebSocketRequestValidationError():
             return _invalid(error.errors())
         case OperationalError() | InterfaceError() | PoolTimeoutError():
-            log.warning("the database does not answer: %s", first_line(error))
+            log.warning("database unavailable: %s", first_line(error))
             return Problem(
                 503,
                 "database",
-                "The database does not answer",
-                "try again; with the same Idempotency-Key nothing happens twice",
+                "Database unavailable",
+                "retry; with the same Idempotency-Key the request is executed once",
                 headers={"Retry-After": "2"},
             )
         case DataError():
-            return problems.invalid("the request holds a text or a number that cannot be stored")
+            return problems.invalid("the request contains a text or a number that cannot be stored")
         case _:
             raise error
 

@@ -58,7 +58,7 @@ class BodyLimit:
         return Problem(
             413,
             "body-too-large",
-            "Too large",
-            f"a request has at most {self._most} bytes",
+            "Request too large",
+            f"request body exceeds {self._most} bytes",
             most=self._most,
         )

@@ -37,5 +37,7 @@ class Unexpected:
             if begun:
                 # Half an answer must not look like a whole one: the server cuts the connection.
                 raise
-            problem = Problem(500, "internal", "The manager failed", f"look for {number} in its log")
+            problem = Problem(
+                500, "internal", "Internal error", f"search the manager's log for request {number}"
+            )
             await refuse(problem, scope, receive, send)

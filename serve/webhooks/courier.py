@@ -66,7 +66,7 @@ class Courier:
         except SourceForbiddenError as refused:
             error = str(refused)
         except TimeoutError:
-            error = f"no answer within {self._timeout:g} s"
+            error = f"timed out after {self._timeout:g} s"
         except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as failed:
             error = f"{type(failed).__name__}: {failed}"
         return Outcome(status, error[:500], time.monotonic() - begun, asked)
@@ -101,7 +101,7 @@ class _Guarded(httpx.AsyncBaseTransport):
                 return await self._inner.handle_async_request(pinned)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 failed = error
-        raise failed or httpx.ConnectError(f"{host}: stands for no address")
+        raise failed or httpx.ConnectError(f"{host}: host name not found (DNS)")
 
     async def _allowed(self, host: str, port: int) -> list[str]:
         """Raises `SourceForbiddenError` where there are addresses, but none that may be asked."""
@@ -132,7 +132,7 @@ async def _resolved(host: str, port: int) -> list[str]:
 def _meaning(status: int) -> str:
     if 200 <= status < 300:
         return ""
-    return f"answered {status}" + (", and redirects are not followed" if 300 <= status < 400 else "")
+    return f"HTTP {status}" + (", redirects are not followed" if 300 <= status < 400 else "")
 
 
 def _asked(answer: httpx.Response) -> float:

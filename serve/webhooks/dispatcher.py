@@ -125,7 +125,7 @@ class Webhooks:
         error = done.exception()
         if error is not None:
             log.error("delivery %s failed", due.id, exc_info=error)
-        outcome = Outcome(None, "the manager failed", 0.0) if error else done.result()
+        outcome = Outcome(None, "internal error", 0.0) if error else done.result()
         self._outcomes.put((due, outcome))
         self._loop.wake()
 

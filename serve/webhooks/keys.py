@@ -70,7 +70,9 @@ def checked(given: str) -> str:
     except (binascii.Error, ValueError):
         found = b""
     if not given.startswith(PREFIX) or not LEAST <= len(found) <= MOST:
-        raise invalid(f"signing_key: `{PREFIX}` and Base64 of {LEAST} to {MOST} bytes", "bad-signing-key")
+        raise invalid(
+            f"signing_key: must be `{PREFIX}` and Base64 of {LEAST} to {MOST} bytes", "bad-signing-key"
+        )
     return given
 
 

@@ -195,7 +195,7 @@ def test_what_is_not_there_is_said(cluster: LocalCluster, port: RayCluster) -> N
     assert set(port.select("all")) == set(cluster.node_ids)
     with pytest.raises(UnknownNodesError):
         port.select("nope")
-    with pytest.raises(InvalidRequestError, match="no node holds"):
+    with pytest.raises(InvalidRequestError, match="no node has any piece"):
         port.manifest("0" * 64, 0, 10)
     with pytest.raises(ClusterError):
         RayCluster(d.Settings(namespace="nowhere"), start=False).nodes()

@@ -148,7 +148,7 @@ def test_it_is_ready_and_its_first_password_is_shown_once(deployed: Deployment) 
 
 
 def test_serve_keeps_no_password_and_no_port_of_others(deployed: Deployment) -> None:
-    with pytest.raises(InvalidRequestError, match=r"http_port=1: Ray Serve runs"):
+    with pytest.raises(InvalidRequestError, match=r"http_port=1: Ray Serve already runs"):
         launch._start_serve(ManagerSettings(http_port=1))
 
 
@@ -287,7 +287,7 @@ def test_a_manager_that_cannot_start_says_why(deployed: Deployment, tmp_path: Pa
     launch.remove("dragonfly")
     folder = tmp_path / "state"
     wrong = ManagerSettings(state_dir=folder, http_port=0, secret_key="short")
-    with pytest.raises(NotRunningError, match=r"the manager does not start: .*key"):
+    with pytest.raises(NotRunningError, match=r"the manager failed to start: .*key"):
         launch.deploy(wrong)
     assert replicas() == set()
     launch.remove("dragonfly")

@@ -189,7 +189,7 @@ def test_azures_client_would_ask_the_proxy_and_is_refused_under_a_policy(
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://me:s3cret@proxy.example:3128")
     options = {"account_name": "mine", "account_key": "eA=="}
-    with pytest.raises(SourceForbiddenError, match="HTTPS_PROXY of the node") as error:
+    with pytest.raises(SourceForbiddenError, match="node's HTTP_PROXY or HTTPS_PROXY") as error:
         with_defaults("az://c/f", options, OriginSettings(), guarded=True)
     assert "s3cret" not in str(error.value)
     assert with_defaults("az://c/f", options, OriginSettings(), guarded=False) == options

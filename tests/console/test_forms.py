@@ -147,7 +147,7 @@ class TestSecrets:
             dialog.get_by_label("Only for").fill("bucket")
             dialog.get_by_role("button", name="Save").click()
             expect(_row(page, "Secrets", "taken")).to_be_visible(timeout=HANG)
-        expect(dialog.get_by_role("alert")).to_contain_text("there is a secret 'taken' already", timeout=HANG)
+        expect(dialog.get_by_role("alert")).to_contain_text("secret 'taken' already exists", timeout=HANG)
         expect(dialog.get_by_label("Storage options: value 1")).to_have_value(self.VALUES[1])
         _axe(page)
         page.keyboard.press("Escape")

@@ -398,7 +398,7 @@ def test_how_long_tokens_are_good_for_is_a_setting(settings: ManagerSettings) ->
         assert days(made(admin.post(f"{API}/tokens", json={"name": "t"}))) == pytest.approx(1, abs=0.01)
         asked = {"name": "t", "expires_in": 3 * 86400}
         assert problem(admin.post(f"{API}/tokens", json=asked)) == "token-lives-too-long"
-    with pytest.raises(ValidationError, match="beyond longest"):
+    with pytest.raises(ValidationError, match="exceeds longest"):
         Tokens(default=3, longest=2)
 
 

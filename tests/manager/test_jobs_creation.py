@@ -276,7 +276,7 @@ def test_a_secret_that_was_taken_away_when_the_job_begins(
     grant(client)
     cluster.forget()
     error = job_in(client, made, "failed")["error"]
-    assert (error["kind"], "not granted any more" in error["message"]) == ("invalid-request", True)
+    assert (error["kind"], "no longer granted" in error["message"]) == ("invalid-request", True)
 
 
 def grant(owner: httpx.Client, *to: httpx.Client) -> None:

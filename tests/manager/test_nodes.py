@@ -159,7 +159,7 @@ def test_lists_answer_while_the_cluster_is_away(
     assert answer.headers["x-dragonfly-cluster"] == "away"
     assert [n["node_id"] for n in answer.json()["items"]] == ids
     assert {n["alive"] for n in answer.json()["items"]} == {True}
-    assert all("does not answer" in n["error"] for n in answer.json()["items"])
+    assert all("did not respond" in n["error"] for n in answer.json()["items"])
     assert admin.get(f"{NODES}/{ids[0]}").headers["x-dragonfly-cluster"] == "away"
 
 

@@ -171,7 +171,7 @@ def test_without_a_cluster_it_waits_and_fires_late(
     cluster.down = True
     timetable.fire_due()
     assert jobs_of(manager, schedule) == []
-    assert "does not answer" in row_of(manager, schedule).last_error
+    assert "no response from the cluster" in row_of(manager, schedule).last_error
     assert row_of(manager, schedule).next_run_at == clock.at
     cluster.down = False
     timetable.fire_due()

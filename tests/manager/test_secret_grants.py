@@ -67,7 +67,7 @@ def test_nobody_names_anothers_secret(owner: TestClient, other: TestClient, admi
     assert create(owner).status_code == 201
     answer = order(other)
     assert (answer.status_code, problem(answer)) == (422, "secret-forbidden")
-    assert "its owner (olga) or an admin grants it" in answer.json()["detail"]
+    assert "its owner (olga) or an admin for access" in answer.json()["detail"]
     schedule = {"name": "s", "cron": "0 0 * * *", "distribution": {"urls": [URL], "secret": "models"}}
     assert problem(other.post(f"{API}/schedules", json=schedule)) == "secret-forbidden"
     server = f"{API}/secrets/models/server"
@@ -255,7 +255,7 @@ def test_a_disabled_secret_says_why_and_comes_back_when_it_is_replaced(
     with database_of(app).write() as session:
         row = session.get_one(Secret, "models")
         row.hosts, row.disabled = [], "no-hosts"
-    assert "names no hosts" in shown(owner)["disabled"]
+    assert "lists no hosts" in shown(owner)["disabled"]
     assert owner.get(f"{API}/secrets", params={"usable": True}).json()["items"] == []
     answer = order(owner)
     assert (answer.status_code, problem(answer)) == (422, "secret-disabled")

@@ -303,7 +303,7 @@ def test_without_its_cluster_the_overview_says_so(sign_in: SignIn, cluster: Fake
     client = sign_in("viewer")
     cluster.down = True
     found = client.get("/api/v1/stats/overview").json()
-    assert "does not answer" in found["cluster_error"]
+    assert "did not respond" in found["cluster_error"]
     assert found["nodes_alive"] == 0
 
 

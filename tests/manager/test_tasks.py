@@ -124,7 +124,7 @@ def test_a_cursor_of_another_list_is_refused(admin: httpx.Client, cluster: FakeC
         answer = admin.get(TASKS, params={"cursor": cursor})
         assert (answer.status_code, answer.json()["detail"]) == (
             422,
-            "cursor: not one that this list gave out",
+            "cursor: invalid, not issued by this list",
         )
 
 

@@ -132,8 +132,8 @@ def test_a_folder_and_a_link_to_it_are_one_place(
 @pytest.mark.parametrize("below", ["", "/x", "/x/{name}"])
 @pytest.mark.parametrize(
     ("target", "why"),
-    [("nowhere/at/all", "is a link to 'nowhere/at/all', which is not there; make that folder"),
-     ("circle", "is a link that leads in a circle; remove it")],
+    [("nowhere/at/all", "is a symlink to 'nowhere/at/all', which does not exist; create that folder"),
+     ("circle", "is a symlink loop; remove it")],
 )  # fmt: skip
 def test_a_link_that_leads_nowhere_is_an_error_before_anything_is_fetched(
     swarm: Swarm, origin: ScriptedOrigin, tree: str, tmp_path: Path, target: str, why: str, below: str
@@ -167,7 +167,7 @@ def test_a_directory_does_not_replace_a_link_to_a_file(swarm: Swarm, tree: str, 
     (tmp_path / "current").symlink_to("v1")
     ((kind, message),) = errors(swarm.distribute(tree, node="n0", dest=f"{tmp_path}/current"))
     assert kind == "unsafe-path"
-    assert message.startswith(f"{tmp_path}/current: is a link")
+    assert message.startswith(f"{tmp_path}/current: is a symlink")
     assert (tmp_path / "v1").read_bytes() == b"v1"
 
 

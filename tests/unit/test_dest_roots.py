@@ -97,7 +97,7 @@ def test_missing_folders_are_made_and_the_way_is_the_folder_itself(root: Path, o
 def test_a_file_on_the_way_is_told_from_a_link(root: Path) -> None:
     (root / "a").write_bytes(b"a file")
     with (
-        pytest.raises(DestinationError, match="/a: a file lies where"),
+        pytest.raises(DestinationError, match="/a: is a file, but a folder is needed"),
         beneath(root / "a" / "f", [str(root)]),
     ):
         pass
@@ -120,7 +120,7 @@ def test_a_root_may_be_a_link_and_must_be_there(root: Path, tmp_path: Path) -> N
         way.write_bytes(b"x")
     assert (root / "d" / "f").read_bytes() == b"x"
     with (
-        pytest.raises(DestinationError, match="must be there"),
+        pytest.raises(DestinationError, match="must exist"),
         beneath(tmp_path / "no" / "f", [str(tmp_path / "no")]),
     ):
         pass

@@ -90,7 +90,7 @@ def test_a_stall_within_an_answer_is_not_borne_for_that(small: bool) -> None:
 
 def test_an_answer_that_does_not_begin_in_time_is_waited_for_once(origin: ScriptedOrigin) -> None:
     """Whoever gives up asks no second time by itself: the cluster decides who asks again, and when."""
-    with pytest.raises(SourceUnreachableError, match="silent"):
+    with pytest.raises(SourceUnreachableError, match="timed out"):
         resolve(Source(origin.url), Credentials(), HASTY)
     assert len(origin.requests) == 1
 
@@ -124,7 +124,7 @@ def test_the_wait_for_an_answer_ends_when_it_is_stopped(origin: ScriptedOrigin) 
     until(lambda: origin.active)
     stop.stop()
     thread.join(30)
-    assert "not wanted" in str(failed[0])
+    assert "read cancelled" in str(failed[0])
     assert len(origin.requests) == 1
 
 

@@ -163,7 +163,7 @@ def test_a_folder_whose_own_page_is_no_listing_is_named_and_not_left_empty() -> 
             SERVERS["nginx"]("/", {"a": 1}, ["shop"]) if path == "/" else "<h1>Shop</h1>"
         ).encode()
 
-    with serving(answer) as (address, _), pytest.raises(SourceUnsupportedError, match="shop/: is a page"):
+    with serving(answer) as (address, _), pytest.raises(SourceUnsupportedError, match="shop/: an HTML page"):
         resolve(Source(f"http://{address}/"), Credentials(), SETTINGS)
 
 

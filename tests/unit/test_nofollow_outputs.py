@@ -77,7 +77,7 @@ def test_a_folder_that_becomes_a_link_is_not_written_through(
 
     with monkeypatch.context() as hostile:
         acted = after_mkdir(hostile, lambda name: name == "a", swap)
-        with pytest.raises(UnsafePathError, match="a link lies where a folder must be"):
+        with pytest.raises(UnsafePathError, match="is a symlink, but a folder is needed"):
             found.publish(tmp_path / "out")
     assert acted
     unharmed(victim)
@@ -95,7 +95,7 @@ def test_a_draft_that_is_replaced_is_not_written_to(
     with monkeypatch.context() as hostile:
         calls = iter([True])
         after_mkdir(hostile, lambda name: name.startswith(output.PREFIX) and next(calls, False), swap)
-        with pytest.raises(UnsafePathError, match="was replaced while it was made"):
+        with pytest.raises(UnsafePathError, match="was replaced while being created"):
             found.publish(tmp_path / "out")
     unharmed(victim)
     assert not (tmp_path / "out").exists()

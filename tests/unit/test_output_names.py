@@ -134,7 +134,7 @@ def test_both_outputs_fail_where_they_would_be_one(swarm: Swarm, tmp_path: Path)
         for names in (("Model", "model"), ("model", "Model")):
             for record in delivered(*names).values():
                 assert record["kind"] == "destination", record
-                assert f"takes {names[0]!r} and {names[1]!r} for one name" in record["message"]
+                assert f"treats {names[0]!r} and {names[1]!r} as the same name" in record["message"]
         assert {asked for _, _, asked in origin.requests} == {"bytes=0-0"}, "before anything is fetched"
         assert not list(folder.glob("n?"))
         for names in (("caf%C3%A9", "cafe\u0301"), ("cafe%CC%81", "caf\u00e9")):

@@ -114,7 +114,7 @@ def test_the_proxys_credentials_go_to_it_alone_and_are_shown_nowhere(
         for wrong in (right.replace("s3cr", "s3cr3t-wr0ng"), right.replace("me:s3cr%65t@", "")):
             monkeypatch.setenv("http_proxy", wrong)
             monkeypatch.setenv("https_proxy", wrong)
-            with pytest.raises(SourceAuthError, match="407, the node's proxy wants credentials") as error:
+            with pytest.raises(SourceAuthError, match="HTTP 407, proxy authentication required") as error:
                 resolve(Source(at(origin.port, scheme=scheme)), Credentials(), SETTINGS)
             assert "s3cr" not in f"{error.value!r} {error.value.details}"
     assert "s3cr" not in caplog.text
@@ -123,7 +123,7 @@ def test_the_proxys_credentials_go_to_it_alone_and_are_shown_nowhere(
 
 def test_a_proxy_that_is_not_there_is_named_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", f"http://me:s3cret@127.0.0.1:{free_port()}")
-    with pytest.raises(SourceUnreachableError, match="proxy is not reached; check HTTP_PROXY") as error:
+    with pytest.raises(SourceUnreachableError, match="proxy is unreachable; check HTTP_PROXY") as error:
         resolve(Source("http://origin.test/x"), Credentials(), SETTINGS)
     assert "s3cret" not in str(error.value)
 
@@ -202,6 +202,6 @@ def test_no_proxy_is_read_as_usual(
 @pytest.mark.parametrize("wrong", ["socks5://me:s3cret@proxy.example:1080", "http://"])
 def test_a_proxy_of_another_kind_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
     monkeypatch.setenv("ALL_PROXY", wrong)
-    with pytest.raises(SourceError, match="ALL_PROXY is no http or https URL") as error:
+    with pytest.raises(SourceError, match="ALL_PROXY is not an http or https URL") as error:
         resolve(Source("http://origin.test/x"), Credentials(), SETTINGS)
     assert "s3cret" not in str(error.value)

@@ -398,14 +398,14 @@ def test_an_edited_piece_is_not_served_and_others_of_its_file_are_hashed_once(
             pass
     assert not hashed, "nobody has touched it"
     _edit(tmp_path / "out", 3 * found.table.leaf)
-    with pytest.raises(OSError, match="was edited"), found.serving(3):
+    with pytest.raises(OSError, match="was modified"), found.serving(3):
         pass
     for _ in range(3):
         with found.serving(4) as extents:
             assert extents
     assert len(hashed) == 2
     _edit(tmp_path / "out", 4 * found.table.leaf)
-    with pytest.raises(OSError, match="was edited"), found.serving(4):
+    with pytest.raises(OSError, match="was modified"), found.serving(4):
         pass
 
 

@@ -248,10 +248,12 @@ class LeaseQueue:
     def validate(self) -> None:
         """Raises `AssertionError` where the state contradicts itself."""
         active = [p for pieces in self._active.values() for p in pieces]
-        assert all(0 <= p < self._picker.count for p in (*active, *self._queue)), "a lease of no piece"
-        assert self._unwanted <= set(self._active), "a worker that reads nothing is unwanted"
-        assert len(set(self._queue)) == len(self._queue), "a piece would be read twice"
-        assert set(self._queue) <= set(self._since), "a lease that came at no time"
+        assert all(0 <= p < self._picker.count for p in (*active, *self._queue)), (
+            "lease of a piece out of range"
+        )
+        assert self._unwanted <= set(self._active), "an idle worker is to be interrupted"
+        assert len(set(self._queue)) == len(self._queue), "a piece is queued twice"
+        assert set(self._queue) <= set(self._since), "lease without a time of arrival"
         assert self._backoff <= MAX_BACKOFF_S
 
 

@@ -85,16 +85,16 @@ class DownloadParts:
     def validate(self) -> None:
         """Raises `AssertionError` where the state contradicts itself."""
         picker = self.picker
-        assert not picker.have & ~picker.everything, "a piece that is none"
+        assert not picker.have & ~picker.everything, "piece index out of range"
         self.connections.validate()
         assert not self._banned & self.connections.hosts(), "connected to a banned host"
-        assert not self._banned & set(picker.holders()), "pieces of a banned host count"
+        assert not self._banned & set(picker.holders()), "pieces of a banned host are counted"
         for parent in self.connections.parents():
             assert picker.outstanding(parent.host) <= parent.due + len(self._storing), (
-                "a request that nobody will answer"
+                "outstanding request without a connection"
             )
             assert not parent.told & ~picker.everything
-        assert bitset.of(self.provenance) & ~picker.have == 0, "where from is known of what is not here"
-        assert self._haves.fresh & ~picker.have == 0, "news of what is not here"
+        assert bitset.of(self.provenance) & ~picker.have == 0, "provenance of a piece that is not stored"
+        assert self._haves.fresh & ~picker.have == 0, "announcement of a piece that is not stored"
         if self.leases:
             self.leases.validate()

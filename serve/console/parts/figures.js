@@ -17,7 +17,7 @@ const times = (value) => (value == null ? "–" : `${value.toFixed(2)} ×`);
 export function Figures({ of, live }) {
   live.summaries.value;
   if (!of) return null;
-  const [limit, meaning, named] = LIMITS[of.limited_by] || ["–", "not known"];
+  const [limit, meaning, named] = LIMITS[of.limited_by] || ["–", "unknown"];
   const at = of.limited_by === "zone" ? of.limited_at : of.limited_at && (live.nodes.get(`${of.limited_at}/0`)?.node || of.limited_at.slice(0, 8));
   return html`<dl class="figures bare">
     <div><dt>Limited by</dt><dd>${limit}</dd><dd class="note">${at && named ? named(at) : meaning}</dd></div>

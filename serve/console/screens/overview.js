@@ -98,7 +98,7 @@ export function Overview() {
   return html`<${PageHead} title="Overview" />
     <div class="stack">
       <${ProblemBox} error=${overview ? null : error} />
-      <${ProblemBox} error=${overview?.cluster_error ? { title: "The cluster does not answer", detail: overview.cluster_error } : null} />
+      <${ProblemBox} error=${overview?.cluster_error ? { title: "Cluster unavailable", detail: overview.cluster_error } : null} />
       <${Figures} overview=${overview} />
       <${Traffic} overview=${overview} />
       <div class="columns wide-first">

@@ -324,7 +324,7 @@ def test_a_token_of_others_is_not_read(
     file.parent.mkdir()
     file.write_text(f"{token}\n")
     file.chmod(0o644)
-    with pytest.raises(InvalidRequestError, match="others may read"):
+    with pytest.raises(InvalidRequestError, match="readable by other users"):
         d.connect(address)
     file.chmod(0o600)
     assert d.connect(address).me["role"] == "operator"
@@ -371,7 +371,7 @@ def test_a_certificate_is_checked(app: FastAPI, tmp_path: Path) -> None:
 
 
 def test_nobody_listens() -> None:
-    with pytest.raises(NotRunningError, match="cannot be reached"):
+    with pytest.raises(NotRunningError, match="cannot connect to the manager"):
         d.connect("http://127.0.0.1:9", "dfr_x")
 
 

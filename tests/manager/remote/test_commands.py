@@ -32,8 +32,8 @@ def test_anothers_secret_is_refused_at_once(line: Line, address: str, app: FastA
         assert other.post("/api/v1/secrets", json=body).status_code == 201
     mine = token_of(app.state.manager.database, "operator")
     said = line.run("distribute", URL, "--secret", "theirs", code=2, DRAGONFLY_TOKEN=mine)
-    assert "may not name secret 'theirs'" in said
-    with d.connect(address, mine) as cluster, pytest.raises(InvalidRequestError, match="grants it"):
+    assert "may not use secret 'theirs'" in said
+    with d.connect(address, mine) as cluster, pytest.raises(InvalidRequestError, match="for access"):
         cluster.distribute(URL, secret="theirs")
 
 
@@ -61,8 +61,10 @@ def test_exit_codes_are_those_of_the_cluster_itself(line: Line, cluster: FakeClu
     assert "is a local path" in line.run("distribute", "/home/me/file", code=2)
     assert "--secret" in line.run("distribute", URL, "-H", "Authorization: x", code=2)
     assert "distribute -n NODE" in line.run("get", URL, code=2)
-    assert "refuses" in line.run("jobs", code=2, DRAGONFLY_TOKEN="dfr_other")
-    assert "cannot be reached" in line.run("distribute", URL, code=3, DRAGONFLY_MANAGER="http://127.0.0.1:9")
+    assert "access denied by the manager" in line.run("jobs", code=2, DRAGONFLY_TOKEN="dfr_other")
+    assert "cannot connect to the manager" in line.run(
+        "distribute", URL, code=3, DRAGONFLY_MANAGER="http://127.0.0.1:9"
+    )
     assert "cancelled after" in line.run("distribute", URL, "--timeout", "0.5", code=5)
     assert "needs a manager" in line.run("jobs", code=2, DRAGONFLY_MANAGER="")
     process = line.start("distribute", URL)

@@ -1,4 +1,4 @@
-"""Looks and reads that are not wanted any more."""
+"""Looks and reads that are cancelled."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_slow_look_ends_when_it_is_stopped(origin: ScriptedOrigin, tmp_path: P
 def test_after_a_stop_nothing_is_asked(origin: ScriptedOrigin) -> None:
     stop = Stop()
     stop.stop()
-    with pytest.raises(SourceError, match="not wanted"):
+    with pytest.raises(SourceError, match="read cancelled"):
         resolve(Source(origin.url), Credentials(), OriginSettings(), stop=stop)
     assert origin.requests == []
 
@@ -83,7 +83,7 @@ def test_a_read_of_a_filesystem_on_asyncio_ends_when_it_is_stopped() -> None:
     ended = threading.Event()
 
     def read() -> None:
-        with pytest.raises(SourceError, match="not wanted"):
+        with pytest.raises(SourceError, match="read cancelled"):
             list(reader.read(0, 1, lambda index: memoryview(bytearray(100)), lambda count: None))
         ended.set()
 

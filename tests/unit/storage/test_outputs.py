@@ -159,7 +159,7 @@ def test_a_symlink_in_the_way_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "victim").mkdir()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "b").symlink_to(tmp_path / "victim")
-    with pytest.raises(UnsafePathError, match="out/b: a symlink"):
+    with pytest.raises(UnsafePathError, match="out/b: is a symlink"):
         found.publish(tmp_path / "out")
     assert not list((tmp_path / "victim").iterdir())
     assert not (tmp_path / "out" / "a").exists(), "nothing at all was written"

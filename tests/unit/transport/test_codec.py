@@ -65,7 +65,7 @@ def test_hostile_bodies_only_ever_raise_a_protocol_error(kind: int, body: bytes)
 
 @pytest.mark.parametrize("header", [(200, 0, 0, 5), (0, 0, 0, 0), (13, 1, 0, 0), (13, 0, 1, 0)])
 def test_a_frame_that_is_not_known_is_refused_by_its_header(header: tuple[int, int, int, int]) -> None:
-    with pytest.raises(ProtocolError, match="unknown type"):
+    with pytest.raises(ProtocolError, match="unknown frame type"):
         p.Parser().feed(p.HEADER.pack(*header))
 
 
@@ -73,7 +73,7 @@ def test_a_frame_that_is_not_known_is_refused_by_its_header(header: tuple[int, i
     ("kind", "length"), [(4, 7), (4, 9), (10, 41), (12, 0), (13, 1), (3, 514), (9, p.MANIFEST_CHUNK + 9)]
 )
 def test_a_length_that_a_frame_cannot_have_is_refused_by_its_header(kind: int, length: int) -> None:
-    with pytest.raises(ProtocolError, match=f"of {length} bytes"):
+    with pytest.raises(ProtocolError, match=f"invalid length {length}$"):
         p.Parser().feed(p.HEADER.pack(kind, 0, 0, length))
 
 

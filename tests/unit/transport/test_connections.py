@@ -53,7 +53,7 @@ def test_a_parent_answers_only_what_it_was_asked(network: Network, answer: p.Fra
         fake = parent_at(listener.port)
         with contextlib.closing(ParentConnection.open(fake, caller(), PATIENT, 8, network)) as connection:
             connection.request(5, 2)
-            with pytest.raises(ProtocolError, match="unasked"):
+            with pytest.raises(ProtocolError, match="unrequested reply"):
                 connection.receive(lend_nothing, length_of)
         lying.result(10)
 

@@ -98,7 +98,7 @@ def test_a_greeting_that_does_not_keep_its_count_is_refused(then: p.Frame) -> No
     ours, theirs = pair(10.0, 10.0)
     with contextlib.closing(ParentConnection(ours, "parent", PATIENT, COUNT)) as connection:
         theirs.send(p.encode(then))
-        with pytest.raises(ProtocolError, match="2 digests of its greeting are missing"):
+        with pytest.raises(ProtocolError, match="2 digests of its WELCOME are missing"):
             connection._take_digests(2)
 
 

@@ -103,7 +103,7 @@ def test_no_buffer_is_lent_for_another_length_than_the_piece_has(network: Networ
     words = p.encode(p.Welcome(FULL, ())), p.encode(p.DataHeader(5, length, bytes(32)))
     with parent(network, *words) as lying, contextlib.closing(child(network, lying)) as connection:
         connection.request(5, 1)
-        with pytest.raises(ProtocolError, match=f"piece 5 of {length} bytes"):
+        with pytest.raises(ProtocolError, match=f"piece 5 has {length} bytes, expected"):
             connection.receive(lend_nothing, length_of)
 
 
