@@ -21,6 +21,10 @@ from tests.testbed import network
 
 ORIGIN = 250
 GCS_PORT = 6379
+STARTS = 3
+"""Tries for one Ray node."""
+LOOK = 45.0
+"""Seconds for one look at the cluster's nodes."""
 OBJECT_STORE = 120 * 1024 * 1024
 _PREFIX = "dfbed-"
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -151,8 +155,7 @@ class Testbed:
                 host.link.create(self._mbit)
             # One by one: they share a session folder, and two at once choose the same socket in it.
             for host in self.hosts:
-                host.start_ray()
-                self.wait_nodes(host.number + 1)
+                self._start(host)
         except BaseException:
             self.close()
             raise
@@ -167,8 +170,20 @@ class Testbed:
         network.remove_all()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def wait_nodes(self, count: int, timeout: float = 120.0) -> None:
-        """Until so many Ray nodes are alive."""
+    def _start(self, host: BedHost) -> None:
+        """Its Ray node is part of the cluster then; one that ended on a busy machine, as Ray's do, is started again."""
+        for left in reversed(range(STARTS)):
+            host.start_ray()
+            try:
+                self.wait_nodes(host.number + 1, while_=host)
+                return
+            except (RuntimeError, subprocess.TimeoutExpired):
+                if not left:
+                    raise
+                network.kill_all(host.link.namespace)
+
+    def wait_nodes(self, count: int, timeout: float = 120.0, while_: BedHost | None = None) -> None:
+        """Until so many Ray nodes are alive; a `RuntimeError` at once if that of `while_` has ended."""
         deadline = time.monotonic() + timeout
         code = "\n".join([
             "import sys, time",
@@ -177,15 +192,16 @@ class Testbed:
             f"while sum(n.state == 0 for n in c.get_all_node_info(timeout=10).values()) < {count}: time.sleep(0.2)",
         ])  # fmt: skip
         while True:
+            ended = while_ is not None and not while_.running
             try:
                 self.hosts[0].link.run(
                     [sys.executable, "-c", code],
                     env={"RAY_AUTH_MODE": "disabled"},
-                    timeout=max(1.0, deadline - time.monotonic()),
+                    timeout=max(1.0, min(LOOK, deadline - time.monotonic())),
                 )
                 return
-            except RuntimeError:
-                if time.monotonic() > deadline:
+            except (RuntimeError, subprocess.TimeoutExpired):
+                if ended or time.monotonic() > deadline:
                     raise
                 time.sleep(0.3)
 
