@@ -75,7 +75,7 @@ lint: $(STAMP)
 
 # The documentation, into build/site. Needs no network; whatever does not lead anywhere is an error.
 docs: $(STAMP)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # Exact versions with hashes of everything that all extras need; no index is named in it.
 lock: $(STAMP)
