@@ -8,8 +8,10 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any
+
+import msgspec
 
 from dragonfly_ray import logs
 from dragonfly_ray import messages as m
@@ -42,11 +44,14 @@ SEND_TIMEOUT = 10.0
 FIRST_RETRY = 0.1
 LONGEST_RETRY = 2.0
 """Seconds until a message that was not acknowledged is sent again."""
-GATHER = 0.1
-"""Seconds in which a watcher's news are gathered into one answer; an end is told at once."""
+GATHER = 0.2
+"""Seconds in which a watcher's news are gathered into one answer; an end is told at once. What is over sooner costs one
+answer."""
 LISTED_FOR = 1.0
 """Seconds for which one listing of all tasks serves everybody who asks."""
 LISTED_AT_ONCE = 8
+RECORD_WAIT = 0.25
+"""Seconds for which the answer to a `Verify` waits for what others have to tell."""
 LEARN_TIMEOUT = 15.0
 KEY_TIMEOUT, KEY_RETRY = 5.0, 0.2
 """Seconds for one request for the signing key, and until the next."""
@@ -159,6 +164,8 @@ class SchedulerActor:
                 answer: m.Message | None = await self._look(message)
             case m.Announce():
                 answer = await self._announced(message)
+            case m.Verify():
+                answer = await self._verified(message)
             case _:
                 answer = self._dispatch(message)
         return b"" if answer is None else m.encode(answer)
@@ -166,6 +173,16 @@ class SchedulerActor:
     def _dispatch(self, message: m.Message) -> m.Message | None:
         answer, actions = dispatch(self._core, message, time.monotonic())
         self._act(actions)
+        return answer
+
+    async def _verified(self, message: m.Verify) -> m.Message | None:
+        """What others fill in any moment is waited for: whoever asks would ask again and again."""
+        answer, until = self._dispatch(message), time.monotonic() + RECORD_WAIT
+        while isinstance(answer, m.Verified) and self._core.waits_for_others(message, answer):
+            if time.monotonic() >= until:
+                break
+            await self._change(until)
+            answer = msgspec.structs.replace(self._core.verify(message), reply=answer.reply)
         return answer
 
     async def _change(self, until: float) -> None:
@@ -215,6 +232,14 @@ class SchedulerActor:
             if urgent or now >= deadline or (news and now >= gathered):
                 return {spec_id: self._core.view(spec_id) for spec_id in news}
             await self._change(gathered if news else deadline)
+
+    async def submit_and_watch(
+        self, payloads: Sequence[bytes], credentials: Credentials, known: dict[str, int], timeout: float
+    ) -> dict[str, dict[str, Any] | None]:
+        """Both in one call."""
+        for payload in payloads:
+            await self.submit(payload, credentials)
+        return await self.watch(known, timeout)
 
     async def cancel(
         self, spec_id: str, kind: str = "cancelled", message: str = "cancelled", run: str = ""
@@ -355,10 +380,10 @@ class SchedulerActor:
             self._outbox.acknowledged(host, queued.number)
 
     async def _say(self, host: str, queued: Queued) -> None:
-        message, objects = queued.message, list[Any]()
+        message = queued.message
+        said: list[Any] = [m.encode(message), self._session, queued.number]
         if isinstance(message, m.Deliver) and message.beside:
-            objects = self._objects.get(message.spec.id, [])
-        said = (m.encode(message), self._session, queued.number, objects)
+            said.append(self._objects.get(message.spec.id, []))
         await self._ask_peer(host, "call", *said, timeout=SEND_TIMEOUT)
 
     async def _compare(self, host: str) -> None:

@@ -193,6 +193,8 @@ class Verify(_Message, frozen=True):
     root: bytes
     places: tuple[tuple[str, str], ...] = ()
     """(spec id, place) of outputs that are due, where other hosts may see the same folder."""
+    report: Report | None = None
+    """What the scheduler must know for it, heard before it."""
 
 
 class Ended(_Message, frozen=True):
@@ -532,6 +534,8 @@ class Verified(_Message, frozen=True):
     """As in `ReportReply`: what is pending is the comparison of these."""
     elsewhere: tuple[Elsewhere, ...] = ()
     """Of the places in the question; what is not named here is to be written by whoever asks."""
+    reply: ReportReply | None = None
+    """To the report in the question."""
 
 
 class Cancel(_Message, frozen=True):

@@ -183,10 +183,12 @@ class Submission:
                 return
             try:
                 handle = handle or self._scheduler(shard)
-                calls = [handle.submit.remote(m.encode(self._specs[s]), self._credentials) for s in unknown]
-                # Right behind, not after the answers: one way less to wait for.
-                calls.append(handle.watch.remote(known, POLL))
-                *_, views = ray.get(calls, timeout=POLL + CALL_TIMEOUT)
+                if unknown:
+                    payloads = [m.encode(self._specs[s]) for s in unknown]
+                    call = handle.submit_and_watch.remote(payloads, self._credentials, known, POLL)
+                else:
+                    call = handle.watch.remote(known, POLL)
+                views = ray.get(call, timeout=POLL + CALL_TIMEOUT)
                 self._silent_since = None
             except (RayError, NotRunningError) as error:
                 handle, found = None, failure(error, scheduler_name(shard)).error

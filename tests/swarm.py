@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from dragonfly_ray import messages as m
 from dragonfly_ray.config import Settings
 from dragonfly_ray.grants import GrantIssuer, GrantVerifier, SigningKey
@@ -22,6 +24,8 @@ from dragonfly_ray.scheduling.outbox import Outbox
 from dragonfly_ray.storage.task_store import TaskStore
 from dragonfly_ray.transport.streams import Network
 from dragonfly_ray.transport.tcp import TCP
+
+RECORD_WAIT = 0.25
 
 
 class LocalScheduler:
@@ -59,6 +63,16 @@ class LocalScheduler:
                 return m.Announced(taken=rival.name)
             answer, actions = dispatch(self.core, message, time.monotonic())
             self.act(actions)
+            if isinstance(message, m.Verify) and isinstance(answer, m.Verified):
+                return self._verified(message, answer)
+        return answer
+
+    def _verified(self, message: m.Verify, answer: m.Verified) -> m.Verified:
+        """As the actor: what others fill is waited for."""
+        until = time.monotonic() + RECORD_WAIT
+        while self.core.waits_for_others(message, answer) and time.monotonic() < until:
+            self.changed.wait(until - time.monotonic())
+            answer = msgspec.structs.replace(self.core.verify(message), reply=answer.reply)
         return answer
 
     def _look(self, message: m.Look) -> m.Message:

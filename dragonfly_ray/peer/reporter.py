@@ -114,42 +114,60 @@ class Reporter:
 
     def report(self, *, claim: bool = True) -> None:
         """One report and what follows from the answer. Raises `ClusterError`."""
-        engine = self._engine
         with self._reporting:
             self._tell_again()
-            figures = self.figures()
-            with engine.lock:
-                part = engine.state.take_report(time.monotonic(), figures.answer, not claim)
-            try:
-                reply = self._link.call(self._message(part, figures))
-            except DragonflyError:
-                with engine.lock:
-                    engine.state.untold(part.taken, False)
-                raise
-            if not isinstance(reply, m.ReportReply):
-                return
-            if reply.known:
-                self.interval = reply.interval
-                if reply.grant:
-                    self._grant_refused = False
-                self._answered(reply)
-            elif not engine.stopping.is_set() and figures.carried:
-                with engine.lock:
-                    engine.state.untold(part.taken, True)
-                engine.context.announce(engine.task.source_id)
+            part, report = self._part(last=not claim)
+            reply = self._exchange(part, report)
+            if isinstance(reply, m.ReportReply) and not self._heard(part, report, reply):
+                self._engine.context.announce(self._engine.task.source_id)
+
+    def ask(self, message: m.Verify) -> m.Message | None:
+        """The scheduler's answer; everything that it must know for it goes along. Raises `ClusterError`."""
+        if not self._engine.state.report.news.origin:
+            return self._link.call(message)
+        with self._reporting:
+            self._tell_again()
+            part, report = self._part(last=True)
+            answer = self._exchange(part, msgspec.structs.replace(message, report=report))
+            if isinstance(answer, m.Verified) and answer.reply is not None:
+                self._heard(part, report, answer.reply)
+        return answer
+
+    def _part(self, *, last: bool) -> tuple[ReportPart, m.Report]:
+        """What to report now."""
+        figures = self.figures()
+        with self._engine.lock:
+            part = self._engine.state.take_report(time.monotonic(), figures.answer, last)
+        return part, self._message(part, figures)
+
+    def _exchange(self, part: ReportPart, message: m.Message) -> m.Message | None:
+        """The answer to what tells this part. Raises `ClusterError`: it will be told again."""
+        try:
+            return self._link.call(message)
+        except DragonflyError:
+            with self._engine.lock:
+                self._engine.state.untold(part.taken, False)
+            raise
+
+    def _heard(self, part: ReportPart, report: m.Report, reply: m.ReportReply) -> bool:
+        """What follows from the answer. False: the scheduler is new, and has to be told what is here."""
+        if reply.known:
+            self.interval = reply.interval
+            if reply.grant:
+                self._grant_refused = False
+            self._answered(reply)
+        elif not self._engine.stopping.is_set() and report.carried:
+            with self._engine.lock:
+                self._engine.state.untold(part.taken, True)
+            return False
+        return True
 
     def rest(self) -> m.Report | None:
         """Whatever is left to say, for an outcome to carry, which is told until it is heard; None: nothing is."""
         if self._untold:
             self.report_rest()
-        engine = self._engine
         with self._reporting:
-            if not engine.state.report:
-                return None
-            figures = self.figures()
-            with engine.lock:
-                part = engine.state.take_report(time.monotonic(), figures.answer, True)
-            return self._message(part, figures)
+            return self._part(last=True)[1] if self._engine.state.report else None
 
     def _message(self, part: ReportPart, figures: Figures) -> m.Report:
         engine, news, moved = self._engine, part.taken.pending, self._engine.state.bytes
@@ -182,12 +200,6 @@ class Reporter:
             awaiting=figures.awaiting,
             answer=figures.answer,
         )
-
-    def ask(self, message: m.Verify) -> m.Message | None:
-        """The scheduler's answer, after everything that it must know for it. Raises `ClusterError`."""
-        if self._engine.state.report.news.origin:
-            self.report()
-        return self._link.call(message)
 
     def tell(self, message: m.Message) -> None:
         """Says it now, or before the next report that reaches the scheduler."""

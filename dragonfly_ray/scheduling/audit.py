@@ -82,6 +82,10 @@ class AuditTable:
         """Whether some that were read once are to be compared yet."""
         return bool(self._under_way)
 
+    def reads(self, host: str) -> bool:
+        """Whether this host reads one now that another has read."""
+        return any(audit.auditor == host for audit in self._under_way.values())
+
     def noted(self, pieces: Iterable[int]) -> None:
         """They were read at the origin, in this order."""
         for piece in pieces:
@@ -102,7 +106,7 @@ class AuditTable:
 
     def waiting(self, host: str) -> int | None:
         """One that this host could read; none while it reads another."""
-        if any(audit.auditor == host for audit in self._under_way.values()):
+        if self.reads(host):
             return None
         return next((p for p, audit in self._under_way.items() if audit.free_for(host)), None)
 

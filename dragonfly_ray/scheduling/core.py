@@ -350,6 +350,22 @@ class SchedulerCore:
         """Who feeds whom in a task: `parent`, `child` (host ids), their nodes, `bytes`, most first."""
         return views.edges(self.cluster, task_id, most)
 
+    def asked_to_verify(self, message: m.Verify, now: float) -> tuple[m.Verified, list[Action]]:
+        """As `verify`, after the report that came with it."""
+        if message.report is None:
+            return self.verify(message), []
+        reply, actions = self.report(message.report, now)
+        answer = self.verify(message) if reply.known else m.Verified(known=False)
+        return msgspec.structs.replace(answer, reply=reply), actions
+
+    def waits_for_others(self, message: m.Verify, answer: m.Verified) -> bool:
+        """Whether what is pending is for others alone to tell: the answer may wait for them. Whoever has leases, or
+        reads something once more, has to say so itself."""
+        task = self.tasks.get(message.task_id)
+        if task is None or not answer.pending or answer.gaps or answer.audit:
+            return False
+        return not (task.leases.held_by(message.host_id) or task.audits.reads(message.host_id))
+
     def verify(self, message: m.Verify) -> m.Verified:
         """Whether a peer's digests agree with the record. `pending`: the record has gaps still."""
         answer = trust.verify(self.cluster, message)

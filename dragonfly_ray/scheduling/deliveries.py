@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from dragonfly_ray import messages as m
-from dragonfly_ray.model import Credentials, Host
+from dragonfly_ray.model import Credentials, Host, Task
 from dragonfly_ray.scheduling import ends, granting, leaving, origins, roots
 from dragonfly_ray.scheduling.actions import Action, Send
 from dragonfly_ray.scheduling.cluster import ClusterState
@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 
 MANIFEST_INLINE = 64 * 1024
 """A manifest up to this size travels with the delivery; a longer one goes from peer to peer."""
+
+SHARED_OUT = 4 * 1024 * 1024
+"""A file up to this size is leased at once, see `_share`."""
 
 
 def start(cluster: ClusterState, state: SpecState, now: float) -> list[Action]:
@@ -116,9 +119,10 @@ def delivery(cluster: ClusterState, state: SpecState, task: TaskState, host: str
     wait = cluster.budget(task).wait(now)
     lease: list[int] = []
     if may_claim and not wait and not state.small and not task.is_complete(host):
-        # As many as it reads at once: of small content nobody has to claim any more.
         at_once = cluster.settings.origin.connections
-        lease = origins.grant(cluster, task, host, 2 * at_once, claimants, now, least=at_once)
+        share = _share(task.task, claimants)
+        most, least = max(2 * at_once, share), max(at_once, share)
+        lease = origins.grant(cluster, task, host, most, claimants, now, least=least)
     proved = state.proved or host in state.fed
     inline = state.manifest if len(state.manifest) <= MANIFEST_INLINE else b""
     return m.Deliver(
@@ -143,6 +147,13 @@ def delivery(cluster: ClusterState, state: SpecState, task: TaskState, host: str
         importer=task.graph.imports(host),
         left=task.leases.left,
     )
+
+
+def _share(task: Task, claimants: int) -> int:
+    """The pieces of a small file that each claimant is to read, so that nobody has to claim any more; 0: it is no such.
+    Whoever reads more slowly than the others gives back what it has not begun. Of a folder it may have begun all:
+    pieces of small files are asked for together."""
+    return -(-task.pieces // claimants) if task.size <= SHARED_OUT and not task.directory else 0
 
 
 def take_over(cluster: ClusterState, task: TaskState, now: float) -> list[Action]:

@@ -19,7 +19,7 @@ def dispatch(core: SchedulerCore, message: m.Message, now: float) -> tuple[m.Mes
             answer = m.Announced(core.follows(message))
             return answer, core.announce(message, now)
         case m.Verify():
-            return core.verify(message), []
+            return core.asked_to_verify(message, now)
         case m.Ended():
             return core.ended(message, now)
         case m.Digests():

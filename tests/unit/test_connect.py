@@ -137,3 +137,8 @@ def test_of_many_those_that_answer_in_time_are_gathered(looked_up: dict[str, lis
     assert {name: type(error) for name, error in failed.items()} == {
         "silent": NotRunningError, "dead": NotRunningError, "missing": NotRunningError, "refuses": InvalidRequestError,
     }  # fmt: skip
+
+
+def test_ray_records_no_events_of_our_calls() -> None:
+    made = [handles.as_actor(Actors), handles.as_actor(Actors, health=1)]
+    assert [each._default_options["enable_task_events"] for each in made] == [False, False]

@@ -56,7 +56,7 @@ def test_a_message_that_cannot_be_sent_does_not_keep_back_the_next(
 ) -> None:
     heard: list[m.Message] = []
 
-    def call(payload: bytes, sender: str, number: int, objects: Sequence[Any]) -> bytes:
+    def call(payload: bytes, sender: str, number: int, objects: Sequence[Any] = ()) -> bytes:
         message = m.decode(payload)
         if message == m.Cancel("first.0"):
             raise KeyError("a fault of ours")
@@ -131,3 +131,48 @@ def test_a_look_is_waited_for_as_long_as_it_says_that_it_goes_on(
         assert await work == "there"
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told meanwhile", "not told"])
+def test_a_record_that_others_fill_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    asked = 0
+
+    def verify(message: m.Verify) -> m.Verified:
+        nonlocal asked
+        asked += 1
+        return m.Verified(pending=not told or asked < 3)
+
+    async def run() -> m.Message:
+        made = actor(tmp_path, monkeypatch, Peer())
+        made._keyed.set()
+        monkeypatch.setattr(made._core, "verify", verify)
+        monkeypatch.setattr(made._core, "waits_for_others", lambda message, answer: answer.pending)
+        if not told:
+            monkeypatch.setattr(scheduler, "RECORD_WAIT", 0.01)
+        answer = asyncio.ensure_future(made.call(m.encode(m.Verify("h0", "t", b""))))
+        while not answer.done():
+            made._act([])  # news, of whatever
+            await asyncio.sleep(0)
+        return m.decode(answer.result())
+
+    answer = asyncio.run(asyncio.wait_for(run(), HANG))
+    assert answer == m.Verified(pending=not told)
+    assert asked > 1
+
+
+def test_submitting_and_watching_are_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = ["a.0", "b.0"]
+
+    async def run() -> dict[str, Any]:
+        made = actor(
+            tmp_path, monkeypatch, Peer(ask=lambda payload: m.encode(m.Resolved(kind="source-not-found")))
+        )
+        made._keyed.set()
+        known, payloads = dict.fromkeys(ids, -1), [m.encode(m.Spec(i, SOURCE, ("n0",))) for i in ids]
+        return await made.submit_and_watch(payloads, Credentials(), known, HANG)
+
+    views = asyncio.run(asyncio.wait_for(run(), HANG))
+    assert set(views) == set(ids)
+    assert "ended" in {view["phase"] for view in views.values()}, "an end is told at once"

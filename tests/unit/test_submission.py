@@ -128,3 +128,35 @@ def test_what_a_scheduler_refuses_ends_the_submission_with_it(monkeypatch: pytes
     found.start()
     with pytest.raises(DragonflyError, match="refused"):
         found.result(30)
+
+
+class Scheduler:
+    """Its handle: `calls` are the methods that were called, and each answer is the next of `answers`."""
+
+    def __init__(self, *answers: dict[str, Any]) -> None:
+        self.calls: list[str] = []
+        self._answers = iter(answers)
+
+    def __getattr__(self, name: str) -> Any:
+        class Method:
+            @staticmethod
+            def remote(*args: Any) -> Any:
+                self.calls.append(name)
+                return next(self._answers)
+
+        return Method
+
+
+def test_what_is_over_soon_takes_one_call(monkeypatch: pytest.MonkeyPatch, swarm: Swarm) -> None:
+    with ScriptedOrigin(Behaviour(b"x" * 1000)) as origin:
+        swarm.distribute(origin.url)
+        ended = swarm.scheduler.core.view("s.0")
+        spec = swarm.scheduler.core.specs["s.0"].spec
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "get", lambda found, timeout: found)
+    scheduler = Scheduler({"s.0": None}, {"s.0": {**(ended or {}), "phase": "running"}}, {"s.0": ended})
+    found = Submission("s", [spec], Credentials(), Settings(), {})
+    monkeypatch.setattr(found, "_scheduler", lambda shard: scheduler)
+    found.start()
+    assert found.result(30).ok
+    assert scheduler.calls == ["submit_and_watch", "submit_and_watch", "watch"], "forgotten once"

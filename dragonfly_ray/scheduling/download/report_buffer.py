@@ -25,6 +25,19 @@ class Pending:
     def __bool__(self) -> bool:
         return any(getattr(self, each.name) for each in fields(self))
 
+    @property
+    def pressing(self) -> bool:
+        """Whether others wait for some of it: for more than to know what is here."""
+        return bool(
+            self.lost
+            or self.released
+            or self.bad
+            or self.misled
+            or self.unreachable
+            or self.audited
+            or self.unaudited
+        )
+
     def before(self, later: Pending) -> Pending:
         """Both, this one first."""
         return Pending(*([*getattr(self, each.name), *getattr(later, each.name)] for each in fields(self)))

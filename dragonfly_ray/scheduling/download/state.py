@@ -275,16 +275,16 @@ class DownloadState(HostEvents, OriginEvents):
     # --- what the scheduler and the neighbours are told ---------------------------------------
 
     def report_due(self, now: float, answer: float, early: bool = False) -> bool:
-        """Whether there is anything to report now. `early`: sooner than an interval after the last report, which is of
-        use neither once all is here, since the outcome follows, nor to claim what others read."""
+        """Whether there is anything to report now. `early`: sooner than an interval after the last report. That is of
+        use to claim more; what is here is told soon enough by the question for the record and by the outcome."""
         news = self.report.news
-        if early and self.picker.done and not news.origin:
-            return bool(self.claims.disputed)
-        if news or self.claims.disputed:
+        if self.claims.disputed or (news.pressing if early and self._claims_no_more() else news):
             return True
-        if early and self.leases and self.leases.all_leased:
-            return False
-        return bool(self.appetite(now, answer))
+        return bool(self.appetite(now, answer)) and not (early and self._claims_no_more())
+
+    def _claims_no_more(self) -> bool:
+        """All is here, or leased by somebody."""
+        return self.picker.done or bool(self.leases and self.leases.all_leased)
 
     @event
     def take_report(self, now: float, answer: float, last: bool) -> ReportPart:

@@ -248,6 +248,25 @@ def test_who_is_silent_feeds_nobody_and_hears_everything() -> None:
     assert state.take_tells(0.0) == (Tell(1, 1),)
 
 
+def test_what_others_wait_for_is_told_early_and_what_is_here_with_the_rest() -> None:
+    state = fresh()
+    state.replied(5, 0.0, 0.0)
+    state.origin_read(0, RIGHT[0], b"")
+    assert state.report_due(0.0, 0.0, early=True), "there is more to claim"
+    state.replied(0, 0.0, 0.0)
+    assert not state.report_due(0.0, 0.0, early=True)
+    assert state.report_due(0.0, 0.0)
+    state.audited(1, RIGHT[1])
+    assert state.report_due(0.0, 0.0, early=True)
+    state.take_report(0.0, 0.0, False)
+    for piece in range(PIECES):
+        state.stored(piece, "", SIZE, 0.0)
+    assert state.done
+    assert not state.report_due(0.0, 0.0, early=True), "the question for the record tells it"
+    state.audited(2, None)
+    assert state.report_due(0.0, 0.0, early=True), "all wait for it"
+
+
 def test_a_report_that_did_not_arrive_is_told_again() -> None:
     state = fresh()
     state.stored(0, "", SIZE, 0.0)
