@@ -132,3 +132,21 @@ def test_links_of_files_at_the_top_lead_somewhere() -> None:
         for link in re.findall(r"\]\(([^)#]+)", file.read_text()):
             if "://" not in link:
                 assert (file.parent / link).exists(), (name, link)
+
+
+def test_what_symptoms_quote_is_what_the_code_says() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    section = page.partition("## Symptoms")[2].partition("\n## ")[0]
+    quoted = [
+        q
+        for row in section.splitlines()
+        for q in re.findall(r"`([^`]+)`", row.split("|")[1] if "|" in row else "")
+    ]
+    parts = [
+        part.strip() for each in quoted if " " in each for part in each.split("…") if " " in part.strip()
+    ]
+    assert len(parts) >= 4
+    folders = ("dragonfly_ray", "actors", "serve", "sources")
+    code = "".join(file.read_text() for folder in folders for file in (ROOT / folder).rglob("*.py"))
+    for part in parts:
+        assert part in code, part
