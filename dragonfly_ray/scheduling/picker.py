@@ -59,7 +59,8 @@ class Picker:
         """Pieces under way -> the holders that were asked."""
         self._own = 0
         """Pieces that this peer reads from the origin itself."""
-        self._open = self._wanted & ~have
+        self._missing = self._wanted & ~have
+        self._open = self._missing
         """Missing pieces that nobody has been asked for, and that are not this peer's own."""
         self._holders: dict[str, _Holder] = {}
         self._far: dict[str, _Holder] = {}
@@ -91,11 +92,11 @@ class Picker:
     @property
     def missing(self) -> int:
         """The set of wanted pieces that are not here."""
-        return self._wanted ^ (self._wanted & self._have)
+        return self._missing
 
     @property
     def done(self) -> bool:
-        return not self.missing
+        return not self._missing
 
     @property
     def requests(self) -> int:
@@ -169,28 +170,38 @@ class Picker:
             self.imports.moved(host)
 
     def hears(self, told: Mapping[str, int]) -> None:
-        """News of many holders at once, as bitmaps; of those that are known here."""
-        get, everything, imports = told.get, self.everything, self.imports
-        once = 0
-        """News of near holders that are still to be counted, each of them once: counting in costs more than that."""
-        for host, holder in self._holders.items():
-            pieces = get(host)
-            if not pieces:
+        """All that some hosts have told by now, as bitmaps that only grow; of those that are known here.
+
+        The bitmaps that are given are kept: where thousands of pickers hear the same, they share them.
+        """
+        get, imports = self._holders.get, self.imports
+        ones = twos = fours = 0
+        """Numbers of near holders to be counted in, as the tally has them: one by one would cost more."""
+        for host, said in told.items():
+            holder = get(host)
+            if holder is None:
                 continue
-            pieces &= everything
-            news = pieces ^ (pieces & holder.bits)
-            holder.bits |= news
-            holder.usable |= news
+            bits = holder.bits
+            news = said ^ (said & bits)
+            if not news:
+                continue
+            whole = said if said ^ bits == news else bits | news
+            holder.usable = whole if holder.usable is bits else holder.usable | news
+            holder.bits = whole
             if holder.far:
                 continue
-            if once & news:
-                self._tally.add(once)
-                once = news
-            else:
-                once |= news
+            if carry := ones & news:
+                if more := twos & carry:
+                    if most := fours & more:
+                        self._tally.add(most, 3)
+                    fours ^= more
+                twos ^= carry
+            ones ^= news
             if imports:
                 imports.moved(host)
-        self._tally.add(once)
+        self._tally.add(ones)
+        self._tally.add(twos, 1)
+        self._tally.add(fours, 2)
 
     def left(self, host: str) -> None:
         """The holder is gone: what it was asked for is free again."""
@@ -240,6 +251,8 @@ class Picker:
             self.imports.ended(piece, now)
         bit = 1 << piece
         self._have |= bit
+        if self._missing & bit:
+            self._missing ^= bit
         asked = self._asked.pop(piece, ())
         for holder in asked:
             del holder.asked[piece]
@@ -299,8 +312,11 @@ class Picker:
     def _lacking(self, pieces: int) -> dict[str, int]:
         return lacking([(h.zone, h.usable) for h in self._far.values() if h.here], self._tally.held(), pieces)
 
-    def order(self, now: float = 0.0, *, near: bool = True, far: bool = True) -> Iterator[str]:
-        """Holders worth one more request, in the order in which to try them; `pick` tells for what.
+    def order(
+        self, now: float = 0.0, able: Collection[str] | None = None, *, near: bool = True, far: bool = True
+    ) -> Iterator[str]:
+        """Holders worth one more request, in the order in which to try them; `pick` tells for what. `able`: those that
+        can take one; None: all.
 
         Who has one of the rarest open pieces comes before who has others, idle ones before those
         that were asked already, and near ones keep far ones out; ties at random. Near the end come
@@ -310,57 +326,64 @@ class Picker:
         nearby = free & self._tally.held()
         zoned = self._zoned()
         far = far and bool(self._far)
+        if able is None:
+            able = self._holders
         if far and free:
-            yield from self._to_import(free ^ nearby, now)
+            yield from self._to_import(able, free ^ nearby, now)
         if nearby:
             if near:
-                yield from self._by_rarity(self._holders, nearby, far=False)
+                yield from self._by_rarity(able, nearby, far=False)
             if far and not zoned and not self._useful_nearby():
                 # Whoever is near and has something cannot be reached now.
-                yield from [h for h, holder in self._far.items() if holder.usable & free]
+                yield from [host for host in self._far_of(able) if self._far[host].usable & free]
         elif far and free and not zoned:
-            yield from self._by_rarity(self._far, free, far=True)
+            yield from self._by_rarity(able, free, far=True)
         else:
-            yield from self._late(near=near, far=far and not zoned)
+            yield from self._late(able, near=near, far=far and not zoned)
 
-    def _to_import(self, unheld: int, now: float) -> list[str]:
+    def _far_of(self, able: Collection[str]) -> Collection[str]:
+        return [host for host in self._far if host in able]
+
+    def _to_import(self, able: Collection[str], unheld: int, now: float) -> list[str]:
         """Far holders of what this peer is to import. `unheld`: the open pieces that no near holder has."""
-        imports = self._zoned()
+        imports, far = self._zoned(), self._far
         if imports is None:
             duty = self._duty(unheld) if unheld != self._open else 0
-            return [host for host, holder in self._far.items() if holder.usable & duty] if duty else []
+            return [host for host in self._far_of(able) if far[host].usable & duty] if duty else []
         due = self._due_far(imports, now)
-        found = [h for h, holder in self._far.items() if holder.usable & due.get(holder.zone, 0)]
+        found = [h for h in self._far_of(able) if far[h].usable & due.get(far[h].zone, 0)] if due else []
         self._random.shuffle(found)
         return sorted(found, key=self.outstanding)
 
-    def _by_rarity(self, holders: Mapping[str, _Holder], among: int, *, far: bool) -> Iterator[str]:
+    def _by_rarity(self, able: Collection[str], among: int, *, far: bool) -> Iterator[str]:
         """Idle holders of the rarest of `among`, then other idle ones, then those that were asked."""
-        free, rarest = self._open, self._tally.rarest(among)
-        hosts = list(holders.items())
+        free, rarest, get = self._open, self._tally.rarest(among), self._holders.get
+        hosts = list(able)
         start = int(self._random.random() * len(hosts))
         second, third = [], []
-        for host, holder in hosts[start:] + hosts[:start]:
-            usable = holder.usable
-            if not usable & free or holder.far is not far:
+        for host in hosts[start:] + hosts[:start]:
+            holder = get(host)
+            if holder is None or holder.far is not far:
+                continue
+            if not (useful := holder.usable & free):
                 continue
             if holder.asked:
                 third.append(host)
-            elif usable & rarest:
+            elif useful & rarest:
                 yield host
             else:
                 second.append(host)
         yield from second
         yield from third
 
-    def _late(self, *, near: bool, far: bool) -> list[str]:
-        late = self.missing if self._asked else 0
+    def _late(self, able: Collection[str], *, near: bool, far: bool) -> list[str]:
+        late = self._missing if self._asked else 0
         if not late or late.bit_count() > ENDGAME_PIECES:
             return []
         return [
             host
             for host, holder in self._holders.items()
-            if holder.usable & late and (far if holder.far else near)
+            if holder.usable & late and (far if holder.far else near) and host in able
         ]
 
     def pick(self, host: str, most: int, now: float) -> Sequence[int]:
@@ -454,4 +477,5 @@ class Picker:
                 self._open |= bit
 
     def _reopen(self) -> None:
-        self._open = self.missing & ~self._own & ~bitset.of(self._asked)
+        self._missing = self._wanted & ~self._have
+        self._open = self._missing & ~self._own & ~bitset.of(self._asked)

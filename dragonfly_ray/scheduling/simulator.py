@@ -10,6 +10,7 @@ import gc
 import itertools
 import random
 import time
+from array import array
 from collections.abc import Callable
 
 from dragonfly_ray import messages as m
@@ -66,6 +67,11 @@ class Simulation:
         """Peers that still fetch, and hear what their neighbours tell."""
         self.talkative: dict[Peer, None] = {}
         """Peers with something to tell."""
+        self.told: list[int] = []
+        """All that each peer has told everybody by the end of the last turn, by its number."""
+        self.room = array("i")
+        """Requests that each peer takes; with none left, it answers BUSY."""
+        self.turn = 0
         self.from_origin = 0
         self.origin_failures = 0
         self.requests = 0
@@ -133,13 +139,19 @@ class Simulation:
     def _turn(self, now: float) -> None:
         """What happens up to `now`; then everybody tells what is new, and who waits for news asks."""
         self.clock.run_until(now)
-        # Listener by listener: what a peer knows lies together in memory, which is twice as fast.
+        self.turn += 1
         talkative, self.talkative = self.talkative, {}
         news = {peer.id: fresh for peer in talkative if (fresh := peer.state.take_news())}
-        if news:
-            for peer in list(self.listening):
-                peer.hear(news, now)
+        if self.scenario.doubtful:
+            for peer in list(self.listening) if news else ():
+                peer.hear_claims(news, now)
+        else:
+            for host in news:
+                peer = self.peers[host]
+                self.told[peer.number] = peer.state.picker.have
         for peer in self._sole:
+            if peer in self.listening:
+                peer.hear()
             peer.carry_out(peer.state.take_tells(now), now)
         hungry, self.hungry = self.hungry, {}
         for peer in hungry:

@@ -16,16 +16,19 @@ class Tally:
     def __init__(self) -> None:
         self._slices: list[int] = []
 
-    def add(self, pieces: int) -> None:
-        """One holder more for each of `pieces`."""
+    def add(self, pieces: int, weight: int = 0) -> None:
+        """2**`weight` holders more for each of `pieces`."""
         slices = self._slices
-        for k, ones in enumerate(slices):
+        if not pieces:
+            return
+        for k in range(weight, len(slices)):
+            ones = slices[k]
             slices[k] = ones ^ pieces
             pieces &= ones
             if not pieces:
                 return
-        if pieces:
-            slices.append(pieces)
+        slices += [0] * (weight - len(slices))
+        slices.append(pieces)
 
     def remove(self, pieces: int) -> None:
         """One holder less for each of `pieces`."""

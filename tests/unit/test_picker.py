@@ -218,3 +218,35 @@ def test_news_and_choices_are_those_of_a_naive_count(data: st.DataObject) -> Non
         assert picker.available() == bits.of(set().union(*said.values()) - here)
         assert picker.requests == len(given_away)
         assert all(picker.holder_bits(h) == bits.of(held) for h, held in said.items())
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("abcdefghijklmnop"), st.integers(0, 2**12 - 1)), max_size=6))
+def test_news_of_many_holders_count_as_if_each_had_come_alone(rounds: list[dict[str, int]]) -> None:
+    together, alone = Picker(12, seed=1), Picker(12, seed=1)
+    told: dict[str, int] = {}
+    for picker in (together, alone):
+        for name in "abcdefghijkl":  # of the others nothing is known here
+            picker.joined(name, 1, far=name in "ab")
+    for each in rounds:
+        news = {name: told.get(name, 0) | pieces for name, pieces in each.items()}
+        told |= news
+        together.hears(news)
+        for name in news.keys() & set("abcdefghijkl"):
+            alone.has(name, news[name])
+        for name in "abcdefghijkl":
+            assert together.holder_bits(name) == alone.holder_bits(name)
+        assert [together._tally.count(piece) for piece in range(12)] == [
+            alone._tally.count(piece) for piece in range(12)
+        ]
+    for name in "abcdefghijkl":
+        together.left(name)
+    assert not together._tally.held(), "and all of it can be taken out again"
+
+
+def test_of_those_that_are_able_each_that_has_something_is_offered_and_nobody_else() -> None:
+    picker = Picker(8, seed=1)
+    for name in "abcd":
+        picker.joined(name, 0b1111_0000 if name != "d" else 0)
+    assert set(picker.order()) == {"a", "b", "c"}
+    assert set(picker.order(able=["d", "c", "a", "unknown"])) == {"a", "c"}
+    assert not list(picker.order(able=[]))

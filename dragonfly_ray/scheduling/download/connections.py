@@ -36,8 +36,10 @@ class Connections:
 
     def room(self, limits: RequestLimits) -> tuple[bool, bool]:
         """Whether more may be asked of near hosts, and of far ones."""
+        if not (most := limits.together):
+            return True, True
         near, far = self._windows
-        return near.room(limits) > 0, far.room(limits) > 0
+        return near.due < most, far.due < most
 
     # --- events -----------------------------------------------------------------------------
 

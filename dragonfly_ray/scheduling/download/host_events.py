@@ -141,7 +141,7 @@ class HostEvents(DownloadParts):
         self._told_all(host)
 
     def hears(self, told: Mapping[str, int]) -> None:
-        """The same of many hosts at once; not recorded."""
+        """The same of many hosts at once: all that each of them has told by now. Not recorded."""
         self.picker.hears(told)
         if self._haves.seeder:
             for host in self.connections.hosts():

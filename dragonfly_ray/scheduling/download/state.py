@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Literal
 
 from dragonfly_ray import bitset
@@ -69,13 +69,15 @@ class DownloadState(HostEvents, OriginEvents):
     @property
     def hungry(self) -> bool:
         """Whether more may be asked for than is due, of whomever."""
+        if not self.picker.missing:
+            return False
         near, far = self.connections.room(self.limits)
-        return not self.picker.done and (near or (bool(self._zone) and far))
+        return near or (far and bool(self._zone))
 
-    def order(self, now: float) -> Iterator[str]:
-        """Hosts worth one more request, in the order in which to try them."""
+    def order(self, now: float, able: Collection[str] | None = None) -> Iterator[str]:
+        """Hosts worth one more request, in the order in which to try them. `able`: those that can take one."""
         near, far = self.connections.room(self.limits)
-        return self.picker.order(now, near=near, far=far)
+        return self.picker.order(now, able, near=near, far=far)
 
     # --- the beginning ----------------------------------------------------------------------
 

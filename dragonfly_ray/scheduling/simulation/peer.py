@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+from array import array
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from itertools import compress
+from operator import is_not, itemgetter
 from typing import Literal, Protocol
 
 from dragonfly_ray import bitset
@@ -28,6 +31,9 @@ class World(Origin, Protocol):
     hungry: dict[Peer, None]
     listening: dict[Peer, None]
     talkative: dict[Peer, None]
+    told: list[int]
+    room: array[int]
+    turn: int
 
     def completed(self, peer: Peer, now: float) -> None: ...
 
@@ -36,6 +42,28 @@ FALSE = b"\xff" * DIGEST_SIZE
 """Of what liars have."""
 _info = functools.cache(NeighbourInfo)
 """Millions of neighbours, of a few kinds."""
+
+
+class Senders:
+    """What a peer looks at of those that it is connected to, with one call for all of them: it does so for every piece."""
+
+    def __init__(self, parents: Collection[Peer]) -> None:
+        self._hosts = tuple(parent.id for parent in parents)
+        numbers = [parent.number for parent in parents]
+        # Of one number it would give a value alone.
+        self._of = itemgetter(*numbers, *numbers[-1:]) if numbers else lambda each: ()
+        self._heard: tuple[int, ...] = (0,) * (len(numbers) + bool(numbers))
+        self._turn = 0
+
+    def with_room(self, room: array[int]) -> list[str]:
+        return list(compress(self._hosts, self._of(room)))
+
+    def news(self, told: list[int], turn: int) -> dict[str, int]:
+        """All that those have told who have told anything since the last time."""
+        if turn == self._turn:
+            return {}
+        self._turn, before, self._heard = turn, self._heard, self._of(told)
+        return dict(compress(zip(self._hosts, self._heard, strict=False), map(is_not, self._heard, before)))
 
 
 class Peer:
@@ -68,13 +96,15 @@ class Peer:
         self.reader: Reader | None = None
         self.bytes_origin = self.bytes_peers = self.bytes_far = 0
         """All that came, also what was here by then."""
-        self.room = world.scenario.uploads + world.scenario.queue
-        """Requests that it takes; with none left, it answers BUSY."""
+        self.number = len(world.room)
+        world.room.append(world.scenario.uploads + world.scenario.queue)
+        world.told.append(0)
         self._sending = 0
         self._queue: deque[tuple[Peer, int]] = deque()
         self._interval = 0.1
         self._report_wanted = False
         self._quiet_since = 0.0
+        self._senders = Senders(())
 
     # --- from the scheduler -----------------------------------------------------------------
 
@@ -117,6 +147,7 @@ class Peer:
         if host.id in self.parents or host.id == self.id or not other.alive or self.state.done:
             return
         self.parents[host.id] = other
+        self._senders = Senders(self.parents.values())
         other.children[self.id] = self
         self._connect(other, now)
 
@@ -128,11 +159,15 @@ class Peer:
 
     # --- what neighbours say ----------------------------------------------------------------
 
-    def hear(self, told: Mapping[str, int], now: float) -> None:
-        """The news of all peers that have some: what neighbours tell."""
-        if not self.world.scenario.doubtful:
-            self.state.hears(told)
-            return
+    def hear(self) -> None:
+        """What neighbours have told by this turn: looked at when it matters, which is not every turn."""
+        if not self.world.scenario.doubtful and (
+            news := self._senders.news(self.world.told, self.world.turn)
+        ):
+            self.state.hears(news)
+
+    def hear_claims(self, told: Mapping[str, int], now: float) -> None:
+        """The news of all peers that have some, where each says its digests."""
         for host, parent in list(self.parents.items()):
             if pieces := told.get(host, 0):
                 self.carry_out(self.state.have(host, parent.claims(pieces)), now)
@@ -140,7 +175,7 @@ class Peer:
     def told(self, host: str, pieces: int, now: float) -> None:
         """What a neighbour tells this peer alone."""
         if self.world.scenario.doubtful:
-            self.hear({host: pieces}, now)
+            self.hear_claims({host: pieces}, now)
         else:
             self.state.holds(host, pieces)
         self.ask(now)
@@ -213,14 +248,15 @@ class Peer:
         """
         state, peers, world = self.state, self.world.peers, self.world
         while state.hungry:
-            for host in state.order(now):
-                sender = peers[host]
-                if sender.room <= 0 or not (run := state.next_request(host, now)):
-                    continue
-                world.requests += 1
-                for piece in run:
-                    sender.serve(self, piece, now)
-                break
+            able = self._senders.with_room(world.room)
+            if able or self.host.idc:  # who imports looks at the progress of others
+                self.hear()
+            for host in state.order(now, able) if able or self.host.idc else ():
+                if run := state.next_request(host, now):
+                    world.requests += 1
+                    for piece in run:
+                        peers[host].serve(self, piece, now)
+                    break
             else:
                 world.hungry[self] = None
                 return
@@ -281,13 +317,14 @@ class Peer:
                 case Close(host):
                     if parent := self.parents.pop(host, None):
                         parent.children.pop(self.id, None)
+                        self._senders = Senders(self.parents.values())
                 case Complain():
                     pass  # a modelled disk does not fail
 
     # --- sending ----------------------------------------------------------------------------
 
     def serve(self, receiver: Peer, piece: int, now: float) -> None:
-        self.room -= 1
+        self.world.room[self.number] -= 1
         if self._sending < self.world.scenario.uploads:
             self._send(receiver, piece, now)
         else:
@@ -297,7 +334,7 @@ class Peer:
         """What is under way comes all the same; what waits is answered with BUSY."""
         if (receiver, piece) in self._queue:
             self._queue.remove((receiver, piece))
-            self.room += 1
+            self.world.room[self.number] += 1
             receiver.state.busy(self.id, piece, 1)
 
     def _send(self, receiver: Peer, piece: int, now: float) -> None:
@@ -316,10 +353,10 @@ class Peer:
 
     def _sent(self, now: float) -> None:
         self._sending -= 1
-        self.room += 1
+        self.world.room[self.number] += 1
         while self._queue:
             receiver, piece = self._queue.popleft()
-            self.room += not receiver.alive
+            self.world.room[self.number] += not receiver.alive
             if receiver.alive and self.alive:
                 self._send(receiver, piece, now)
                 return
@@ -372,6 +409,7 @@ class Peer:
 
     def report(self, now: float) -> None:
         self._report_wanted = False
+        self.hear()
         part, reader = self.state.take_report(now, 0.0, False), self.reader
         news = part.taken.pending
         reply = self.world.scheduler.report(
