@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
 IMPORTERS_UP_TO = 600
@@ -65,7 +65,8 @@ class LeastConnected:
 class Graph:
     """Symmetric. `everybody`: up to so many hosts all know all; `degree`: how many beyond that.
 
-    `importers`: so many hosts of each zone import for it, and know those of all zones; 0: nobody does.
+    `importers`: so many hosts of each zone import for it, and know those of all zones; 0: nobody does. Every other
+    host knows one of its zone at least: who knows none would take what it lacks from other zones.
     Unless `always_import`, that begins only while there are up to `IMPORTERS_UP_TO` hosts.
     """
 
@@ -143,6 +144,7 @@ class Graph:
                 # One that comes alone leaves room for those who will draw it later.
                 count = self.degree // 2 if alone else self.degree - len(self._edges[number])
                 self._draw(number, *self._quota(number, count), now)
+                self._link_importer(number)
 
     def leave(self, host: str, now: float = 0.0) -> dict[str, set[str]]:
         """Removes a host; the new neighbours of those that lost too many by it.
@@ -170,6 +172,8 @@ class Graph:
                 for new in found or self._draw(mine, far, near, now, repair=True):
                     gained.setdefault(other, set()).add(new)
                     gained.setdefault(new, set()).add(other)
+        if imported:
+            self._relink([self._numbers[other] for other in lost], gained)
         return gained
 
     # --- importers --------------------------------------------------------------------------
@@ -178,7 +182,7 @@ class Graph:
         number = self._numbers.get(host)
         return number is not None and host in self.rosters.get(self._zone[number], ())
 
-    def dismiss(self, hosts: Iterable[str]) -> dict[str, set[str]]:
+    def dismiss(self, hosts: Collection[str]) -> dict[str, set[str]]:
         """These import no more; others take their places, and any that is vacant. Who is to be told of whom."""
         gained: dict[str, set[str]] = {}
         for host in hosts:
@@ -188,7 +192,25 @@ class Graph:
         for zone, roster in self.rosters.items():
             while len(roster) < self.importers and self._succeed(zone, gained):
                 pass
+        for host in hosts:
+            self._relink(self._edges[self._numbers[host]], gained)
         return gained
+
+    def _link_importer(self, number: int) -> str:
+        """Links a host that knows no importer of its zone to the one with the fewest edges, and names that."""
+        roster = [self._numbers[host] for host in self.rosters.get(self._zone[number], ())]
+        if not roster or number in roster or not set(roster).isdisjoint(self._edges[number]):
+            return ""
+        least = min(roster, key=lambda each: len(self._edges[each]))
+        self._link(number, [least])
+        return self._names[least]
+
+    def _relink(self, numbers: Iterable[int], gained: dict[str, set[str]]) -> None:
+        """Those of these hosts that have lost their only importer get another one."""
+        for number in list(numbers):
+            if new := self._link_importer(number):
+                gained.setdefault(self._names[number], set()).add(new)
+                gained.setdefault(new, set()).add(self._names[number])
 
     def _enrol(self, number: int) -> bool:
         """Makes a host an importer of its zone, if there is a place: who is of no use any more has none."""

@@ -269,3 +269,36 @@ def test_tasks_of_some_hundred_hosts_have_importers() -> None:
     graph = Graph(everybody=4, degree=6, importers=2, seed=1)
     graph.join_all([(f"h{n}", "ab"[n % 2]) for n in range(600)])
     assert sum(graph.imports(f"h{n}") for n in range(600)) == 4
+
+
+def _without_importer(graph: Graph) -> list[str]:
+    """Hosts that know no importer of their zone."""
+    zones = {host: host[0] for host in graph._numbers}
+    return [
+        host
+        for host, zone in zones.items()
+        if not graph.imports(host)
+        and not any(zones[other] == zone and graph.imports(other) for other in graph.neighbours(host))
+    ]
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_every_host_of_a_large_task_knows_an_importer_of_its_zone_whoever_leaves(at_once: bool) -> None:
+    graph = Graph(everybody=4, degree=6, importers=2, seed=1)
+    hosts = [(f"{zone}{n}", zone) for n in range(60) for zone in "abc"]
+    for some in [hosts] if at_once else [[host] for host in hosts]:
+        graph.join_all(some)
+    assert not _without_importer(graph)
+    edges = [graph.degree_of(host) for host in graph._numbers if graph.imports(host)]
+    assert max(edges) - min(edges) <= 20, "no importer bears them all"
+    for _ in range(4):
+        lost = next(host for host in graph._numbers if graph.imports(host))
+        neighbours = graph.neighbours(lost)
+        gained = graph.leave(lost)
+        assert not _without_importer(graph)
+        told = {host for host in neighbours if any(graph.imports(other) for other in gained.get(host, ()))}
+        assert neighbours <= told | {h for h in neighbours if h[0] != lost[0] or graph.imports(h)} | {
+            h for h in neighbours if any(graph.imports(o) and o[0] == h[0] for o in graph.neighbours(h))
+        }
+    graph.dismiss([host for host in graph._numbers if graph.imports(host)][:3])
+    assert not _without_importer(graph)
