@@ -215,11 +215,13 @@ class PeerActor:
 
     async def await_range(self, task_id: str, offset: int, length: int, timeout: float) -> bool:
         """Whether these bytes of the content are here, fetched first, within `timeout` seconds."""
-        return await _run(self._threads.readers, self._node.await_range, task_id, offset, length, timeout)
+        return await _run(
+            self._threads.readers, self._node.reads.await_range, task_id, offset, length, timeout
+        )
 
     async def layout(self, task_id: str) -> dict[str, Any] | None:
         """Where a reader on this node finds the bytes of a single file; None until it is known."""
-        return await self._work(self._node.layout, task_id)
+        return await self._work(self._node.reads.layout, task_id)
 
     async def load(self, task_id: str) -> list[Any]:
         """The content as one object in Ray's store, put there once for all workers of the node."""
@@ -239,7 +241,7 @@ class PeerActor:
         return reference
 
     def _put(self, task_id: str) -> tuple[Any, int]:
-        with self._node.mapped(task_id) as view:
+        with self._node.reads.mapped(task_id) as view:
             return ray.put(np.frombuffer(view, np.uint8)), len(view)
 
     async def pin(self, task_id: str, owner: str, expires: float | None) -> None:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import mmap
 import os
 import secrets
 import threading
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -20,9 +17,7 @@ from dragonfly_ray.config import Settings
 from dragonfly_ray.errors import (
     ClusterError,
     DragonflyError,
-    InvalidRequestError,
     NotRunningError,
-    StorageError,
     StorageFullError,
 )
 from dragonfly_ray.grants import GrantVerifier, SigningKey
@@ -39,7 +34,9 @@ from dragonfly_ray.peer.context import Context
 from dragonfly_ray.peer.download import TaskDownload
 from dragonfly_ray.peer.inbox import Inbox
 from dragonfly_ray.peer.links import Links
+from dragonfly_ray.peer.local_reads import LocalReads
 from dragonfly_ray.peer.origin_queries import OriginQueries
+from dragonfly_ray.peer.outcomes import Outcomes
 from dragonfly_ray.peer.output_turns import OutputTurns
 from dragonfly_ray.peer.recheck import Rechecker
 from dragonfly_ray.peer.registration import Registration, digests_of, held
@@ -59,8 +56,6 @@ log = logging.getLogger(__name__)
 
 ENDING = 5.0
 """Seconds that a run may take to end once all outcomes are known."""
-REMEMBERED = 1000
-"""Outcomes kept, for a scheduler that asks again after its restart."""
 
 
 class PeerNode:
@@ -90,11 +85,8 @@ class PeerNode:
         self._limiter = RateLimiter(settings.transport.download_rate)
         self.telemetry = telemetry or Telemetry()
         self._runs: dict[str, TaskDownload] = {}
-        self._ended: OrderedDict[str, m.Ended] = OrderedDict()
         self._dropped: dict[str, str] = {}
         """Task id -> source id: evicted, and the scheduler has not heard it yet."""
-        self._unheard: dict[tuple[str, str], None] = {}
-        """(spec id, run) of outcomes that the scheduler has not heard yet."""
         self._turns = OutputTurns()
         self._inbox = Inbox()
         self._reannouncing: set[str] = set()
@@ -107,6 +99,7 @@ class PeerNode:
         """A delivery has begun, or a run has ended."""
         self._work = ThreadPoolExecutor(8, thread_name_prefix="peer")
         self._stopping = threading.Event()
+        self.outcomes = Outcomes(links, lambda source_id: self.announce_to(source_id), self._stopping)
         self._usage = self.store.usage()
         transport = settings.transport
         self._key = SigningKey.generate()
@@ -134,6 +127,7 @@ class PeerNode:
             incarnation=secrets.token_hex(8),
             key=self._key.public_bytes(),
         )
+        self.reads = LocalReads(self.host.name, self.store, self.stored, self._under_way)
 
     def configured(self) -> None:
         """The settings have changed, in place: what was derived from them follows."""
@@ -152,7 +146,7 @@ class PeerNode:
         """The deliveries without an outcome, or whose outcome has not been heard."""
         with self._lock:
             runs = list(self._runs.values())
-            carried = dict(self._unheard)
+        carried = self.outcomes.unheard
         carried |= dict.fromkeys(pair for run in runs for pair in run.deliveries.carried())
         return m.Carrying(self.host.id, self.host.incarnation, tuple(carried))
 
@@ -182,9 +176,8 @@ class PeerNode:
             message=text,
             run=deliver.spec.run,
         )
-        with self._lock:
-            self._unheard[ended.spec_id, ended.run] = None
-        self._work.submit(self._say, deliver.task.source_id, ended)
+        self.outcomes.owe(ended)
+        self._work.submit(self.outcomes.tell, deliver.task.source_id, ended)
 
     def _handle(self, message: m.Message, small: bytes | None) -> None:
         match message:
@@ -213,11 +206,9 @@ class PeerNode:
         for banned in deliver.banned:
             self.server.ban(deliver.task.id, banned)
         with self._lock:
-            ended = self._ended.get(deliver.spec.id)
-            if ended and (ended.task_id, ended.run) == (deliver.task.id, deliver.spec.run):
-                self._work.submit(self._say, deliver.task.source_id, ended)
+            if ended := self.outcomes.of(deliver):
+                self._work.submit(self.outcomes.tell, deliver.task.source_id, ended)
                 return
-            self._ended.pop(deliver.spec.id, None)
             run = self._runs.get(deliver.task.id)
             if not deliver.proved and self._holds(deliver, run):
                 self._work.submit(self._unproved, deliver)
@@ -250,7 +241,7 @@ class PeerNode:
             message=text,
             run=deliver.spec.run,
         )
-        self._say(deliver.task.source_id, ended)
+        self.outcomes.tell(deliver.task.source_id, ended)
 
     def _context(self) -> Context:
         return Context(
@@ -278,32 +269,11 @@ class PeerNode:
     def _on_ended(self, ended: m.Ended) -> None:
         if not ended.ok:
             self.telemetry.count("dragonfly_failures", kind=ended.kind)
-        with self._lock:
-            self._ended[ended.spec_id] = ended
-            self._unheard[ended.spec_id, ended.run] = None
-            while len(self._ended) > REMEMBERED:
-                self._ended.popitem(last=False)
-            run = self._runs.get(ended.task_id)
+        self.outcomes.keep(ended)
+        self.outcomes.owe(ended)
+        run = self._runs.get(ended.task_id)
         if run:
-            self._say(run.task.source_id, ended)
-
-    def _say(self, source_id: str, ended: m.Ended) -> None:
-        """Until the scheduler has heard it."""
-        pause = 0.05
-        while not self._stopping.is_set():
-            try:
-                answer = self.links.of(source_id).call(ended)
-                if not isinstance(answer, m.ReportReply) or answer.known:
-                    with self._lock:
-                        self._unheard.pop((ended.spec_id, ended.run), None)
-                    return
-                self.announce_to(source_id)  # it has restarted
-            except ClusterError as error:
-                log.info("outcome of %s not delivered yet: %s", ended.spec_id, error)
-            except Exception:
-                log.exception("outcome of %s not delivered yet", ended.spec_id)
-            self._stopping.wait(pause)
-            pause = min(2.0, pause * 2)
+            self.outcomes.tell(run.task.source_id, ended)
 
     def _on_finished(self, run: TaskDownload) -> None:
         with self._lock:
@@ -411,67 +381,11 @@ class PeerNode:
             raise NotRunningError(f"{self.host.name}: task {task_id[:12]} is not in its store")
         return found
 
-    # --- readers on this node ---------------------------------------------------------------
-
-    def layout(self, task_id: str) -> dict[str, Any] | None:
-        """Where a reader finds the bytes of a single file; None while its manifest is not here.
-
-        `{"path", "base", "size", "complete"}`: the content starts `base` bytes into the file `path`,
-        and what has not arrived yet reads as zeros. Raises `StorageError`, also if it is evicted meanwhile.
-        """
-        found = self.store.get(task_id)
-        if found is None:
-            return None
-        shown: dict[str, Any] = {"path": "", "base": 0, "size": found.table.size}
-        shown |= {"complete": found.complete, "directory": found.task.directory}
-        if found.table.size:
-            if not found.has(0):
-                found.make(0)
-            with _of_store(found), found.reading(0) as (extent, *_):
-                shown |= {"path": os.readlink(f"/proc/self/fd/{extent.fd}"), "base": extent.offset}
-        return shown
-
-    def await_range(self, task_id: str, offset: int, length: int, timeout: float) -> bool:
-        """Whether these bytes of the content are here within `timeout` seconds; they are fetched first."""
-        found = self.store.get(task_id)
-        if found is None:
-            return False
-        pieces = found.table.covering(offset, length)
-        if all(found.has(piece) for piece in pieces):
-            return True
-        # Whoever resolved it has a store of the task before its own delivery comes.
-        deadline = time.monotonic() + timeout
+    def _under_way(self, task_id: str, timeout: float) -> TaskDownload | None:
+        """The download of a task, which may begin within `timeout` seconds."""
         with self._begun:
             self._begun.wait_for(lambda: task_id in self._runs, timeout)
-            run = self._runs.get(task_id)
-        return run is not None and run.engine.await_pieces(pieces, deadline - time.monotonic())
-
-    @contextlib.contextmanager
-    def mapped(self, task_id: str) -> Iterator[memoryview]:
-        """The content of a complete task of one file, mapped: its pages are the page cache's.
-
-        Raises `NotRunningError` where it is not in the store, else `StorageError`.
-        """
-        found = self.stored(task_id)
-        if not found.complete:
-            raise StorageError(f"{self.host.name}: {found.task.url} is incomplete in the store")
-        if found.task.directory:
-            raise InvalidRequestError(f"{found.task.url}: is a directory; only a single file can be mapped")
-        if not found.table.size:
-            yield memoryview(b"")
-            return
-        with contextlib.ExitStack() as stack:
-            with _of_store(found):
-                (extent, *_) = stack.enter_context(found.reading(0))
-                start = extent.offset - extent.offset % mmap.ALLOCATIONGRANULARITY
-                end = extent.offset + found.table.size
-                whole = mmap.mmap(extent.fd, end - start, offset=start, access=mmap.ACCESS_READ)
-            pages = stack.enter_context(whole)
-            view = memoryview(pages)[extent.offset - start :]
-            try:
-                yield view
-            finally:
-                view.release()
+            return self._runs.get(task_id)
 
     def evict(self, task_id: str) -> int:
         """Bytes freed. Raises for what is in use or pinned."""
@@ -602,17 +516,3 @@ class PeerNode:
         self._rechecker.stop()
         self._work.shutdown(wait=False, cancel_futures=True)
         self.store.close()
-
-
-@contextlib.contextmanager
-def _of_store(stored: TaskStore) -> Iterator[None]:
-    """What the system says of the store's files becomes a `StorageError`."""
-    try:
-        yield
-    except StorageError:
-        raise
-    except (OSError, ValueError) as error:  # a file that is gone, cut short, or cannot be mapped
-        why = getattr(error, "strerror", None) or error
-        raise StorageError(
-            f"{stored.task.url}: cannot be read from the store ({why}); evict it, and fetch it again"
-        ) from None

@@ -288,7 +288,7 @@ def test_a_peer_names_what_it_carries_until_its_outcome_is_heard(
 
     monkeypatch.setattr(swarm.scheduler, "call", hears)
     swarm.submit(origin.url, run="r")
-    until(lambda: peer._ended)
+    until(lambda: len(peer.outcomes))
     assert peer.carrying().carried == (("s.0", "r"),)
     open_.set()
     swarm.wait()

@@ -165,14 +165,14 @@ def swarm(tmp_path: Path) -> Iterator[Swarm]:
 def test_a_peer_remembers_so_many_outcomes_and_nothing_else(
     swarm: Swarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dragonfly_ray.peer.node.REMEMBERED", 5)
+    monkeypatch.setattr("dragonfly_ray.peer.outcomes.MAX_KEPT", 5)
     content = os.urandom(1000)
     with ScriptedOrigin(Behaviour(content)) as origin:
         for number in range(12):
             swarm.distribute(f"{origin.url}?{number}", f"s{number}.0")
     for peer in swarm.peers.values():
-        until(lambda peer=peer: not (peer._runs or peer._unheard))  # type: ignore[misc]
-        assert len(peer._ended) == 5
+        until(lambda peer=peer: not (peer._runs or peer.outcomes.unheard))  # type: ignore[misc]
+        assert len(peer.outcomes) == 5
         assert (peer.queries.looks, peer.queries.looking) == ({}, {})
         assert len(peer._inbox._senders) == 1
     assert len(swarm.scheduler.outbox) == 0

@@ -165,9 +165,9 @@ def test_what_is_read_is_fetched_first(origin: Nginx, swarm: Callable[..., Swarm
     until(lambda: bool(peer.store.tasks()))
     task = peer.store.tasks()[0]
     last = SIZE - 1000
-    assert peer.await_range(task.task.id, last, 1000, 20.0)
+    assert peer.reads.await_range(task.task.id, last, 1000, 20.0)
     assert not task.complete
-    layout = peer.layout(task.task.id)
+    layout = peer.reads.layout(task.task.id)
     assert layout is not None
     with open(layout["path"], "rb") as file:
         file.seek(layout["base"] + last)

@@ -31,13 +31,13 @@ def test_a_file_can_be_opened_before_its_first_byte_is_there(
         built.submit(slow.url)
         task = only(built)
         until(lambda: task.task.id in peer._runs)
-        shown = peer.layout(task.task.id)
+        shown = peer.reads.layout(task.task.id)
         assert not task.count
         assert shown
         assert not shown["complete"]
         assert Path(shown["path"]).stat().st_size == shown["size"] == len(content)
         assert not task.count, "a file is not a piece"
-        assert not peer.await_range(task.task.id, 0, 1000, 0.01)
+        assert not peer.reads.await_range(task.task.id, 0, 1000, 0.01)
 
 
 def test_content_that_was_evicted_says_so(origin: Nginx, swarm: Callable[..., Swarm]) -> None:
@@ -46,9 +46,9 @@ def test_content_that_was_evicted_says_so(origin: Nginx, swarm: Callable[..., Sw
     task, peer = only(built), built.peers["n0"]
     until(lambda: not peer._runs)
     peer.evict(task.task.id)
-    assert peer.layout(task.task.id) is None
-    assert not peer.await_range(task.task.id, 0, MIB, 0.01)
-    with pytest.raises(NotRunningError, match="not in its store"), peer.mapped(task.task.id):
+    assert peer.reads.layout(task.task.id) is None
+    assert not peer.reads.await_range(task.task.id, 0, MIB, 0.01)
+    with pytest.raises(NotRunningError, match="not in its store"), peer.reads.mapped(task.task.id):
         pass
 
 
@@ -67,9 +67,9 @@ def test_a_file_that_was_taken_from_the_store_is_an_error_of_the_store(
         file.chmod(0o600)
         with file.open("r+b") as cut:
             cut.truncate(SIZE // 2)
-    with pytest.raises(StorageError, match="cannot be read"), peer.mapped(task.task.id):
+    with pytest.raises(StorageError, match="cannot be read"), peer.reads.mapped(task.task.id):
         pass
     if damage == "gone":
         with pytest.raises(StorageError, match="cannot be read"):
-            peer.layout(task.task.id)
+            peer.reads.layout(task.task.id)
         assert not file.exists(), "nothing stands in for it"
