@@ -86,7 +86,7 @@ def test_no_more_is_due_on_a_connection_than_its_pipeline_holds(fetched: Fetched
 
 
 def test_what_is_new_is_passed_on_before_all_is_here(origin: Nginx, swarm: Callable[..., Swarm]) -> None:
-    origin.restart("limit_rate 4m;")
+    origin.restart("limit_rate 1m;")  # 16 s in all
     built = swarm(3, seeds=1, settings=Settings(origin=OriginSettings(policy="seeds")))
     built.submit(f"{origin.url}/big")
     until(lambda: built.pieces("n1") >= PIECES // 16)

@@ -19,6 +19,7 @@ from dragonfly_ray.scheduling.access import AccessProofs
 from tests.origins import Behaviour, FolderOrigin, ScriptedOrigin
 from tests.swarm import Swarm
 from tests.unit.swarm.conftest import assert_everywhere, kinds, states
+from tests.waiting import until
 
 GOOD, BAD = Credentials(headers={"X-Api-Key": "good"}), Credentials(headers={"X-Api-Key": "bad"})
 FILES = 60
@@ -258,6 +259,7 @@ def test_an_origin_that_asks_for_patience_gets_it(folder: FolderOrigin, swarm: C
     folder.before = once
     assert_folder(built.distribute(folder.url, "b.0"), folder.files)
     assert complained
+    until(lambda: built.scheduler.heard["Throttled"])
     assert built.scheduler.heard["Throttled"] == 1
 
 
