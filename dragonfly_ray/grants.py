@@ -23,7 +23,6 @@ from dragonfly_ray.errors import GrantError, StorageError
 from dragonfly_ray.model import digest
 from dragonfly_ray.private_folders import private_folder, read_private
 
-KEY_SIZE = 32
 """Bytes of a public key."""
 SIGNATURE_SIZE = 64
 NONCE_SIZE = 32

@@ -6,8 +6,6 @@ Unknown fields are ignored by the reader; a field is only ever added, with a def
 
 from __future__ import annotations
 
-from typing import Literal
-
 import msgspec
 
 from dragonfly_ray.model import Credentials, Host, Manifest, Source, Task
@@ -20,8 +18,6 @@ UNPROVED = "unproved"
 
 SUPERSEDED = "superseded"
 """Kind of a `Cancel`: the content is another by now, and its delivery follows."""
-
-DeliveryState = Literal["waiting", "running", "done", "failed", "cancelled"]
 
 
 class _Message(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):

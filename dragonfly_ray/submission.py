@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import threading
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -19,10 +18,11 @@ from dragonfly_ray.actors.failures import failure
 from dragonfly_ray.actors.handles import reach, scheduler_name
 from dragonfly_ray.config import Settings
 from dragonfly_ray.distribution import Distribution, Progress
-from dragonfly_ray.errors import ClusterError, DeadlineError, DragonflyError, NotRunningError
+from dragonfly_ray.errors import ClusterError, DragonflyError, NotRunningError
 from dragonfly_ray.model import Credentials
 from dragonfly_ray.outcome import received
 from dragonfly_ray.scheduling.ring import shard_of
+from dragonfly_ray.watched import Watched
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ PAUSE = 0.2
 RATE_WINDOW = 3.0
 
 
-class Submission:
+class Submission(Watched):
     """Watches its distribution in a thread; awaitable.
 
     While this object lives the scheduler knows that somebody waits. A distribution that was not
@@ -48,17 +48,14 @@ class Submission:
         settings: Settings,
         names: Mapping[str, str],
     ) -> None:
-        self.id = id
+        super().__init__(id)
         self._specs = {spec.id: spec for spec in specs}
         self._credentials = credentials
         self._settings = settings
         self._names = dict(names)
         self._views: dict[str, dict[str, Any]] = {}
-        self._changed = threading.Condition()
         self._moved: list[tuple[float, int]] = []
         self._silent_since: float | None = None
-        self._error: Exception | None = None
-        self._stopped = False
         shards: dict[int, list[str]] = {}
         for spec in specs:
             shards.setdefault(shard_of(spec.source.id, settings.scheduler.shards), []).append(spec.id)
@@ -68,9 +65,6 @@ class Submission:
             for shard, members in shards.items()
         ]
 
-    def __repr__(self) -> str:
-        return f"Submission({self.id}: {self.progress()!r})"
-
     def start(self) -> None:
         """Begins to watch, and to submit whatever the schedulers do not know (any more)."""
         for watcher in self._watchers:
@@ -78,45 +72,15 @@ class Submission:
 
     # --- for callers ------------------------------------------------------------------------
 
-    @property
-    def done(self) -> bool:
-        with self._changed:
-            return self._over()
-
     def progress(self) -> Progress:
         """How far it is; never blocks."""
         with self._changed:
             return Progress.from_views(self._ordered(), self._names, self._rate())
 
-    def result(self, timeout: float | None = None) -> Distribution:
-        """Waits for the end on every node.
-
-        Raises `DeadlineError` after `timeout` seconds; it goes on then. `CancelledByUserError` if it was
-        cancelled, by whomever, before every node had everything; its `distribution` has the outcomes. Nodes
-        that failed by themselves raise nothing here: see `Distribution.raise_for_failures`.
-        """
-        self.wait(timeout)
-        with self._changed:
-            if not self._over():
-                raise DeadlineError(
-                    f"distribution {self.id} still running after {timeout:g} s; it was not cancelled"
-                )
-            if self._error is not None:
-                raise self._error
-            done = Distribution.from_views(self.id, self._ordered(), self._names)
+    def _result(self) -> Distribution:
+        done = Distribution.from_views(self.id, self._ordered(), self._names)
         done.raise_if_cancelled()
         return done
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Whether it ended within `timeout` seconds."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        with self._changed:
-            while not self._over():
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    return False
-                self._changed.wait(left)
-            return True
 
     def cancel(self, kind: str = "cancelled", message: str = "cancelled by its submitter") -> None:
         """Stops it everywhere; outputs that are there already stay."""
@@ -131,15 +95,6 @@ class Submission:
         """One for each URL, empty while it is not resolved."""
         with self._changed:
             return [self._views.get(s, {}).get("task_id", "") for s in self._specs]
-
-    def close(self) -> None:
-        """Stops watching."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
-
-    def __await__(self) -> Generator[Any, None, Distribution]:
-        return asyncio.to_thread(self.result).__await__()
 
     # --- watching ---------------------------------------------------------------------------
 

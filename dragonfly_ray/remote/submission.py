@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import threading
@@ -17,7 +16,6 @@ from dragonfly_ray.distribution import Distribution, NodeProgress, Progress, tol
 from dragonfly_ray.errors import (
     CancelledByUserError,
     ClusterError,
-    DeadlineError,
     DragonflyError,
     NotRunningError,
     from_report,
@@ -25,6 +23,7 @@ from dragonfly_ray.errors import (
 from dragonfly_ray.figures import Figures
 from dragonfly_ray.outcome import NodeOutcome, Outcome
 from dragonfly_ray.remote.http import Http
+from dragonfly_ray.watched import Watched
 
 log = logging.getLogger(__name__)
 
@@ -36,34 +35,23 @@ _PHASES = {"queued": "resolving", "running": "running"}
 _FEWEST_CELLS = 1
 
 
-class RemoteSubmission:
+class RemoteSubmission(Watched):
     """Watches its job in a thread, by the manager's event stream; awaitable.
 
     The job belongs to the manager: it goes on when this object, or its process, is gone.
     """
 
     def __init__(self, http: Http, job: Mapping[str, Any]) -> None:
-        self.id = str(job["id"])
+        super().__init__(str(job["id"]))
         self._http = http
         self._path = path_of(job)
         self._job = dict(job)
         self._nodes: dict[tuple[int, str], dict[str, Any]] = {}
         self._outcomes: list[dict[str, Any]] | None = None
-        self._error: Exception | None = None
-        self._stopped = False
-        self._changed = threading.Condition()
         self._watcher = threading.Thread(target=self._watch, name=f"watch-{self.id[:8]}", daemon=True)
         self._watcher.start()
 
-    def __repr__(self) -> str:
-        return f"RemoteSubmission({self.id}: {self.progress()!r})"
-
     # --- for callers ------------------------------------------------------------------------
-
-    @property
-    def done(self) -> bool:
-        with self._changed:
-            return self._over()
 
     @property
     def job(self) -> dict[str, Any]:
@@ -76,26 +64,8 @@ class RemoteSubmission:
         with self._changed:
             return progress_of(self._job, list(self._nodes.values()))
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Whether it ended within `timeout` seconds."""
-        with self._changed:
-            return self._changed.wait_for(self._over, timeout)
-
-    def result(self, timeout: float | None = None) -> Distribution:
-        """Waits for the end on every node.
-
-        Raises `DeadlineError` after `timeout` seconds; it goes on then. `CancelledByUserError` if it was
-        cancelled, by whomever; its `distribution` has the outcomes.
-        """
-        self.wait(timeout)
-        with self._changed:
-            if not self._over():
-                raise DeadlineError(
-                    f"distribution {self.id} still running after {timeout:g} s; it was not cancelled"
-                )
-            if self._error is not None:
-                raise self._error
-            return distribution_of(self._job, self._outcomes or [])
+    def _result(self) -> Distribution:
+        return distribution_of(self._job, self._outcomes or [])
 
     def cancel(self, kind: str = "cancelled", message: str = "cancelled by its submitter") -> None:
         """Stops it everywhere; outputs that are there already stay. One that has ended stays as it is."""
@@ -105,15 +75,6 @@ class RemoteSubmission:
         """One for each URL, empty while it is not resolved."""
         with self._changed:
             return list(self._job["task_ids"]) or [""] * len(self._job["urls"])
-
-    def close(self) -> None:
-        """Stops watching."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
-
-    def __await__(self) -> Generator[Any, None, Distribution]:
-        return asyncio.to_thread(self.result).__await__()
 
     # --- watching ---------------------------------------------------------------------------
 

@@ -61,17 +61,10 @@ def usual(rates: Iterable[float]) -> float:
     return known[len(known) // 2] if known else 0.0
 
 
-def too_slow(transfer: Transfer, others: float, now: float, *, elsewhere: bool, waited_for: bool) -> bool:
-    """Whether to give it up. `others`: what they usually give, 0: unknown. `elsewhere`: somebody else has the
-    piece, too. `waited_for`: others wait for the buffer that it keeps."""
-    if not transfer.measured(now):
-        return False
-    rate, left = transfer.rate(now), transfer.left(now)
-    return rate_too_slow(rate, left, others, elsewhere=elsewhere, waited_for=waited_for)
-
-
-def rate_too_slow(rate: float, left: float, others: float, *, elsewhere: bool, waited_for: bool) -> bool:
-    """The same of a measured transfer of `rate` bytes a second, with `left` seconds to go."""
+def too_slow(rate: float, left: float, others: float, *, elsewhere: bool, waited_for: bool) -> bool:
+    """Whether to give up a measured transfer of `rate` bytes a second, with `left` seconds to go. `others`: what they
+    usually give, 0: unknown. `elsewhere`: somebody else has the piece, too. `waited_for`: others wait for the buffer
+    that it keeps."""
     if not (elsewhere or waited_for):
         return False
     if rate * TIMES_SLOWER < min(others, USUAL_MOST) and left > WORTH_S:

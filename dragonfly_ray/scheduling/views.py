@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -11,7 +10,7 @@ import numpy as np
 
 from dragonfly_ray.scheduling.cluster import ClusterState
 from dragonfly_ray.scheduling.task import TaskState
-from dragonfly_ray.statuses import TaskList, TaskSummary
+from dragonfly_ray.statuses import TaskSummary
 from dragonfly_ray.urls import redacted
 
 ROWS = 64
@@ -127,12 +126,6 @@ def summary(cluster: ClusterState, task: TaskState, number: dict[str, int]) -> T
         holders=holders,
         banned=tuple(number.setdefault(node, len(number)) for node in banned),
     )
-
-
-def summaries(cluster: ClusterState, tasks: Iterable[TaskState]) -> TaskList:
-    number: dict[str, int] = {}
-    found = tuple(summary(cluster, task, number) for task in tasks)
-    return TaskList(tuple(number), found)
 
 
 def keepers(cluster: ClusterState, task_id: str) -> list[str]:

@@ -48,14 +48,15 @@ def test_cells_are_the_shares_of_their_pieces(
 
 def test_a_listing_names_holders_and_leaves_out_who_has_gone() -> None:
     core = a_core(10, [bitset.full(10), 0b11111, 0])
-    listed = views.summaries(core.cluster, core.tasks.values())
-    (task,) = listed.tasks
-    assert {listed.nodes[n]: share for n, share in task.holders.items()} == {"n0": 1.0, "n1": 0.5}
+    number: dict[str, int] = {}
+    task = views.summary(core.cluster, core.tasks["t"], number)
+    nodes = list(number)
+    assert {nodes[n]: share for n, share in task.holders.items()} == {"n0": 1.0, "n1": 0.5}
     assert (task.whole, task.partial, task.pieces, task.active) == (1, 1, 10, 0)
     assert core.keepers("t")[:2] == ["n0", "n1"]
     core.probed("h0", "gone", 2.0)
     assert core.keepers("t")[:1] == ["n1"]
-    assert views.summaries(core.cluster, core.tasks.values()).tasks[0].whole == 0
+    assert views.summary(core.cluster, core.tasks["t"], {}).whole == 0
     assert core.keepers("nothing") == []
     assert core.availability("nothing", 5) is None
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, KeysView
 
 from dragonfly_ray.scheduling.download.effects import ConnectionId
 from dragonfly_ray.scheduling.download.parent_state import Pace, ParentState, RequestLimits, Window
-from dragonfly_ray.scheduling.slowness import rate_too_slow, usual
+from dragonfly_ray.scheduling.slowness import too_slow, usual
 
 
 class Connections:
@@ -102,7 +102,7 @@ class Connections:
         others = [each for key, each in self._parents.items() if key != connection]
         elsewhere = any(p.host in having and not self.paused(p.host, now) for p in others)
         usually = usual(p.live_rate or self._rate(p.host) for p in others)
-        if not rate_too_slow(rate, left, usually, elsewhere=elsewhere, waited_for=waited_for):
+        if not too_slow(rate, left, usually, elsewhere=elsewhere, waited_for=waited_for):
             return False
         self._paces.setdefault(parent.host, Pace()).too_slow(rate, now)
         return True
