@@ -25,7 +25,8 @@ def skip(name):
 names = [m.name for m in pkgutil.walk_packages(dragonfly_ray.__path__, "dragonfly_ray.") if not skip(m.name)]
 for name in names:
     importlib.import_module(name)
-for wanted in ("actors.peer", "sources.http", "serve", "storage.store", "cli.app", "remote.client"):
+of_extras = ("remote.client", "sources.curl") if manager else ()
+for wanted in ("actors.peer", "sources.http", "serve", "storage.store", "cli.app", *of_extras):
     assert f"dragonfly_ray.{wanted}" in names, (wanted, names)
 assert dragonfly_ray.distribute
 assert not any(name.startswith("dragonfly_ray.demo") for name in names), "the demo is no part of the wheel"
