@@ -188,6 +188,10 @@ def test_under_a_policy_of_urls_no_proxy_is_asked(
         ("*", "http://a.example/x", False),
         ("", "http://[::1]/x", False),
         ("", "http://[2001:db8::1]/x", True),
+        ("2001:db8::1", "http://[2001:db8::1]:81/x", False),
+        ("fd00::/8", "http://[fd00::1]/x", False),
+        ("fd00::/8", "http://[2001:db8::1]/x", True),
+        ("10.1.0.0/x, a.example", "http://10.1.2.3/x", True),
     ],
 )
 @pytest.mark.parametrize("small", [False, True])
