@@ -498,9 +498,9 @@ class SchedulerActor:
         age = self._ages.look(self._core.specs.values(), time.monotonic())
         self._telemetry.gauge("dragonfly_distributions", age.running)
         self._telemetry.gauge("dragonfly_oldest_distribution_seconds", age.oldest)
-        self._telemetry.gauge("dragonfly_silent_distribution_seconds", age.silent)
+        self._telemetry.gauge("dragonfly_stalled_distribution_seconds", age.silent)
         complaints = self._core.cluster.complaints
-        self._telemetry.count("dragonfly_origin_complaints", complaints - self._complaints)
+        self._telemetry.count("dragonfly_origin_throttled", complaints - self._complaints)
         self._complaints = complaints
         self._telemetry.flush()
 

@@ -20,7 +20,7 @@ from dragonfly_ray.errors import (
 )
 from dragonfly_ray.figures import Figures, Measured, figures
 from dragonfly_ray.names import shown
-from dragonfly_ray.outcome import NodeOutcome, Outcome, received
+from dragonfly_ray.outcome import NodeOutcome, Outcome, received, state_label
 
 MOST_NAMED = 3
 SHORT_ID = 6
@@ -132,7 +132,7 @@ class Distribution:
     def __repr__(self) -> str:
         good, nodes = sum(o.ok for o in self.outcomes), len(self.outcomes)
         source = self.urls[0] if len(self.urls) == 1 else f"{len(self.urls)} URLs"
-        word = "ok" if self.ok else f"{nodes - good} FAILED"
+        word = "succeeded" if self.ok else f"{nodes - good} FAILED"
         return f"<Distribution {source}: {good}/{nodes} {word}, {decimal(self.size)} in {self.seconds:.1f} s>"
 
     def __rich__(self) -> Group:
@@ -156,7 +156,7 @@ class Distribution:
         )
         rows = []
         for o in self.outcomes:
-            cells = (o.node, o.state, _path_or_error(o), decimal(o.size), f"{o.seconds:.2f}", decimal(o.bytes_origin),
+            cells = (o.node, state_label(o.state), _path_or_error(o), decimal(o.size), f"{o.seconds:.2f}", decimal(o.bytes_origin),
                      decimal(o.bytes_peers), decimal(o.bytes_object_store), decimal(o.bytes_cache),
                      decimal(o.bytes_audit))  # fmt: skip
             rows.append("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in cells) + "</tr>")

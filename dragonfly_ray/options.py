@@ -76,13 +76,17 @@ class _OutputOptions(TypedDict, total=False):
 
 
 class _IdentityOptions(TypedDict, total=False):
-    include: Annotated[Sequence[str] | str | None, Option("Patterns for names in a directory: only these.")]
-    exclude: Annotated[Sequence[str] | str | None, Option("Patterns for names in a directory: not these.")]
+    include: Annotated[
+        Sequence[str] | str | None, Option("Glob patterns: deliver only matching names of a directory.")
+    ]
+    exclude: Annotated[
+        Sequence[str] | str | None, Option("Glob patterns: leave matching names of a directory out.")
+    ]
     tag: Annotated[str | None, Option("Part of the task's identity. As in Dragonfly.")]
     application: Annotated[str | None, Option("Part of the task's identity. As in Dragonfly.")]
     filtered_query_params: Annotated[
         Sequence[str] | str | None,
-        Option("Query parameters that do not name the content. Those that sign a URL never do."),
+        Option("Query parameters that are not part of the task's identity. Those that sign a URL never are."),
     ]
     links: Annotated[
         Links,
@@ -97,8 +101,12 @@ class _IdentityOptions(TypedDict, total=False):
 
 
 class _OpeningOptions(TypedDict, total=False):
-    storage_options: Annotated[Mapping[str, object] | None, Option("What opens the source, for fsspec.")]
-    headers: Annotated[Mapping[str, str] | None, Option("What opens the source, for HTTP.")]
+    storage_options: Annotated[
+        Mapping[str, object] | None, Option("fsspec options and credentials of the source.")
+    ]
+    headers: Annotated[
+        Mapping[str, str] | None, Option("HTTP request headers and credentials of the source.")
+    ]
 
 
 class SourceOptions(_IdentityOptions, _OpeningOptions, total=False):
@@ -122,12 +130,12 @@ class SubmitOptions(_OutputOptions, _DigestOptions, SourceOptions, total=False):
     """Of `submit`."""
 
     detached: Annotated[
-        bool, Option("Go on when this process has gone. Find it again with `attach(id)`.", False)
+        bool, Option("Keep running when this process exits. `attach(id)` finds it again.", False)
     ]
     id: Annotated[
         str | None,
         Option(
-            "The distribution's own; the same again attaches to it while it is open. Once it has ended it runs anew "
+            "The distribution's id; submitting an active one attaches to it. Once it has ended it runs again "
             "(`attach` finds what has ended, for ten minutes).",
             check=_check_id,
         ),
@@ -140,7 +148,8 @@ class WaitOptions(TypedDict, total=False):
     timeout: Annotated[
         float | None,
         Option(
-            "Seconds for the whole. Then it is cancelled and `DeadlineError` raised.", check=_check_timeout
+            "Timeout in seconds for the whole distribution. Then it is cancelled and `DeadlineError` raised.",
+            check=_check_timeout,
         ),
     ]
     on_failure: Annotated[
@@ -155,7 +164,7 @@ class DistributeOptions(SubmitOptions, WaitOptions, total=False):
 
 
 class _SecretOptions(TypedDict, total=False):
-    secret: Annotated[str | None, Option("The name of credentials that the manager keeps.")]
+    secret: Annotated[str | None, Option("Name of a secret: credentials stored by the manager.")]
 
 
 class RemoteSourceOptions(_IdentityOptions, _OpeningOptions, _SecretOptions, total=False):
@@ -165,10 +174,10 @@ class RemoteSourceOptions(_IdentityOptions, _OpeningOptions, _SecretOptions, tot
 class PreheatOptions(_DigestOptions, _IdentityOptions, _SecretOptions, total=False):
     """Of a manager's preheats."""
 
-    name: Annotated[str | None, Option("Shown to people instead of the URL.")]
+    name: Annotated[str | None, Option("Display name, shown instead of the URL.")]
     id: Annotated[
         str | None,
-        Option("The key under which the manager starts it once. The same again names the same job."),
+        Option("Idempotency key: the manager starts it once, the same key returns the same job."),
     ]
 
 

@@ -11,6 +11,12 @@ from dragonfly_ray.errors import DragonflyError, from_report
 from dragonfly_ray.names import from_os, to_os
 
 NodeState = Literal["waiting", "running", "done", "failed"]
+_STATE_LABELS = {"done": "succeeded"}
+
+
+def state_label(state: str) -> str:
+    """A node's state as tables show it; programs read `state` itself."""
+    return _STATE_LABELS.get(state, state)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from dragonfly_ray.figures import Figures
 from dragonfly_ray.names import shown
-from dragonfly_ray.outcome import Outcome
+from dragonfly_ray.outcome import Outcome, state_label
 
 _STYLES = {"done": "green", "failed": "red", "running": "cyan", "waiting": "dim"}
 _LIMITS = {
@@ -19,7 +19,7 @@ _LIMITS = {
     "zone": ("the links into the zones", "the links into zone {}"),
     "node": ("the nodes (link, disk or CPU)", "node {} (link, disk or CPU)"),
     "startup": ("startup", ""),
-    "other": ("none of the links: time was lost waiting", ""),
+    "other": ("none of the links (waiting for the origin or a lost host)", ""),
 }
 """By whatever limited, without and with its name."""
 MOST_NAMED = 3
@@ -42,12 +42,12 @@ def render(title: str, outcomes: Sequence[Outcome], figures: str = "") -> Group:
     if any(cells):
         table.add_column("path", overflow="fold")
     for o, cell in zip(outcomes, cells, strict=True):
-        row: list[str | Text] = [o.node, Text(o.state, style=_STYLES.get(o.state, "")), f"{o.seconds:.2f}",
+        row: list[str | Text] = [o.node, Text(state_label(o.state), style=_STYLES.get(o.state, "")), f"{o.seconds:.2f}",
                                  decimal(o.size), provenance(o)]  # fmt: skip
         table.add_row(*row, *([Text(cell)] if any(cells) else []))
     below = [Text(f"{'…' if any(rests) else 'path'}: {shared}", overflow="fold")] if shared else []
     if audited := sum(o.bytes_audit for o in outcomes):
-        below.append(Text(f"{decimal(audited)} were read at the origin a second time, to compare"))
+        below.append(Text(f"{decimal(audited)} were read at the origin a second time (audit)"))
     if figures:
         below.append(Text(figures))
     return Group(table, *below, *(Text(line, style="red") for line in errors(outcomes)))

@@ -7,29 +7,37 @@ from collections import defaultdict
 from typing import Protocol
 
 COUNTERS = {
-    "dragonfly_bytes": ("Bytes received, by where they came from", ("provenance",)),
+    "dragonfly_bytes": ("Bytes received, by provenance", ("provenance",)),
     "dragonfly_bytes_sent": ("Bytes sent to other peers", ()),
     "dragonfly_pieces": ("Pieces verified and stored", ()),
     "dragonfly_leases": ("Origin leases granted, in pieces", ()),
     "dragonfly_evictions": ("Tasks evicted from the store", ()),
     "dragonfly_failures": ("Deliveries that failed, by kind of error", ("kind",)),
-    "dragonfly_origin_complaints": ("Times that an origin asked for patience (429, 503)", ()),
-    "dragonfly_peer_restarts": ("Peers that had to be started again", ()),
+    "dragonfly_origin_throttled": ("Requests that an origin rejected with HTTP 429 or 503", ()),
+    "dragonfly_peer_restarts": ("Peers restarted by the controller", ()),
 }
 GAUGES = {
-    "dragonfly_active_tasks": ("Tasks under way", ()),
-    "dragonfly_receive_rate": ("Bytes a second received, over the last interval", ()),
-    "dragonfly_send_rate": ("Bytes a second sent, over the last interval", ()),
-    "dragonfly_store_used_bytes": ("What a peer's store holds", ()),
-    "dragonfly_store_quota_bytes": ("What it may hold", ()),
-    "dragonfly_disk_free_bytes": ("Free on the file system of a peer's store", ()),
-    "dragonfly_disk_total_bytes": ("Size of the file system of a peer's store", ()),
-    "dragonfly_peers": ("Nodes that shall have a peer", ()),
-    "dragonfly_unhealthy_peers": ("Of those, the ones whose peer is not healthy", ()),
-    "dragonfly_distributions": ("Distributions under way", ()),
-    "dragonfly_oldest_distribution_seconds": ("Age of the oldest distribution under way", ()),
-    "dragonfly_silent_distribution_seconds": ("Since the last news of the one that had none for longest", ()),
+    "dragonfly_active_tasks": ("Active tasks", ()),
+    "dragonfly_receive_rate": ("Bytes per second received, over the last interval", ()),
+    "dragonfly_send_rate": ("Bytes per second sent, over the last interval", ()),
+    "dragonfly_store_used_bytes": ("Bytes used by a peer's store", ()),
+    "dragonfly_store_quota_bytes": ("Quota of a peer's store, in bytes", ()),
+    "dragonfly_disk_free_bytes": ("Free bytes on the file system of a peer's store", ()),
+    "dragonfly_disk_total_bytes": ("Size of the file system of a peer's store, in bytes", ()),
+    "dragonfly_peers": ("Nodes that should run a peer", ()),
+    "dragonfly_unhealthy_peers": ("Nodes whose peer is not healthy", ()),
+    "dragonfly_distributions": ("Active distributions", ()),
+    "dragonfly_oldest_distribution_seconds": ("Age of the oldest active distribution, in seconds", ()),
+    "dragonfly_stalled_distribution_seconds": (
+        "Longest time without progress of any active distribution, in seconds",
+        (),
+    ),
 }
+RENAMED = {
+    "dragonfly_origin_throttled": "dragonfly_origin_complaints",
+    "dragonfly_stalled_distribution_seconds": "dragonfly_silent_distribution_seconds",
+}
+"""Name -> the former one, which is exported too until the next version: dashboards and alerts go on."""
 _Key = tuple[str, tuple[tuple[str, str], ...]]
 
 
@@ -92,9 +100,15 @@ class Telemetry:
             return
         for (name, tags), amount in counts.items():
             if amount > 0:
-                self._sink.add(name, amount, {**self._tags, **dict(tags)})
+                for each in _names(name):
+                    self._sink.add(each, amount, {**self._tags, **dict(tags)})
         for name, value in values.items():
-            self._sink.set(name, value, self._tags)
+            for each in _names(name):
+                self._sink.set(each, value, self._tags)
+
+
+def _names(name: str) -> tuple[str, ...]:
+    return (name, RENAMED[name]) if name in RENAMED else (name,)
 
 
 class RaySink:
@@ -104,9 +118,15 @@ class RaySink:
         from ray.util.metrics import Counter, Gauge
 
         self._counters = {
-            name: Counter(name, text, tag_keys=(*keys, *tags)) for name, (text, tags) in COUNTERS.items()
+            each: Counter(each, text, tag_keys=(*keys, *tags))
+            for name, (text, tags) in COUNTERS.items()
+            for each in _names(name)
         }
-        self._gauges = {name: Gauge(name, text, tag_keys=keys) for name, (text, _) in GAUGES.items()}
+        self._gauges = {
+            each: Gauge(each, text, tag_keys=keys)
+            for name, (text, _) in GAUGES.items()
+            for each in _names(name)
+        }
 
     def add(self, name: str, amount: float, tags: dict[str, str]) -> None:
         self._counters[name].inc(amount, tags)

@@ -84,7 +84,7 @@ def _print_version(asked: bool) -> None:
 def _global(
     address: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(envvar="RAY_ADDRESS", help="The Ray cluster; without it, the one that runs here."),
+        typer.Option(envvar="RAY_ADDRESS", help="Address of the Ray cluster; default: the local one."),
     ] = None,
     config: Annotated[
         Optional[Path],  # noqa: UP045
@@ -92,20 +92,20 @@ def _global(
     ] = None,
     namespace: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="The Ray namespace of the actors; each is a cluster of its own."),
+        typer.Option(help="Ray namespace of the actors; each namespace is a cluster of its own."),
     ] = None,
     manager: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
             envvar=MANAGER_VARIABLE,
             help=f"URL of a manager to go through, with the token in {TOKEN_VARIABLE} or ~/.config/dragonfly/token; "
-            "without it, the Ray cluster itself.",
+            "default: the Ray cluster itself.",
         ),
     ] = None,
     ca: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
-            envvar=CA_VARIABLE, exists=True, dir_okay=False, help="Who signed the manager's certificate."
+            envvar=CA_VARIABLE, exists=True, dir_okay=False, help="CA certificate of the manager (PEM file)."
         ),
     ] = None,
     version: Annotated[
@@ -130,16 +130,16 @@ def up(
         Optional[bool],  # noqa: UP045
         typer.Option(
             "--with-manager/--no-manager",
-            help="The REST API and console, too; by default where the extra `serve` is installed.",
+            help="Start the REST API and console too; default: if the extra `serve` is installed.",
         ),
     ] = None,
     manager_host: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="Where it listens: 127.0.0.1, or 0.0.0.0 for everybody."),
+        typer.Option(help="Listen address of the manager: 127.0.0.1, or 0.0.0.0 for all interfaces."),
     ] = None,
     manager_port: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="8000 by default; 0: any free one.", min=0, max=65535),
+        typer.Option(help="Listen port of the manager; default 8000, 0: any free port.", min=0, max=65535),
     ] = None,
     json_: Json = False,
 ) -> None:
@@ -222,7 +222,7 @@ def get(
     url: Url,
     output: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--output", "-O", help="Where to put it; without it, the path in the store is printed."),
+        typer.Option("--output", "-O", help="Output path; default: print the path in the store."),
     ] = None,
     *,
     timeout: Timeout = None,
@@ -274,7 +274,7 @@ def cancel(id: str, json_: Json = False) -> None:
 
 @app.command(epilog=EPILOG)
 def status(
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Again every second, until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Refresh every second until Ctrl-C.")] = False,
     json_: Json = False,
 ) -> None:
     """Hosts, what is under way, and rates."""
@@ -332,7 +332,7 @@ def uncordon(node: Node, json_: Json = False) -> None:
 @app.command(epilog=EPILOG)
 def drain(
     node: Node,
-    wait: Annotated[bool, typer.Option(help="Until they have nothing to do any more.")] = True,
+    wait: Annotated[bool, typer.Option(help="Wait until the nodes are drained.")] = True,
     timeout: Timeout = None,
     json_: Json = False,
 ) -> None:
@@ -354,7 +354,7 @@ def rotate_keys(json_: Json = False) -> None:
 
     begun = api.rotate_keys()
     emit({"begun": begun}, json_,
-         lambda: "a new key signs once every peer accepts it" if begun else "a rotation is under way already")  # fmt: skip
+         lambda: "key rotation started: the new key signs once every peer accepts it" if begun else "a key rotation is already in progress")  # fmt: skip
 
 
 managed.add_to(app)

@@ -25,8 +25,8 @@ from dragonfly_ray.options import Option, options_of
 
 OK, FAILED, USAGE, NOT_RUNNING, ORIGIN, TIMEOUT, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 EPILOG = (
-    "Exit codes: 0 all nodes have it; 1 some node failed; 2 refused input; 3 no cluster or manager, or nothing "
-    "running on it; 4 the origin failed; 5 timed out; 130 interrupted (what was under way is cancelled)."
+    "Exit codes: 0 all nodes succeeded; 1 some node failed; 2 invalid input; 3 no cluster or manager, or nothing "
+    "running on it; 4 the origin failed; 5 timed out; 130 interrupted (running distributions are cancelled)."
 )
 F = TypeVar("F", bound=Callable[..., None])
 out = Console(soft_wrap=False)
@@ -47,8 +47,10 @@ Nodes = Annotated[
 Node = Annotated[list[str], typer.Argument(help="As for --nodes; several may be given.")]
 
 
-Detach = Annotated[bool, typer.Option(help="Print the id and leave; it goes on.")]
-Timeout = Annotated[Optional[float], typer.Option(help="Seconds for the whole.", min=0.001)]  # noqa: UP045
+Detach = Annotated[bool, typer.Option(help="Print the id and exit; the distribution keeps running.")]
+Timeout = Annotated[
+    Optional[float], typer.Option(help="Timeout in seconds for the whole distribution.", min=0.001)
+]  # noqa: UP045
 
 
 _FLAGS = {

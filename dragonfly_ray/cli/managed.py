@@ -47,7 +47,7 @@ def jobs(
         Optional[str],  # noqa: UP045
         typer.Option(help="queued, running, succeeded, partial, failed, cancelled."),
     ] = None,
-    most: Annotated[int, typer.Option(help="So many, the latest first.", min=1)] = 50,
+    most: Annotated[int, typer.Option(help="Maximum number of jobs, latest first.", min=1)] = 50,
     json_: Json = False,
 ) -> None:
     """A manager's distributions and preheats."""
@@ -58,7 +58,7 @@ def jobs(
 def retry(
     id: str,
     node: Annotated[
-        list[str] | None, typer.Option(help="A node id; none: all that failed. Repeatable.")
+        list[str] | None, typer.Option(help="A node id; default: all failed nodes. Repeatable.")
     ] = None,
     detach: Detach = False,
     timeout: Timeout = None,

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dragonfly_ray.distribution import Progress
+from dragonfly_ray.outcome import state_label
 
 MOST_ROWS = 16
 PLAIN_INTERVAL = 2.0
@@ -68,7 +69,7 @@ class Live:
         self._row("", f"all {len(progress.nodes)} nodes", progress.bytes_done, progress.bytes_total,
                   f"{size(progress.rate)}/s  {eta}")  # fmt: skip
         for node in progress.nodes[:MOST_ROWS]:
-            note = f"[{_STYLES.get(node.state, 'dim')}]{node.state}[/]"
+            note = f"[{_STYLES.get(node.state, 'dim')}]{state_label(node.state)}[/]"
             self._row(node.node_id, node.node, node.done, node.total, note)
 
     def _row(self, key: str, name: str, done: int, total: int, note: str) -> None:

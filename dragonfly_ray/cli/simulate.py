@@ -26,12 +26,12 @@ BINARY = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
 def simulate(
-    peers: Annotated[int, typer.Option("--peers", "-p", help="Nodes that shall have it.", min=1)] = 100,
+    peers: Annotated[int, typer.Option("--peers", "-p", help="Number of target nodes.", min=1)] = 100,
     size: Annotated[
         Optional[str],  # noqa: UP045, typer reads this at run time
-        typer.Option(help="Size of the content (`140GB`, `1.5GiB`); it decides how it is cut."),
+        typer.Option(help="Size of the content (`140GB`, `1.5GiB`); it determines the piece size."),
     ] = None,
-    pieces: Annotated[int, typer.Option(help="Pieces of 1 MiB, without --size.", min=1)] = 256,
+    pieces: Annotated[int, typer.Option(help="Number of 1 MiB pieces, without --size.", min=1)] = 256,
     mbit: Annotated[float, typer.Option(help="Each node's link, Mbit/s in each direction.")] = 1000.0,
     mix: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -39,22 +39,28 @@ def simulate(
     ] = None,
     origin_mbit: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(help="What the origin gives to all together; without it, as much as is asked."),
+        typer.Option(help="Total rate of the origin, Mbit/s; default: unlimited."),
     ] = None,
     zones: Annotated[int, typer.Option(help="Racks or data centres.", min=1)] = 1,
     cross_mbit: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(help="What a zone can send to, and receive from, all others; without it, anything."),
+        typer.Option(
+            help="Rate of a zone's link to all others, Mbit/s in each direction; default: unlimited."
+        ),
     ] = None,
     lost: Annotated[float, typer.Option(help="Share of the nodes lost in every 1,024 piece-times.")] = 0.0,
     joined: Annotated[float, typer.Option(help="Share of the nodes that join later, likewise.")] = 0.0,
     policy: Annotated[str, typer.Option(help="Who reads the origin: `all` nodes, or `seeds`.")] = "seeds",
-    seeds: Annotated[int, typer.Option(help="Seeds beside the nodes, with that policy.", min=1)] = 1,
-    lag: Annotated[float, typer.Option(help="Piece-times until neighbours hear of a piece.")] = 0.5,
-    seed: Annotated[int, typer.Option(help="Of randomness: the same one gives the same result.")] = 1,
+    seeds: Annotated[
+        int, typer.Option(help="Number of seeds besides the nodes, with the policy `seeds`.", min=1)
+    ] = 1,
+    lag: Annotated[
+        float, typer.Option(help="Piece-times until neighbours learn of a piece (HAVE delay).")
+    ] = 0.5,
+    seed: Annotated[int, typer.Option(help="Random seed: the same one gives the same result.")] = 1,
     plot: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="Draw what was there when, as PNG (needs matplotlib).", dir_okay=False),
+        typer.Option(help="Plot progress over time, as PNG (needs matplotlib).", dir_okay=False),
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
@@ -105,15 +111,15 @@ def table(report: Report) -> Table:
     found.add_column("what")
     found.add_column("value", justify="right")
     rows: list[tuple[str, str]] = [
-        ("time until all have it", f"{report.seconds:.2f} s"),
-        ("least possible time", f"{report.bound:.2f} s"),
-        ("time ÷ least possible", f"{report.ratio:.3f}"),
+        ("time until all peers completed", f"{report.seconds:.2f} s"),
+        ("lower bound of the time", f"{report.bound:.2f} s"),
+        ("time ÷ lower bound", f"{report.ratio:.3f}"),
         ("half of the peers", f"{report.p50:.2f} s"),
         ("99 % of the peers", f"{report.p99:.2f} s"),
-        ("left the origin", f"{report.origin_share:.4f} x size"),
+        ("origin egress", f"{report.origin_share:.4f} x size"),
     ]
     if s.zones > 1:
-        rows.append(("crossed zones", f"{100 * report.cross_share:.2f} % of the bytes"))
+        rows.append(("cross-zone traffic", f"{100 * report.cross_share:.2f} % of the bytes"))
     if s.lost or s.joined:
         rows.append(("lost, joined", f"{report.lost:,}, {report.late:,}"))
     rows += [
@@ -132,14 +138,14 @@ def draw(report: Report, file: Path) -> None:
     figure = figure_type(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     seconds = [at for at, _, _ in report.curve]
-    axes.plot(seconds, [100 * there for _, there, _ in report.curve], label="bytes that are there")
-    axes.plot(seconds, [100 * whole for _, _, whole in report.curve], label="peers that have everything")
-    axes.axvline(report.bound, color="grey", linestyle="--", label="least possible time")
+    axes.plot(seconds, [100 * there for _, there, _ in report.curve], label="bytes stored")
+    axes.plot(seconds, [100 * whole for _, _, whole in report.curve], label="completed peers")
+    axes.axvline(report.bound, color="grey", linestyle="--", label="lower bound of the time")
     axes.set_xlabel("seconds")
     axes.set_ylabel("%")
     axes.set_xlim(left=0)
     axes.set_ylim(0, 102)
-    axes.set_title(f"{report.scenario.peers:,} peers: {report.ratio:.3f} times the least possible time")
+    axes.set_title(f"{report.scenario.peers:,} peers: {report.ratio:.3f} times the lower bound")
     axes.legend()
     try:
         figure.savefig(file, dpi=120)

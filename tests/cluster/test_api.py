@@ -59,7 +59,7 @@ def test_a_file_on_every_node(cluster: LocalCluster, origin: Nginx, tmp_path: Pa
     assert len(data) <= origin.sent("/f") - audited <= len(data) + 1 + 1024
     assert sum(o.bytes_origin for o in done.outcomes) == len(data)
     assert seen[-1].bytes_done == 4 * len(data)
-    assert "4/4 ok" in repr(done)
+    assert "4/4 succeeded" in repr(done)
     assert json.loads(json.dumps(done.to_dict(), default=str))["ok"]
     assert "<table>" in done._repr_html_()
     assert pickle.loads(pickle.dumps(done)) == done

@@ -121,7 +121,10 @@ def test_the_command_line_rotates_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "get", lambda reference, *_: reference)
     runner = CliRunner()
     done = runner.invoke(app, ["rotate-keys"])
-    assert (done.exit_code, done.stdout) == (0, "a new key signs once every peer accepts it\n")
+    assert (done.exit_code, done.stdout) == (
+        0,
+        "key rotation started: the new key signs once every peer accepts it\n",
+    )
     made.begun = False
     done = runner.invoke(app, ["rotate-keys", "--json"])
     assert json.loads(done.stdout) == {"begun": False}

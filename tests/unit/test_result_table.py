@@ -154,6 +154,8 @@ def test_figures_stand_below_the_table_and_in_a_notebook() -> None:
     with console.capture() as captured:
         console.print(done)
     assert "time 1.05 × floor (6.00 s) · limited by the links into zone eu<1>" in captured.get()
+    assert "<td>succeeded</td>" in done._repr_html_()
+    assert "1/1 succeeded" in repr(done)
     assert "the links into zone eu&lt;1&gt;" in done._repr_html_()
     assert done.to_dict()["figures"]["limited_by"] == "zone"
 
