@@ -106,7 +106,7 @@ class TaskView:
     active: int
     """Hosts at work on it."""
     whole: int
-    """Nodes that hold all of it."""
+    """Nodes with a complete copy."""
     partial: int
     holders: Mapping[str, float]
     """Node id -> the share that it holds."""

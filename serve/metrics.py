@@ -44,26 +44,28 @@ class _State(Collector):
 
     def collect(self) -> Iterator[Metric]:
         manager = self._manager()
-        yield _gauge("leader", "Whether this replica leads.", manager.leadership.leading)
-        yield _gauge("open_streams", "Open streams of this replica.", manager.streams.open)
+        yield _gauge("leader", "Whether this replica is the leader.", manager.leadership.leading)
+        yield _gauge("open_streams", "Open event streams of this replica.", manager.streams.open)
         yield _gauge("event_readers", "Readers of this replica's event feed.", manager.feed.readers)
         attempts = CounterMetricFamily(
-            PREFIX + "webhook_attempts", "Attempts to deliver, by outcome.", labels=("outcome",)
+            PREFIX + "webhook_attempts", "Webhook delivery attempts, by outcome.", labels=("outcome",)
         )
         for outcome in ("delivered", "failed"):
             attempts.add_metric((outcome,), manager.webhooks.attempts[outcome])
         yield attempts
         ready = all(found == OK for found in manager.readiness.checks().values())
-        yield _gauge("ready", "Whether /readyz of this replica says so.", ready)
+        yield _gauge("ready", "Whether this replica is ready (/readyz).", ready)
         try:
             with manager.database.read() as session:
                 found = [
                     *_jobs(session),
                     _gauge(
-                        "event_lag_seconds", "Age of the oldest event not streamed.", _lag(session, manager)
+                        "event_lag_seconds",
+                        "Age of the oldest event not streamed yet, in seconds.",
+                        _lag(session, manager),
                     ),
                     *_deliveries(session),
-                    _gauge("webhooks_failing", "Webhooks that get nothing through.", _failing(session)),
+                    _gauge("webhooks_failing", "Webhooks whose deliveries all fail.", _failing(session)),
                 ]
         except SQLAlchemyError as error:
             # What does not need the database is told all the same: among it that this replica is not ready.
@@ -77,7 +79,7 @@ def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
 
 
 def _jobs(session: Session) -> Iterator[Metric]:
-    found = GaugeMetricFamily(PREFIX + "jobs", "Jobs that are kept, by state.", labels=("state",))
+    found = GaugeMetricFamily(PREFIX + "jobs", "Jobs in the database, by state.", labels=("state",))
     for state, count in session.execute(select(Job.state, func.count()).group_by(Job.state)):
         found.add_metric((state,), count)
     yield found
@@ -95,7 +97,7 @@ def _failing(session: Session) -> int:
 
 def _deliveries(session: Session) -> Iterator[Metric]:
     found = GaugeMetricFamily(
-        PREFIX + "webhook_deliveries", "Deliveries in the log, by state.", labels=("state",)
+        PREFIX + "webhook_deliveries", "Webhook deliveries in the database, by state.", labels=("state",)
     )
     for state, count in session.execute(select(Delivery.state, func.count()).group_by(Delivery.state)):
         found.add_metric((state,), count)

@@ -14,30 +14,30 @@ from dragonfly_ray.serve.permissions import Access, Demand, demanded
 from dragonfly_ray.serve.problems import MEDIA_TYPE
 
 TITLE = "dragonfly-ray manager"
-SUMMARY = "Files and directories onto the nodes of a Ray cluster."
+SUMMARY = "Distributes files and directories to the nodes of a Ray cluster."
 DESCRIPTION = """\
-Errors are problem documents (RFC 9457) with a stable `type`. Lists come in pages: give `next_cursor` back as
-`cursor`. Times are ISO 8601 with a zone, sizes are bytes. What people edit has an `ETag`; a change names the one
-that it is based on with `If-Match`. `RateLimit-*` headers tell how much a caller may still ask. Every answer has an
-`X-Request-ID`, which may be given.
+Errors are problem documents (RFC 9457) with a stable `type`. Lists are paginated: pass `next_cursor` as
+`cursor`. Times are ISO 8601 with a zone, sizes are bytes. Editable resources have an `ETag`; a change passes the one
+that it is based on with `If-Match`. `RateLimit-*` headers tell how many requests are left. Every response has an
+`X-Request-ID`, which the request may set.
 
 Authenticate with `Authorization: Bearer <token>`, or sign in at `/api/v1/session` and send the cookie; with a cookie,
-whatever changes something also needs `X-CSRF-Token`.
+requests that change something also need `X-CSRF-Token`.
 """
 TAGS = {
-    "session": "Signing in and out.",
-    "distributions": "Content onto nodes.",
-    "preheats": "Content into the stores of nodes, ahead of use.",
-    "tasks": "What lies where.",
+    "session": "Sign in and out.",
+    "distributions": "Distribute content to nodes.",
+    "preheats": "Load content into the nodes' stores ahead of use.",
+    "tasks": "Cached content and where it is stored.",
     "nodes": "Peers and seeds.",
-    "schedules": "Distributions and preheats at their time.",
-    "users": "Who may sign in.",
+    "schedules": "Distributions and preheats on a schedule.",
+    "users": "Users who may sign in.",
     "tokens": "Personal access tokens.",
     "roles": "Named sets of permissions.",
-    "secrets": "Credentials of sources.",
+    "secrets": "Credentials for sources.",
     "config": "Live settings of the cluster, with history.",
-    "audit": "Who did what, when, from where.",
-    "events": "What happens, as a list and as streams.",
+    "audit": "Audit log: who did what, when, from where.",
+    "events": "Events of the cluster and of jobs, as a list and as streams.",
     "webhooks": "Signed deliveries of events.",
     "stats": "Traffic over time.",
     "health": "For probes and monitoring.",
@@ -91,7 +91,7 @@ def _operation(operation: dict[str, Any], method: str, demand: Demand | None) ->
         responses[status] = TOO_MANY if status == "429" else PROBLEM
     for status in ("201", "202"):
         if status in responses:
-            _header(responses[status], "Location", "Where the new resource is.")
+            _header(responses[status], "Location", "URL of the new resource.")
 
 
 def _versions(item: dict[str, Any]) -> None:
@@ -108,7 +108,7 @@ def _versions(item: dict[str, Any]) -> None:
     for operation in [*edits, *([item["get"]] if "get" in item else [])]:
         for status, response in operation["responses"].items():
             if status in ("200", "201"):
-                _header(response, "ETag", "The version that this is.")
+                _header(response, "ETag", "Version of the resource.")
 
 
 def _header(response: dict[str, Any], name: str, description: str) -> None:
@@ -130,7 +130,7 @@ def _schemes(cookie: str) -> dict[str, Any]:
             "type": "apiKey",
             "in": "header",
             "name": csrf.HEADER,
-            "description": "What signing in and GET /api/v1/session answer with as `csrf`.",
+            "description": "The `csrf` value returned by sign-in and by GET /api/v1/session.",
         },
     }
 
@@ -141,5 +141,5 @@ def _problem(*headers: str) -> dict[str, Any]:
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
     }
     for name in headers:
-        _header(found, name, "Seconds until the next try.")
+        _header(found, name, "Seconds until a retry.")
     return found

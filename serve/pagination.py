@@ -40,12 +40,12 @@ class Paging:
 
 
 def _paging(
-    limit: Annotated[int, Query(ge=1, le=MOST, description="Rows of one page.")] = 50,
+    limit: Annotated[int, Query(ge=1, le=MOST, description="Maximum number of rows per page.")] = 50,
     cursor: Annotated[
-        str | None, Query(max_length=1024, description="`next_cursor` of the page before.")
+        str | None, Query(max_length=1024, description="`next_cursor` of the previous page.")
     ] = None,
     sort: Annotated[
-        str | None, Query(max_length=64, description="A field; with `-` in front the greatest come first.")
+        str | None, Query(max_length=64, description="Sort field; prefix `-` for descending order.")
     ] = None,
 ) -> Paging:
     return Paging(limit, cursor, sort)

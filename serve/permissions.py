@@ -43,25 +43,25 @@ class Permission(enum.StrEnum):
 DESCRIPTIONS: dict[Permission, str] = {
     Permission.JOBS_READ: "See distributions and preheats",
     Permission.JOBS_WRITE: "Start, cancel, retry and delete distributions and preheats",
-    Permission.TASKS_READ: "See what lies on which node",
+    Permission.TASKS_READ: "See cached content of every node",
     Permission.TASKS_WRITE: "Pin, unpin and evict content",
     Permission.NODES_READ: "See the nodes",
     Permission.NODES_WRITE: "Cordon, drain and forget nodes",
     Permission.SCHEDULES_READ: "See schedules",
-    Permission.SCHEDULES_WRITE: "Make, change, run and delete schedules",
-    Permission.SECRETS_READ: "See the names of secrets; their values are shown to nobody",
-    Permission.SECRETS_WRITE: "Make secrets; replace, grant and delete one's own",
+    Permission.SCHEDULES_WRITE: "Create, change, run and delete schedules",
+    Permission.SECRETS_READ: "See the names of secrets; values are never shown",
+    Permission.SECRETS_WRITE: "Create secrets; replace, grant and delete one's own",
     Permission.SECRETS_ADMIN: "Use, replace, grant and delete everybody's secrets",
     Permission.USERS_READ: "See users and their tokens",
-    Permission.USERS_WRITE: "Make, change and delete users, and tokens for them",
+    Permission.USERS_WRITE: "Create, change and delete users, and tokens for them",
     Permission.ROLES_READ: "See roles",
-    Permission.ROLES_WRITE: "Make, change and delete roles",
+    Permission.ROLES_WRITE: "Create, change and delete roles",
     Permission.CONFIG_READ: "See the settings of the cluster and their history",
     Permission.CONFIG_WRITE: "Change the settings of the cluster",
-    Permission.AUDIT_READ: "See who did what",
-    Permission.EVENTS_READ: "Follow what happens",
+    Permission.AUDIT_READ: "See the audit log",
+    Permission.EVENTS_READ: "See and stream events",
     Permission.WEBHOOKS_READ: "See webhooks and their deliveries",
-    Permission.WEBHOOKS_WRITE: "Make, change, test and delete webhooks",
+    Permission.WEBHOOKS_WRITE: "Create, change, test and delete webhooks",
     Permission.STATS_READ: "See statistics",
     Permission.METRICS_READ: "Read the manager's own metrics",
 }
@@ -104,8 +104,8 @@ _OPERATOR = _VIEWER | {
 }
 BUILTIN_ROLES: dict[str, tuple[str, frozenset[Permission]]] = {
     "admin": ("Everything", EVERYTHING),
-    "operator": ("Runs the cluster; no users and roles", frozenset(_OPERATOR)),
-    "viewer": ("Looks, changes nothing", _VIEWER),
+    "operator": ("Operates the cluster; no access to users and roles", frozenset(_OPERATOR)),
+    "viewer": ("Read-only access", _VIEWER),
 }
 
 

@@ -49,8 +49,9 @@ Node = Annotated[list[str], typer.Argument(help="As for --nodes; several may be 
 
 Detach = Annotated[bool, typer.Option(help="Print the id and exit; the distribution keeps running.")]
 Timeout = Annotated[
-    Optional[float], typer.Option(help="Timeout in seconds for the whole distribution.", min=0.001)
-]  # noqa: UP045
+    Optional[float],  # noqa: UP045
+    typer.Option(help="Timeout in seconds for the whole distribution.", min=0.001),
+]
 
 
 _FLAGS = {

@@ -50,14 +50,14 @@ function Screen({ module, name, params, props }) {
       },
       (error) => {
         console.error(error);
-        setFailed({ title: "This screen could not be loaded", detail: "Reload the page: the console may be newer now." });
+        setFailed({ title: "This page could not be loaded", detail: "Reload the page: the console may be newer now." });
       },
     );
   }, [module]);
   if (failed) return html`<${ProblemBox} error=${failed} again=${() => location.reload()} />`;
   if (error) {
     console.error(error);
-    return html`<${ProblemBox} error=${{ title: "This screen failed", detail: String(error) }} again=${reset} />`;
+    return html`<${ProblemBox} error=${{ title: "This page failed", detail: String(error) }} again=${reset} />`;
   }
   if (!found) return html`<${Loading} rows=${6} />`;
   return html`<${found[name]} ...${props} ...${params} key=${params?.id || name + (props?.kind || "")} />`;
@@ -79,7 +79,7 @@ function FocusKeeper() {
 }
 
 function Nowhere() {
-  return html`<${Empty} title="There is no such screen">The address leads nowhere.<//>`;
+  return html`<${Empty} title="Page not found">There is no page at this address.<//>`;
 }
 
 function App() {

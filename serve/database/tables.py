@@ -476,7 +476,7 @@ class Webhook(Base):
     """The last event that deliveries were made of."""
     last_success_at: Mapped[datetime | None]
     failing_since: Mapped[datetime | None]
-    """Since when nothing has got through, once something was given up."""
+    """Since when all deliveries have failed, once one was given up."""
     version: Mapped[int] = mapped_column(default=1)
     created_by: Mapped[str] = mapped_column(Id, default="")
     created_at: Mapped[datetime] = mapped_column(default=now, index=True)

@@ -26,7 +26,7 @@ KeyHeader = Annotated[
         min_length=1,
         max_length=128,
         pattern=r"^[\x21-\x7e]+$",
-        description="The same key with the same body answers with the same job, for seven days.",
+        description="The same key with the same body returns the same job, for seven days.",
     ),
 ]
 

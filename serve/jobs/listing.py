@@ -42,16 +42,16 @@ class Filters:
 
 def _filters(
     state: Annotated[list[schemas.State] | None, Query(max_length=6, description="Any of these.")] = None,
-    name: Annotated[str | None, Query(max_length=256, description="How the name begins.")] = None,
+    name: Annotated[str | None, Query(max_length=256, description="Prefix of the name.")] = None,
     url: Annotated[
-        str | None, Query(max_length=URL_START, description="How one of the URLs begins, without secrets.")
+        str | None, Query(max_length=URL_START, description="Prefix of one of the URLs, without secrets.")
     ] = None,
     created_by: Annotated[str | None, Query(max_length=64, description="A user's id.")] = None,
-    node_id: Annotated[str | None, Query(max_length=64, description="A node that it is for.")] = None,
+    node_id: Annotated[str | None, Query(max_length=64, description="Id of a target node.")] = None,
     schedule_id: Id = None,
     retry_of: Id = None,
-    since: Annotated[datetime | None, Query(description="Made then or later.")] = None,
-    until: Annotated[datetime | None, Query(description="Made before then.")] = None,
+    since: Annotated[datetime | None, Query(description="Created at or after this time.")] = None,
+    until: Annotated[datetime | None, Query(description="Created before this time.")] = None,
 ) -> Filters:
     for at in (since, until):
         if at is not None and at.tzinfo is None:

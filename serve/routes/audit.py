@@ -29,7 +29,7 @@ def list_audit(
     paging: Paged,
     actor: Annotated[str | None, Query(max_length=128, description="A user's name or id.")] = None,
     action: Annotated[
-        str | None, Query(max_length=64, description="Such as `user.create`; `user.*`: all that begin so.")
+        str | None, Query(max_length=64, description="Such as `user.create`; `user.*` matches by prefix.")
     ] = None,
     resource_type: Short = None,
     resource_id: Short = None,

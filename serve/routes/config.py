@@ -95,9 +95,7 @@ def roll_back(
     caller: Caller,
     request: Request,
     response: Response,
-    if_match: Annotated[
-        str | None, Header(max_length=256, description="As for a change; may be left out.")
-    ] = None,
+    if_match: Annotated[str | None, Header(max_length=256, description="As for a change; optional.")] = None,
 ) -> ConfigVersion:
     """A new version with the values of an old one; 0: those that the cluster was started with."""
     values: dict[str, Any] = {}

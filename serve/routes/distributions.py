@@ -28,7 +28,7 @@ def create(
     return jobs.create(manager, request, response, caller, body, key)
 
 
-@router.post("/check", summary="Would it be accepted?")
+@router.post("/check", summary="Validate without starting (dry run)")
 @requires(Permission.JOBS_WRITE)
 def check(manager: Here, caller: Caller, body: DistributionCreate) -> Checked:
     """Looks at a request without starting anything."""

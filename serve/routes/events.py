@@ -17,10 +17,8 @@ from dragonfly_ray.serve.permissions import Permission, requires
 from dragonfly_ray.serve.schemas.news import Event, EventType
 
 router = APIRouter(prefix="/events", tags=["events"])
-After = Annotated[
-    int | None, Query(ge=0, lt=2**63, description="Only what came after the event with this id.")
-]
-LastEventId = Annotated[int | None, Header(ge=0, lt=2**63, description="Counts before `after`.")]
+After = Annotated[int | None, Query(ge=0, lt=2**63, description="Only events after the one with this id.")]
+LastEventId = Annotated[int | None, Header(ge=0, lt=2**63, description="Takes precedence over `after`.")]
 SSE: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {}}, "description": "A stream of server-sent events."}
 }
@@ -28,7 +26,8 @@ SSE: dict[int | str, dict[str, Any]] = {
 
 def _wanted(
     types: Annotated[
-        list[EventType], Query(max_length=50, description="`job.ended`, `node.*`; none: all.")
+        list[EventType],
+        Query(max_length=50, description="Event types such as `job.ended` or `node.*`; default: all."),
     ] = [],  # noqa: B006
     resource_type: Annotated[str, Query(max_length=32)] = "",
     resource_id: Annotated[str, Query(max_length=256)] = "",

@@ -72,13 +72,13 @@ def add(router: APIRouter, kind: Kind) -> None:
         with manager.database.read() as session:
             return listing.listed(session, kind, filters, paging, manager.jobs.board)
 
-    @router.get("/{job_id}", summary=f"One {kind}")
+    @router.get("/{job_id}", summary=f"Get a {kind}")
     @requires(Permission.JOBS_READ)
     def one(manager: Here, job_id: str) -> Job:
         with manager.database.read() as session:
             return shown.job(requests.find(session, kind, job_id), manager.jobs.board)
 
-    @router.get("/{job_id}/nodes", summary="What becomes of each URL on each node")
+    @router.get("/{job_id}/nodes", summary="List outcomes by URL and node")
     @requires(Permission.JOBS_READ)
     def nodes(
         manager: Here,
@@ -99,13 +99,15 @@ def add(router: APIRouter, kind: Kind) -> None:
         items = shown.nodes(found.items, row, manager.jobs.board)
         return Page.model_construct(items=items, next_cursor=found.next_cursor)
 
-    @router.get("/{job_id}/live", response_class=EventSourceResponse, responses=SSE, summary="As it goes on")
+    @router.get(
+        "/{job_id}/live", response_class=EventSourceResponse, responses=SSE, summary="Stream live progress"
+    )
     @requires(Permission.JOBS_READ)
     async def live(
         manager: Here,
         request: Request,
         job_id: str,
-        cells: Annotated[int, Query(ge=1, le=4096, description="At most so many cells a node.")] = 256,
+        cells: Annotated[int, Query(ge=1, le=4096, description="Maximum number of cells per node.")] = 256,
     ) -> EventSourceResponse:
         """Named messages: `job` (a job), `nodes` (outcomes: at first all, then those that changed), `cells`
         (which pieces are where, of nodes where that changed), `edges` (who fed whom), and `end`, the last."""
@@ -114,13 +116,13 @@ def add(router: APIRouter, kind: Kind) -> None:
         stream = Live(manager.database, jobs.board, jobs.looks, job_id, cells)
         return await manager.streams.sse(request, stream.events())
 
-    @router.post("/{job_id}/cancel", status_code=202, summary=f"Stop a {kind}")
+    @router.post("/{job_id}/cancel", status_code=202, summary=f"Cancel a {kind}")
     @requires(Permission.JOBS_WRITE)
     def cancel(manager: Here, request: Request, response: Response, caller: Caller, job_id: str) -> Job:
         """Stops the work on every node; nodes that have finished keep what they have."""
         return accepted(manager, requests.cancel(manager, request, caller, kind, job_id), response)
 
-    @router.post("/{job_id}/retry", status_code=202, summary="Again, for nodes that failed")
+    @router.post("/{job_id}/retry", status_code=202, summary="Retry failed nodes")
     @requires(Permission.JOBS_WRITE)
     def retry(
         manager: Here,
@@ -135,7 +137,7 @@ def add(router: APIRouter, kind: Kind) -> None:
         row = requests.retry(manager, request, caller, kind, job_id, body or Retry(), key)
         return accepted(manager, row, response)
 
-    @router.delete("/{job_id}", status_code=204, summary=f"Delete a {kind} that has ended")
+    @router.delete("/{job_id}", status_code=204, summary=f"Delete a finished {kind}")
     @requires(Permission.JOBS_WRITE)
     def delete(manager: Here, request: Request, caller: Caller, job_id: str) -> None:
         """Its audit and its events stay."""

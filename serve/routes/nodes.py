@@ -45,7 +45,7 @@ def list_nodes(
     state: Text = None,
     role: Literal["seed", "peer"] | None = None,
     cordoned: bool | None = None,
-    name: Annotated[str | None, Query(max_length=256, description="A part of the name.")] = None,
+    name: Annotated[str | None, Query(max_length=256, description="Substring of the name.")] = None,
 ) -> Page[Node]:
     """All that were ever seen and not forgotten.
 

@@ -33,7 +33,7 @@ def list_schedules(
         return page(session, query, paging, fields, Row.id, schedules.answered, default="name")
 
 
-@router.post("", status_code=201, summary="Make a schedule")
+@router.post("", status_code=201, summary="Create a schedule")
 @requires(Permission.SCHEDULES_WRITE)
 def create_schedule(
     manager: Here, request: Request, response: Response, caller: Caller, body: ScheduleIn
@@ -45,7 +45,7 @@ def create_schedule(
     return schedules.answered(row)
 
 
-@router.get("/{schedule_id}", summary="One schedule")
+@router.get("/{schedule_id}", summary="Get a schedule")
 @requires(Permission.SCHEDULES_READ)
 def get_schedule(manager: Here, response: Response, schedule_id: str) -> Schedule:
     with manager.database.read() as session:
@@ -78,7 +78,7 @@ def delete_schedule(manager: Here, request: Request, caller: Caller, schedule_id
     schedules.delete(manager, request, caller, schedule_id)
 
 
-@router.post("/{schedule_id}/run", status_code=202, summary="Run it now")
+@router.post("/{schedule_id}/run", status_code=202, summary="Run a schedule now")
 @requires(Permission.SCHEDULES_WRITE)
 def run_schedule(
     manager: Here,
@@ -92,7 +92,7 @@ def run_schedule(
     return accepted(manager, schedules.run(manager, request, caller, schedule_id, key), response)
 
 
-@router.get("/{schedule_id}/upcoming", summary="When it runs next")
+@router.get("/{schedule_id}/upcoming", summary="List the next runs")
 @requires(Permission.SCHEDULES_READ)
 def upcoming(manager: Here, schedule_id: str, count: Annotated[int, Query(ge=1, le=100)] = 5) -> Upcoming:
     with manager.database.read() as session:

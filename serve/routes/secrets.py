@@ -32,7 +32,7 @@ def list_secrets(
     caller: Caller,
     manager: Here,
     paging: Paged,
-    usable: Annotated[bool, Query(description="Only those that whoever asks may name in a job.")] = False,
+    usable: Annotated[bool, Query(description="Only secrets that the caller may use in a job.")] = False,
 ) -> Page[wire.Secret]:
     query = select(Secret)
     if usable:

@@ -37,8 +37,8 @@ async def stream_overviews(request: Request, manager: Here) -> EventSourceRespon
 @requires(Permission.STATS_READ)
 def get_traffic(
     manager: Here,
-    since: Annotated[datetime | None, Query(description="An hour before `until`, if it is left out.")] = None,
-    until: Annotated[datetime | None, Query(description="Now, if it is left out.")] = None,
+    since: Annotated[datetime | None, Query(description="Default: one hour before `until`.")] = None,
+    until: Annotated[datetime | None, Query(description="Default: now.")] = None,
     step: Annotated[
         int | None,
         Query(ge=60, le=366 * 86_400, description="Seconds; a multiple of 60. Of 3600 beyond two days."),
@@ -57,7 +57,7 @@ def get_traffic(
 @requires(Permission.STATS_READ)
 def get_node_traffic(
     manager: Here,
-    since: Annotated[datetime | None, Query(description="24 hours ago, if it is left out.")] = None,
+    since: Annotated[datetime | None, Query(description="Default: 24 hours ago.")] = None,
 ) -> list[NodeTraffic]:
     """From the hour on that `since` lies in. Who received most comes first."""
     begin = traffic.in_utc(since) if since else now() - timedelta(hours=24)
@@ -68,7 +68,7 @@ def get_node_traffic(
 @router.get("/tasks")
 @requires(Permission.STATS_READ)
 def get_top_tasks(
-    manager: Here, limit: Annotated[int, Query(ge=1, le=500, description="How many.")] = 20
+    manager: Here, limit: Annotated[int, Query(ge=1, le=500, description="Maximum number of rows.")] = 20
 ) -> list[TopTask]:
     """Of which jobs moved most, first."""
     with manager.database.read() as session:

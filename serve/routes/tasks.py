@@ -49,8 +49,10 @@ SORTED = {
 def list_tasks(
     manager: Here,
     paging: Paged,
-    url: Annotated[str | None, Query(max_length=4096, description="A part of the URL.")] = None,
-    node_id: Annotated[str | None, Query(max_length=64, description="Held there, at least in part.")] = None,
+    url: Annotated[str | None, Query(max_length=4096, description="Substring of the URL.")] = None,
+    node_id: Annotated[
+        str | None, Query(max_length=64, description="Stored on this node, at least partially.")
+    ] = None,
 ) -> Page[Task]:
     """Everything that lies on some node, or is on its way there."""
     found: Any = manager.fleet.tasks.get().values()

@@ -24,7 +24,8 @@ router = APIRouter(prefix="/tokens", tags=["tokens"])
 SORTED = {"created_at": Token.created_at, "name": Token.name}
 ANYBODY = "all"
 UserId = Annotated[
-    str | None, Query(max_length=64, description="Whose; none: one's own. Others' need a permission.")
+    str | None,
+    Query(max_length=64, description="Id of the owner; default: the caller. Others need a permission."),
 ]
 
 
@@ -36,7 +37,10 @@ def list_tokens(
     paging: Paged,
     user_id: Annotated[
         str | None,
-        Query(max_length=64, description="Whose, or `all`; none: one's own. Others' need `users:read`."),
+        Query(
+            max_length=64,
+            description="Id of the owner, or `all`; default: the caller. Others need `users:read`.",
+        ),
     ] = None,
     active: Annotated[bool | None, Query(description="Neither revoked nor expired.")] = None,
 ) -> Page[wire.Token]:

@@ -28,7 +28,7 @@ SORTED = {"created_at": User.created_at, "name": User.name, "role": User.role, "
 def list_users(
     manager: Here,
     paging: Paged,
-    name: Annotated[str | None, Query(max_length=128, description="Begins with it.")] = None,
+    name: Annotated[str | None, Query(max_length=128, description="Prefix of the name.")] = None,
     role: Annotated[str | None, Query(max_length=64)] = None,
     disabled: bool | None = None,
 ) -> Page[wire.User]:

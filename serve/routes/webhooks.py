@@ -188,9 +188,9 @@ def document(app: FastAPI) -> None:
     def event(
         body: wire.WebhookPayload,
         webhook_id: Annotated[
-            str, Header(description="The same at every attempt of a delivery: what has come is known by it.")
+            str, Header(description="The same for every attempt of a delivery; use it to deduplicate.")
         ],
-        webhook_timestamp: Annotated[int, Header(description="Of this attempt, in seconds since 1970.")],
+        webhook_timestamp: Annotated[int, Header(description="Time of this attempt, in seconds since 1970.")],
         webhook_signature: Annotated[
             str, Header(description="`v1,…`; several while a key is rotated, with spaces between.")
         ],

@@ -55,7 +55,7 @@ class PasswordChange(In):
 class UserCreate(In):
     name: Name
     role: Slug
-    password: Password | None = Field(None, description="None: no sign-in by password, tokens only.")
+    password: Password | None = Field(None, description="Default: no sign-in by password, tokens only.")
 
 
 class UserChange(In):
@@ -102,10 +102,10 @@ class Role(Out):
 
 class TokenCreate(In):
     name: Name
-    permissions: list[Permission] | None = Field(None, description="None: all that its owner has.")
+    permissions: list[Permission] | None = Field(None, description="Default: all permissions of its owner.")
     expires_in: Annotated[float, Field(gt=0)] | None = Field(
         None,
-        description="Seconds; none: as the manager is set (90 days). More than it allows (a year) is refused.",
+        description="Seconds; default: the manager's setting (90 days). More than its limit (a year) is rejected.",
     )
 
 
@@ -136,13 +136,13 @@ class SecretIn(In):
     headers: Annotated[dict[HeaderName, HeaderValue], Field(max_length=50)] = {}
     storage_options: Annotated[
         dict[Annotated[str, StringConstraints(min_length=1, max_length=256)], Any], Field(max_length=50)
-    ] = Field({}, description="What fsspec takes for the protocol, such as `key` and `secret`.")
+    ] = Field({}, description="fsspec options of the protocol, such as `key` and `secret`.")
     hosts: Annotated[list[HostPattern], Field(min_length=1, max_length=100)] = Field(
         description="Hosts (`host`, `host:port`, `*.domain`) or buckets (`models`, `team-*`) that it may be sent to. "
         "Hosts that its storage options lead to, such as `endpoint_url`, must be among them.",
     )
     allow_http: bool = Field(
-        False, description="Whether it may be sent without TLS, so that everybody on the way can read it."
+        False, description="Whether it may be sent without TLS, readable to everybody on the way."
     )
 
     @model_validator(mode="after")
@@ -178,12 +178,12 @@ class SecretCreate(SecretIn):
 class Secret(Out):
     name: str
     description: str
-    fields: list[str] = Field(description="What is in it: names without values.")
+    fields: list[str] = Field(description="Names of its headers and options, without values.")
     hosts: list[str]
     allow_http: bool
-    disabled: str | None = Field(description="Why it opens nothing until it is replaced; null: it does.")
-    may_use: bool = Field(description="Whether whoever asks may name it in a job.")
-    may_keep: bool = Field(description="Whether whoever asks may replace, grant and delete it.")
+    disabled: str | None = Field(description="Why it is disabled until it is replaced; null: enabled.")
+    may_use: bool = Field(description="Whether the caller may use it in a job.")
+    may_keep: bool = Field(description="Whether the caller may replace, grant and delete it.")
     created_by: str = Field(description="The name of its owner.")
     version: int
     created_at: datetime

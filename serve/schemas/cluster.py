@@ -13,12 +13,12 @@ from dragonfly_ray.serve.schemas.base import By, In, Out, Provenance, Text
 class Node(Out):
     node_id: str
     name: str
-    shown_name: str = Field(description="For people: several nodes of one name have part of their ids in it.")
+    shown_name: str = Field(description="Display name; nodes of the same name have part of their ids in it.")
     address: str
     alive: bool
     role: Literal["seed", "peer"]
     state: str = Field(
-        description="Of its peer: healthy, starting, unhealthy, draining, drained, missing or dead."
+        description="State of its peer: healthy, starting, unhealthy, draining, drained, missing or dead."
     )
     labels: dict[str, str]
     cordoned: bool
@@ -31,10 +31,10 @@ class Node(Out):
     disk_total: int
     receive_rate: float
     send_rate: float
-    bytes: Provenance = Field(description="Received since its peer started.")
+    bytes: Provenance = Field(description="Bytes received since its peer started.")
     bytes_sent: int
     active_tasks: int
-    settings_version: int = Field(description="The version of the live settings that it works with.")
+    settings_version: int = Field(description="Version of the live settings in use.")
     first_seen_at: datetime
     last_seen_at: datetime
     error: str
@@ -67,8 +67,8 @@ class Task(Out):
     pieces: int
     entries: int
     directory: bool
-    active: int = Field(description="Nodes at work on it.")
-    whole: int = Field(description="Nodes that hold all of it.")
+    active: int = Field(description="Nodes with an active download.")
+    whole: int = Field(description="Nodes with a complete copy.")
     partial: int
 
 
@@ -115,7 +115,7 @@ class Pin(In):
         list[Annotated[str, StringConstraints(max_length=64)]], Field(max_length=100_000)
     ] = []
     ttl: Annotated[float, Field(gt=0, le=10 * 365 * 86400)] | None = Field(
-        None, description="Seconds; null: for good."
+        None, description="Seconds; null: without expiry."
     )
 
 
@@ -141,7 +141,7 @@ class Config(Out):
         description="Dotted names of live settings -> values that differ from the start's."
     )
     effective: dict[str, Any] = Field(description="Every setting of the cluster, by section.")
-    applied: int = Field(description="Nodes that work with this version.")
+    applied: int = Field(description="Nodes that use this version.")
     nodes: int
     json_schema: dict[str, Any] = Field(description="JSON Schema of the live settings.")
 
@@ -161,5 +161,5 @@ class ConfigVersion(Out):
     created_by: By
     created_at: datetime
     applied_at: datetime | None = Field(
-        None, description="When all nodes worked with it for the first time; null: not yet, or never."
+        None, description="When all nodes used it for the first time; null: not yet, or never."
     )

@@ -65,7 +65,7 @@ class _Create(In):
     filtered_query_params: Annotated[list[Pattern], Field(max_length=100)] = _option(
         "filtered_query_params", []
     )
-    links: Links = _option("links", "refuse", "Ones that lead out are refused in every case.")
+    links: Links = _option("links", "refuse", "Symlinks that point outside the folder are always refused.")
 
     @model_validator(mode="after")
     def _together(self) -> _Create:
@@ -77,7 +77,7 @@ class DistributionCreate(_Create):
     """Content that shall lie on nodes, at `dest` or in their stores."""
 
     dest: Annotated[str, StringConstraints(min_length=1, max_length=4096)] | None = _option(
-        "dest", None, "Below a root that the manager allows."
+        "dest", None, "Inside one of the manager's `dest_roots`."
     )
     link: bool = _option("link", True)
 
@@ -96,7 +96,7 @@ class Progress(Out):
     nodes_total: int = 0
     nodes_done: int = 0
     nodes_failed: int = 0
-    waiting: str = Field("", description="Why it waits for its origin, now; empty: it does not.")
+    waiting: str = Field("", description="Why it is waiting for its origin (backoff); empty: not waiting.")
 
 
 class Job(Out):
@@ -111,7 +111,7 @@ class Job(Out):
     include: list[str]
     exclude: list[str]
     link: bool
-    secret: str | None = Field(description="Its name.")
+    secret: str | None = Field(description="Display name.")
     tag: str
     application: str
     filtered_query_params: list[str]
@@ -120,14 +120,16 @@ class Job(Out):
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
-    seconds: float | None = Field(description="From its start to its end, or until now.")
-    size: int | None = Field(description="Bytes of content, all URLs together; null until it is known.")
+    seconds: float | None = Field(description="Seconds from its start to its end, or until now.")
+    size: int | None = Field(description="Bytes of content, all URLs together; null while unknown.")
     progress: Progress
     bytes: Provenance
-    bytes_audit: int = Field(description="Of all nodes together; in no other number. See the nodes' own.")
-    figures: Figures | None = Field(None, description="Once it has ended, where the cluster told them.")
+    bytes_audit: int = Field(description="Bytes of all nodes together; not contained in any other number.")
+    figures: Figures | None = Field(
+        None, description="Set once it has ended, where the cluster reported them."
+    )
     error: Failure | None = Field(description="Of the whole job; each node's own is in its outcome.")
-    task_ids: list[str] = Field(description="One for each URL; empty text while it is not resolved.")
+    task_ids: list[str] = Field(description="One per URL; empty while not resolved.")
     schedule_id: str | None
     retry_of: str | None
 
@@ -143,15 +145,15 @@ class JobNode(Out):
     path: str | None
     size: int
     bytes_done: int
-    rate: float = Field(description="Bytes a second, now.")
+    rate: float = Field(description="Current bytes per second.")
     eta: float | None
     seconds: float
     bytes: Provenance
     bytes_audit: int = Field(
-        description="Read at the origin only to compare it with what another node had read; in no other number."
+        description="Read at the origin only to audit what another node had read; not contained in any other number."
     )
     origin_pieces: str = Field(
-        description="The pieces that the node has read at the origin for everybody, as in `0-63,70`."
+        description="Pieces that the node read at the origin under a lease, as in `0-63,70`."
     )
     merged: bool
     written_by: str | None
@@ -170,5 +172,5 @@ class Checked(Out):
     """What a request would mean, and all that is wrong with it."""
 
     nodes: list[str] = Field(description="Node ids.")
-    size: int | None = Field(None, description="Bytes; null where only the work itself would tell.")
+    size: int | None = Field(None, description="Bytes; null where unknown before the download.")
     problems: list[Failure] = []

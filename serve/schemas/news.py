@@ -31,7 +31,7 @@ class Event(Out):
 class WebhookIn(In):
     url: Annotated[str, StringConstraints(min_length=8, max_length=2048, pattern=r"^https?://[!-~]+$")]
     types: Annotated[list[EventType], Field(max_length=50)] = Field(
-        [], description="`job.ended`, `node.*`; none: all."
+        [], description="Event types such as `job.ended` or `node.*`; default: all."
     )
     enabled: bool = True
 
@@ -39,14 +39,14 @@ class WebhookIn(In):
 class WebhookCreate(WebhookIn):
     name: Name
     signing_key: Annotated[SecretStr, Field(min_length=24, max_length=256)] | None = Field(
-        None, description="`whsec_…`; one is made up without it, and shown once."
+        None, description="`whsec_…`; default: generated, and shown once."
     )
 
 
 class WebhookPayload(Out):
     """The body of a delivery: an event."""
 
-    type: str = Field(description="As of `Event`; `test`: somebody tries whether this arrives.")
+    type: str = Field(description="As of `Event`; `test`: a test delivery.")
     timestamp: datetime = Field(description="When it happened.")
     event_id: int
     resource_type: str
@@ -61,7 +61,7 @@ class Webhook(Out):
     types: list[str]
     enabled: bool
     failing_since: datetime | None = Field(
-        description="Since when nothing has got through, once something was given up."
+        description="Since when all deliveries have failed, once one was given up."
     )
     last_success_at: datetime | None
     version: int
@@ -90,7 +90,9 @@ class Delivery(Out):
 
 class _ScheduleIn(In):
     name: Annotated[str, StringConstraints(min_length=1, max_length=256)]
-    cron: Annotated[str, StringConstraints(max_length=128)] | None = Field(None, description="Five fields.")
+    cron: Annotated[str, StringConstraints(max_length=128)] | None = Field(
+        None, description="Cron expression of five fields."
+    )
     interval_seconds: Annotated[int, Field(ge=10, le=366 * 86400)] | None = None
     timezone: Annotated[str, StringConstraints(max_length=64)] = "UTC"
     enabled: bool = True
@@ -165,12 +167,12 @@ class Overview(Out):
     at: datetime
     rates: Provenance
     bytes_saved: int = Field(
-        description="Since statistics are kept: bytes that nodes got without the origin."
+        description="Bytes that nodes received from elsewhere than the origin, since statistics are kept."
     )
     bytes_origin: int
     jobs_active: int
     jobs_queued: int
-    jobs_ended_24h: dict[str, int] = Field(description="State -> how many.")
+    jobs_ended_24h: dict[str, int] = Field(description="State -> number of jobs.")
     nodes_alive: int
     nodes_healthy: int
     nodes_cordoned: int
@@ -178,5 +180,5 @@ class Overview(Out):
     store_used: int
     store_quota: int
     cluster_error: str | None = Field(
-        None, description="Why the cluster does not answer. What only it knows is 0 then."
+        None, description="Why the cluster is unavailable; its figures are 0 then."
     )

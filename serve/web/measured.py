@@ -21,13 +21,13 @@ class RequestMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(
             "dragonfly_manager_requests",
-            "Requests, by route and status.",
+            "HTTP requests, by route and status.",
             ("route", "method", "status"),
             registry=registry,
         )
         self.seconds = Histogram(
             "dragonfly_manager_request_seconds",
-            "Until an answer began: what is streamed afterwards does not count.",
+            "Seconds until the response began, without its streaming.",
             ("route", "method"),
             buckets=BUCKETS,
             registry=registry,

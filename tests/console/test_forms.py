@@ -88,7 +88,7 @@ class TestSecrets:
         dialog.get_by_label("Name", exact=True).fill("models")
         dialog.get_by_label("HTTP headers: name 1").fill("Authorization")
         dialog.get_by_label("HTTP headers: value 1").fill(self.VALUES[0])
-        dialog.get_by_label("Only for").fill("cdn.example.com\nmodels.example.com")
+        dialog.get_by_label("Allowed hosts").fill("cdn.example.com\nmodels.example.com")
         _press(page, "Save")
         row = _row(page, "Secrets", "models")
         expect(row).to_contain_text("headers.Authorization", timeout=HANG)
@@ -109,7 +109,7 @@ class TestSecrets:
 
         row.get_by_role("button", name="Replace models").click()
         expect(dialog).to_contain_text("All its values are replaced")
-        expect(dialog.get_by_label("Only for")).to_have_value("cdn.example.com\nmodels.example.com")
+        expect(dialog.get_by_label("Allowed hosts")).to_have_value("cdn.example.com\nmodels.example.com")
         for field in ("name", "value"):
             expect(dialog.get_by_label(f"HTTP headers: {field} 1")).to_have_value("")
         dialog.get_by_label("Storage options: name 1").fill("key")
@@ -144,7 +144,7 @@ class TestSecrets:
             dialog.get_by_label("Name", exact=True).fill("taken")
             dialog.get_by_label("Storage options: name 1").fill("key")
             dialog.get_by_label("Storage options: value 1").fill(self.VALUES[1])
-            dialog.get_by_label("Only for").fill("bucket")
+            dialog.get_by_label("Allowed hosts").fill("bucket")
             dialog.get_by_role("button", name="Save").click()
             expect(_row(page, "Secrets", "taken")).to_be_visible(timeout=HANG)
         expect(dialog.get_by_role("alert")).to_contain_text("secret 'taken' already exists", timeout=HANG)
@@ -163,8 +163,8 @@ class TestSecrets:
         dialog.get_by_label("HTTP headers: name 1").fill("Authorization")
         dialog.get_by_label("HTTP headers: value 1").fill("Bearer x")
         dialog.get_by_role("button", name="Save").click()
-        expect(dialog.get_by_label("Only for")).to_be_focused()  # the browser asks for what is required
-        dialog.get_by_label("Only for").fill("cdn.example.com")
+        expect(dialog.get_by_label("Allowed hosts")).to_be_focused()  # the browser asks for what is required
+        dialog.get_by_label("Allowed hosts").fill("cdn.example.com")
         _press(page, "Save")
         expect(_row(page, "Secrets", "relic")).not_to_contain_text("Disabled", timeout=HANG)
         with people.database_of(console.app).write() as session:
@@ -262,7 +262,7 @@ class TestSchedules:
         page.get_by_label("Name", exact=True).fill("short-lived")
         page.get_by_label("HTTP headers: name 1").fill("Authorization")
         page.get_by_label("HTTP headers: value 1").fill("Bearer x")
-        page.get_by_label("Only for").fill(urlsplit(URL).netloc)
+        page.get_by_label("Allowed hosts").fill(urlsplit(URL).netloc)
         _press(page, "Save")
         page.goto("/console/schedules/new")
         self._fill(page, "with a secret")
@@ -311,13 +311,13 @@ class TestWebhooks:
             assert [path for path, text in _answers(watched) if key in text] == ["POST /webhooks"]
             page.get_by_role("link", name="pipeline").click()
             _head(page, "pipeline")
-            expect(page.get_by_text("Nothing was sent yet")).to_be_visible(timeout=HANG)
+            expect(page.get_by_text("No deliveries yet")).to_be_visible(timeout=HANG)
 
             page.get_by_role("button", name="Send a test").click()
             row = _row(page, "Deliveries", "^test ")
             expect(row.locator("[data-state=failed]")).to_be_visible(timeout=HANG)
-            expect(row).to_contain_text("answered 500")
-            expect(page.get_by_text("Its deliveries fail")).to_be_visible(timeout=HANG)
+            expect(row).to_contain_text("HTTP 500")
+            expect(page.get_by_text("Deliveries are failing")).to_be_visible(timeout=HANG)
             expect(page.locator(".page-head [data-state=failing]")).to_be_visible()
             refused = receiver.next()
             assert refused.verified(key)["type"] == "test"
@@ -325,8 +325,8 @@ class TestWebhooks:
 
             row.get_by_role("button", name="Send delivery").click()
             expect(row.locator("[data-state=delivered]")).to_be_visible(timeout=HANG)
-            expect(row).not_to_contain_text("answered 500")
-            expect(page.get_by_text("Its deliveries fail")).to_have_count(0, timeout=HANG)
+            expect(row).not_to_contain_text("HTTP 500")
+            expect(page.get_by_text("Deliveries are failing")).to_have_count(0, timeout=HANG)
             again = receiver.next()
             assert again.verified(key) == refused.verified(key)
             assert again.headers["webhook-id"] == refused.headers["webhook-id"]
@@ -337,7 +337,7 @@ class TestWebhooks:
             page = open_page("/webhooks")
             self._made(page, "chat", receiver.url, "job.*")
             page.get_by_role("link", name="chat").click()
-            expect(page.get_by_text("Nothing was sent yet")).to_be_visible(timeout=HANG)
+            expect(page.get_by_text("No deliveries yet")).to_be_visible(timeout=HANG)
             job = _start(page, "told of")
             assert job.encode() in receiver.next().body
             row = _row(page, "Deliveries", "job.created")
@@ -512,7 +512,7 @@ def _pressing(path: str, button: str) -> Callable[[Page, Console], None]:
 
 def _all_of_a_token(page: Page, console: Console) -> None:
     _pressing("/tokens", "New token")(page, console)
-    page.get_by_label("Everything that its owner may").uncheck()
+    page.get_by_label("All permissions of its owner").uncheck()
 
 
 def _pinning(page: Page, console: Console) -> None:

@@ -275,7 +275,7 @@ class TestCluster:
         dialog.get_by_role("button", name="Apply to the cluster").click()
         expect(page.get_by_role("row", name=re.compile("Version 1"))).to_contain_text("six", timeout=HANG)
         expect(page.get_by_text("all of 12 nodes work with it")).to_be_visible(timeout=HANG)
-        page.get_by_role("button", name="Back to the start").click()
+        page.get_by_role("button", name="Reset to defaults").click()
         page.get_by_role("dialog").get_by_role("button", name="Roll back").click()
         expect(page.get_by_role("row", name=re.compile("Version 2"))).to_contain_text(
             "values of 0", timeout=HANG

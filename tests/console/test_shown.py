@@ -110,13 +110,13 @@ def test_what_becomes_of_symlinks_is_chosen_shown_and_used_again(open_page: Open
     page.get_by_label("Symlinks").select_option("follow")
     page.get_by_role("button", name="Start").click()
     about = page.locator("section", has=page.get_by_role("heading", name="About"))
-    expect(about).to_contain_text("Follow: what they lead to takes their place", timeout=HANG)
+    expect(about).to_contain_text("Follow: deliver their targets", timeout=HANG)
     script = "async (id) => (await (await fetch(`/api/v1/distributions/${id}`)).json()).links"
     job = page.url.rpartition("/")[2]
     assert page.evaluate(script, job) == "follow"
     until(lambda: bool(_order(console, job)))
     console.swarm.reach(_order(console, job), 1.0)
-    page.get_by_role("button", name="Use again").click()
+    page.get_by_role("button", name="Duplicate").click()
     expect(page.get_by_label("Symlinks")).to_have_value("follow", timeout=HANG)
 
 
@@ -173,7 +173,7 @@ def test_nodes_of_one_name_are_told_apart(alike: tuple[Console, Page]) -> None:
     expect(rows).to_have_count(NODES, timeout=HANG)
     _different(rows.all_inner_texts())
     page.get_by_role("button", name="Table", exact=True).click()
-    flows = page.get_by_role("table", name="Who fed whom")
+    flows = page.get_by_role("table", name="Peer traffic")
     expect(flows.get_by_role("row")).not_to_have_count(1, timeout=HANG)
     told = {text for text in flows.get_by_role("cell").all_inner_texts() if text.startswith(ADDRESS)}
     assert told

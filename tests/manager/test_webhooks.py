@@ -240,7 +240,7 @@ def test_one_delivery_that_nobody_wants_does_not_mark_its_webhook(
         write(app, "bad", "good")
         assert ended(manager, webhook, 1)[0]["last_status"] == 200
         (failed,) = ended(manager, webhook, 1, "failed")
-        assert failed["last_error"] == "answered 400"
+        assert failed["last_error"] == "HTTP 400"
         assert manager.get(f"{API}/{webhook['id']}").json()["failing_since"] is None
 
 

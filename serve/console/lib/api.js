@@ -67,7 +67,7 @@ export async function ask(method, path, { body, version, key, signal: aborting }
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem(
-      { title: "The manager does not answer", detail: "Check the connection, then try again.", type: "offline" },
+      { title: "The manager is unreachable", detail: "Check the connection, then try again.", type: "offline" },
       0,
     );
   }

@@ -67,7 +67,7 @@ const STATES = {
   running: ["run", "info", "Running"],
   starting: ["run", "info", "Starting"],
   succeeded: ["check", "good", "Succeeded"],
-  done: ["check", "good", "Done"],
+  done: ["check", "good", "Succeeded"],
   healthy: ["check", "good", "Healthy"],
   delivered: ["check", "good", "Delivered"],
   enabled: ["check", "good", "Enabled"],

@@ -8,8 +8,8 @@ const LIMITS = {
   origin: ["Origin", "the rate at which it was read", (at) => `read by ${at} alone`],
   zone: ["Zone", "links into the zones", (at) => `links into zone ${at}`],
   node: ["Nodes", "their links, disks or CPUs", (at) => `link, disk or CPU of ${at}`],
-  startup: ["Startup", "over before transfers mattered"],
-  other: ["Waiting", "none of the links was at its limit"],
+  startup: ["Startup", "finished before transfer rates mattered"],
+  other: ["Waiting", "no link was saturated"],
 };
 const times = (value) => (value == null ? "–" : `${value.toFixed(2)} ×`);
 
@@ -21,7 +21,7 @@ export function Figures({ of, live }) {
   const at = of.limited_by === "zone" ? of.limited_at : of.limited_at && (live.nodes.get(`${of.limited_at}/0`)?.node || of.limited_at.slice(0, 8));
   return html`<dl class="figures bare">
     <div><dt>Limited by</dt><dd>${limit}</dd><dd class="note">${at && named ? named(at) : meaning}</dd></div>
-    <div><dt>Time ÷ floor</dt><dd>${times(of.floor_ratio)}</dd><dd class="note">${of.floor == null ? "floor not known" : `floor ${duration(of.floor)} at the rates seen`}</dd></div>
+    <div><dt>Time ÷ floor</dt><dd>${times(of.floor_ratio)}</dd><dd class="note">${of.floor == null ? "floor unknown" : `floor ${duration(of.floor)} at the rates seen`}</dd></div>
     <div><dt>p99 ÷ p50</dt><dd>${times(of.p99_p50_ratio)}</dd><dd class="note">of the nodes' times</dd></div>
     <div><dt>Origin reads</dt><dd>${times(of.origin_ratio)}</dd><dd class="note">the size, by all hosts</dd></div>
     <div><dt>Across zones</dt><dd>${percent(of.cross_zone_share)}</dd><dd class="note">of the bytes from peers</dd></div>

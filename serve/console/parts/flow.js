@@ -81,7 +81,7 @@ const colour = (kind) => `var(${kind === "peers" ? "--peers" : kind === "node" ?
 export function Flow({ flows }) {
   const [view, setView] = useState("picture");
   const total = flows.reduce((all, flow) => all + flow.bytes, 0);
-  if (!total) return html`<${Empty} title="Nothing has moved yet">As soon as a node has its first pieces, the flow shows here.<//>`;
+  if (!total) return html`<${Empty} title="No traffic yet">As soon as a node has its first pieces, the flow shows here.<//>`;
   return html`<div class="stack">
     <div><${Segments} label="How to show it" value=${view} onChange=${setView} options=${[["picture", "Picture"], ["table", "Table"]]} /></div>
     ${view === "picture" ? html`<${Picture} flows=${flows} total=${total} />` : html`<${FlowTable} flows=${flows} total=${total} />`}
@@ -120,6 +120,6 @@ const COLUMNS = (total) => [
 
 function FlowTable({ flows, total }) {
   const rows = useMemo(() => [...flows].sort((a, b) => b.bytes - a.bytes).slice(0, 100), [flows]);
-  return html`<${DataTable} label="Who fed whom" columns=${COLUMNS(total)} rows=${rows} id=${(flow) => `${flow.from} ${flow.to} ${flow.kind}`} />
+  return html`<${DataTable} label="Peer traffic" columns=${COLUMNS(total)} rows=${rows} id=${(flow) => `${flow.from} ${flow.to} ${flow.kind}`} />
     ${flows.length > rows.length ? html`<p class="fine">The ${rows.length} biggest of ${flows.length}.</p>` : null}`;
 }

@@ -18,8 +18,8 @@ const MODES = [
 ];
 /** What becomes of symlinks in a folder. */
 export const LINKS = {
-  refuse: "Refuse those that lead out of it",
-  follow: "Follow: what they lead to takes their place",
+  refuse: "Refuse those that point outside the folder",
+  follow: "Follow: deliver their targets",
   keep: "Keep as links",
 };
 const lines = (text) => text.split("\n").map((line) => line.trim()).filter(Boolean);
@@ -95,7 +95,7 @@ export function mistakes(fields, kind) {
   if (!urls.length) found.urls = "At least one URL.";
   const odd = urls.find((url) => !/^[a-z][a-z0-9+.-]*:\/\/\S+$/i.test(url));
   if (odd) found.urls = `Not a URL: ${odd.slice(0, 80)}`;
-  if (new Set(urls).size !== urls.length) found.urls = "The same URL twice.";
+  if (new Set(urls).size !== urls.length) found.urls = "Duplicate URL.";
   if (fields.mode === "count" && !(Number.isInteger(Number(fields.count)) && Number(fields.count) >= 1)) found.nodes = "A whole number from 1.";
   if (fields.mode === "share" && !(Number(fields.share) > 0 && Number(fields.share) <= 100)) found.nodes = "A share above 0 and up to 100.";
   if (fields.mode === "labels" && !lines(fields.labels).length) found.nodes = "At least one label, as key=value.";
@@ -134,7 +134,7 @@ const problemText = (problem) => (typeof problem === "string" ? problem : proble
 
 export function CheckResult({ check }) {
   let content;
-  if (!check.clean) content = html`<p class="faint">What it would do is shown here as soon as the form is complete.</p>`;
+  if (!check.clean) content = html`<p class="faint">A dry run is shown here as soon as the form is complete.</p>`;
   else if (check.pending || (!check.found && !check.error)) content = html`<p class="faint"><${Icon} name="run" size=${13} spin /> Asking the manager…</p>`;
   else if (check.error) return html`<div aria-live="polite"><${ProblemBox} error=${check.error} /></div>`;
   else {
@@ -165,11 +165,11 @@ export function JobFields({ kind, fields, change, wrong, shown = true }) {
       ${fields.mode === "share" ? html`<${TextField} label="Share in percent" type="number" min="1" max="100" value=${fields.share} onChange=${put("share")} error=${error("nodes")} />` : null}
       ${fields.mode === "labels"
         ? html`<${TextField} label="Labels" lines=${2} value=${fields.labels} onChange=${put("labels")} error=${error("nodes")} hint="key=value, one a line; a node must have all of them." spellcheck="false" />
-            <${Chips} items=${labels.map((label) => ({ value: label, text: label }))} what="Labels that there are" onPick=${(label) => put_line("labels", label)} />`
+            <${Chips} items=${labels.map((label) => ({ value: label, text: label }))} what="Available labels" onPick=${(label) => put_line("labels", label)} />`
         : null}
       ${fields.mode === "named"
         ? html`<${TextField} label="Names, addresses or ids" lines=${3} value=${fields.named} onChange=${put("named")} error=${error("nodes")} hint="One a line." spellcheck="false" />
-            <${Chips} items=${picks.slice(0, 24)} what="Nodes that there are" onPick=${(name) => put_line("named", name)} />`
+            <${Chips} items=${picks.slice(0, 24)} what="Available nodes" onPick=${(name) => put_line("named", name)} />`
         : null}
     </div>
     ${kind === "distribution"
@@ -188,17 +188,17 @@ export function JobFields({ kind, fields, change, wrong, shown = true }) {
       <div class="form">
         <${TextField} label="Digest" optional value=${fields.digest} onChange=${put("digest")} error=${error("digest")} spellcheck="false" placeholder="sha256:…" hint="Checked before the content is visible. For one file." />
         <div class="pair">
-          <${TextField} label="Only" optional lines=${2} value=${fields.include} onChange=${put("include")} hint="Patterns of paths inside a folder, one a line." spellcheck="false" />
-          <${TextField} label="Not" optional lines=${2} value=${fields.exclude} onChange=${put("exclude")} hint="Patterns of what to leave out." spellcheck="false" />
+          <${TextField} label="Include" optional lines=${2} value=${fields.include} onChange=${put("include")} hint="Glob patterns of paths inside a folder, one per line." spellcheck="false" />
+          <${TextField} label="Exclude" optional lines=${2} value=${fields.exclude} onChange=${put("exclude")} hint="Glob patterns of paths to leave out, one per line." spellcheck="false" />
         </div>
         <div class="pair">
           <${TextField} label="Tag" optional value=${fields.tag} onChange=${put("tag")} hint="Keeps copies of the same URL apart." />
           <${TextField} label="Application" optional value=${fields.application} onChange=${put("application")} />
         </div>
-        <${TextField} label="Query parameters that do not count" optional lines=${2} value=${fields.filtered} onChange=${put("filtered")} hint="Signatures and the like, which differ for the same content. One a line." spellcheck="false" />
-        <${SelectField} label="Symlinks" value=${fields.links} onChange=${put("links")} options=${Object.entries(LINKS)} hint="In a folder. Ones that lead out of it are refused in every case." />
+        <${TextField} label="Ignored query parameters" optional lines=${2} value=${fields.filtered} onChange=${put("filtered")} hint="Signatures and the like, which differ for the same content. One per line." spellcheck="false" />
+        <${SelectField} label="Symlinks" value=${fields.links} onChange=${put("links")} options=${Object.entries(LINKS)} hint="In a folder. Those that point outside it are always refused." />
         ${kind === "distribution"
-          ? html`<${Check} label="Share blocks with the store" checked=${fields.link} onChange=${put("link")} hint="Outputs are links, and read-only; else they are copies of their own." />`
+          ? html`<${Check} label="Share blocks with the store" checked=${fields.link} onChange=${put("link")} hint="Outputs are read-only hard links or shared blocks; otherwise private copies." />`
           : null}
       </div>
     </details>`;

@@ -105,7 +105,7 @@ export function NodeTable({ live, index, jobEnded, actions }) {
   const items = virtual.getVirtualItems();
   const above = items[0]?.start || 0;
   const below = items.length ? virtual.getTotalSize() - items.at(-1).end : 0;
-  const shown = [["", "All"], ["running", "Running"], ["waiting", "Waiting"], ["failed", "Failed"], ["done", "Done"]].filter(
+  const shown = [["", "All"], ["running", "Running"], ["waiting", "Waiting"], ["failed", "Failed"], ["done", "Succeeded"]].filter(
     ([key]) => key === "" || counts[key] || key === show,
   );
   const all = [...COLUMNS, ...(actions ? [{ id: "act", label: "Actions", act: true, width: "96px", cell: actions }] : [])];

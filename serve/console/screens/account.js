@@ -32,7 +32,7 @@ export function Account() {
       <${Panel} title="You">
         <div class="stack">
           <${Facts} items=${[["Name", me.name], ["Role", me.role], ["Id", html`<${Id} id=${me.user_id} />`], ["Tokens", html`<${Link} href="/tokens">Your tokens<//>`]]} />
-          <div><p class="name">What you may</p><p class="tags">${me.permissions.map((one) => html`<${Tag}>${one}<//>`)}</p></div>
+          <div><p class="name">Your permissions</p><p class="tags">${me.permissions.map((one) => html`<${Tag}>${one}<//>`)}</p></div>
         </div>
       <//>
       <${Panel} title="Password">

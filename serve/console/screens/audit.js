@@ -36,7 +36,7 @@ export function Audit() {
         <${SelectFilter} label="When" value=${since} onChange=${(value) => change({ since: value })} options=${SINCE} />
         <${SelectFilter} label="Outcome" value=${filters.outcome} onChange=${(outcome) => change({ outcome })} options=${[["", "any"], ["ok", "ok"], ["refused", "refused"]]} />
       </div>
-      <${PagedTable} pages=${pages} label="Audit" columns=${columns(setEntry)} sort=${filters.sort || "-at"} onSort=${(sort) => change({ sort })} empty=${html`<${Empty} title="Nothing fits these filters" />`} />
+      <${PagedTable} pages=${pages} label="Audit" columns=${columns(setEntry)} sort=${filters.sort || "-at"} onSort=${(sort) => change({ sort })} empty=${html`<${Empty} title="No matches for these filters" />`} />
     <//>
     ${entry ? html`<${Dialog} title=${`${entry.action}, ${absolute(entry.at)}`} onClose=${() => setEntry(null)} wide>
       <div class="content">

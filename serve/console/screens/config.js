@@ -203,9 +203,9 @@ function History({ config, reload }) {
       ${may("config:write") && row.version !== config.version ? html`<${Button} icon="retry" onClick=${() => back(row.version)}>Roll back<//>` : null}
     </span>` },
   ];
-  const start = may("config:write") && config.version > 0 ? html`<${Button} onClick=${() => back(0)}>Back to the start’s<//>` : null;
+  const start = may("config:write") && config.version > 0 ? html`<${Button} onClick=${() => back(0)}>Reset to defaults<//>` : null;
   return html`<${Panel} title="History" actions=${start} flush>
-    <${PagedTable} pages=${pages} label="Versions" columns=${columns} id=${(row) => row.version} empty=${html`<${Empty} title="Nothing was ever changed" />`} />
+    <${PagedTable} pages=${pages} label="Versions" columns=${columns} id=${(row) => row.version} empty=${html`<${Empty} title="No versions yet" />`} />
     ${looking
       ? html`<${Dialog} title=${`Version ${looking.version} and what is in force`} onClose=${() => setLooking(null)} wide>
           <div class="content"><${Diff} before=${config.values} after=${looking.values} labels=${[`In force (${config.version})`, `Version ${looking.version}`]} />

@@ -19,7 +19,7 @@ export function JobNew({ kind }) {
   const attempt = useRef({ body: "", key: "" });
   const wrong = useMemo(() => mistakes(fields, kind), [fields, kind]);
   const check = useCheck(kind, fields, wrong);
-  if (!may("jobs:write")) return html`<${Empty} title="Your role starts no jobs" />`;
+  if (!may("jobs:write")) return html`<${Empty} title="Your role may not start jobs" />`;
 
   const submit = async (event) => {
     event.preventDefault();
@@ -55,6 +55,6 @@ export function JobNew({ kind }) {
           </div>
         </form>
       <//>
-      <${Panel} title="What it would do"><${CheckResult} check=${check} /><//>
+      <${Panel} title="Dry run"><${CheckResult} check=${check} /><//>
     </div>`;
 }

@@ -88,8 +88,8 @@ function Actions({ live, job, kind }) {
     navigate(`${path}/new`, { state: { request } });
   };
   return html`
-    ${job.progress.nodes_failed || job.state === "cancelled" ? html`<${RetryButton} job=${job} kind=${kind} label="Retry what failed" main />` : null}
-    <${Button} icon="copy" onClick=${again}>Use again<//>
+    ${job.progress.nodes_failed || job.state === "cancelled" ? html`<${RetryButton} job=${job} kind=${kind} label="Retry failed nodes" main />` : null}
+    <${Button} icon="copy" onClick=${again}>Duplicate<//>
     <${Button} icon="trash" kind="plain" label=${`Delete this ${one}`} onClick=${() =>
       confirm(`Delete this ${one}?`, {
         text: "Its record goes; what lies on the nodes and the audit of it stay.",
@@ -109,7 +109,7 @@ export function RetryButton({ job, kind, nodes = [], label, main = false }) {
     setBusy(true);
     try {
       const next = await post(`${KINDS[kind].path}/${job.id}/retry`, { node_ids: nodes });
-      say("Started again for what failed");
+      say("Retrying failed nodes");
       navigate(`${KINDS[kind].path}/${next.id}`);
     } catch (error) {
       complain(error);
@@ -132,11 +132,11 @@ function Progress({ live, job }) {
   return html`<${Panel}>
     <div class="stack">
       <dl class="figures bare">
-        <div><dt>Done</dt><dd>${percent(share)}</dd><dd class="note">${bytes(progress.bytes_done)} of ${bytes(progress.bytes_total || null)}</dd></div>
+        <div><dt>Progress</dt><dd>${percent(share)}</dd><dd class="note">${bytes(progress.bytes_done)} of ${bytes(progress.bytes_total || null)}</dd></div>
         <div><dt>Nodes</dt><dd>${count(progress.nodes_done)} / ${count(progress.nodes_total)}</dd><dd class="note">${progress.nodes_failed ? `${count(progress.nodes_failed)} failed` : "none failed"}</dd></div>
         <div><dt>${running ? "Rate" : "Mean rate"}</dt><dd>${running ? rate(progress.rate) : job.seconds ? rate(progress.bytes_done / job.seconds) : "–"}</dd><dd class="note">over all nodes</dd></div>
         <div><dt>${running ? "Left" : "Took"}</dt><dd>${running ? duration(progress.eta) : duration(job.seconds)}</dd><dd class="note">${running ? `${duration(job.seconds)} so far` : html`<${Time} at=${job.ended_at} />`}</dd></div>
-        <div><dt>Left the origin</dt><dd>${bytes(job.bytes.origin)}</dd><dd class="note">${job.size ? `${(job.bytes.origin / job.size).toFixed(2)} × the size` : "size not known yet"}</dd></div>
+        <div><dt>Origin egress</dt><dd>${bytes(job.bytes.origin)}</dd><dd class="note">${job.size ? `${(job.bytes.origin / job.size).toFixed(2)} × the size` : "size not known yet"}</dd></div>
       </dl>
       ${progress.waiting ? html`<div class="note-box warn" role="status">Waiting for the origin: ${progress.waiting}</div>` : null}
       <${Figures} of=${job.figures} live=${live} />
@@ -164,7 +164,7 @@ function WhoFedWhom({ live, index }) {
   const edges = live.edges.value;
   const tick = live.summaries.value;
   const flows = useMemo(() => flowsOf(edges, [...live.nodes.values()].filter((node) => node.url_index === index)), [edges, tick, index]);
-  return html`<${Panel} title="Who fed whom"><${Flow} flows=${flows} /><//>`;
+  return html`<${Panel} title="Peer traffic"><${Flow} flows=${flows} /><//>`;
 }
 
 /** Failed nodes by the reason. */
@@ -192,7 +192,7 @@ function Failures({ live, job, kind }) {
         </li>`,
       )}
     </ul>
-    ${ended || !may("jobs:write") ? null : html`<p class="fine">What failed can be retried when the rest is done.</p>`}
+    ${ended || !may("jobs:write") ? null : html`<p class="fine">Failed nodes can be retried once the job has ended.</p>`}
   <//>`;
 }
 

@@ -49,7 +49,7 @@ export function Jobs({ kind }) {
   const filtered = Object.keys(filters).some((key) => key !== "sort");
   const create = may("jobs:write") ? html`<${Link} class="button primary" href=${`${path}/new`}><${Icon} name="plus" />New ${one}<//>` : null;
   const empty = filtered
-    ? html`<${Empty} title="Nothing fits these filters" />`
+    ? html`<${Empty} title="No matches for these filters" />`
     : html`<${Empty} title=${`No ${many.toLowerCase()} yet`} action=${create}>${what}<//>`;
   return html`<${PageHead} title=${many} below=${what} actions=${create} />
     <${Panel} flush>

@@ -20,12 +20,12 @@ export function Node({ id }) {
     const below = html`<${NodeState} node=${node} /><${Id} id=${node.node_id} /><code>${node.address}</code>${node.role === "seed" ? html`<${Tag} tone="info">seed<//>` : null}`;
     return html`<${PageHead} title=${node.shown_name} above=${[["/nodes", "Nodes"]]} below=${below} actions=${nodeActions(node, done, true)} />
       <div class="stack">
-        <${ProblemBox} error=${node.error ? { title: "Its peer is in trouble", detail: node.error } : null} />
+        <${ProblemBox} error=${node.error ? { title: "Its peer is unhealthy", detail: node.error } : null} />
         ${node.note ? html`<p class="note-box warn">${node.note}</p>` : null}
         <dl class="figures">
           <div><dt>Receives</dt><dd>${rate(node.receive_rate)}</dd><dd class="note">${bytes(node.bytes.origin + node.bytes.peers + node.bytes.cache + node.bytes.object_store)} since its peer began</dd></div>
           <div><dt>Sends</dt><dd>${rate(node.send_rate)}</dd><dd class="note">${bytes(node.bytes_sent)} since its peer began</dd></div>
-          <div><dt>Tasks at work</dt><dd>${count(node.active_tasks)}</dd><dd class="note">settings version ${node.settings_version}</dd></div>
+          <div><dt>Active tasks</dt><dd>${count(node.active_tasks)}</dd><dd class="note">settings version ${node.settings_version}</dd></div>
           <div><dt>Store</dt><dd>${node.store_quota ? percent(node.store_used / node.store_quota) : "–"}</dd><dd class="note">${bytes(node.store_used)} of ${bytes(node.store_quota)}</dd></div>
           <div><dt>Disk free</dt><dd>${bytes(node.disk_free)}</dd><dd class="note">of ${bytes(node.disk_total)}</dd></div>
         </dl>

@@ -88,6 +88,6 @@ export function Nodes() {
       </div>
       <${PagedTable} pages=${pages} label="Nodes" columns=${columns(pages.reload)} id=${(node) => node.node_id}
         sort=${filters.sort || "name"} onSort=${(sort) => change({ sort })}
-        empty=${html`<${Empty} title=${Object.keys(filters).length ? "Nothing fits these filters" : "No nodes yet"}>Nodes appear as they join the Ray cluster.<//>`} />
+        empty=${html`<${Empty} title=${Object.keys(filters).length ? "No matches for these filters" : "No nodes yet"}>Nodes appear as they join the Ray cluster.<//>`} />
     <//>`;
 }

@@ -115,12 +115,12 @@ function Figures({ overview }) {
   const ended = now.jobs_ended_24h;
   const wrong = (ended.failed || 0) + (ended.partial || 0);
   return html`<dl class="figures">
-    <div class="wide"><dt>Kept away from the origin</dt><dd>${overview ? bytes(now.bytes_saved) : "–"}</dd>
-      <dd class="note">${overview && moved ? `${percent(now.bytes_saved / moved, 1)} of all bytes came from elsewhere; ${bytes(now.bytes_origin)} left the origin` : "nothing has moved yet"}</dd></div>
+    <div class="wide"><dt>Origin traffic saved</dt><dd>${overview ? bytes(now.bytes_saved) : "–"}</dd>
+      <dd class="note">${overview && moved ? `${percent(now.bytes_saved / moved, 1)} of all bytes; origin egress ${bytes(now.bytes_origin)}` : "nothing has moved yet"}</dd></div>
     <div><dt>Arriving now</dt><dd>${overview ? rate(sum(now.rates)) : "–"}</dd><dd class="note">${overview ? `${rate(now.rates.origin)} from the origin` : ""}</dd></div>
     <div><dt>Running</dt><dd>${count(overview?.jobs_active)}</dd><dd class="note">${overview ? `${count(now.jobs_queued)} queued` : ""}</dd></div>
     <div><dt>Ended in 24 h</dt><dd>${overview ? count(Object.values(ended).reduce((a, b) => a + b, 0)) : "–"}</dd>
-      <dd class="note">${wrong ? `${count(wrong)} not whole` : "all whole"}</dd></div>
+      <dd class="note">${wrong ? `${count(wrong)} not succeeded` : "all succeeded"}</dd></div>
     <div><dt>Healthy nodes</dt><dd>${overview ? `${count(now.nodes_healthy)} / ${count(now.nodes_total)}` : "–"}</dd>
       <dd class="note">${overview ? [`${count(now.nodes_alive)} alive`, now.nodes_cordoned && `${count(now.nodes_cordoned)} cordoned`].filter(Boolean).join(", ") : ""}</dd></div>
     <div><dt>Stores</dt><dd>${overview ? bytes(now.store_used) : "–"}</dd><dd class="note">${overview?.store_quota ? `${percent(now.store_used / now.store_quota)} of ${bytes(now.store_quota)}` : ""}</dd></div>
@@ -161,7 +161,7 @@ function Running({ overview }) {
     <${Load} of=${found} rows=${3}>${() =>
       jobs.length
         ? html`<ul class="running-list">${jobs.map((job) => html`<${RunningJob} key=${job.id} job=${job} />`)}</ul>`
-        : html`<${Empty} title="Nothing runs">${may("jobs:write") ? html`<${Link} class="button primary" href="/distributions/new"><${Icon} name="plus" />New distribution<//>` : null}<//>`}<//>
+        : html`<${Empty} title="No active distributions">${may("jobs:write") ? html`<${Link} class="button primary" href="/distributions/new"><${Icon} name="plus" />New distribution<//>` : null}<//>`}<//>
   <//>`;
 }
 
@@ -184,7 +184,7 @@ const toneOf = (node) => {
   return node.state === "healthy" ? (node.active_tasks ? "info" : "good") : "idle";
 };
 const SIGN = { bad: "cross", warn: "pause", idle: "dash", info: "down" };
-const WORD = { bad: "in trouble", warn: "cordoned or draining", idle: "starting", info: "at work", good: "well" };
+const WORD = { bad: "unhealthy", warn: "cordoned or draining", idle: "starting", info: "active", good: "healthy" };
 
 function Health({ overview }) {
   const found = useResource("/nodes?limit=500");
@@ -229,7 +229,7 @@ const TOP = [
   { key: "size", label: "Size", num: true, cell: (task) => bytes(task.size) },
   { key: "jobs", label: "Jobs", num: true, cell: (task) => count(task.jobs) },
   { key: "moved", label: "Received", num: true, cell: (task) => bytes(sum(task.bytes)) },
-  { key: "saved", label: "Not from the origin", num: true, cell: (task) => percent(1 - task.bytes.origin / Math.max(sum(task.bytes), 1), 1) },
+  { key: "saved", label: "From peers and caches", num: true, cell: (task) => percent(1 - task.bytes.origin / Math.max(sum(task.bytes), 1), 1) },
   { key: "by", label: "By source", narrow: false, cell: (task) => html`<${SplitBar} of=${task.bytes} />` },
   { key: "last", label: "Last", num: true, cell: (task) => html`<${Time} at=${task.last_at} />` },
 ];
@@ -238,12 +238,12 @@ function Top() {
   const found = useResource("/stats/tasks?limit=8");
   const reload = useThrottled(found.reload, 1000);
   useNews(["job.ended"], reload);
-  return html`<${Panel} title="Most moved" flush>
+  return html`<${Panel} title="Top sources" flush>
     <${Load} of=${found} rows=${4}>${(answer) => {
       const rows = answer.items || answer;
       return rows.length
-        ? html`<${DataTable} label="Most moved" columns=${TOP} rows=${rows} id=${(task) => task.task_id} />`
-        : html`<${Empty} title="Nothing has moved yet" />`;
+        ? html`<${DataTable} label="Top sources" columns=${TOP} rows=${rows} id=${(task) => task.task_id} />`
+        : html`<${Empty} title="No traffic yet" />`;
     }}<//>
   <//>`;
 }

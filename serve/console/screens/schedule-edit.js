@@ -118,7 +118,7 @@ function Edit({ schedule, reload }) {
       <//>
       <div class="stack">
         ${schedule ? html`<${Upcoming} schedule=${schedule} />` : null}
-        ${writes && may("jobs:write") ? html`<${Panel} title="What it would do now"><${CheckResult} check=${check} /><//>` : null}
+        ${writes && may("jobs:write") ? html`<${Panel} title="Dry run"><${CheckResult} check=${check} /><//>` : null}
       </div>
     </div>`;
 }

@@ -49,8 +49,8 @@ function Edit({ secret, close, reload }) {
     <${TextField} label="Description" optional value=${description} onChange=${setDescription} maxlength="2000" />
     <${Pairs} legend="HTTP headers" placeholder="Authorization" pairs=${headers} onChange=${setHeaders} hint="Sent to HTTP sources." />
     <${Pairs} legend="Storage options" placeholder="key" pairs=${options} onChange=${setOptions} hint="What fsspec takes for the protocol, such as key and secret for s3." />
-    <${TextField} label="Only for" required lines=${2} value=${hosts} onChange=${setHosts} spellcheck="false" hint="Hosts or buckets that it may be sent to, one a line: host, host:port, *.domain, bucket. An endpoint among the storage options counts, too." />
-    <${Check} label="Also without TLS" checked=${clear} onChange=${setClear} hint="Sent over http, too, where everybody on the way can read it." />
+    <${TextField} label="Allowed hosts" required lines=${2} value=${hosts} onChange=${setHosts} spellcheck="false" hint="Hosts or buckets that it may be sent to, one a line: host, host:port, *.domain, bucket. An endpoint among the storage options counts, too." />
+    <${Check} label="Allow without TLS (http)" checked=${clear} onChange=${setClear} hint="Sent over http, too, where everybody on the way can read it." />
   <//>`;
 }
 
@@ -99,7 +99,7 @@ export function Secrets() {
   const columns = [
     { key: "name", label: "Name", lead: true, cell: (secret) => html`<strong>${secret.name}</strong>${secret.disabled ? html` <${State} state="disabled" /><small>${secret.disabled}</small>` : null}${secret.description ? html`<small>${secret.description}</small>` : null}` },
     { key: "fields", label: "Holds", cell: (secret) => html`<span class="tags">${secret.fields.map((field) => html`<${Tag}>${field}<//>`)}</span>` },
-    { key: "hosts", label: "Only for", cell: (secret) => html`${secret.hosts.join(", ") || html`<span class="faint">none</span>`}${secret.allow_http ? html`<small>also without TLS</small>` : null}` },
+    { key: "hosts", label: "Allowed hosts", cell: (secret) => html`${secret.hosts.join(", ") || html`<span class="faint">none</span>`}${secret.allow_http ? html`<small>also without TLS</small>` : null}` },
     { key: "use", label: "You", cell: (secret) => (secret.may_use ? "may use it" : html`<span class="faint">may not use it</span>`) },
     { key: "by", label: "By", narrow: false, cell: (secret) => secret.created_by },
     { key: "used", label: "Last used", num: true, cell: (secret) => html`<${Time} at=${secret.last_used_at} />` },

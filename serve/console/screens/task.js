@@ -25,13 +25,13 @@ export function Task({ id }) {
   const reload = useThrottled(found.reload, 500);
   useNews(["task.", "job."], reload);
   return html`<${Load} of=${found} rows=${8}>${(task) => {
-    const below = html`${task.active ? html`<${State} state="running" label=${`${task.active} at work`} />` : null}<${Id} id=${task.task_id} length=${12} what="task id" />
+    const below = html`${task.active ? html`<${State} state="running" label=${`${task.active} active`} />` : null}<${Id} id=${task.task_id} length=${12} what="task id" />
       <span>${bytes(task.size)}</span><span>${plural(task.pieces, "piece")}</span>${task.directory ? html`<span>${plural(task.entries, "entry", "entries")}</span>` : null}`;
     return html`<${PageHead} title=${lastPart(task.url)} above=${[["/tasks", "Tasks"]]} below=${below}
         actions=${may("tasks:write") ? html`<${Actions} task=${task} path=${path} reload=${found.reload} gone=${() => navigate("/tasks")} />` : null} />
       <div class="stack">
         <p class="fine"><code>${task.url}</code></p>
-        ${task.banned.length ? html`<${ProblemBox} error=${{ title: `${plural(task.banned.length, "node")} banned for this task`, detail: `They sent bytes that were wrong: ${task.banned.join(", ")}` }} />` : null}
+        ${task.banned.length ? html`<${ProblemBox} error=${{ title: `${plural(task.banned.length, "node")} banned for this task`, detail: `They sent bytes that do not match their digests: ${task.banned.join(", ")}` }} />` : null}
         <${Availability} path=${path} task=${task} />
         <div class="columns wide-first">
           <${Holders} task=${task} />
@@ -86,7 +86,7 @@ function PinDialog({ path, close, reload }) {
   };
   return html`<${Dialog} title="Pin it on all holders" onClose=${close}>
     <form class="content" onSubmit=${submit}>
-      <p>What is pinned is not evicted, whatever the stores need.</p>
+      <p>Pinned content is not evicted, even when a store is full.</p>
       <${SelectField} label="How long" value=${ttl} onChange=${setTtl} options=${FOR} />
       <${ProblemBox} error=${error} />
       <footer><${Button} onClick=${close}>Back<//><${Button} type="submit" kind="primary" busy=${busy}>Pin<//></footer>
@@ -108,7 +108,7 @@ function Availability({ path, task }) {
     <${Load} of=${cells} rows=${3}>${() =>
       shown.grid.ids.length
         ? html`<${HeatMap} live=${shown.live} grid=${shown.grid} nameOf=${(id) => names.get(id) || id.slice(0, 8)} stateOf=${(id) => percent(share.get(id))} />`
-        : html`<${Empty} title="No node has any of it" />`}<//>
+        : html`<${Empty} title="Not stored on any node" />`}<//>
   <//>`;
 }
 
@@ -121,7 +121,7 @@ function Holders({ task }) {
     { key: "bytes", label: "Bytes", num: true, cell: (holder) => bytes(Math.round(holder.share * task.size)) },
   ];
   return html`<${Panel} title="Holders" meta=${plural(task.holders.length, "node")} flush>
-    ${sorted.length ? html`<${DataTable} label="Holders" columns=${columns} rows=${sorted.slice(0, most)} id=${(holder) => holder.node_id} />` : html`<${Empty} title="Nobody holds it" />`}
+    ${sorted.length ? html`<${DataTable} label="Holders" columns=${columns} rows=${sorted.slice(0, most)} id=${(holder) => holder.node_id} />` : html`<${Empty} title="Not stored on any node" />`}
     ${sorted.length > most ? html`<div class="pager"><${Button} onClick=${() => setMost(most + PAGE)}>Show more<//></div>` : null}
   <//>`;
 }
@@ -142,7 +142,7 @@ function Pins({ task }) {
 function Edges({ path }) {
   const found = useResource(`${path}/edges`);
   const flows = useMemo(() => flowsOf(found.data || [], []), [found.data]);
-  return html`<${Panel} title="Who fed whom"><${Load} of=${found} rows=${3}>${() => html`<${Flow} flows=${flows} />`}<//><//>`;
+  return html`<${Panel} title="Peer traffic"><${Load} of=${found} rows=${3}>${() => html`<${Flow} flows=${flows} />`}<//><//>`;
 }
 
 const ENTRY = [

@@ -14,9 +14,9 @@ const COLUMNS = [
   { key: "size", label: "Size", num: true, cell: (task) => bytes(task.size) },
   { key: "entries", label: "Entries", num: true, cell: (task) => (task.directory ? count(task.entries) : "file") },
   { key: "pieces", label: "Pieces", num: true, narrow: false, cell: (task) => count(task.pieces) },
-  { key: "whole", label: "Whole on", num: true, cell: (task) => count(task.whole) },
-  { key: "partial", label: "Partly on", num: true, cell: (task) => count(task.partial) },
-  { key: "active", label: "Now", cell: (task) => (task.active ? html`<${State} state="running" label=${`${task.active} at work`} />` : html`<span class="faint">at rest</span>`) },
+  { key: "whole", label: "Complete on", num: true, cell: (task) => count(task.whole) },
+  { key: "partial", label: "Partial on", num: true, cell: (task) => count(task.partial) },
+  { key: "active", label: "Now", cell: (task) => (task.active ? html`<${State} state="running" label=${`${task.active} active`} />` : html`<span class="faint">idle</span>`) },
 ];
 
 export function Tasks() {
@@ -31,6 +31,6 @@ export function Tasks() {
         <${SearchBox} label="Node id" value=${filters.node_id} onChange=${(node) => change({ node_id: node })} />
       </div>
       <${PagedTable} pages=${pages} label="Tasks" columns=${COLUMNS} id=${(task) => task.task_id}
-        empty=${html`<${Empty} title=${Object.keys(filters).length ? "Nothing fits these filters" : "The stores are empty"}>What a distribution or preheat brings to the nodes is seen here.<//>`} />
+        empty=${html`<${Empty} title=${Object.keys(filters).length ? "No matches for these filters" : "The stores are empty"}>What a distribution or preheat brings to the nodes is seen here.<//>`} />
     <//>`;
 }

@@ -27,7 +27,7 @@ function Create({ close, made, owner }) {
   return html`<${FormDialog} title="New token" action="Create" onClose=${close} submit=${submit} wide=${!all}>
     <${TextField} label="Name" value=${name} onChange=${setName} required maxlength="128" hint="What it is for." />
     <${SelectField} label="Holds" value=${life} onChange=${setLife} options=${LIVES} />
-    <${Check} label="Everything that its owner may" checked=${all} onChange=${setAll} hint="Never more than its owner may at the time." />
+    <${Check} label="All permissions of its owner" checked=${all} onChange=${setAll} hint="Never more than its owner's permissions at the time." />
     ${all ? null : html`<${PermissionPicker} groups=${mine} chosen=${chosen} onChange=${setChosen} />`}
   <//>`;
 }

@@ -82,7 +82,7 @@ export function Users() {
   return html`<${PageHead} title="Users" below="Who may sign in or use tokens. There is no open sign-up." actions=${create} />
     <${Panel} flush>
       <div class="filters"><${SearchBox} label="Name" value=${filters.name} onChange=${(name) => change({ name })} /></div>
-      <${PagedTable} pages=${pages} label="Users" columns=${columns} sort=${filters.sort || "name"} onSort=${(sort) => change({ sort })} empty=${html`<${Empty} title="Nobody fits" />`} />
+      <${PagedTable} pages=${pages} label="Users" columns=${columns} sort=${filters.sort || "name"} onSort=${(sort) => change({ sort })} empty=${html`<${Empty} title="No matching node" />`} />
     <//>
     ${open === "create" ? html`<${Create} close=${() => setOpen(null)} reload=${pages.reload} />` : null}
     ${open?.user ? html`<${Change} user=${open.user} close=${() => setOpen(null)} reload=${pages.reload} />` : null}`;

@@ -67,10 +67,10 @@ export function Webhook({ id }) {
       actions=${may("webhooks:write") ? html`<${Button} icon="play" onClick=${act(`/webhooks/${id}/test`, "A test is on its way")}>Send a test<//>
         <${Button} onClick=${() => setOpen("edit")}>Change<//><${Button} icon="key" onClick=${rotate}>New key<//><${Button} icon="trash" kind="danger" onClick=${remove}>Delete<//>` : null} />
     <div class="stack">
-      ${webhook.failing_since ? html`<${ProblemBox} error=${{ title: "Its deliveries fail", detail: "They are tried again, at growing intervals." }} />` : null}
+      ${webhook.failing_since ? html`<${ProblemBox} error=${{ title: "Deliveries are failing", detail: "They are retried with exponential backoff." }} />` : null}
       <${Panel} title="Deliveries" flush>
         <div class="filters"><${SelectFilter} label="State" value=${filters.state} onChange=${(state) => change({ state })} options=${[["", "any"], ["pending", "pending"], ["delivered", "delivered"], ["failed", "failed"]]} /></div>
-        <${PagedTable} pages=${pages} label="Deliveries" columns=${columns((one) => act(`/webhooks/${id}/deliveries/${one.id}/redeliver`, "Sent again")())} empty=${html`<${Empty} title="Nothing was sent yet">Send a test to see whether it arrives.<//>`} />
+        <${PagedTable} pages=${pages} label="Deliveries" columns=${columns((one) => act(`/webhooks/${id}/deliveries/${one.id}/redeliver`, "Sent again")())} empty=${html`<${Empty} title="No deliveries yet">Send a test to see whether it arrives.<//>`} />
       <//>
     </div>
     ${open === "edit" ? html`<${WebhookDialog} webhook=${webhook} close=${() => setOpen(null)} done=${found.set} />` : null}

@@ -29,7 +29,7 @@ export function WebhookDialog({ webhook, close, done }) {
     ${webhook ? null : html`<${TextField} label="Name" value=${name} onChange=${setName} required maxlength="128" />`}
     <${TextField} label="URL" type="url" value=${url} onChange=${setUrl} required placeholder="https://host/hooks/dragonfly" />
     <${TextField} label="Events" optional lines=${3} value=${types} onChange=${setTypes} spellcheck="false" hint="One a line, such as job.ended or node.*. Without any: all." />
-    <ul class="tags" aria-label="Events that there are">
+    <ul class="tags" aria-label="Available events">
       ${SUGGESTED.filter((type) => !lines.includes(type)).map((type) => html`<li><button type="button" class="tag idle chip" onClick=${() => setTypes([...lines, type].join("\n"))} aria-label=${`Add ${type}`}>+ ${type}</button></li>`)}
     </ul>
     <${Check} label="Enabled" checked=${enabled} onChange=${setEnabled} />
