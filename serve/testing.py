@@ -243,7 +243,9 @@ class FakeCluster:
 
     def availability(self, task_id: str, cells: int) -> Availability | None:
         self._up()
-        for part in self._parts.values():
+        with self._changed:
+            parts = list(self._parts.values())
+        for part in parts:
             if part.task_id == task_id:
                 cells = min(cells, PIECES)
                 return Availability(

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import or_, select, update
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 from starlette.requests import HTTPConnection
 
 from dragonfly_ray.serve.accounts import csrf, rights, sessions, tokens
 from dragonfly_ray.serve.database import Database
+from dragonfly_ray.serve.database.away import AWAY, first_line
 from dragonfly_ray.serve.database.tables import Role, SignIn, Token, User, now
 from dragonfly_ray.serve.permissions import Access, Permission, demanded
 from dragonfly_ray.serve.principal import Principal, unauthenticated
@@ -121,6 +121,6 @@ def _note(database: Database, principal: Principal, address: str) -> None:
                     update(SignIn).where(SignIn.id == principal.session_id).values(last_seen_at=at)
                 )
             session.execute(update(User).where(User.id == principal.user_id).values(last_seen_at=at))
-    except OperationalError as error:
+    except AWAY as error:
         # It is for people to look at; no request fails for it.
-        log.warning("last use of a credential not recorded: %s", error.orig)
+        log.warning("last use of a credential not recorded: %s", first_line(error))

@@ -6,10 +6,10 @@ import threading
 import time
 from collections import OrderedDict
 
-from sqlalchemy.exc import OperationalError
 from starlette.requests import HTTPConnection
 
 from dragonfly_ray.serve.database import Database
+from dragonfly_ray.serve.database.away import AWAY
 from dragonfly_ray.serve.principal import Principal
 from dragonfly_ray.serve.problems import Problem
 from dragonfly_ray.serve.records import audit
@@ -49,7 +49,7 @@ class Refusals:
                     outcome="refused",
                     **detail,
                 )
-        except OperationalError:
+        except AWAY:
             # The refusal stands, also while the database is away.
             self._forget(key)
 

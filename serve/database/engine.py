@@ -13,14 +13,17 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import ORMExecuteState, Session, sessionmaker
 
+from dragonfly_ray.serve.database.fair_lock import FairLock
 from dragonfly_ray.serve.database.signals import Listener, Signals
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_MS = 10_000
 POOL = 20
 MIGRATION_LOCK = "migrations"
+WRITES = "writes"
+"""In the `info` of a session that may write."""
 
 
 class Database:
@@ -33,6 +36,9 @@ class Database:
             Path(self.url.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.engine = self._engine()
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
+        event.listen(self._sessions, "before_flush", _refuse_flush)
+        event.listen(self._sessions, "do_orm_execute", _refuse_statement)
+        self._writers = FairLock()
         self.signals = Signals()
         event.listen(self._sessions, "after_commit", self.signals.committed)
         self.listener = Listener(self._connect_parameters(), self.signals)
@@ -57,14 +63,25 @@ class Database:
     @contextlib.contextmanager
     def write(self) -> Iterator[Session]:
         """A transaction: committed at the end, rolled back if something is raised."""
-        with self._sessions.begin() as session:
+        with self._turn(), self._sessions.begin() as session:
+            session.info[WRITES] = True
             if self.is_sqlite:
                 session.connection(execution_options={"sqlite_write": True})
             yield session
 
     @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """SQLite has one writer: those of this process queue here, in order."""
+        mine = self.is_sqlite and self._writers.acquire(BUSY_TIMEOUT_MS / 1000)
+        try:
+            yield
+        finally:
+            if mine:
+                self._writers.release()
+
+    @contextlib.contextmanager
     def read(self) -> Iterator[Session]:
-        """A transaction for looking only."""
+        """A transaction for reading only: a write in it raises `RuntimeError`."""
         with self._sessions() as session:
             yield session
 
@@ -130,6 +147,17 @@ def serialise(session: Session, name: str) -> None:
     """Until this transaction ends, no other that asks for the same name goes on. SQLite has one writer anyway."""
     if session.get_bind().dialect.name == "postgresql":
         session.execute(text("select pg_advisory_xact_lock(:key)"), {"key": lock_key(name)})
+
+
+def _refuse_flush(session: Session, *_: Any) -> None:
+    """SQLite lets no reader become a writer while another one writes: it fails at once, and only then."""
+    if not session.info.get(WRITES):
+        raise RuntimeError("write in a read-only session; use Database.write()")
+
+
+def _refuse_statement(state: ORMExecuteState) -> None:
+    if state.is_insert or state.is_update or state.is_delete:
+        _refuse_flush(state.session)
 
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:

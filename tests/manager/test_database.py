@@ -12,10 +12,10 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from dragonfly_ray.figures import Figures
-from dragonfly_ray.serve.database import Database
+from dragonfly_ray.serve.database import Database, engine
 from dragonfly_ray.serve.database.engine import migrations
 from dragonfly_ray.serve.database.tables import Audit, Base, Job, JobNode, Node
 from dragonfly_ray.serve.jobs import shown
@@ -131,6 +131,48 @@ def test_writers_wait_for_each_other(database: Database) -> None:
         thread.join()
     with database.read() as session:
         assert session.get_one(Node, "n").version == 80
+
+
+def test_a_writer_gets_its_turn_beside_one_that_never_pauses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite's own wait polls, and finds the file locked each time: "database is locked"."""
+    monkeypatch.setattr(engine, "BUSY_TIMEOUT_MS", 2000)
+    database = Database(f"sqlite:///{tmp_path / 'manager.db'}")
+    database.migrate()
+    enough, busy = threading.Event(), threading.Event()
+
+    def write_without_a_pause() -> None:
+        while not enough.is_set():
+            with database.write() as session:
+                session.add(Audit(action="x", resource_type="x", resource_id="x", via="x"))
+                session.flush()
+                busy.set()
+                enough.wait(0.05)  # a slow disk
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write_without_a_pause)
+        try:
+            assert busy.wait(30)
+            for number in range(5):
+                with database.write() as session:
+                    session.add(Node(node_id=f"n{number}", name="n"))
+        finally:
+            enough.set()
+        writing.result(30)
+    with database.read() as session:
+        assert len(list(session.scalars(select(Node)))) == 5
+    database.close()
+
+
+def test_a_session_for_reading_writes_nothing(database: Database) -> None:
+    """On SQLite it would fail only beside another writer: "database is locked", at once."""
+    with database.read() as session:
+        session.add(Node(node_id="a", name="a"))
+        with pytest.raises(RuntimeError, match="write in a read-only session"):
+            session.flush()
+    with database.read() as session, pytest.raises(RuntimeError, match="write in a read-only session"):
+        session.execute(update(Node).values(name="b"))
 
 
 def test_a_failed_transaction_leaves_nothing(database: Database) -> None:
