@@ -10,7 +10,7 @@ from fastapi import Depends, FastAPI, Request
 
 from dragonfly_ray.serve import openapi, routes, web
 from dragonfly_ray.serve.accounts import sessions
-from dragonfly_ray.serve.accounts.gate import gate
+from dragonfly_ray.serve.accounts.auth import authorize
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.manager import Manager
 from dragonfly_ray.serve.metrics import Metrics
@@ -42,7 +42,7 @@ def create_app(settings: ManagerSettings, cluster: Cluster) -> FastAPI:
         summary=openapi.SUMMARY,
         description=openapi.DESCRIPTION,
         lifespan=lifespan,
-        dependencies=[Depends(gate)],
+        dependencies=[Depends(authorize)],
         responses=dict.fromkeys(("4XX", "5XX"), _PROBLEM),
         generate_unique_id_function=openapi.operation_id,
         # Served below: its own route would be behind no gate.

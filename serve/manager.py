@@ -13,7 +13,7 @@ from dragonfly_ray.serve.accounts.refusals import Refusals
 from dragonfly_ray.serve.accounts.throttle import Throttle
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database import Database
-from dragonfly_ray.serve.database.upkeep import Upkeep
+from dragonfly_ray.serve.database.maintenance import DatabaseMaintenance
 from dragonfly_ray.serve.events.feed import EventFeed
 from dragonfly_ray.serve.events.quota import StreamQuota
 from dragonfly_ray.serve.events.streams import Streams
@@ -92,7 +92,7 @@ class Manager:
             # Streams end before what they show.
             services=(
                 database.listener,
-                Upkeep(database),
+                DatabaseMaintenance(database),
                 leadership,
                 fleet,
                 jobs,

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from starlette.requests import HTTPConnection
 
 from dragonfly_ray.serve.database import Database
-from dragonfly_ray.serve.database.away import AWAY
+from dragonfly_ray.serve.database.db_errors import DB_UNAVAILABLE
 from dragonfly_ray.serve.principal import Principal
 from dragonfly_ray.serve.problems import Problem
 from dragonfly_ray.serve.records import audit
@@ -49,7 +49,7 @@ class Refusals:
                     outcome="refused",
                     **detail,
                 )
-        except AWAY:
+        except DB_UNAVAILABLE:
             # The refusal stands, also while the database is away.
             self._forget(key)
 

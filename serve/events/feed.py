@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 
 from dragonfly_ray.serve.background import Loop
 from dragonfly_ray.serve.database import Database, tables
+from dragonfly_ray.serve.events.filters import EventFilter
 from dragonfly_ray.serve.events.subscription import MOST, PAGE, News, Stored, Subscription
-from dragonfly_ray.serve.events.wanted import Wanted
 from dragonfly_ray.serve.records import EVENTS
 from dragonfly_ray.serve.schemas.news import Event
 
@@ -58,7 +58,7 @@ class EventFeed:
             reader.close()
 
     @contextlib.contextmanager
-    def subscribe(self, wanted: Wanted, after: int | None = None) -> Iterator[Subscription]:
+    def subscribe(self, wanted: EventFilter, after: int | None = None) -> Iterator[Subscription]:
         """Within a coroutine: what comes from now on, or everything after an event that was seen before."""
         with self._lock:
             position = self.head if after is None else after
@@ -79,7 +79,7 @@ class EventFeed:
         with self._database.read() as session:
             return _last(session)
 
-    def look(self, after: int, wanted: Wanted, limit: int) -> Stored:
+    def look(self, after: int, wanted: EventFilter, limit: int) -> Stored:
         with self._database.read() as session:
             rows = _after(session, after, wanted, limit)
             # Read after them: what is removed meanwhile is told once too often rather than never.
@@ -94,7 +94,7 @@ class EventFeed:
         more = True
         while more and not stopping.is_set():
             with self._database.read() as session:
-                rows = _after(session, self.head, Wanted(), PAGE)
+                rows = _after(session, self.head, EventFilter(), PAGE)
             more = len(rows) > PAGE
             news = [_news(row) for row in rows[:PAGE]]
             if news:
@@ -109,7 +109,7 @@ class EventFeed:
             reader.offer(news)
 
 
-def _after(session: Session, after: int, wanted: Wanted, limit: int) -> list[tables.Event]:
+def _after(session: Session, after: int, wanted: EventFilter, limit: int) -> list[tables.Event]:
     """One more than asked for, if there is one."""
     query = select(tables.Event).where(tables.Event.id > after, *wanted.conditions())
     return list(session.scalars(query.order_by(tables.Event.id).limit(limit + 1)))

@@ -18,7 +18,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from dragonfly_ray.serve.accounts.gate import gate
+from dragonfly_ray.serve.accounts.auth import authorize
 from dragonfly_ray.serve.events.quota import StreamQuota
 from dragonfly_ray.serve.principal import principal_of
 from dragonfly_ray.serve.problems import Problem
@@ -140,7 +140,7 @@ class Streams:
             if over.event.is_set():
                 return
             try:
-                await run_in_threadpool(gate, connection)
+                await run_in_threadpool(authorize, connection)
                 known = time.monotonic()
             except Problem:
                 return

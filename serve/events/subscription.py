@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from starlette.concurrency import run_in_threadpool
 
-from dragonfly_ray.serve.events.wanted import Wanted
+from dragonfly_ray.serve.events.filters import EventFilter
 
 PAGE = 500
 MOST = 1000
@@ -62,7 +62,7 @@ class Stored:
     """Up to here events may have been removed."""
 
 
-Look = Callable[[int, Wanted, int], Stored]
+Look = Callable[[int, EventFilter, int], Stored]
 """(after, wanted, how many)."""
 
 
@@ -73,7 +73,14 @@ class Subscription:
     """
 
     def __init__(
-        self, look: Look, wanted: Wanted, position: int, *, live: bool, most: int = MOST, page: int = PAGE
+        self,
+        look: Look,
+        wanted: EventFilter,
+        position: int,
+        *,
+        live: bool,
+        most: int = MOST,
+        page: int = PAGE,
     ) -> None:
         self.wanted = wanted
         self.position = position

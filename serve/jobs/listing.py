@@ -13,7 +13,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, defer
 
 from dragonfly_ray.serve.database.distinct import LAST
 from dragonfly_ray.serve.database.tables import Job, JobNode, JobUrl
-from dragonfly_ray.serve.jobs import shown
+from dragonfly_ray.serve.jobs import presenters
 from dragonfly_ray.serve.jobs.board import Board
 from dragonfly_ray.serve.jobs.requests import URL_START
 from dragonfly_ray.serve.pagination import Page, Paging, page
@@ -86,7 +86,7 @@ def listed(
         paging,
         fields,
         Job.id,
-        lambda row: shown.job(row, board),
+        lambda row: presenters.job(row, board),
         default=DEFAULT,
         any_of=(Job.state, states) if states else None,
     )

@@ -21,12 +21,12 @@ from sse_starlette import ServerSentEvent
 
 from dragonfly_ray.serve.cluster import Availability, Edge
 from dragonfly_ray.serve.database import Database
-from dragonfly_ray.serve.database.away import AWAY
+from dragonfly_ray.serve.database.db_errors import DB_UNAVAILABLE
 from dragonfly_ray.serve.database.tables import Job as JobRow
 from dragonfly_ray.serve.database.tables import JobNode as NodeRow
-from dragonfly_ray.serve.jobs import shown
+from dragonfly_ray.serve.jobs import presenters
 from dragonfly_ray.serve.jobs.board import Board, LiveNode
-from dragonfly_ray.serve.jobs.looks import CELLS_EVERY, EDGES_EVERY, LAST, Looks
+from dragonfly_ray.serve.jobs.live_queries import CELLS_EVERY, EDGES_EVERY, LAST, LiveQueries
 from dragonfly_ray.serve.schemas.jobs import ENDED
 
 TICK = 0.2
@@ -56,7 +56,7 @@ class _Seen:
 class Live:
     """The stream of one job to one client."""
 
-    def __init__(self, database: Database, board: Board, looks: Looks, job_id: str, cells: int) -> None:
+    def __init__(self, database: Database, board: Board, looks: LiveQueries, job_id: str, cells: int) -> None:
         self._database = database
         self._board = board
         self._looks = looks
@@ -97,14 +97,14 @@ class Live:
         while True:
             try:
                 return await self._looks.thread(call)
-            except AWAY:
+            except DB_UNAVAILABLE:
                 await asyncio.sleep(JOB_EVERY)
 
     async def _tried(self, call: Callable[[], list[ServerSentEvent]]) -> list[ServerSentEvent]:
         """A database that is away for a while ends no stream."""
         try:
             return await self._looks.thread(call)
-        except AWAY:
+        except DB_UNAVAILABLE:
             return []
 
     @contextlib.contextmanager
@@ -145,10 +145,10 @@ class Live:
             rows = self._rows(session)
         self._seen.version = before[0] if before else -1
         self._seen.names = {r.node_id: r.node_name for r in rows}
-        nodes = shown.nodes(rows, row, self._board)
+        nodes = presenters.nodes(rows, row, self._board)
         self._seen.states = {(n.url_index, n.node_id): n.state for n in nodes}
         self._is_due("job", JOB_EVERY)
-        return [self._job(row), *_chunked([shown.plain(n) for n in nodes], always=True)]
+        return [self._job(row), *_chunked([presenters.plain(n) for n in nodes], always=True)]
 
     def _progress(self) -> list[ServerSentEvent]:
         """What the board has heard since."""
@@ -156,10 +156,10 @@ class Live:
         if changes is None or self._row is None:
             return []
         self._seen.version, nodes = changes
-        row, names, since = self._row, self._seen.names, shown.elapsed(self._row)
+        row, names, since = self._row, self._seen.names, presenters.elapsed(self._row)
         return _chunked(
             [
-                shown.plain_live(n, row, names.get(n.outcome.node_id, ""), since)
+                presenters.plain_live(n, row, names.get(n.outcome.node_id, ""), since)
                 for n in nodes
                 if self._is_news(n)
             ]
@@ -185,14 +185,17 @@ class Live:
         with self._database.read() as session:
             seen = self._seen.states
             rows = [r for r in self._rows(session) if seen.get((r.url_index, r.node_id)) != r.state]
-        return [*_chunked([shown.plain(n) for n in shown.nodes(rows, row, self._board)]), self._job(row)]
+        return [
+            *_chunked([presenters.plain(n) for n in presenters.nodes(rows, row, self._board)]),
+            self._job(row),
+        ]
 
     def _rows(self, session: Session) -> list[NodeRow]:
         query = select(NodeRow).where(NodeRow.job_id == self._job_id)
         return list(session.scalars(query.order_by(NodeRow.url_index, NodeRow.node_id)))
 
     def _job(self, row: JobRow) -> ServerSentEvent:
-        return ServerSentEvent(event="job", data=shown.job(row, self._board).model_dump_json())
+        return ServerSentEvent(event="job", data=presenters.job(row, self._board).model_dump_json())
 
     def _is_news(self, node: LiveNode) -> bool:
         """What was done stays done, also while a scheduler that has restarted looks at it anew."""

@@ -17,7 +17,7 @@ from dragonfly_ray.figures import Figures
 from dragonfly_ray.outcome import NAMES, NodeOutcome
 from dragonfly_ray.serve.database.tables import Job, JobNode, now
 from dragonfly_ray.serve.jobs.board import Totals
-from dragonfly_ray.serve.jobs.verdict import CANCELLED, Ended, Verdict, verdict
+from dragonfly_ray.serve.jobs.outcome_rules import CANCELLED, Ended, JobOutcome, verdict
 from dragonfly_ray.serve.records import News, audit, emit, emit_all
 
 OutcomeKey = tuple[int, str]
@@ -73,7 +73,7 @@ def note(session: Session, job_id: str, kind: str, message: str) -> None:
         row.error_kind, row.error, row.updated_at = kind, message, now()
 
 
-def end(session: Session, job_id: str, figures: Figures | None = None) -> Verdict | None:
+def end(session: Session, job_id: str, figures: Figures | None = None) -> JobOutcome | None:
     """The cluster has ended all of it. A node of which it told nothing has failed."""
     row = locked(session, job_id, "running")
     if row is None:
@@ -83,7 +83,7 @@ def end(session: Session, job_id: str, figures: Figures | None = None) -> Verdic
     return _close(session, row, missing)
 
 
-def stop(session: Session, job_id: str, kind: str, message: str) -> Verdict | None:
+def stop(session: Session, job_id: str, kind: str, message: str) -> JobOutcome | None:
     """Ends it without the cluster: it was never begun there, or cannot be."""
     row = locked(session, job_id, "queued", "running")
     if row is None:
@@ -166,7 +166,7 @@ def _fail_open(
     return [(key, NodeOutcome(key[1], "failed", error_kind=kind, error=message)) for key in keys]
 
 
-def _close(session: Session, row: Job, failures: Sequence[tuple[OutcomeKey, NodeOutcome]]) -> Verdict:
+def _close(session: Session, row: Job, failures: Sequence[tuple[OutcomeKey, NodeOutcome]]) -> JobOutcome:
     """Sums up from the rows: they are what is shown ever after."""
     query = select(JobNode.node_id, JobNode.node_name, JobNode.state, JobNode.error_kind, JobNode.error)
     found = verdict(

@@ -22,12 +22,12 @@ from dragonfly_ray.model import Credentials
 from dragonfly_ray.serve.background import Loop
 from dragonfly_ray.serve.cluster import Cluster, Order
 from dragonfly_ray.serve.database import Database
-from dragonfly_ray.serve.database.away import AWAY, first_line
+from dragonfly_ray.serve.database.db_errors import DB_UNAVAILABLE, first_line
 from dragonfly_ray.serve.database.tables import Job, now
 from dragonfly_ray.serve.jobs import idempotency, outcomes
 from dragonfly_ray.serve.jobs.board import Board, Key
 from dragonfly_ray.serve.jobs.orders import check_servers
-from dragonfly_ray.serve.jobs.verdict import CANCELLED
+from dragonfly_ray.serve.jobs.outcome_rules import CANCELLED
 from dragonfly_ray.serve.jobs.watch import Watch
 from dragonfly_ray.serve.leadership import Leadership
 from dragonfly_ray.serve.records import EVENTS
@@ -129,7 +129,7 @@ class Runner:
             else:
                 self._leader.rest()
             self._deprived = False
-        except AWAY as error:
+        except DB_UNAVAILABLE as error:
             if not self._deprived:
                 log.warning("jobs: database unavailable, retrying: %s", first_line(error))
             self._deprived = True
@@ -241,7 +241,7 @@ class _Leader:
             try:
                 with logs.about(job_id=job.id):
                     self._drive(job)
-            except AWAY:
+            except DB_UNAVAILABLE:
                 raise
             except Exception:
                 # One job that cannot be written holds up no other.
@@ -327,7 +327,7 @@ class _Leader:
                 written.cancelled_at = None
         except DragonflyError as error:
             self._stop(job, error.kind, str(error))
-        except AWAY as error:
+        except DB_UNAVAILABLE as error:
             log.warning("job %s: %s: database unavailable, retrying: %s", job.id, key[0], first_line(error))
         except Exception:
             # Nobody waits for this thread; the next round tries again.

@@ -13,7 +13,7 @@ from dragonfly_ray.serve.accounts.secrets import credentials_for
 from dragonfly_ray.serve.cluster import Cluster
 from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.jobs.board import Board
-from dragonfly_ray.serve.jobs.looks import Looks
+from dragonfly_ray.serve.jobs.live_queries import LiveQueries
 from dragonfly_ray.serve.jobs.orders import order_of
 from dragonfly_ray.serve.jobs.runner import Runner
 from dragonfly_ray.serve.jobs.timetable import Timetable
@@ -34,7 +34,7 @@ class Jobs:
         vault: Vault,
     ) -> None:
         self.board = Board()
-        self.looks = Looks(cluster)
+        self.looks = LiveQueries(cluster)
         self.runner = Runner(
             database,
             cluster,

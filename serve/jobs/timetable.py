@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from dragonfly_ray.errors import ClusterError, DragonflyError
 from dragonfly_ray.serve.accounts import rights
 from dragonfly_ray.serve.background import Loop
-from dragonfly_ray.serve.database.away import AWAY, first_line
+from dragonfly_ray.serve.database.db_errors import DB_UNAVAILABLE, first_line
 from dragonfly_ray.serve.database.tables import Job, Schedule, now
 from dragonfly_ray.serve.jobs import creation, requests
 from dragonfly_ray.serve.jobs.creation import Plan
@@ -67,7 +67,7 @@ class Timetable:
         try:
             self.fire_due(stopping)
             self._deprived = False
-        except AWAY as error:
+        except DB_UNAVAILABLE as error:
             if not self._deprived:
                 log.warning("schedules: database unavailable, retrying: %s", first_line(error))
             self._deprived = True
@@ -83,7 +83,7 @@ class Timetable:
             if time.monotonic() >= self._waiting.get(schedule_id, 0.0):
                 try:
                     self._fire(schedule_id)
-                except AWAY:
+                except DB_UNAVAILABLE:
                     raise
                 except Exception:
                     # One that cannot be fired holds up no other.

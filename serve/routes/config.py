@@ -13,7 +13,7 @@ from dragonfly_ray.errors import ClusterError, InvalidRequestError
 from dragonfly_ray.live import live_schema
 from dragonfly_ray.serve.database import tables
 from dragonfly_ray.serve.etags import IfMatch, Precondition, tag
-from dragonfly_ray.serve.fleet import config, shown
+from dragonfly_ray.serve.fleet import config, presenters
 from dragonfly_ray.serve.manager import Here, Manager
 from dragonfly_ray.serve.pagination import Page, Paged, page
 from dragonfly_ray.serve.permissions import Permission, requires
@@ -39,10 +39,10 @@ def get_config(manager: Here, response: Response) -> Config:
     try:
         _, effective = manager.fleet.settings.get()
         nodes = config.followers(manager.fleet.nodes.get())
-        cluster = shown.OK
+        cluster = presenters.OK
     except ClusterError:
-        effective, nodes, cluster = {}, [], shown.AWAY
-    response.headers[shown.CLUSTER_HEADER] = cluster
+        effective, nodes, cluster = {}, [], presenters.AWAY
+    response.headers[presenters.CLUSTER_HEADER] = cluster
     tag(response, version)
     return Config(
         version=version,
@@ -75,7 +75,7 @@ def list_versions(manager: Here, paging: Paged) -> Page[ConfigVersion]:
             paging,
             {"version": row.version, "created_at": row.created_at},
             row.version,
-            shown.config_version,
+            presenters.config_version,
             default="-version",
         )
 
@@ -84,7 +84,7 @@ def list_versions(manager: Here, paging: Paged) -> Page[ConfigVersion]:
 @requires(Permission.CONFIG_READ)
 def get_version(version: Number, manager: Here) -> ConfigVersion:
     with manager.database.read() as session:
-        return shown.config_version(_version(session, version))
+        return presenters.config_version(_version(session, version))
 
 
 @router.post("/rollback/{version}", status_code=201)
@@ -146,7 +146,7 @@ def _store(
     manager.fleet.settings.forget()
     tag(response, row.version)
     response.headers["Location"] = request.url_for("get_version", version=str(row.version)).path
-    return shown.config_version(row)
+    return presenters.config_version(row)
 
 
 def _version(session: Session, version: int) -> tables.ConfigVersion:

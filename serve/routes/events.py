@@ -9,8 +9,8 @@ from sqlalchemy import select
 from sse_starlette import EventSourceResponse
 
 from dragonfly_ray.serve.database import tables
-from dragonfly_ray.serve.events import telling
-from dragonfly_ray.serve.events.wanted import Wanted, existing
+from dragonfly_ray.serve.events import encoders
+from dragonfly_ray.serve.events.filters import EventFilter, existing
 from dragonfly_ray.serve.manager import Here
 from dragonfly_ray.serve.pagination import Page, Paged, page
 from dragonfly_ray.serve.permissions import Permission, requires
@@ -31,11 +31,11 @@ def _wanted(
     ] = [],  # noqa: B006
     resource_type: Annotated[str, Query(max_length=32)] = "",
     resource_id: Annotated[str, Query(max_length=256)] = "",
-) -> Wanted:
-    return Wanted(tuple(types), resource_type, resource_id)
+) -> EventFilter:
+    return EventFilter(tuple(types), resource_type, resource_id)
 
 
-Filter = Annotated[Wanted, Depends(_wanted)]
+Filter = Annotated[EventFilter, Depends(_wanted)]
 
 
 @router.get("")
@@ -74,11 +74,11 @@ async def stream_events(
     `gap` that events between the ids `after` and `until` are not kept any more.
     """
     begin = after if last_event_id is None else last_event_id
-    return await manager.streams.sse(request, telling.as_sse(telling.items(manager.feed, wanted, begin)))
+    return await manager.streams.sse(request, encoders.as_sse(encoders.items(manager.feed, wanted, begin)))
 
 
 @router.websocket("/ws")
 @requires(Permission.EVENTS_READ)
 async def socket_events(socket: WebSocket, manager: Here, wanted: Filter, after: After = None) -> None:
     """The same as messages of JSON: `{"open": {"after": …}}` first, `{"event": {…}}`, `{"lagged": {…}}`, `{"gap": {…}}`."""
-    await manager.streams.websocket(socket, telling.as_texts(telling.items(manager.feed, wanted, after)))
+    await manager.streams.websocket(socket, encoders.as_texts(encoders.items(manager.feed, wanted, after)))

@@ -13,7 +13,7 @@ from sse_starlette import EventSourceResponse
 from dragonfly_ray.outcome import NodeState
 from dragonfly_ray.serve.database.tables import Job as JobRow
 from dragonfly_ray.serve.database.tables import JobNode as NodeRow
-from dragonfly_ray.serve.jobs import creation, listing, requests, shown
+from dragonfly_ray.serve.jobs import creation, listing, presenters, requests
 from dragonfly_ray.serve.jobs.idempotency import KeyHeader
 from dragonfly_ray.serve.jobs.listing import Filtered
 from dragonfly_ray.serve.jobs.live import Live
@@ -44,7 +44,7 @@ def accepted(manager: Manager, row: JobRow, response: Response) -> Job:
     log.info("job %s: accepted, %d nodes", row.id, row.nodes_total, extra={"job_id": row.id})
     manager.jobs.runner.wake()
     response.headers["Location"] = f"{API}/{row.kind}s/{row.id}"
-    return shown.job(row, manager.jobs.board)
+    return presenters.job(row, manager.jobs.board)
 
 
 def create(
@@ -76,7 +76,7 @@ def add(router: APIRouter, kind: Kind) -> None:
     @requires(Permission.JOBS_READ)
     def one(manager: Here, job_id: str) -> Job:
         with manager.database.read() as session:
-            return shown.job(requests.find(session, kind, job_id), manager.jobs.board)
+            return presenters.job(requests.find(session, kind, job_id), manager.jobs.board)
 
     @router.get("/{job_id}/nodes", summary="List outcomes by URL and node")
     @requires(Permission.JOBS_READ)
@@ -96,7 +96,7 @@ def add(router: APIRouter, kind: Kind) -> None:
                 query = query.where(NodeRow.url_index == url_index)
             found = page(session, query, paging, _sorts(row, url_index, paging.sort), NodeRow.node_id, _same,
                          default="url_index")  # fmt: skip
-        items = shown.nodes(found.items, row, manager.jobs.board)
+        items = presenters.nodes(found.items, row, manager.jobs.board)
         return Page.model_construct(items=items, next_cursor=found.next_cursor)
 
     @router.get(

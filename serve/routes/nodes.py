@@ -14,7 +14,7 @@ from dragonfly_ray.errors import ClusterError
 from dragonfly_ray.serve.cluster import NodeView
 from dragonfly_ray.serve.database import tables
 from dragonfly_ray.serve.etags import tag
-from dragonfly_ray.serve.fleet import shown
+from dragonfly_ray.serve.fleet import presenters
 from dragonfly_ray.serve.fleet.nodes import changed_data, tell
 from dragonfly_ray.serve.manager import Here, Manager
 from dragonfly_ray.serve.pagination import Page, Paged, page
@@ -71,7 +71,7 @@ def list_nodes(
             paging,
             SORTED,
             tables.Node.node_id,
-            lambda row: shown.node(row, views.get(row.node_id), names, error),
+            lambda row: presenters.node(row, views.get(row.node_id), names, error),
             default="name",
         )
 
@@ -163,7 +163,7 @@ def _answer(manager: Manager, row: tables.Node, response: Response) -> Node:
     tag(response, row.version)
     with manager.database.read() as session:
         names = _names(session)
-    return shown.node(row, views.get(row.node_id), names, error)
+    return presenters.node(row, views.get(row.node_id), names, error)
 
 
 def _live(manager: Manager, response: Response | None) -> tuple[Mapping[str, NodeView], str]:
@@ -173,7 +173,7 @@ def _live(manager: Manager, response: Response | None) -> tuple[Mapping[str, Nod
     except ClusterError as raised:
         views, error = {}, str(raised)
     if response is not None:
-        response.headers[shown.CLUSTER_HEADER] = shown.AWAY if error else shown.OK
+        response.headers[presenters.CLUSTER_HEADER] = presenters.AWAY if error else presenters.OK
     return views, error
 
 

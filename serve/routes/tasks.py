@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Query, Request
 
 from dragonfly_ray.errors import ClusterError, InvalidRequestError
 from dragonfly_ray.serve.cluster import NodeView, TaskView
-from dragonfly_ray.serve.fleet import shown
+from dragonfly_ray.serve.fleet import presenters
 from dragonfly_ray.serve.manager import Here, Manager
 from dragonfly_ray.serve.pagination import Page, Paged, page_of
 from dragonfly_ray.serve.permissions import Permission, requires
@@ -37,7 +37,7 @@ JUST_NOW = 0.2
 MOST_EDGES = 256
 SORTED = {
     "task_id": lambda t: t.task_id,
-    "url": lambda t: shown.url(t.url),
+    "url": lambda t: presenters.url(t.url),
     "size": lambda t: t.size,
     "active": lambda t: t.active,
     "whole": lambda t: t.whole,
@@ -59,15 +59,15 @@ def list_tasks(
     if node_id is not None:
         found = [t for t in found if node_id in t.holders]
     if url:
-        found = [t for t in found if url.lower() in shown.url(t.url).lower()]
-    return page_of(found, paging, SORTED, lambda t: t.task_id, shown.task, default="task_id")
+        found = [t for t in found if url.lower() in presenters.url(t.url).lower()]
+    return page_of(found, paging, SORTED, lambda t: t.task_id, presenters.task, default="task_id")
 
 
 @router.get("/{task_id}")
 @requires(Permission.TASKS_READ)
 def get_task(task_id: TaskId, manager: Here) -> TaskDetail:
     task = _task(manager, task_id)
-    return shown.task_detail(task, manager.cluster.pins(task_id), _nodes(manager))
+    return presenters.task_detail(task, manager.cluster.pins(task_id), _nodes(manager))
 
 
 @router.get("/{task_id}/entries")
@@ -81,7 +81,7 @@ def list_entries(
     """The files of its manifest, in its order."""
     _task(manager, task_id)
     total, found = manager.cluster.manifest(task_id, offset, limit)
-    return Entries(total=total, items=[shown.entry(e) for e in found])
+    return Entries(total=total, items=[presenters.entry(e) for e in found])
 
 
 @router.get("/{task_id}/cells")
@@ -92,7 +92,7 @@ def get_cells(task_id: TaskId, manager: Here, cells: Annotated[int, Query(ge=1, 
     found = manager.cluster.availability(task_id, cells)
     if found is None:
         return Cells(task_id=task_id, pieces=task.pieces, cells=min(cells, task.pieces), nodes={})
-    return shown.cells(found)
+    return presenters.cells(found)
 
 
 @router.get("/{task_id}/edges")
@@ -102,8 +102,8 @@ def list_edges(
 ) -> list[EdgeOut]:
     """Who fed whom; those that carried most come first."""
     _task(manager, task_id)
-    names = shown.names_of(_nodes(manager))
-    return [shown.edge(e, names) for e in manager.cluster.edges(task_id, limit)]
+    names = presenters.names_of(_nodes(manager))
+    return [presenters.edge(e, names) for e in manager.cluster.edges(task_id, limit)]
 
 
 @router.post("/{task_id}/pin")

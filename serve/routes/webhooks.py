@@ -22,7 +22,7 @@ from dragonfly_ray.serve.principal import Caller
 from dragonfly_ray.serve.problems import conflict, invalid, not_found
 from dragonfly_ray.serve.records import audit, emit
 from dragonfly_ray.serve.schemas import news as wire
-from dragonfly_ray.serve.webhooks import book, keys
+from dragonfly_ray.serve.webhooks import delivery_store, keys
 from dragonfly_ray.serve.webhooks.keys import Keys
 from dragonfly_ray.urls import redacted
 
@@ -135,7 +135,7 @@ def test_webhook(webhook_id: str, request: Request, response: Response, manager:
         if not row.enabled:
             raise conflict("webhook is disabled", "not-enabled")
         audit(session, request, "webhook.test", "webhook", row.id)
-        emit(session, book.TEST, "webhook", row.id, {"name": row.name})
+        emit(session, delivery_store.TEST, "webhook", row.id, {"name": row.name})
     response.headers["Location"] = f"/api/v1/webhooks/{webhook_id}/deliveries"
 
 
@@ -173,7 +173,7 @@ def redeliver(
         row = session.get(tables.Delivery, delivery_id)
         if row is None or row.webhook_id != webhook_id:
             raise not_found("delivery", delivery_id)
-        book.again(row, manager.webhooks.backoff)
+        delivery_store.again(row, manager.webhooks.backoff)
         audit(session, request, "webhook.redeliver", "webhook", webhook_id, delivery=delivery_id)
         found = wire.Delivery.model_validate(row)
     manager.webhooks.wake()

@@ -18,7 +18,7 @@ from starlette.websockets import WebSocket
 
 from dragonfly_ray.errors import DragonflyError
 from dragonfly_ray.serve import problems
-from dragonfly_ray.serve.database.away import AWAY, first_line
+from dragonfly_ray.serve.database.db_errors import DB_UNAVAILABLE, first_line
 from dragonfly_ray.serve.problems import Problem
 from dragonfly_ray.serve.web.scope import deny, response
 
@@ -34,7 +34,7 @@ def install(app: FastAPI) -> None:
         HTTPException,
         RequestValidationError,
         WebSocketRequestValidationError,
-        *AWAY,
+        *DB_UNAVAILABLE,
         DataError,
     ):
         # One for requests and WebSockets; the signature knows only one or the other.

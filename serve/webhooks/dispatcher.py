@@ -19,9 +19,9 @@ from dragonfly_ray.serve.database.tables import now
 from dragonfly_ray.serve.leadership import Leadership
 from dragonfly_ray.serve.records import EVENTS
 from dragonfly_ray.serve.vault import Vault
-from dragonfly_ray.serve.webhooks import book
+from dragonfly_ray.serve.webhooks import delivery_store
 from dragonfly_ray.serve.webhooks.backoff import Backoff
-from dragonfly_ray.serve.webhooks.courier import Courier, Outcome
+from dragonfly_ray.serve.webhooks.http_client import Outcome, WebhookClient
 from dragonfly_ray.serve.webhooks.keys import Keys
 
 log = logging.getLogger(__name__)
@@ -61,10 +61,10 @@ class Webhooks:
         """Delivery -> its webhook."""
         self._failures: dict[str, int] = {}
         """Webhook -> failures since something got through; who was never heard of may have been away."""
-        self._outcomes: queue.SimpleQueue[tuple[book.Due, Outcome]] = queue.SimpleQueue()
+        self._outcomes: queue.SimpleQueue[tuple[delivery_store.Due, Outcome]] = queue.SimpleQueue()
         self._posting = asyncio.new_event_loop()
         self._poster = threading.Thread(target=self._post_all, name="webhooks-post", daemon=True)
-        self._courier: Courier | None = None
+        self._client: WebhookClient | None = None
         self._loop = Loop("webhooks", look, self._round)
 
     @property
@@ -90,17 +90,17 @@ class Webhooks:
         self._write_down()
         if not self._leadership.leading:
             return
-        while book.fan_out(self._database, self.backoff) and not stopping.is_set():
+        while delivery_store.fan_out(self._database, self.backoff) and not stopping.is_set():
             pass
         with self._database.read() as session:
-            for webhook_id in book.waiting(session):
+            for webhook_id in delivery_store.waiting(session):
                 of_it = sum(webhook == webhook_id for webhook in self._under_way.values())
                 room = min(AT_ONCE_OF_ONE - of_it, AT_ONCE - len(self._under_way))
                 if room > 0:
-                    for due in book.due(session, webhook_id, list(self._under_way), room):
+                    for due in delivery_store.due(session, webhook_id, list(self._under_way), room):
                         self._send(due)
 
-    def _send(self, due: book.Due) -> None:
+    def _send(self, due: delivery_store.Due) -> None:
         body = json.dumps(due.payload, separators=(",", ":"), ensure_ascii=False)
         try:
             keys = Keys.opened(self._vault, due.webhook_id, due.sealed)
@@ -114,12 +114,12 @@ class Webhooks:
         posted = asyncio.run_coroutine_threadsafe(self._post(due, headers, body), self._posting)
         posted.add_done_callback(lambda done: self._come_back(due, done))
 
-    async def _post(self, due: book.Due, headers: dict[str, str], body: str) -> Outcome:
-        if self._courier is None:
-            self._courier = Courier(self._policy)
-        return await self._courier.post(due.url, headers, body.encode())
+    async def _post(self, due: delivery_store.Due, headers: dict[str, str], body: str) -> Outcome:
+        if self._client is None:
+            self._client = WebhookClient(self._policy)
+        return await self._client.post(due.url, headers, body.encode())
 
-    def _come_back(self, due: book.Due, done: Future[Outcome]) -> None:
+    def _come_back(self, due: delivery_store.Due, done: Future[Outcome]) -> None:
         if done.cancelled():
             return
         error = done.exception()
@@ -131,7 +131,7 @@ class Webhooks:
 
     def _write_down(self) -> None:
         """All that have come back meanwhile, in one transaction."""
-        back: list[tuple[book.Due, Outcome]] = []
+        back: list[tuple[delivery_store.Due, Outcome]] = []
         with contextlib.suppress(queue.Empty):
             while True:
                 back.append(self._outcomes.get_nowait())
@@ -145,7 +145,7 @@ class Webhooks:
                 for due, outcome in back:
                     before = failures.get(due.webhook_id)
                     down = before is None or before >= DOWN
-                    book.ended(session, due.id, outcome, self.backoff, was_down=down)
+                    delivery_store.ended(session, due.id, outcome, self.backoff, was_down=down)
                     failures[due.webhook_id] = 0 if outcome.delivered else (before or 0) + 1
         except Exception:
             for each in back:
@@ -168,5 +168,5 @@ class Webhooks:
     async def _ended(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
         await asyncio.gather(*others, return_exceptions=True)
-        if self._courier is not None:
-            await self._courier.close()
+        if self._client is not None:
+            await self._client.close()

@@ -18,7 +18,7 @@ from dragonfly_ray.figures import Figures
 from dragonfly_ray.serve.database import Database, engine
 from dragonfly_ray.serve.database.engine import migrations
 from dragonfly_ray.serve.database.tables import Audit, Base, Job, JobNode, Node
-from dragonfly_ray.serve.jobs import shown
+from dragonfly_ray.serve.jobs import presenters
 from dragonfly_ray.serve.jobs.board import Board
 from tests import postgres
 
@@ -89,7 +89,7 @@ def test_jobs_from_before_have_no_figures_and_what_later_ones_tell_more_is_left_
     with database.write() as session:
         session.add(Job(id="new", kind="preheat", figures={"floor": 2.0, "of_a_later_version": [1]}))
     with database.read() as session:
-        found = {job.id: shown.job(job, Board()).figures for job in session.scalars(select(Job))}
+        found = {job.id: presenters.job(job, Board()).figures for job in session.scalars(select(Job))}
     assert found == {"old": None, "new": Figures(floor=2.0)}
 
 

@@ -14,8 +14,8 @@ from sqlalchemy.exc import OperationalError
 from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.database.tables import Event
 from dragonfly_ray.serve.events.feed import EventFeed
+from dragonfly_ray.serve.events.filters import EventFilter
 from dragonfly_ray.serve.events.subscription import Item, Lagged, News, Stored, Subscription
-from dragonfly_ray.serve.events.wanted import Wanted
 from dragonfly_ray.serve.records import emit
 from dragonfly_ray.serve.stats.live import Live
 from tests.manager.serving import HANG
@@ -55,7 +55,7 @@ def test_a_slow_reader_is_told_and_loses_nothing(database: Database) -> None:
     feed = EventFeed(database, most=10)
 
     async def read() -> None:
-        with feed.subscribe(Wanted(types=("job.*",))) as slow, feed.subscribe(Wanted()) as quick:
+        with feed.subscribe(EventFilter(types=("job.*",))) as slow, feed.subscribe(EventFilter()) as quick:
             write(database, 5)
             assert len(ids(await taken(quick, 5))) == 5
             write(database, 1200)
@@ -78,7 +78,7 @@ def test_events_that_nobody_told_of_are_found_by_a_look(database: Database) -> N
     feed = EventFeed(database, fallback=0.05)
 
     async def read() -> None:
-        with feed.subscribe(Wanted()) as reader:
+        with feed.subscribe(EventFilter()) as reader:
             with database.write() as session:
                 session.add(Event(type="job.created"))
             assert len(await taken(reader, 1)) == 1
@@ -92,7 +92,7 @@ def test_a_look_that_fails_leaves_out_nothing(database: Database) -> None:
     feed = EventFeed(database)
     failures = [True]
 
-    def look(after: int, wanted: Wanted, limit: int) -> Stored:
+    def look(after: int, wanted: EventFilter, limit: int) -> Stored:
         if failures.pop():
             failures.append(False)
             raise OperationalError("look", {}, Exception("away"))
@@ -100,7 +100,7 @@ def test_a_look_that_fails_leaves_out_nothing(database: Database) -> None:
         return feed.look(after, wanted, limit)
 
     async def read() -> None:
-        reader = Subscription(look, Wanted(), 0, live=False)
+        reader = Subscription(look, EventFilter(), 0, live=False)
         with pytest.raises(OperationalError):
             await reader.take()
         assert len(ids(await taken(reader, 3))) == 3
@@ -113,11 +113,11 @@ def test_between_a_look_and_the_queue_nothing_is_lost_or_doubled() -> None:
     kept = [News(n, "t", "", "", "") for n in range(1, 6)]
 
     async def read() -> list[Item]:
-        def look(after: int, wanted: Wanted, limit: int) -> Stored:
+        def look(after: int, wanted: EventFilter, limit: int) -> Stored:
             reader.offer(kept[3:])  # 4 and 5, of which 4 is also found
             return Stored(kept[:4], more=False, forgotten=0)
 
-        reader = Subscription(look, Wanted(), 0, live=False)
+        reader = Subscription(look, EventFilter(), 0, live=False)
         return await taken(reader, 5)
 
     assert ids(asyncio.run(read())) == [1, 2, 3, 4, 5]
@@ -128,7 +128,7 @@ def test_long_backlogs_come_in_pages(database: Database) -> None:
     feed = EventFeed(database)
 
     async def read() -> list[Item]:
-        with feed.subscribe(Wanted(), after=0) as reader:
+        with feed.subscribe(EventFilter(), after=0) as reader:
             first = await reader.take()
             assert len(first) == 500
             return first + await taken(reader, 600)
@@ -143,7 +143,7 @@ def test_readers_end_with_the_feed(database: Database) -> None:
     feed = EventFeed(database)
 
     async def read() -> list[Item]:
-        with feed.subscribe(Wanted()) as reader:
+        with feed.subscribe(EventFilter()) as reader:
             waiting = asyncio.ensure_future(reader.take())
             await asyncio.sleep(0)
             await asyncio.to_thread(feed.stop)
@@ -154,11 +154,11 @@ def test_readers_end_with_the_feed(database: Database) -> None:
 
 
 def test_types_and_prefixes() -> None:
-    wanted = Wanted(types=("job.*", "node.left"), resource_type="job")
+    wanted = EventFilter(types=("job.*", "node.left"), resource_type="job")
     assert wanted.matches("job.ended", "job", "x")
     assert not wanted.matches("node.left", "node", "x")
     assert not wanted.matches("jobs.ended", "job", "x")
-    assert Wanted().matches("anything", "", "")
+    assert EventFilter().matches("anything", "", "")
 
 
 # --- made once for many ---------------------------------------------------------------------------

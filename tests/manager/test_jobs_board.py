@@ -9,7 +9,7 @@ import pytest
 from dragonfly_ray.outcome import NodeOutcome, NodeState
 from dragonfly_ray.serve.cluster import Part
 from dragonfly_ray.serve.jobs.board import WINDOW, Board, Rate
-from dragonfly_ray.serve.jobs.verdict import Ended, verdict
+from dragonfly_ray.serve.jobs.outcome_rules import Ended, verdict
 
 MIB = 1 << 20
 

@@ -31,7 +31,7 @@ from dragonfly_ray.serve.database.tables import (
     now,
 )
 from dragonfly_ray.serve.events.feed import FORGOTTEN, EventFeed
-from dragonfly_ray.serve.events.wanted import Wanted
+from dragonfly_ray.serve.events.filters import EventFilter
 from dragonfly_ray.serve.jobs.idempotency import Key, held
 from dragonfly_ray.serve.leadership import Leadership
 from dragonfly_ray.serve.records import emit
@@ -229,7 +229,7 @@ def test_ids_of_removed_events_are_not_given_out_again(database: Database, clean
     assert EventFeed(database).newest() == last
     with database.write() as session:
         emit(session, "job.created", "job", "j")
-    (news,) = EventFeed(database).look(last, Wanted(), 10).news
+    (news,) = EventFeed(database).look(last, EventFilter(), 10).news
     assert news.id > last
 
 

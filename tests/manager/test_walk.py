@@ -16,7 +16,7 @@ from starlette.requests import HTTPConnection
 from starlette.routing import Mount
 from starlette.testclient import WebSocketDenialResponse
 
-from dragonfly_ray.serve.accounts.gate import gate
+from dragonfly_ray.serve.accounts.auth import authorize
 from dragonfly_ray.serve.app import create_app
 from dragonfly_ray.serve.openapi import endpoints
 from dragonfly_ray.serve.permissions import (
@@ -38,7 +38,7 @@ NOBODY = "nobody"
 
 
 def let_in(connection: HTTPConnection) -> None:
-    gate(connection)
+    authorize(connection)
     raise Problem(LET_IN, "let-in", "Behind the gate")
 
 
@@ -51,7 +51,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
         limits=Limits(requests="1000000/minute", anonymous="1000000/minute"),
     )
     app = create_app(settings, FakeCluster(1))
-    app.dependency_overrides[gate] = let_in
+    app.dependency_overrides[authorize] = let_in
     with TestClient(app):
         yield app
 

@@ -26,7 +26,7 @@ from dragonfly_ray.serve.testing import FakeCluster
 from dragonfly_ray.serve.vault import Vault
 from dragonfly_ray.serve.webhooks import dispatcher
 from dragonfly_ray.serve.webhooks.backoff import Backoff
-from dragonfly_ray.serve.webhooks.courier import Courier, Outcome
+from dragonfly_ray.serve.webhooks.http_client import Outcome, WebhookClient
 from dragonfly_ray.serve.webhooks.keys import OVERLAP, Keys, made
 from tests.manager.conftest import token_of
 from tests.manager.people import sqlite_only
@@ -176,7 +176,7 @@ def test_what_was_under_way_is_delivered_after_a_restart(settings: ManagerSettin
 
 @pytest.fixture
 def _no_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatcher, "Courier", partial(Courier, timeout=10 * HANG))
+    monkeypatch.setattr(dispatcher, "WebhookClient", partial(WebhookClient, timeout=10 * HANG))
 
 
 @pytest.mark.usefixtures("_no_timeout")
@@ -432,7 +432,7 @@ def test_urls_that_are_refused_at_once(settings: ManagerSettings) -> None:
             assert "pazzword" not in answer.text
 
 
-def posted(courier: Callable[[], Courier], url: str) -> Outcome:
+def posted(courier: Callable[[], WebhookClient], url: str) -> Outcome:
     async def post() -> Outcome:
         made = courier()
         try:
@@ -460,7 +460,7 @@ STRICT = UrlPolicy(schemes=("http", "https"))
 def test_a_name_that_points_inside_is_refused(address: str) -> None:
     with receiving() as receiver:
         url = f"http://public.example:{receiver.port}/"
-        outcome = posted(lambda: Courier(STRICT, resolve=names(address)), url)
+        outcome = posted(lambda: WebhookClient(STRICT, resolve=names(address)), url)
         assert outcome.status is None
         assert "private address" in outcome.error
         assert receiver.requests.empty()
@@ -468,7 +468,7 @@ def test_a_name_that_points_inside_is_refused(address: str) -> None:
 
 def test_a_name_that_really_resolves_to_loopback_is_refused() -> None:
     with receiving() as receiver:
-        outcome = posted(lambda: Courier(STRICT), f"http://localhost:{receiver.port}/")
+        outcome = posted(lambda: WebhookClient(STRICT), f"http://localhost:{receiver.port}/")
         assert outcome.status is None
         assert receiver.requests.empty()
 
@@ -478,7 +478,7 @@ def test_what_was_checked_is_what_is_connected_to() -> None:
     allowed = UrlPolicy(schemes=("http",), networks=("127.0.0.1/32",))
     with receiving() as receiver:
         url = f"http://public.example:{receiver.port}/hook"
-        outcome = posted(lambda: Courier(allowed, resolve=names("127.0.0.1", "127.0.0.2")), url)
+        outcome = posted(lambda: WebhookClient(allowed, resolve=names("127.0.0.1", "127.0.0.2")), url)
         assert outcome.delivered
         assert receiver.next().headers["Host"] == f"public.example:{receiver.port}"
 
@@ -490,14 +490,14 @@ def test_of_several_addresses_only_allowed_ones_are_asked() -> None:
     allowed = UrlPolicy(schemes=("http",), networks=("127.0.0.0/8",))
     with receiving() as receiver:
         url = f"http://public.example:{receiver.port}/hook"
-        assert posted(lambda: Courier(allowed, resolve=both), url).delivered
+        assert posted(lambda: WebhookClient(allowed, resolve=both), url).delivered
 
 
 def test_a_redirect_inside_is_not_followed() -> None:
     with receiving() as inside:
         redirect = Receiver(lambda received: (307, {"location": inside.url}))
         with receiving(redirect) as receiver:
-            outcome = posted(lambda: Courier(LOOPBACK), receiver.url)
+            outcome = posted(lambda: WebhookClient(LOOPBACK), receiver.url)
             assert outcome.status == 307
             assert "redirects are not followed" in outcome.error
             assert not outcome.delivered
@@ -508,13 +508,13 @@ def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch
     with receiving() as proxy, receiving() as receiver:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         monkeypatch.setenv("ALL_PROXY", proxy.url)
-        assert posted(lambda: Courier(LOOPBACK), receiver.url).delivered
+        assert posted(lambda: WebhookClient(LOOPBACK), receiver.url).delivered
         assert proxy.requests.empty()
 
 
 def test_one_that_does_not_answer_is_let_go() -> None:
     with receiving(Receiver(lambda received: None)) as receiver:
-        outcome = posted(lambda: Courier(LOOPBACK, timeout=0.3), receiver.url)
+        outcome = posted(lambda: WebhookClient(LOOPBACK, timeout=0.3), receiver.url)
         assert outcome.status is None
         assert outcome.error
 
@@ -524,7 +524,7 @@ def test_what_a_receiver_asks_for_is_heard() -> None:
     for given, least in (("120", 120), (date, 10**6), ("soon", 0), ("", 0)):
         slow = Receiver(lambda received, given=given: (503, {"retry-after": given}))  # type: ignore[misc]
         with receiving(slow) as receiver:
-            assert posted(lambda: Courier(LOOPBACK), receiver.url).asked >= least
+            assert posted(lambda: WebhookClient(LOOPBACK), receiver.url).asked >= least
 
 
 def test_a_webhook_that_goes_while_its_delivery_is_under_way(app: FastAPI, manager: httpx.Client) -> None:

@@ -21,7 +21,7 @@ from dragonfly_ray.scheduling.spec import SpecState
 from dragonfly_ray.serve.database.tables import Job as JobRow
 from dragonfly_ray.serve.database.tables import JobNode as NodeRow
 from dragonfly_ray.serve.database.tables import now
-from dragonfly_ray.serve.jobs import shown
+from dragonfly_ray.serve.jobs import presenters
 from tests.unit.one_scheduler import SOURCE, TASK, Cluster, host
 
 FULL = NodeOutcome(
@@ -111,7 +111,7 @@ def test_a_manager_keeps_and_tells_all_of_it() -> None:
     values = {name: getattr(FULL, name) for name in NAMES}
     row = NodeRow(job_id="j", url_index=0, node_name="host0", **values)
     job = JobRow(id="j", urls=["http://h/f"], state="failed", started_at=now())
-    told = shown.plain(shown.node(row, job, None))
+    told = presenters.plain(presenters.node(row, job, None))
     record: dict[str, Any] = {
         "id": "j", "urls": ["http://h/f"], "seconds": 2.0, "size": 1, "state": "failed", "error": None,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What became of a job, from what became of each URL on each node. It succeeds only if all of them are done."""
+"""Rules for the outcome of a job from those of its URLs and nodes: it succeeds only if all of them succeed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class JobOutcome:
     state: State
     nodes_done: int
     nodes_failed: int
@@ -32,7 +32,7 @@ class Verdict:
     message: str = ""
 
 
-def verdict(outcomes: Iterable[Ended], *, cancel_requested: bool) -> Verdict:
+def verdict(outcomes: Iterable[Ended], *, cancel_requested: bool) -> JobOutcome:
     """A node is done if it has every URL, and has failed otherwise."""
     nodes: set[str] = set()
     failed: dict[str, Ended] = {}
@@ -44,13 +44,13 @@ def verdict(outcomes: Iterable[Ended], *, cancel_requested: bool) -> Verdict:
             stopped = stopped or outcome.kind == CANCELLED
     good, bad = len(nodes) - len(failed), len(failed)
     if not bad and nodes:
-        return Verdict("succeeded", good, 0)
+        return JobOutcome("succeeded", good, 0)
     if cancel_requested and stopped:
-        return Verdict(
+        return JobOutcome(
             "cancelled", good, bad, CANCELLED, f"cancelled; {good} of {len(nodes)} nodes had succeeded"
         )
     kind, message = _reason(list(failed.values()), len(nodes))
-    return Verdict("partial" if good else "failed", good, bad, kind, message)
+    return JobOutcome("partial" if good else "failed", good, bad, kind, message)
 
 
 def _reason(failed: list[Ended], total: int) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Posting to other people's servers, and only to addresses that may be asked."""
+"""HTTP client of webhooks: posts signed events, only to addresses that the URL policy allows."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Outcome:
         return self.status is not None and 200 <= self.status < 300
 
 
-class Courier:
+class WebhookClient:
     """For one event loop. Redirects are not followed, bodies of answers not read."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The one dependency of the whole application: who asks, and whether they may.
+"""Authenticates and authorizes each request: who the caller is, and whether the route's permission is granted.
 
 Nothing is remembered between requests: what another replica has committed holds from the next one on.
 """
@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection
 
 from dragonfly_ray.serve.accounts import csrf, rights, sessions, tokens
 from dragonfly_ray.serve.database import Database
-from dragonfly_ray.serve.database.away import AWAY, first_line
+from dragonfly_ray.serve.database.db_errors import DB_UNAVAILABLE, first_line
 from dragonfly_ray.serve.database.tables import Role, SignIn, Token, User, now
 from dragonfly_ray.serve.permissions import Access, Permission, demanded
 from dragonfly_ray.serve.principal import Principal, unauthenticated
@@ -36,7 +36,7 @@ class _Credential:
     csrf: str = ""
 
 
-def gate(connection: HTTPConnection) -> None:
+def authorize(connection: HTTPConnection) -> None:
     """Refuses what no route has declared, whoever is nobody, and whoever may not."""
     demand = demanded(connection.scope.get("endpoint"))
     if demand is None:
@@ -121,6 +121,6 @@ def _note(database: Database, principal: Principal, address: str) -> None:
                     update(SignIn).where(SignIn.id == principal.session_id).values(last_seen_at=at)
                 )
             session.execute(update(User).where(User.id == principal.user_id).values(last_seen_at=at))
-    except AWAY as error:
+    except DB_UNAVAILABLE as error:
         # It is for people to look at; no request fails for it.
         log.warning("last use of a credential not recorded: %s", first_line(error))

@@ -1,4 +1,4 @@
-"""What the database knows of deliveries: made of events, due, ended."""
+"""Webhook deliveries in the database: created from events, due, retried, ended."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sqlalchemy.orm import Session
 
 from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.database.tables import Delivery, Event, Webhook, now
-from dragonfly_ray.serve.events.wanted import is_of
+from dragonfly_ray.serve.events.filters import is_of
 from dragonfly_ray.serve.records import emit
 from dragonfly_ray.serve.schemas.news import WebhookPayload
 from dragonfly_ray.serve.webhooks.backoff import Backoff
-from dragonfly_ray.serve.webhooks.courier import Outcome
+from dragonfly_ray.serve.webhooks.http_client import Outcome
 from dragonfly_ray.urls import redacted
 
 PENDING, DELIVERED, FAILED = "pending", "delivered", "failed"

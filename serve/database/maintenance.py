@@ -1,4 +1,4 @@
-"""What a database needs now and then."""
+"""Periodic maintenance of the database: statistics of the query planner."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dragonfly_ray.serve.database.engine import Database
 INTERVAL = 3600.0
 
 
-class Upkeep:
+class DatabaseMaintenance:
     """A service. SQLite learns how its rows are distributed, and so which index to take; PostgreSQL does by itself."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._loop = Loop("upkeep", INTERVAL, self._round)
+        self._loop = Loop("database-maintenance", INTERVAL, self._round)
 
     @property
     def alive(self) -> bool:

@@ -1,11 +1,11 @@
-"""What is raised while the database does not answer."""
+"""The exceptions that mean that the database is unavailable, and their first line for logs."""
 
 from __future__ import annotations
 
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-AWAY = (OperationalError, InterfaceError, PoolTimeoutError)
+DB_UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeoutError)
 
 
 def first_line(error: Exception) -> str:

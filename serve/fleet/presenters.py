@@ -1,4 +1,4 @@
-"""Rows and views of the cluster as the API shows them."""
+"""REST representations of nodes, tasks and settings, from rows and the cluster's views."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What live streams ask of the cluster besides progress: asked once for all who look at the same."""
+"""Cluster queries of live streams (cells, edges), shared by all viewers of a job."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ THREADS = 16
 """Calls at once; those of requests have threads of their own."""
 
 
-class Looks:
+class LiveQueries:
     """Within one event loop. What the cluster does not tell is left out: progress goes on without it."""
 
     def __init__(self, cluster: Cluster) -> None:

@@ -1,4 +1,4 @@
-"""Which events somebody wants."""
+"""Filters of events: by type, resource type and resource id; in memory and as SQL."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ANY = ".*"
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class EventFilter:
     """`types`: exact ones, or `job.*` for all that begin with `job.`; none: all."""
 
     types: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Jobs as they are answered: the row, and what the board knows better while it goes on."""
+"""REST representations of jobs: the database row, and live progress of the board while a job is active."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Items of a subscription, as server-sent events and as messages of a WebSocket."""
+"""Encodes events of a subscription: server-sent events, WebSocket messages."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from sse_starlette import ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
 from dragonfly_ray.serve.events.feed import EventFeed
+from dragonfly_ray.serve.events.filters import EventFilter
 from dragonfly_ray.serve.events.subscription import Gap, Item, Lagged, Opened
-from dragonfly_ray.serve.events.wanted import Wanted
 
 log = logging.getLogger(__name__)
 AGAIN = 1.0
@@ -21,7 +21,7 @@ RETRY_MS = 2000
 """After which a browser connects again."""
 
 
-async def items(feed: EventFeed, wanted: Wanted, after: int | None) -> AsyncGenerator[Item]:
+async def items(feed: EventFeed, wanted: EventFilter, after: int | None) -> AsyncGenerator[Item]:
     """Until the feed ends. While the database is away there is nothing to tell, and nothing is lost."""
     if after is not None:
         # An id from the future is one of another database: from here on, whatever comes.
