@@ -191,7 +191,7 @@ class Simulation:
         sole = seed and self.scenario.seeds == 1
         state = DownloadState(
             self._picker(pieces, self._random.getrandbits(32)),
-            RequestLimits(together=self.scenario.requests),
+            self._limits(),
             host=name,
             zone=host.idc,
             location=location,
@@ -203,6 +203,12 @@ class Simulation:
         if sole:
             self._sole.append(peer)
         self.scheduler.announce(host, now)
+
+    def _limits(self) -> RequestLimits:
+        s, transport = self.scenario, self.scheduler.core.settings.transport
+        if s.admission == "late":
+            return RequestLimits(together=s.requests)
+        return RequestLimits.of(s.size, s.piece_bytes, transport.request_bytes, transport.pipeline)
 
     def _joins(self, now: float, name: str, link: Link, number: int) -> None:
         self._start(name, link, number, now)

@@ -69,6 +69,9 @@ CASES = (
          zones=2, cross_mbit=1000, policy="all", origin_mbit=1000, origin_zone=0),
     thin("60 in 2 regions of 2 zones, 1 link each", 1.5,
          zones=4, cross_mbit=2000, regions=2, region_mbit=1000),
+    Case("60 as hosts ask", Scenario(peers=60, pieces=256, admission="peers"), 1.3, level=False),
+    thin("60 as hosts ask, 2 zones, 1 link", 1.5, zones=2, cross_mbit=1000, admission="peers"),
+    thin("60 as hosts ask, 4 zones, 1 link", 1.5, zones=4, cross_mbit=1000, admission="peers"),
     Case("10,000 in 4 zones", Scenario(peers=10_000, pieces=1024, zones=4), 1.05, slow=True),
     Case("100,000", Scenario(peers=100_000, pieces=64, lag=1.0), 2.0, slow=True, memory=16 * GIB),
 )  # fmt: skip

@@ -38,6 +38,8 @@ class World(Origin, Protocol):
     def completed(self, peer: Peer, now: float) -> None: ...
 
 
+ANY = 1 << 30
+"""Requests: more than there can be."""
 FALSE = b"\xff" * DIGEST_SIZE
 """Of what liars have."""
 _info = functools.cache(NeighbourInfo)
@@ -97,10 +99,12 @@ class Peer:
         self.bytes_origin = self.bytes_peers = self.bytes_far = 0
         """All that came, also what was here by then."""
         self.number = len(world.room)
-        world.room.append(world.scenario.uploads + world.scenario.queue)
+        s = world.scenario
+        world.room.append(s.uploads + s.queue if s.admission == "late" else ANY)
         world.told.append(0)
         self._sending = 0
-        self._queue: deque[tuple[Peer, int]] = deque()
+        self._queue: dict[Peer, deque[int]] = {}
+        """What waits to be sent, by child."""
         self._interval = 0.1
         self._report_wanted = False
         self._quiet_since = 0.0
@@ -328,12 +332,15 @@ class Peer:
         if self._sending < self.world.scenario.uploads:
             self._send(receiver, piece, now)
         else:
-            self._queue.append((receiver, piece))
+            self._queue.setdefault(receiver, deque()).append(piece)
 
     def cancelled(self, receiver: Peer, piece: int) -> None:
         """What is under way comes all the same; what waits is answered with BUSY."""
-        if (receiver, piece) in self._queue:
-            self._queue.remove((receiver, piece))
+        waiting = self._queue.get(receiver)
+        if waiting and piece in waiting:
+            waiting.remove(piece)
+            if not waiting:
+                del self._queue[receiver]
             self.world.room[self.number] += 1
             receiver.state.busy(self.id, piece, 1)
 
@@ -355,11 +362,16 @@ class Peer:
         self._sending -= 1
         self.world.room[self.number] += 1
         while self._queue:
-            receiver, piece = self._queue.popleft()
-            self.world.room[self.number] += not receiver.alive
-            if receiver.alive and self.alive:
-                self._send(receiver, piece, now)
-                return
+            receiver = next(iter(self._queue))
+            waiting = self._queue.pop(receiver)
+            if not receiver.alive:
+                self.world.room[self.number] += len(waiting)
+                continue
+            piece = waiting.popleft()
+            if waiting:
+                self._queue[receiver] = waiting
+            self._send(receiver, piece, now)
+            return
 
     def _passed(self, now: float, receiver: Peer, piece: int) -> None:
         if self.alive and receiver.alive:

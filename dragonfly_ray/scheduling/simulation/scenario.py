@@ -30,7 +30,8 @@ class Scenario:
 
     `mix`: (share of the peers, their Mbit/s) for links that are not equal. `lost`, `joined`: shares
     of the peers in every 1,024 piece-times. `lag`: piece-times after which neighbours hear of a piece.
-    `uploads`, `queue`: what a sender has under way and takes on top, before it answers BUSY.
+    `uploads`, `queue`: what a sender has under way and takes on top, before it answers BUSY; children are served in
+    turn.
     """
 
     peers: int = 100
@@ -58,6 +59,9 @@ class Scenario:
     lost: float = 0.0
     joined: float = 0.0
     lag: float = 0.5
+    admission: Literal["late", "peers"] = "late"
+    """`peers`: as hosts do it. They ask each neighbour for as much as `RequestLimits.of` says, and take all requests.
+    `late`: the ideal. They ask for a piece only when somebody can begin to send it: `requests`, `uploads`, `queue`."""
     requests: int = 2
     """Pieces that a peer has asked for and waits for, each of another holder."""
     uploads: int = 1
