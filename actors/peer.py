@@ -58,7 +58,10 @@ class _Link:
         if isinstance(message, m.Look):
             timeout += patience_with_helper(self._settings.origin)
         answer = self._actors.call(self._name, "call", m.encode(message), timeout=timeout)
-        return m.decode(answer) if answer else None
+        found = m.decode(answer) if answer else None
+        if isinstance(found, m.Unsupported):
+            raise ClusterError(f"{self._name}: {m.UnsupportedMessageError(found)}")
+        return found
 
 
 class _Links:
@@ -187,7 +190,9 @@ class PeerActor:
     async def call(self, payload: bytes, sender: str, number: int, objects: Sequence[Any] = ()) -> bytes:
         """A scheduler's message, and small content beside it; it comes again, with its number, until it is
         acknowledged by the answer."""
-        message = m.decode(payload)
+        message = m.decode_or_refuse(payload)
+        if isinstance(message, m.Unsupported):  # again, it would not be understood either
+            return m.encode(message)
         small: bytes | None = None
         if objects:
             with contextlib.suppress(CallFailure):
@@ -199,7 +204,9 @@ class PeerActor:
     async def ask(self, payload: bytes) -> tuple[bytes, list[Any]]:
         """What a scheduler wants to know of the origin or of the store; content as an object where it is too long for
         a message."""
-        answer = await self._work(self._node.ask, m.decode(payload))
+        question = m.decode_or_refuse(payload)
+        refused = isinstance(question, m.Unsupported)
+        answer = question if refused else await self._work(self._node.ask, question)
         if isinstance(answer, m.Resolved) and answer.content:
             transport = self._settings.transport
             beside = len(answer.content) > transport.small_inline and transport.carrier != "inline"

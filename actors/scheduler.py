@@ -158,10 +158,12 @@ class SchedulerActor:
         """A peer's message and its answer, both encoded; empty where there is none."""
         self._start()
         await self._keyed.wait()
-        message = m.decode(payload)
+        message = m.decode_or_refuse(payload)
         match message:
+            case m.Unsupported():
+                answer: m.Message | None = message
             case m.Look():
-                answer: m.Message | None = await self._look(message)
+                answer = await self._look(message)
             case m.Announce():
                 answer = await self._announced(message)
             case m.Verify():
@@ -384,7 +386,8 @@ class SchedulerActor:
         said: list[Any] = [m.encode(message), self._session, queued.number]
         if isinstance(message, m.Deliver) and message.beside:
             said.append(self._objects.get(message.spec.id, []))
-        await self._ask_peer(host, "call", *said, timeout=SEND_TIMEOUT)
+        if answer := await self._ask_peer(host, "call", *said, timeout=SEND_TIMEOUT):
+            log.error("host %s rejected a %s: %s", host, type(message).__name__, m.decode(answer))
 
     async def _compare(self, host: str) -> None:
         if self._outbox.pending(host):

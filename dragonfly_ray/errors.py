@@ -20,7 +20,9 @@
     + StorageFullError
     + DestinationError                    `dest` cannot be written
   x TransportError (ConnectionError)
-    + ProtocolError                       the other side broke the piece protocol
+    + ProtocolError                       the piece protocol was broken
+      - LocalProtocolError                by this side: nobody else is to blame
+      - RemoteProtocolError               by the other side
     + GrantError                          no valid grant
     + StalledError (TimeoutError)
   x ClusterError (RuntimeError)
@@ -163,6 +165,18 @@ class TransportError(DragonflyError, ConnectionError):
 
 class ProtocolError(TransportError):
     kind = "protocol"
+
+
+class LocalProtocolError(ProtocolError):
+    """This side was about to say what the protocol does not allow here."""
+
+    kind = "local-protocol"
+
+
+class RemoteProtocolError(ProtocolError):
+    """The other side said what the protocol does not allow here."""
+
+    kind = "remote-protocol"
 
 
 class GrantError(TransportError):

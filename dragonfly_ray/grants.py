@@ -164,12 +164,12 @@ class Handshake(msgspec.Struct, frozen=True, array_like=True):
     """Host id."""
     parent_nonce: bytes
     child_nonce: bytes
-    parent_features: int = 0
-    child_features: int = 0
-    """As each end says them in clear: nobody on the way can take some of them away."""
+    parent_capabilities: tuple[int, int, int]
+    child_capabilities: tuple[int, int, int]
+    """Highest and least version, features. As each end says them in clear: nobody on the way can take some away."""
 
     def _data(self, role: str) -> bytes:
-        return msgspec.msgpack.encode(("dragonfly-ray handshake 2", role, self))
+        return msgspec.msgpack.encode(("dragonfly-ray handshake 3", role, self))
 
     def sign(self, role: Role, key: SigningKey) -> bytes:
         return key.sign(self._data(role))

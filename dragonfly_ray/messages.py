@@ -1,17 +1,24 @@
 """What peers and schedulers say to each other, in versioned messages.
 
 They travel as MessagePack, so that an actor call carries them today and a socket can tomorrow.
-Unknown fields are ignored by the reader; a field is only ever added, with a default.
+Unknown fields are ignored by the reader; a field is only ever added, with a default. A message is stamped with the
+first version that has it, so that a node that is one version behind reads all that it knows. What it does not know it
+answers with `Unsupported`.
 """
 
 from __future__ import annotations
+
+from typing import get_args
 
 import msgspec
 
 from dragonfly_ray.model import Credentials, Host, Manifest, Source, Task
 from dragonfly_ray.policy import UrlPolicy
 
-VERSION = 1
+VERSION = 2
+LEAST_VERSION = 1
+MAX_NAME = 64
+"""Characters of the name of a message that is not known."""
 
 UNPROVED = "unproved"
 """Kind of an `Ended`: the peer holds something of the task, and was told of no proof that its caller may read it."""
@@ -542,23 +549,62 @@ class Cancel(_Message, frozen=True):
     """Of the distribution: looks at the origin for another run go on. Empty: any."""
 
 
+class Unsupported(_Message, frozen=True):
+    """The answer to a message that is not known to whoever got it, or not meant for it."""
+
+    name: str
+    version: int = 0
+    """Of that message."""
+    least: int = LEAST_VERSION
+    most: int = VERSION
+    """The versions that are read."""
+
+
 Message = (
     Spec | Announce | Report | Throttled | OriginFailed | Verify | Ended | Evicted | Resolve | Resolved | Deliver
     | ReportReply | News | Verified | Cancel | Look | Looked | Carrying | Prove | Proved
-    | CompareSamples | SamplesCompared | Announced | TellDigests | Digests | Looking
+    | CompareSamples | SamplesCompared | Announced | TellDigests | Digests | Looking | Unsupported
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(tuple[int, Message])
+_decoder = msgspec.msgpack.Decoder(Message)
+_envelopes = msgspec.msgpack.Decoder(tuple[int, msgspec.Raw])
+_tags = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
+_SINCE: dict[type, int] = {Unsupported: 2}
+"""Of all others: the least version."""
+KNOWN = frozenset(cls.__name__ for cls in get_args(Message))
+
+
+class UnsupportedMessageError(ValueError):
+    """A message that is not known here. `answer`: what whoever sent it shall hear."""
+
+    def __init__(self, answer: Unsupported) -> None:
+        super().__init__(
+            f"unsupported message {answer.name} of version {answer.version} "
+            f"(supported versions: {answer.least}-{answer.most})"
+        )
+        self.answer = answer
 
 
 def encode(message: Message) -> bytes:
-    return _encoder.encode((VERSION, message))
+    return _encoder.encode((_SINCE.get(type(message), LEAST_VERSION), message))
 
 
 def decode(data: bytes) -> Message:
-    """Raises `ValueError` for what is no message, or one of a version that is not spoken here."""
-    version, message = _decoder.decode(data)
-    if version != VERSION:
-        raise ValueError(f"unsupported message version {version} (supported: {VERSION})")
-    return message
+    """Raises `UnsupportedMessageError` for a message that is not known here, another `ValueError` for what is none."""
+    version, body = _envelopes.decode(data)
+    try:
+        name = msgspec.msgpack.decode(_tags.decode(body).get("type", b""), type=str)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"not a message: {error}") from None
+    if name not in KNOWN or not LEAST_VERSION <= version <= VERSION:
+        raise UnsupportedMessageError(Unsupported(name[:MAX_NAME], version))
+    return _decoder.decode(body)
+
+
+def decode_or_refuse(data: bytes) -> Message | Unsupported:
+    """As `decode`; of a message that is not known here, what to answer."""
+    try:
+        return decode(data)
+    except UnsupportedMessageError as error:
+        return error.answer

@@ -9,6 +9,7 @@ from dragonfly_ray.grants import GrantIssuer, Handshake, SigningKey
 from dragonfly_ray.model import Endpoint, Host
 from dragonfly_ray.transport import protocol as p
 from dragonfly_ray.transport.connection import Caller
+from dragonfly_ray.transport.negotiation import CURRENT, Capabilities
 from tests.wires import Raw
 
 CLUSTER_KEY = SigningKey.generate()
@@ -49,12 +50,20 @@ def _exactly(sock: Raw, count: int) -> bytes:
     return data
 
 
-def as_parent(sock: Raw) -> p.Hello:
+def as_parent(sock: Raw, capabilities: Capabilities = CURRENT) -> p.Hello:
     """Up to where a parent says what it has; whatever the child's grant is."""
     nonce = os.urandom(32)
-    sock.sendall(p.encode(p.Challenge(nonce)))
+    sock.sendall(p.encode(p.Challenge(nonce, capabilities)))
     hello = frame(sock, p.Hello)
-    both = Handshake(hello.task_id, hello.host_id, PARENT, nonce, hello.nonce)
+    both = Handshake(
+        hello.task_id,
+        hello.host_id,
+        PARENT,
+        nonce,
+        hello.nonce,
+        capabilities.signed,
+        hello.capabilities.signed,
+    )
     sock.sendall(p.encode(p.Accepted(both.sign("parent", PARENT_KEY))))
     return hello
 
@@ -67,14 +76,23 @@ def hello_to(
     parent: str = PARENT,
     key: SigningKey = CHILD_KEY,
     grant: bytes | None = None,
+    capabilities: Capabilities = CURRENT,
 ) -> p.Hello:
     """A child's answer to a parent's first word."""
-    both = Handshake(task, host, parent, challenge.nonce, os.urandom(32))
+    both = Handshake(
+        task,
+        host,
+        parent,
+        challenge.nonce,
+        os.urandom(32),
+        challenge.capabilities.signed,
+        capabilities.signed,
+    )
     token = a_grant(host, task) if grant is None else grant
-    return p.Hello(task, host, token, both.child_nonce, both.sign("child", key))
+    return p.Hello(task, host, token, both.child_nonce, both.sign("child", key), capabilities)
 
 
-def as_child(sock: Raw, host: str = "child") -> None:
+def as_child(sock: Raw, host: str = "child", capabilities: Capabilities = CURRENT) -> None:
     """Up to where the parent has accepted it."""
-    sock.sendall(p.encode(hello_to(frame(sock, p.Challenge), host)))
+    sock.sendall(p.encode(hello_to(frame(sock, p.Challenge), host, capabilities=capabilities)))
     frame(sock, p.Accepted)

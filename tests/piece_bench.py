@@ -13,6 +13,7 @@ from dragonfly_ray.grants import GrantVerifier
 from dragonfly_ray.model import digest
 from dragonfly_ray.storage.task_pieces import Extent
 from dragonfly_ray.transport.connection import Data, Missing, ParentConnection
+from dragonfly_ray.transport.negotiation import CURRENT, Capabilities
 from dragonfly_ray.transport.server import UploadServer
 from dragonfly_ray.transport.streams import Network
 from dragonfly_ray.transport.tcp import TCP
@@ -92,11 +93,19 @@ class FakeTask:
 class Bench:
     """A server with one task, `t`."""
 
-    def __init__(self, folder: Path, settings: TransportSettings = PATIENT, network: Network = TCP) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: TransportSettings = PATIENT,
+        network: Network = TCP,
+        capabilities: Capabilities = CURRENT,
+    ) -> None:
         self.network = network
         self.task = FakeTask(folder)
         self.verifier = GrantVerifier([CLUSTER_KEY.public_bytes()])
-        self.server = UploadServer("127.0.0.1", 0, self, settings, self.verifier, PARENT, PARENT_KEY, network)
+        self.server = UploadServer(
+            "127.0.0.1", 0, self, settings, self.verifier, PARENT, PARENT_KEY, network, capabilities
+        )
         self.server.start()
 
     def shared(self, task_id: str) -> FakeTask | None:
@@ -109,9 +118,11 @@ class Bench:
         grant: bytes | None = None,
         settings: TransportSettings = PATIENT,
         pieces: int = COUNT,
+        capabilities: Capabilities = CURRENT,
     ) -> ParentConnection:
         parent = parent_at(self.server.port)
-        return ParentConnection.open(parent, caller(host, task, grant), settings, pieces, self.network)
+        asks = caller(host, task, grant)
+        return ParentConnection.open(parent, asks, settings, pieces, self.network, capabilities)
 
     def close(self) -> None:
         self.server.stop()

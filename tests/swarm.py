@@ -22,6 +22,7 @@ from dragonfly_ray.scheduling.core import Action, Ask, Compare, Probe, Scheduler
 from dragonfly_ray.scheduling.dispatch import dispatch
 from dragonfly_ray.scheduling.outbox import Outbox
 from dragonfly_ray.storage.task_store import TaskStore
+from dragonfly_ray.transport.negotiation import CURRENT, Capabilities
 from dragonfly_ray.transport.streams import Network
 from dragonfly_ray.transport.tcp import TCP
 
@@ -165,10 +166,12 @@ class Swarm:
         settings: Settings | None = None,
         audit: float = 0.0,
         network: Network = TCP,
+        capabilities: Callable[[int], Capabilities] = lambda number: CURRENT,
     ) -> None:
         """`audit`: share of the pieces that are read twice; each byte leaves the origin once by default."""
         self.root = root
         self._network = network
+        self._capabilities = capabilities
         given = settings or Settings()
         origins = given.origin.model_copy(update={"audit": audit})
         self.settings = given.model_copy(update={"origin": origins})
@@ -188,6 +191,7 @@ class Swarm:
         peer = PeerNode(
             Identity(node, "127.0.0.1", node, seed, zone, location), settings, self._verifier,
             _Links(self.scheduler), network=self._network,
+            capabilities=self._capabilities(len(self.peers)),
         )  # fmt: skip
         self.peers[node] = self.scheduler.peers[peer.host.id] = peer
         peer.announce()

@@ -16,6 +16,7 @@ from dragonfly_ray.storage.store import PieceStore
 from dragonfly_ray.storage.task_store import TaskStore
 from dragonfly_ray.telemetry import Telemetry
 from dragonfly_ray.transport.limiter import RateLimiter
+from dragonfly_ray.transport.negotiation import CURRENT, Capabilities
 from dragonfly_ray.transport.streams import Network
 from dragonfly_ray.transport.tcp import TCP
 
@@ -48,6 +49,7 @@ class Context:
     """Of what all tasks together receive."""
     network: Network = TCP
     """What connections to parents are made with."""
+    capabilities: Capabilities = CURRENT
     uploads: Callable[[], int] = lambda: 0
     """How many children are being sent to."""
     zone: str = ""

@@ -357,10 +357,10 @@ class TaskDownload:
 
     def _connect(self, neighbour: m.Neighbour) -> ParentConnection:
         caller = Caller(self.context.host_id, self.context.key, self.task.id, self.grant)
-        transport = self.context.settings.transport
+        context, transport = self.context, self.context.settings.transport
         try:
             return ParentConnection.open(
-                neighbour.host, caller, transport, self.task.pieces, self.context.network
+                neighbour.host, caller, transport, self.task.pieces, context.network, context.capabilities
             )
         except GrantError:
             if caller.grant == self.grant:  # and no newer one has come meanwhile

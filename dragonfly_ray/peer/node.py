@@ -48,6 +48,7 @@ from dragonfly_ray.storage.store import PieceStore
 from dragonfly_ray.storage.task_store import TaskStore
 from dragonfly_ray.telemetry import Telemetry
 from dragonfly_ray.transport.limiter import RateLimiter
+from dragonfly_ray.transport.negotiation import CURRENT, Capabilities
 from dragonfly_ray.transport.server import UploadServer
 from dragonfly_ray.transport.streams import Network
 from dragonfly_ray.transport.tcp import TCP
@@ -70,6 +71,7 @@ class PeerNode:
         *,
         telemetry: Telemetry | None = None,
         network: Network = TCP,
+        capabilities: Capabilities = CURRENT,
     ) -> None:
         self.identity = identity
         self.settings = settings
@@ -104,6 +106,7 @@ class PeerNode:
         transport = settings.transport
         self._key = SigningKey.generate()
         self._network = network
+        self._capabilities = capabilities
         self.server = UploadServer(
             transport.bind or identity.address,
             transport.port,
@@ -113,6 +116,7 @@ class PeerNode:
             self.store.host_id,
             self._key,
             network,
+            capabilities,
         )
         self.server.start()
         self.host = Host(
@@ -261,6 +265,7 @@ class PeerNode:
             turns=self._turns,
             limiter=self._limiter,
             network=self._network,
+            capabilities=self._capabilities,
             uploads=lambda: self.server.sending,
             zone=self.host.idc,
             location=self.host.location,

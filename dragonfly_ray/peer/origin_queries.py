@@ -207,7 +207,7 @@ class OriginQueries:
                     )
                 return compare(store, ask)
             case _:
-                raise TypeError(f"not a question to a peer: {type(ask).__name__}")
+                return m.Unsupported(type(ask).__name__)
 
     def _prove(self, ask: m.Prove) -> m.Proved:
         """Reads samples at the origin for whoever may not have what is held otherwise; an error as in `resolve`."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from dragonfly_ray import messages as m
-from dragonfly_ray.errors import DragonflyError, ProtocolError, StorageError, TransportError
+from dragonfly_ray.errors import DragonflyError, RemoteProtocolError, StorageError, TransportError
 from dragonfly_ray.peer.buffers import Lender, NotLentError
 from dragonfly_ray.peer.engine import Engine
 from dragonfly_ray.scheduling.download.effects import ConnectionId
@@ -134,7 +134,7 @@ class Parent:
         while self._due_yet():
             try:
                 connection = self._connect(self.neighbour)
-            except ProtocolError as error:
+            except RemoteProtocolError as error:
                 self._broke_protocol(error)
                 return
             except DragonflyError as error:
@@ -165,7 +165,7 @@ class Parent:
             self._tell_rest()
         except StorageError:
             return False  # the task has failed here, and knows
-        except ProtocolError as error:
+        except RemoteProtocolError as error:
             if not self._stopped:
                 self._broke_protocol(error)
         except TransportError as error:
@@ -178,7 +178,7 @@ class Parent:
             engine.disconnected(self.number)
         return True
 
-    def _broke_protocol(self, error: ProtocolError) -> None:
+    def _broke_protocol(self, error: RemoteProtocolError) -> None:
         """It said what nobody who keeps to the protocol says: it is not asked any more."""
         engine = self._engine
         log.warning(

@@ -10,7 +10,7 @@ def dispatch(core: SchedulerCore, message: m.Message, now: float) -> tuple[m.Mes
     """The answer to a peer's message (None: it wants none), and what is to be done.
 
     Two want more than the core, first: a `Look` is passed on by whoever carries messages, and an `Announce` under a
-    host id that a `rival` holds is refused if that one lives. Raises `TypeError` for what is not for a scheduler.
+    host id that a `rival` holds is refused if that one lives. What is not for a scheduler is answered with `Unsupported`.
     """
     match message:
         case m.Report():
@@ -33,4 +33,4 @@ def dispatch(core: SchedulerCore, message: m.Message, now: float) -> tuple[m.Mes
         case m.Evicted():
             return None, core.evicted(message.host_id, message.task_id, now)
         case _:
-            raise TypeError(f"not a message to a scheduler: {type(message).__name__}")
+            return m.Unsupported(type(message).__name__), []

@@ -10,10 +10,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from dragonfly_ray.errors import ProtocolError
+from dragonfly_ray.errors import RemoteProtocolError
 from dragonfly_ray.grants import NONCE_SIZE
 from dragonfly_ray.storage.task_pieces import Extent
 from dragonfly_ray.transport import protocol as p
+from dragonfly_ray.transport.negotiation import Agreed
+from dragonfly_ray.transport.states import PARENT, Machine
 from dragonfly_ray.transport.streams import Stream
 
 MAX_QUEUE = 256
@@ -65,6 +67,10 @@ class Child:
     def __init__(self, stream: Stream, now: float) -> None:
         self.stream = stream
         self.parser = p.Parser(most=p.MAX_HELLO)
+        self.machine = Machine(PARENT)
+        self.agreed = Agreed()
+        self.unknown = 0
+        """Frames of types that are not known here."""
         self.nonce = os.urandom(NONCE_SIZE)
         self.since = now
         self.seen = now
@@ -93,10 +99,10 @@ class Child:
         """Of its task."""
 
     def inside(self, *pieces: int) -> None:
-        """Raises `ProtocolError` unless the task has all of these."""
+        """Raises `RemoteProtocolError` unless the task has all of these."""
         for index in pieces:
             if not 0 <= index < self.pieces:
-                raise ProtocolError(f"piece {index} out of range, the task has {self.pieces} pieces")
+                raise RemoteProtocolError(f"piece {index} out of range, the task has {self.pieces} pieces")
 
     def sends(self, index: int) -> None:
         self.piece = index
@@ -106,6 +112,8 @@ class Child:
         return bool(self.sent[index >> 3] >> (index & 7) & 1)
 
     def check(self) -> None:
-        """Raises `ProtocolError` where more waits than a child may ask for."""
+        """Raises `RemoteProtocolError` where more waits than a child may ask for."""
         if len(self.jobs) > 4 * MAX_QUEUE:
-            raise ProtocolError("too many replies queued: the child sends requests faster than it reads")
+            raise RemoteProtocolError(
+                "too many replies queued: the child sends requests faster than it reads"
+            )

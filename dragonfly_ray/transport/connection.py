@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from dragonfly_ray.config import TransportSettings
-from dragonfly_ray.errors import GrantError, ProtocolError, StalledError, TransportError
+from dragonfly_ray.errors import GrantError, RemoteProtocolError, StalledError, TransportError
 from dragonfly_ray.grants import NONCE_SIZE, Handshake, SigningKey
 from dragonfly_ray.model import Host
 from dragonfly_ray.transport import protocol as p
+from dragonfly_ray.transport.negotiation import ANSWERS_UNKNOWN, CURRENT, Agreed, Capabilities, Feature
 from dragonfly_ray.transport.protocol import Busy, Missing, Pong
+from dragonfly_ray.transport.states import CHILD, MAX_UNKNOWN_FRAMES, Machine, State
 from dragonfly_ray.transport.streams import Network, Stream
 from dragonfly_ray.transport.tcp import TCP
 
@@ -27,7 +29,7 @@ CHUNK = 1024 * 1024
 GATHERED = 512 * 1024
 """So many bytes of a piece are gathered in the stream before anybody is woken."""
 HEAD = p.HEADER.size + p.DATA_SIZE
-"""Bytes before a piece: they are read together with the end of the piece before it."""
+"""Bytes (and one, where encodings are told) before a piece: they are read together with the end of the piece before it."""
 CHUNKY = 16 * 1024
 
 
@@ -67,6 +69,9 @@ class ParentConnection:
         self._sending = threading.Lock()
         self._closed = False
         self._head = memoryview(bytearray(HEAD))
+        self._machine = Machine(CHILD, name)
+        self._unknown = 0
+        self.agreed = Agreed()
         self._ahead = b""
         """What was read beyond what was asked for."""
         self._asked: Counter[int] = Counter()
@@ -87,6 +92,7 @@ class ParentConnection:
         settings: TransportSettings,
         pieces: int,
         network: Network = TCP,
+        capabilities: Capabilities = CURRENT,
     ) -> ParentConnection:
         """Connects to the first endpoint that answers, and waits until the parent says what it has.
 
@@ -106,45 +112,58 @@ class ParentConnection:
                 continue
             connection = cls(stream, name, settings, pieces)
             try:
-                connection._greet(parent, caller)
+                connection._greet(parent, caller, capabilities)
             except BaseException:
                 connection.close()
                 raise
             return connection
         raise failure or TransportError("the parent has no endpoint")
 
-    def _greet(self, parent: Host, caller: Caller) -> None:
+    def _greet(self, parent: Host, caller: Caller, capabilities: Capabilities) -> None:
         try:
-            self._prove(parent, caller)
-        except ProtocolError as error:
+            self._prove(parent, caller, capabilities)
+        except RemoteProtocolError as error:
             # Nobody knows yet whose word that was.
             raise TransportError(str(error)) from None
         answer = self._greeting(p.Welcome)
         if len(answer.bitmap) != -(-self._pieces // 8) or self._beyond(answer.bitmap):
-            raise ProtocolError(f"{self._name}: WELCOME bitmap does not match {self._pieces} pieces")
+            raise RemoteProtocolError(f"{self._name}: WELCOME bitmap does not match {self._pieces} pieces")
         if len(answer.digests) + answer.following > self._pieces:
-            raise ProtocolError(f"{self._name}: WELCOME announces more digests than {self._pieces} pieces")
+            raise RemoteProtocolError(
+                f"{self._name}: WELCOME announces more digests than {self._pieces} pieces"
+            )
         self.bitmap, self.digests = answer.bitmap, self._described(answer.digests)
         self._take_digests(answer.following)
+        self._machine.greeted()
 
-    def _prove(self, parent: Host, caller: Caller) -> None:
+    def _prove(self, parent: Host, caller: Caller, capabilities: Capabilities) -> None:
         """Who we are, to a parent that proves who it is."""
         challenge = self._greeting(p.Challenge)
-        if challenge.version != p.VERSION:
-            text = f"{self._name}: protocol version {challenge.version}, this host has {p.VERSION}"
+        agreed = capabilities.agree(challenge.capabilities)
+        if agreed is None:
+            text = f"{self._name}: protocol version {challenge.capabilities}, this host has {capabilities}"
             raise TransportError(f"{text}; install one version of the package on every node")
         nonce = os.urandom(NONCE_SIZE)
         both = Handshake(
-            caller.task_id, caller.host_id, parent.id, challenge.nonce, nonce, challenge.features
+            caller.task_id,
+            caller.host_id,
+            parent.id,
+            challenge.nonce,
+            nonce,
+            challenge.capabilities.signed,
+            capabilities.signed,
         )
         proof = both.sign("child", caller.key)
-        self._send(p.Hello(caller.task_id, caller.host_id, caller.grant, nonce, proof))
+        self._send(p.Hello(caller.task_id, caller.host_id, caller.grant, nonce, proof, capabilities))
         accepted = self._greeting(p.Accepted)
         try:
             both.verify("parent", parent.key, accepted.proof)
         except GrantError:
             # Not its lie: its address is somebody else's now.
             raise TransportError(f"{self._name}: the peer at this address is not host {parent.id}") from None
+        self.agreed = agreed
+        coded = Feature.ENCODINGS in agreed.features
+        self._head = memoryview(bytearray(HEAD + coded))
 
     def _greeting(self, kind: type[W]) -> W:
         """The parent's next word, if it is of this kind."""
@@ -153,7 +172,7 @@ class ParentConnection:
             error = GrantError if answer.code == p.Refusal.GRANT else TransportError
             raise error(f"{self._name}: {answer.reason}")
         if not isinstance(answer, kind):
-            raise ProtocolError(f"{self._name}: expected WELCOME, got {type(answer).__name__}")
+            raise RemoteProtocolError(f"{self._name}: expected WELCOME, got {type(answer).__name__}")
         return answer
 
     def _beyond(self, bitmap: bytes) -> bool:
@@ -164,15 +183,20 @@ class ParentConnection:
     def _described(self, items: Sequence[tuple[int, bytes]]) -> dict[int, bytes]:
         found = dict(items)
         if any(index >= self._pieces for index in found):
-            raise ProtocolError(f"{self._name}: digests for pieces beyond {self._pieces}")
+            raise RemoteProtocolError(f"{self._name}: digests for pieces beyond {self._pieces}")
         return found
 
     def _take_digests(self, left: int) -> None:
         """Those of a greeting that is longer than a frame."""
         while left:
-            frame = self._frame()
+            try:
+                frame = self._frame()
+            except RemoteProtocolError as error:
+                raise RemoteProtocolError(
+                    f"{self._name}: {left} digests of its WELCOME are missing ({error})"
+                ) from None
             if not isinstance(frame, p.Digests) or not 0 < len(frame.items) <= left:
-                raise ProtocolError(f"{self._name}: {left} digests of its WELCOME are missing")
+                raise RemoteProtocolError(f"{self._name}: {left} digests of its WELCOME are missing")
             self.digests.update(self._described(frame.items))
             left -= len(frame.items)
 
@@ -202,6 +226,7 @@ class ParentConnection:
         self._send(p.Ping())
 
     def _send(self, frame: p.Frame) -> None:
+        self._machine.sent(type(frame))
         data = memoryview(p.encode(frame))
         try:
             with self._sending:
@@ -223,7 +248,7 @@ class ParentConnection:
         """The next answer. `take(index, length)` lends the buffer for a piece.
 
         `length_of(index)`: how long the piece is. The parent's own word of it must be the same, or nothing
-        is taken. Raises `ProtocolError`, and `StalledError` after `stall_timeout` seconds without a byte.
+        is taken. Raises `RemoteProtocolError`, and `StalledError` after `stall_timeout` seconds without a byte.
         """
         frame = self._frame()
         if isinstance(frame, p.DataHeader):
@@ -231,7 +256,12 @@ class ParentConnection:
             expected = length_of(frame.index)
             if frame.length != expected:
                 text = f"{self._name}: piece {frame.index} has {frame.length} bytes, expected {expected}"
-                raise ProtocolError(text)
+                raise RemoteProtocolError(text)
+            if frame.encoding not in (None, p.Encoding.IDENTITY):
+                text = (
+                    f"{self._name}: piece {frame.index} in encoding {frame.encoding}, which was not agreed on"
+                )
+                raise RemoteProtocolError(text)
             view = take(frame.index, expected)
             self._fill(view, progress)
             return Data(frame.index, frame.digest, view)
@@ -244,12 +274,14 @@ class ParentConnection:
         if isinstance(frame, Pong):
             self._ponged()
             return frame
-        raise ProtocolError(f"{self._name}: unexpected frame {type(frame).__name__} from a parent")
+        if isinstance(frame, p.Unsupported):
+            raise TransportError(f"{self._name}: does not support frame type {frame.kind}")
+        raise RemoteProtocolError(f"{self._name}: unexpected frame {type(frame).__name__} from a parent")
 
     def _ponged(self) -> None:
         with self._asking:
             if not self._pinged:
-                raise ProtocolError(f"{self._name}: unsolicited PONG")
+                raise RemoteProtocolError(f"{self._name}: unsolicited PONG")
             self._pinged -= 1
 
     def _answered(self, first: int, count: int) -> None:
@@ -258,7 +290,7 @@ class ParentConnection:
             if not 0 < count <= len(self._asked) or any(
                 i not in self._asked for i in range(first, first + count)
             ):
-                raise ProtocolError(f"{self._name}: unrequested reply for {count} pieces from {first}")
+                raise RemoteProtocolError(f"{self._name}: unrequested reply for {count} pieces from {first}")
             for index in range(first, first + count):
                 self._asked[index] -= 1
                 if not self._asked[index]:
@@ -272,20 +304,34 @@ class ParentConnection:
             self._send(p.ManifestRequest(len(found), most))
             answer = self._frame(progress)
             if not isinstance(answer, p.ManifestData) or answer.offset != len(found):
-                raise ProtocolError(f"{self._name}: sent no manifest")
+                raise RemoteProtocolError(f"{self._name}: sent no manifest")
             if not 0 < len(answer.data) <= most:
-                raise ProtocolError(f"{self._name}: sent no manifest")
+                raise RemoteProtocolError(f"{self._name}: sent no manifest")
             found += answer.data
         return bytes(found)
 
     def _frame(self, progress: Callable[[int], None] | None = None) -> p.Frame:
+        """The next one that is known, and may come now."""
         header = bytearray(p.HEADER.size)
-        self._fill(memoryview(header))
-        kind, length = p.decode_header(header)
-        body = bytearray(length)
-        if length:
-            self._fill(memoryview(body), progress)
-        return p.decode(kind, bytes(body))
+        while True:
+            self._fill(memoryview(header))
+            kind, length = p.decode_header(header, skip=self.agreed.version >= ANSWERS_UNKNOWN)
+            body = bytearray(length)
+            if length:
+                self._fill(memoryview(body), progress)
+            frame = p.decode(kind, bytes(body))
+            if not isinstance(frame, p.Unknown):
+                break
+            self._on_unknown(frame)
+        self._machine.received(type(frame))
+        return frame
+
+    def _on_unknown(self, frame: p.Unknown) -> None:
+        """It may be of a later version: the parent hears that it is not understood, a few times."""
+        self._unknown += 1
+        if self._unknown > MAX_UNKNOWN_FRAMES or self._machine.state is not State.OPEN:
+            raise RemoteProtocolError(f"{self._name}: unknown frame type {frame.kind}")
+        self._send(p.Unsupported(frame.kind))
 
     def _fill(self, view: memoryview, progress: Callable[[int], None] | None = None) -> None:
         at, end = self._read_ahead(view), len(view)

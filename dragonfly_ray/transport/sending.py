@@ -8,11 +8,12 @@ import logging
 import os
 import time
 
-from dragonfly_ray.errors import DragonflyError, ProtocolError
+from dragonfly_ray.errors import DragonflyError, RemoteProtocolError
 from dragonfly_ray.storage.failures import EXHAUSTED
 from dragonfly_ray.storage.task_pieces import Extent
 from dragonfly_ray.transport import protocol as p
 from dragonfly_ray.transport.child import Child, Job, Shared
+from dragonfly_ray.transport.negotiation import Feature
 from dragonfly_ray.transport.streams import FileUnreadableError
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,8 @@ def prepare(child: Child, job: Job) -> None:
     length = sum(extent.length for extent in extents)
     child.uses = uses
     child.sends(job)
-    child.head = p.encode(p.DataHeader(job, length, digest))
+    encoding = p.Encoding.IDENTITY if Feature.ENCODINGS in child.agreed.features else None
+    child.head = p.encode(p.DataHeader(job, length, digest, encoding))
     child.rest = list(extents)
 
 
@@ -88,6 +90,6 @@ def _probe(extents: list[Extent]) -> None:
 def _manifest(shared: Shared, ask: p.ManifestRequest) -> p.ManifestData:
     with shared.manifest_file.open("rb") as file:
         if ask.offset > os.fstat(file.fileno()).st_size:
-            raise ProtocolError(f"manifest requested beyond its end, at offset {ask.offset}")
+            raise RemoteProtocolError(f"manifest requested beyond its end, at offset {ask.offset}")
         file.seek(ask.offset)
         return p.ManifestData(ask.offset, file.read(min(ask.length, p.MANIFEST_CHUNK)))

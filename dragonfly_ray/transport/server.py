@@ -15,14 +15,16 @@ import time
 from collections import deque
 
 from dragonfly_ray.config import TransportSettings
-from dragonfly_ray.errors import DragonflyError, GrantError, ProtocolError
+from dragonfly_ray.errors import DragonflyError, GrantError, RemoteProtocolError
 from dragonfly_ray.grants import GrantVerifier, Handshake, SigningKey
 from dragonfly_ray.storage.task_pieces import Extent
 from dragonfly_ray.transport import protocol as p
 from dragonfly_ray.transport.bans import Bans
 from dragonfly_ray.transport.child import MAX_QUEUE, Child, Job, Library
 from dragonfly_ray.transport.limiter import RateLimiter
+from dragonfly_ray.transport.negotiation import ANSWERS_UNKNOWN, CURRENT, Capabilities
 from dragonfly_ray.transport.sending import prepare, send_some
+from dragonfly_ray.transport.states import MAX_UNKNOWN_FRAMES
 from dragonfly_ray.transport.streams import Listener, Network, Stream
 from dragonfly_ray.transport.tcp import TCP
 
@@ -59,12 +61,14 @@ class UploadServer:
         host_id: str,
         key: SigningKey,
         network: Network = TCP,
+        capabilities: Capabilities = CURRENT,
     ) -> None:
         self._library = library
         self._settings = settings
         self._verifier = verifier
         self._host_id = host_id
         self._key = key
+        self._capabilities = capabilities
         self._bans = Bans(BAN_SECONDS)
         self._limiter = RateLimiter(settings.upload_rate)
         self._chunk = _chunk(settings.upload_rate)
@@ -175,7 +179,8 @@ class UploadServer:
             self._poller.add(stream)
             with contextlib.suppress(OSError):
                 # It fits: nothing was sent before. Whoever does not get it cannot prove anything.
-                stream.send(p.encode(p.Challenge(child.nonce)))
+                stream.send(p.encode(p.Challenge(child.nonce, self._capabilities)))
+            child.machine.sent(p.Challenge)
             if len(self._strangers) > MAX_STRANGERS:
                 self._close(next(iter(self._strangers.values())))
 
@@ -205,7 +210,7 @@ class UploadServer:
                 self._on_frame(child, frame)
         except BlockingIOError:
             return
-        except (OSError, ProtocolError) as error:
+        except (OSError, RemoteProtocolError) as error:
             log.debug("child %s closed: %s", child.host_id or "unknown", error)
             self._close(child)
         except Exception:
@@ -213,21 +218,26 @@ class UploadServer:
             log.exception("child %s closed", child.host_id or "unknown")
             self._close(child)
 
-    def _on_frame(self, child: Child, frame: p.Frame) -> None:
-        shared = child.shared
-        if shared is None:
-            if child.closing:
-                return
-            if not isinstance(frame, p.Hello):
-                raise ProtocolError("the first frame must be HELLO")
+    def _on_frame(self, child: Child, frame: p.Frame | p.Unknown) -> None:
+        if child.closing:
+            return
+        if isinstance(frame, p.Unknown):
+            self._on_unknown(child, frame)
+            return
+        child.machine.received(type(frame))
+        if isinstance(frame, p.Hello):
             self._greet(child, frame)
             return
+        shared = child.shared
+        assert shared is not None
         match frame:
             case p.Request():
                 self._queue_pieces(child, frame)
             case p.Have():
                 if len(frame.items) > child.pieces:
-                    raise ProtocolError(f"HAVE lists {len(frame.items)} pieces, the task has {child.pieces}")
+                    raise RemoteProtocolError(
+                        f"HAVE lists {len(frame.items)} pieces, the task has {child.pieces}"
+                    )
                 child.inside(*(index for index, _ in frame.items))
                 shared.on_have(child.host_id, list(frame.items))
             case p.Corrupt():
@@ -239,18 +249,28 @@ class UploadServer:
                 self._cancel(child, frame)
             case p.ManifestRequest():
                 if not 0 < frame.length <= p.MANIFEST_CHUNK:
-                    raise ProtocolError(
+                    raise RemoteProtocolError(
                         f"manifest request of {frame.length} bytes exceeds the limit of {p.MANIFEST_CHUNK}"
                     )
                 self._queue(child, frame)
             case p.Ping():
                 self._queue(child, p.encode(p.Pong()))
-            case _:
-                raise ProtocolError(f"unexpected frame {type(frame).__name__} from a child")
+            case p.Unsupported():
+                log.debug("child %s does not support frame type %d", child.host_id, frame.kind)
+
+    def _on_unknown(self, child: Child, frame: p.Unknown) -> None:
+        """It may be of a later version: it hears that it is not understood, a few times."""
+        child.unknown += 1
+        if child.unknown > MAX_UNKNOWN_FRAMES:
+            raise RemoteProtocolError(f"{child.unknown} frames of unknown types")
+        self._queue(child, p.encode(p.Unsupported(frame.kind)))
 
     def _greet(self, child: Child, hello: p.Hello) -> None:
-        if hello.version != p.VERSION:
-            text = f"protocol version {hello.version} is not supported (this host has {p.VERSION})"
+        agreed = self._capabilities.agree(hello.capabilities)
+        if agreed is None:
+            text = (
+                f"protocol version {hello.capabilities} is not supported (this host has {self._capabilities})"
+            )
             self._refuse(child, text, p.Refusal.VERSION)
             return
         both = Handshake(
@@ -259,7 +279,8 @@ class UploadServer:
             self._host_id,
             child.nonce,
             hello.nonce,
-            child_features=hello.features,
+            self._capabilities.signed,
+            hello.capabilities.signed,
         )
         try:
             key = self._verifier.verify(hello.grant, hello.task_id, hello.host_id)
@@ -275,7 +296,9 @@ class UploadServer:
             self._refuse(child, "unknown task", p.Refusal.OTHER)
             return
         self._strangers.pop(child.stream, None)
+        child.agreed = agreed
         child.parser.most = p.MAX_FRAME
+        child.parser.skip = agreed.version >= ANSWERS_UNKNOWN
         child.shared, child.host_id, child.task_id = shared, hello.host_id, hello.task_id
         previous = self._known.get((hello.task_id, hello.host_id))
         self._known[hello.task_id, hello.host_id] = child
@@ -285,13 +308,17 @@ class UploadServer:
         child.pieces = len(known)
         child.sent = bytearray(-(-len(known) // 8))
         digests = tuple((i, d) for i, d in enumerate(known) if d is not None)
+        child.machine.sent(p.Accepted)
         self._queue(child, p.encode(p.Accepted(both.sign("parent", self._key))))
         for word in p.welcome(shared.bitmap(child.host_id), digests):
+            child.machine.sent(type(word))
             self._queue(child, word)
+        child.machine.greeted()
         shared.on_joined(child.host_id)
 
     def _refuse(self, child: Child, reason: str, code: p.Refusal) -> None:
         """One short frame, if it fits; nobody waits for it to be read."""
+        child.machine.sent(p.Refused)
         with contextlib.suppress(OSError):
             child.stream.send(p.encode(p.Refused(reason, code)))
         self._close(child)
@@ -304,7 +331,7 @@ class UploadServer:
     def _queue_pieces(self, child: Child, request: p.Request) -> None:
         child.inside(request.first, request.first + request.count - 1)
         if not request.count:
-            raise ProtocolError(f"empty request at piece {request.first}")
+            raise RemoteProtocolError(f"empty request at piece {request.first}")
         room = max(0, MAX_QUEUE - len(child.jobs))
         with child.lock:
             child.jobs.extend(range(request.first, request.first + min(room, request.count)))

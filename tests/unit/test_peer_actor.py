@@ -16,6 +16,7 @@ from dragonfly_ray import messages as m
 from dragonfly_ray.actors import peer as peer_module
 from dragonfly_ray.actors.peer import PeerActor
 from dragonfly_ray.config import Settings, StorageSettings
+from dragonfly_ray.errors import ClusterError
 from dragonfly_ray.grants import SigningKey
 from dragonfly_ray.model import Identity, Source
 from dragonfly_ray.peer.node import PeerNode
@@ -137,3 +138,24 @@ def test_health_never_waits_for_a_store_that_is_busy(actor: PeerActor) -> None:
 
     asyncio.run(go())
     busy.join(HANG)
+
+
+def test_a_message_that_is_not_known_is_answered_and_costs_no_other(actor: PeerActor) -> None:
+    later = msgspec.msgpack.encode((m.VERSION + 1, {"type": "Teleport"}))
+    refused = m.Unsupported("Teleport", m.VERSION + 1)
+
+    async def go() -> None:
+        assert m.decode(await actor.call(later, SENDER, 1)) == refused
+        answer, objects = await actor.ask(later)
+        assert (m.decode(answer), objects) == (refused, [])
+        assert await actor.call(m.encode(m.Cancel("s.0")), SENDER, 2) == b""
+
+    asyncio.run(go())
+
+
+def test_a_scheduler_that_does_not_know_a_message_is_an_error_of_the_cluster() -> None:
+    link = peer_module._Link.__new__(peer_module._Link)
+    link._name, link._settings = "scheduler:0", Settings()
+    link._actors = SimpleNamespace(call=lambda *a, **k: m.encode(m.Unsupported("Report", 2, 1, 1)))  # type: ignore[assignment]
+    with pytest.raises(ClusterError, match="scheduler:0: unsupported message Report of version 2"):
+        link.call(m.Report("h", "t"))

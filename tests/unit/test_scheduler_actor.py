@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from dragonfly_ray import messages as m
@@ -176,3 +177,38 @@ def test_submitting_and_watching_are_one_call(tmp_path: Path, monkeypatch: pytes
     views = asyncio.run(asyncio.wait_for(run(), HANG))
     assert set(views) == set(ids)
     assert "ended" in {view["phase"] for view in views.values()}, "an end is told at once"
+
+
+def test_a_message_that_is_not_known_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a later version, or meant for somebody else: whoever sent it hears so, and no exception."""
+
+    async def call(payload: bytes) -> m.Message:
+        made = actor(tmp_path, monkeypatch, Peer())
+        made._keyed.set()
+        return m.decode(await made.call(payload))
+
+    for payload, name, version in [
+        (msgspec.msgpack.encode((m.VERSION + 1, {"type": "Teleport"})), "Teleport", m.VERSION + 1),
+        (m.encode(m.Cancel("s")), "Cancel", 0),
+    ]:
+        assert asyncio.run(call(payload)) == m.Unsupported(name, version)
+
+
+def test_what_a_peer_does_not_know_is_not_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heard: list[m.Message] = []
+
+    def call(payload: bytes, sender: str, number: int, objects: Sequence[Any] = ()) -> bytes:
+        heard.append(m.decode(payload))
+        return m.encode(m.Unsupported("Cancel", 1))
+
+    async def send() -> None:
+        made = actor(tmp_path, monkeypatch, Peer(call))
+        made._act([Send("h0", m.Cancel("first.0")), Send("h0", m.Cancel("second.0"))])
+        while made._pumps:
+            await asyncio.sleep(0)
+
+    asyncio.run(asyncio.wait_for(send(), HANG))
+    assert heard == [m.Cancel("first.0"), m.Cancel("second.0")]
+    assert "rejected a Cancel" in capsys.readouterr().err

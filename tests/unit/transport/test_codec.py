@@ -10,13 +10,16 @@ from hypothesis import strategies as st
 
 from dragonfly_ray.errors import ProtocolError
 from dragonfly_ray.transport import protocol as p
+from dragonfly_ray.transport.negotiation import LEAST_VERSION, VERSION, Capabilities
 
 _index = st.integers(0, 2**32 - 1)
 _digest = st.binary(min_size=32, max_size=32)
 _items = st.lists(st.tuples(_index, _digest), max_size=5).map(tuple)
 _proof = st.binary(min_size=64, max_size=64)
 _frames = st.one_of(
-    st.builds(p.Challenge, _digest, st.just(p.VERSION), _index),
+    st.builds(
+        p.Challenge, _digest, st.builds(Capabilities, st.just(VERSION), st.just(LEAST_VERSION), _index)
+    ),
     st.builds(p.Hello, st.text(max_size=70), st.text(max_size=40), st.binary(max_size=300), _digest, _proof),
     st.builds(p.Accepted, _proof),
     st.builds(p.Welcome, st.binary(max_size=40), _items),
@@ -32,6 +35,8 @@ _frames = st.one_of(
     st.builds(p.ManifestRequest, st.integers(0, 2**63), _index),
     st.builds(p.ManifestData, st.integers(0, 2**63), st.binary(max_size=100)),
     st.builds(p.DataHeader, _index, st.integers(0, p.MAX_PIECE), _digest),
+    st.builds(p.DataHeader, _index, st.integers(0, p.MAX_PIECE), _digest, st.integers(0, 255)),
+    st.builds(p.Unsupported, st.integers(0, 255)),
     st.just(p.Ping()),
     st.just(p.Pong()),
 )
@@ -57,7 +62,7 @@ def test_hostile_bytes_only_ever_raise_a_protocol_error(data: bytes) -> None:
 
 
 @settings(max_examples=500)
-@given(st.integers(0, 17), st.binary(max_size=200))
+@given(st.integers(0, 18), st.binary(max_size=200))
 def test_hostile_bodies_only_ever_raise_a_protocol_error(kind: int, body: bytes) -> None:
     with contextlib.suppress(ProtocolError):
         p.Parser().feed(p.HEADER.pack(kind, 0, 0, len(body)) + body)
@@ -70,7 +75,7 @@ def test_a_frame_that_is_not_known_is_refused_by_its_header(header: tuple[int, i
 
 
 @pytest.mark.parametrize(
-    ("kind", "length"), [(4, 7), (4, 9), (10, 41), (12, 0), (13, 1), (3, 514), (9, p.MANIFEST_CHUNK + 9)]
+    ("kind", "length"), [(4, 7), (4, 9), (10, 42), (12, 0), (13, 1), (3, 514), (9, p.MANIFEST_CHUNK + 9)]
 )
 def test_a_length_that_a_frame_cannot_have_is_refused_by_its_header(kind: int, length: int) -> None:
     with pytest.raises(ProtocolError, match=f"invalid length {length}$"):

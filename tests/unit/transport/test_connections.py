@@ -16,6 +16,7 @@ from dragonfly_ray.model import digest
 from dragonfly_ray.transport import protocol as p
 from dragonfly_ray.transport.child import MAX_QUEUE
 from dragonfly_ray.transport.connection import Busy, Data, Missing, ParentConnection, Pong
+from dragonfly_ray.transport.states import State
 from dragonfly_ray.transport.streams import Network
 from tests.handshakes import (
     as_parent,
@@ -100,6 +101,7 @@ def test_frames_that_come_together_with_pieces_are_told_apart(network: Network) 
             network.connect("127.0.0.1", listener.port, 10.0, 10.0), "parent", PATIENT, COUNT
         )
         theirs = listener.accept()
+        connection._machine.state = State.OPEN
         connection._pinged = len(parts)
         connection._asked.update([*range(4), *range(10, 14), *range(20, 25), *range(21, 24)])
 

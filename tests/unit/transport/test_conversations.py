@@ -20,6 +20,7 @@ from dragonfly_ray.storage.task_pieces import Extent
 from dragonfly_ray.transport import protocol as p
 from dragonfly_ray.transport.connection import Busy, Data, Missing, ParentConnection
 from dragonfly_ray.transport.memory import pair
+from dragonfly_ray.transport.states import State
 from dragonfly_ray.transport.streams import Network, Stream
 from dragonfly_ray.transport.tcp import TcpStream
 from tests.piece_bench import (
@@ -97,6 +98,7 @@ def test_a_holder_of_a_very_large_task_greets_in_as_many_frames_as_it_takes(benc
 def test_a_greeting_that_does_not_keep_its_count_is_refused(then: p.Frame) -> None:
     ours, theirs = pair(10.0, 10.0)
     with contextlib.closing(ParentConnection(ours, "parent", PATIENT, COUNT)) as connection:
+        connection._machine.state = State.GREETED
         theirs.send(p.encode(then))
         with pytest.raises(ProtocolError, match="2 digests of its WELCOME are missing"):
             connection._take_digests(2)

@@ -16,6 +16,7 @@ from dragonfly_ray.model import Host
 from dragonfly_ray.transport import protocol as p
 from dragonfly_ray.transport.bans import MOST_BANS, Bans
 from dragonfly_ray.transport.connection import ParentConnection
+from dragonfly_ray.transport.negotiation import LEAST_VERSION, VERSION
 from dragonfly_ray.transport.streams import Network
 from tests.handshakes import (
     CHILD_KEY,
@@ -169,11 +170,11 @@ def test_bans_end_and_are_bounded() -> None:
     assert bans.holds("t", f"h{MOST_BANS}", 1.0)
 
 
-@pytest.mark.parametrize("version", [1, 3])
+@pytest.mark.parametrize("version", [1, LEAST_VERSION - 1, VERSION + 1])
 def test_a_child_of_another_version_is_told_so(bench: Bench, version: int) -> None:
     with connected(bench) as sock:
         frame(sock, p.Challenge)
-        body = version.to_bytes(2, "big") + bytes(20)
+        body = version.to_bytes(2, "big") * 2 + bytes(20)
         refused = refusal(sock, p.HEADER.pack(1, 0, 0, len(body)) + body)
         assert refused.code == p.Refusal.VERSION
         assert f"version {version} " in refused.reason
@@ -229,10 +230,13 @@ def test_a_parent_with_another_key_than_its_host_is_not_taken_for_it(bench: Benc
 
 def test_a_parent_of_another_version_is_told_apart(network: Network) -> None:
     def later(sock: Wire) -> None:
-        body = (3).to_bytes(2, "big") + bytes(100)
+        body = (VERSION + 1).to_bytes(2, "big") * 2 + bytes(100)
         sock.sendall(p.HEADER.pack(16, 0, 0, len(body)) + body)
 
-    with listening(network, later) as host, pytest.raises(TransportError, match="protocol version 3"):
+    with (
+        listening(network, later) as host,
+        pytest.raises(TransportError, match=f"protocol version {VERSION + 1}"),
+    ):
         open_to(host, network)
 
 
