@@ -147,8 +147,8 @@ class SchedulerSettings(_Section):
     """Up to so many hosts, everyone knows everyone."""
     zones: Literal["auto", "importers", "off"] = "auto"
     """`importers`: each piece has one host in each zone that fetches it from other zones. `off`: every host
-    fetches from other zones what its own does not have. `auto`: importers, but in tasks that begin with
-    more than 600 hosts, where the few of them would delay the many."""
+    fetches from other zones what its own does not have. `auto`: importers, unless a task begins with so many
+    hosts for its pieces (more than 96, and than 3 for each 4 pieces) that the few would delay the many."""
     importers: int = Field(8, ge=1)
     """Hosts of a zone that fetch from other zones."""
     report_interval: float = Field(0.1, gt=0, json_schema_extra=LIVE)

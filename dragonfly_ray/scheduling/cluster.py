@@ -21,6 +21,7 @@ from dragonfly_ray.scheduling.nonces import Generations, Nonces
 from dragonfly_ray.scheduling.patience import Patience
 from dragonfly_ray.scheduling.spec import SpecState
 from dragonfly_ray.scheduling.task import TaskState, new_task
+from dragonfly_ray.scheduling.zones import worth_importing
 from dragonfly_ray.urls import origin
 
 log = logging.getLogger(__name__)
@@ -126,7 +127,7 @@ class ClusterState:
                 everybody=s.scheduler.everybody,
                 degree=s.scheduler.neighbours,
                 importers=0 if s.scheduler.zones == "off" else s.scheduler.importers,
-                always_import=s.scheduler.zones == "importers",
+                import_up_to=worth_importing(task.pieces) if s.scheduler.zones == "auto" else None,
                 origin=origin(url) if url else "",
                 units=units,
                 audit=s.origin.audit,

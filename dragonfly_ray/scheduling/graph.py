@@ -12,10 +12,6 @@ from array import array
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
-IMPORTERS_UP_TO = 600
-"""Hosts. Up to here importers gain, also where zones are joined by links as wide as theirs: simulated with four such
-zones, 60, 192, 400 and 600 hosts took 1.11, 1.07, 1.16 and 1.12 of the bound with them, and 1.19, 1.10, 1.17 and 1.13
-without. In more of them a piece takes too long to reach the few importers, and their mates."""
 LOOKED_AT = 32
 """Hosts of a zone that are looked at, at the most, to fill a place among its importers."""
 SAMPLE = 2
@@ -67,7 +63,7 @@ class Graph:
 
     `importers`: so many hosts of each zone import for it, and know those of all zones; 0: nobody does. Every other
     host knows one of its zone at least: who knows none would take what it lacks from other zones.
-    Unless `always_import`, that begins only while there are up to `IMPORTERS_UP_TO` hosts.
+    With `import_up_to`, that begins only while there are no more hosts than that.
     """
 
     def __init__(
@@ -76,7 +72,7 @@ class Graph:
         everybody: int,
         degree: int,
         importers: int = 0,
-        always_import: bool = False,
+        import_up_to: int | None = None,
         choice: Choice | None = None,
         seed: int | str | None = None,
     ) -> None:
@@ -95,7 +91,7 @@ class Graph:
         self._zones: dict[str, array[int]] = {}
         self._zone_names: list[str] = []
         self.importers = importers
-        self.always_import = always_import
+        self.import_up_to = import_up_to
         self.rosters: dict[str, dict[str, None]] = {}
         """Zone -> its importers."""
         self.may_import: Callable[[str], bool] = lambda host: True
@@ -215,7 +211,8 @@ class Graph:
     def _enrol(self, number: int) -> bool:
         """Makes a host an importer of its zone, if there is a place: who is of no use any more has none."""
         zone, host = self._zone[number], self._names[number]
-        few = self.always_import or bool(self.rosters) or len(self._names) <= IMPORTERS_UP_TO
+        most = self.import_up_to
+        few = most is None or bool(self.rosters) or len(self._names) <= most
         if not zone or not few or not self.importers:
             return False
         roster = self.rosters.setdefault(zone, {})

@@ -386,12 +386,12 @@ def new_task(
     audit: float = 0.0,
     answer_timeout: float = 60.0,
     importers: int = 0,
-    always_import: bool = False,
+    import_up_to: int | None = None,
 ) -> TaskState:
     waits = AnswerWaits(answer_timeout)
     leases = LeaseTable(task.pieces, free=bitset.full(task.pieces), timeout=timeout, units=units, waits=waits)
     graph = Graph(
-        everybody=everybody, degree=degree, importers=importers, always_import=always_import, seed=task.id
+        everybody=everybody, degree=degree, importers=importers, import_up_to=import_up_to, seed=task.id
     )
     # Where the origin has no ranges, one piece costs all that lies before it.
     audits = AuditTable(task.pieces, audit if task.ranges else 0.0, timeout)

@@ -7,7 +7,17 @@ import pytest
 from dragonfly_ray import bitset as bits
 from dragonfly_ray.scheduling.graph import Graph
 from dragonfly_ray.scheduling.picker import Picker
-from dragonfly_ray.scheduling.zones import FIRST_PATIENCE, LEFT_TO_SLOW, STALLED_AFTER, Imports, region_of
+from dragonfly_ray.scheduling.zones import (
+    ALWAYS_UP_TO,
+    FIRST_PATIENCE,
+    HOSTS_A_PIECE_TIME,
+    LEFT_TO_SLOW,
+    MOST_LOSS,
+    STALLED_AFTER,
+    Imports,
+    region_of,
+    worth_importing,
+)
 
 COUNT = 200
 ALL = bits.full(COUNT)
@@ -258,17 +268,20 @@ def test_without_zones_nobody_imports() -> None:
     assert not any(graph.imports(f"h{n}") for n in range(10))
 
 
-def test_large_tasks_have_importers_only_where_that_is_asked_for() -> None:
-    for always in (False, True):
-        graph = Graph(everybody=4, degree=6, importers=2, always_import=always, seed=1)
-        graph.join_all([(f"h{n}", "ab"[n % 2]) for n in range(700)])
-        assert sum(graph.imports(f"h{n}") for n in range(700)) == (4 if always else 0)
+@pytest.mark.parametrize(("most", "expected"), [(700, 4), (699, 0), (None, 4)])
+def test_large_tasks_have_importers_only_where_that_is_asked_for(most: int | None, expected: int) -> None:
+    graph = Graph(everybody=4, degree=6, importers=2, import_up_to=most, seed=1)
+    graph.join_all([(f"h{n}", "ab"[n % 2]) for n in range(700)])
+    assert sum(graph.imports(f"h{n}") for n in range(700)) == expected
 
 
-def test_tasks_of_some_hundred_hosts_have_importers() -> None:
-    graph = Graph(everybody=4, degree=6, importers=2, seed=1)
-    graph.join_all([(f"h{n}", "ab"[n % 2]) for n in range(600)])
-    assert sum(graph.imports(f"h{n}") for n in range(600)) == 4
+def test_importers_are_worth_it_where_they_lose_little_if_links_are_wide() -> None:
+    """The loss is a piece's time for so many hosts, so that it depends on both."""
+    assert worth_importing(1) == worth_importing(100) == ALWAYS_UP_TO
+    assert worth_importing(1024) == 768
+    for pieces in (256, 1024, 10_000):
+        hosts = worth_importing(pieces)
+        assert hosts / HOSTS_A_PIECE_TIME / pieces <= MOST_LOSS < (hosts + 1) / HOSTS_A_PIECE_TIME / pieces
 
 
 def _without_importer(graph: Graph) -> list[str]:
