@@ -338,6 +338,17 @@ def test_peers_ask_for_as_much_as_in_a_cluster() -> None:
     assert simulate(replace(AS_HOSTS_ASK, admission="late")).ratio < report.ratio < 1.15
 
 
+def test_the_command_simulates_what_a_cluster_does(capsys: pytest.CaptureFixture[str]) -> None:
+    found = {}
+    for admission in ("peers", "late"):
+        command(peers=16, pieces=64, admission=admission, json_=True)
+        found[admission] = json.loads(capsys.readouterr().out)["ratio"]
+    command(peers=16, pieces=64, json_=True)
+    assert json.loads(capsys.readouterr().out)["ratio"] == found["peers"] > found["late"]
+    with pytest.raises(InvalidRequestError, match="`peers` or `late`"):
+        command(peers=16, admission="at will")
+
+
 def test_a_sender_serves_its_children_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     simulation = Simulation(AS_HOSTS_ASK)
     simulation._populate()
