@@ -264,7 +264,7 @@ class SchedulerActor:
         return self._core.held(source_id)
 
     async def patience(self, origin: str, seconds: float) -> None:
-        """Another scheduler's origin asked for patience; it may be ours too."""
+        """Another scheduler's origin answered HTTP 429 or 503; it may be ours too."""
         self._act(self._core.patience(origin, seconds, time.monotonic()))
 
     async def decisions(self, task_id: str | None = None) -> list[Any]:

@@ -8,7 +8,7 @@
   x SourceError (OSError)                 the origin
     + SourceNotFoundError (FileNotFoundError)
     + SourceAuthError (PermissionError)
-    + SourceForbiddenError                the policy of URLs does not allow it
+    + SourceForbiddenError                blocked by the URL policy
     + SourceBusyError                     429, 503: carries retry_after
     + SourceChangedError                  another version than the one resolved
     + SourceTruncatedError                fewer bytes than promised
@@ -105,13 +105,13 @@ class SourceAuthError(SourceError, PermissionError):
 
 
 class SourceForbiddenError(SourceError, PermissionError):
-    """The policy of URLs does not allow it: another scheme, host or address than those that may be asked."""
+    """Blocked by the URL policy: its scheme, host or address is not allowed."""
 
     kind = "source-forbidden"
 
 
 class SourceBusyError(SourceError):
-    """The origin asks for patience (429, 503). `retry_after`: seconds, or None where it did not say."""
+    """The origin answers HTTP 429 or 503. `retry_after`: seconds (its Retry-After), or None."""
 
     kind = "source-busy"
 

@@ -284,7 +284,7 @@ class Looked(_Message, frozen=True):
     digests: tuple[bytes, ...] = ()
     """Of the spans."""
     retry_after: float = 0.0
-    """Seconds for which the origin asked for patience."""
+    """Seconds of the origin's Retry-After."""
     checksums: tuple[str, ...] = ()
     """Of whole files, where the origin offers any; as `Entry` has them."""
 
@@ -298,7 +298,7 @@ class Looking(_Message, frozen=True):
     message: str = ""
     """What it waits for, for people; empty: nothing."""
     retry_after: float = 0.0
-    """Seconds for which the origin asked for patience."""
+    """Seconds of the origin's Retry-After."""
 
 
 class Sample(msgspec.Struct, frozen=True, array_like=True):
@@ -429,7 +429,7 @@ class Resolved(_Message, frozen=True):
     whole: bool = False
     """All of the content was read with these credentials, and is here or in the resolver's store."""
     retry_after: float = 0.0
-    """With an error: seconds for which the origin asked for patience."""
+    """With an error: seconds of the origin's Retry-After."""
     failing: float = 0.0
     """With an error: seconds for which the origin has failed already."""
     final: bool = False

@@ -64,6 +64,6 @@ class Loop:
             try:
                 self._work(self._stopping)
             except Exception:
-                # One bad round (the database is away, the cluster does not answer) must not be the last.
+                # One bad round (database or cluster unavailable) must not be the last.
                 log.exception("%s: a round failed", self.name)
             self._wake.wait(max(0.0, self._seconds - (time.monotonic() - begun)))

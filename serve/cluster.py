@@ -136,7 +136,7 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """Who fed whom in a task."""
+    """Traffic between peers in a task."""
 
     parent: str
     """Node ids."""

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 FOLDER_LINK = "folder link"
-"""The type of a link to a folder, which may lead in a circle."""
+"""The type of a link to a folder, which may be a symlink loop."""
 DEAD_LINK = "dead link"
 """The type of a link to nothing."""
 CHUNK = 256 * 1024

@@ -14,7 +14,7 @@ CHECK_INTERVAL_S = 0.5
 
 
 class NotLentError(Exception):
-    """The wait for a buffer has ended: it is not wanted any more."""
+    """The wait for a buffer has ended: it is no longer needed."""
 
 
 class BufferPool:

@@ -61,7 +61,7 @@ def fetch_manifest(
 def _watch(
     task: Task, neighbour: m.Neighbour, search: ManifestSearch, idle: Callable[[], bool]
 ) -> Callable[[int], None]:
-    """Told of bytes as they come: ends it where it is not wanted any more, or comes too slowly."""
+    """Told of bytes as they come: ends it where it is no longer needed, or comes too slowly."""
     transfer = Transfer(task.manifest_size, time.monotonic())
 
     def progress(count: int) -> None:

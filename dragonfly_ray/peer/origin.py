@@ -46,7 +46,7 @@ REST = 1.0
 
 
 class _Stopped(Exception):
-    """Raised inside a read that is not wanted any more."""
+    """Raised inside a read that is cancelled."""
 
 
 class OriginWorkers:

@@ -162,7 +162,7 @@ class AccessProver:
         return list(answer.digests)
 
     def _patiently(self, do: Callable[[W], R], work: W) -> R:
-        """Waits where the origin asks for patience, and has everybody else wait, too."""
+        """Backs off after HTTP 429 or 503, and has everybody else back off, too."""
         deadline = time.monotonic() + self._settings.give_up
         while True:
             try:

@@ -89,7 +89,7 @@ class ClusterState:
     active: dict[str, dict[str, TaskState]] = field(default_factory=dict)
     """Origin -> the tasks of it that some distribution is running, by id."""
     complaints: int = 0
-    """How often an origin has asked for patience."""
+    """How often an origin has answered HTTP 429 or 503."""
     renewal_due: float = 0.0
     """When to look for grants that are to be renewed."""
     nonces: Nonces = field(default_factory=lambda: Nonces(0.0))

@@ -89,7 +89,7 @@ class SchedulerCore:
             evaluator.bears = known.everybody + known.neighbours
 
     def mark(self, cordoned: Collection[str], draining: Collection[str], now: float) -> list[Action]:
-        """The nodes that are chosen for nothing unless they are named, and those that shall feed nobody."""
+        """The nodes that are chosen for nothing unless they are named, and those that are draining."""
         return leaving.mark(self.cluster, cordoned, draining, now)
 
     # --- submitters -------------------------------------------------------------------------

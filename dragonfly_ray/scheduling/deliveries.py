@@ -90,7 +90,7 @@ def join(cluster: ClusterState, task: TaskState, hosts: Mapping[str, bool], now:
 
 
 def _shun(cluster: ClusterState, task: TaskState, hosts: Iterable[str], now: float) -> None:
-    """Those that were banned somewhere lately feed nobody, as long as there is somebody else."""
+    """Those that were banned somewhere recently are no parents, as long as there are others."""
     owners = {s.spec.source.node for s in task.specs.values()}
     barred = [
         h

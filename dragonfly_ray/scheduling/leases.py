@@ -199,7 +199,7 @@ class LeaseTable:
         return Late(piece, holder, *self._given[piece])
 
     def postpone(self, until: float) -> None:
-        """The origin asked for patience: no lease runs out before `until` plus its time-out."""
+        """The origin answered HTTP 429 or 503: no lease runs out before `until` plus its time-out."""
         self._paused = max(self._paused, until)
         for holder in self._holders.values():
             holder.since = max(holder.since, until)

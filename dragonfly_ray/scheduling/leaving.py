@@ -1,4 +1,4 @@
-"""Hosts that shall feed nobody any more: what they hold is asked of others as soon as others have it.
+"""Draining hosts stop serving: what they hold is asked of others as soon as others have it.
 
 A draining host ends what it has begun. Its neighbours go on telling it what they have, and ask it for
 nothing; once it is done with a task they part. What it alone holds it still gives: nothing is lost.

@@ -130,7 +130,7 @@ class Picker:
     def joined(self, host: str, held: int, *, far: bool = False, zone: str = "", region: str = "") -> None:
         """A holder's bitmap arrived. It adds to what is known of it.
 
-        `far`: its bytes cross a thin link. It is asked for want of a near holder with anything
+        `far`: its bytes cross a thin link. Fallback when no same-zone holder has anything
         useful; and for this peer's small share of the pieces that no near holder has.
         """
         self.meets(host, far=far, zone=zone, region=region)

@@ -9,7 +9,7 @@ from typing import Literal
 READY_TIMEOUT = 30.0
 """Seconds for a peer to start; grows with every failure in a row."""
 STRIKES = 3
-"""Health checks in a row without an answer, before a peer is replaced."""
+"""Health checks in a row that time out, before a peer is replaced."""
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 STEADY = 30.0

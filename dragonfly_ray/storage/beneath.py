@@ -226,7 +226,7 @@ def _widen(folder: int, mode: int | None) -> None:
 
 
 def _in_the_way(name: str, folder: int) -> DestinationError | UnsafePathError:
-    """What lies where a folder must be: a link would lead elsewhere, a file is only in the way."""
+    """For something else than a folder in its place: a link would lead elsewhere, a file is only in the way."""
     where = shown(f"{_OPEN}{folder}/{name}")
     try:
         link = stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)

@@ -82,7 +82,7 @@ class Journal:
 
 
 def _load(fd: int, header: bytes) -> Iterator[Record]:
-    """What is in it; what is torn at its end is cut off."""
+    """What is in it; a torn tail is truncated."""
     size = os.fstat(fd).st_size
     data = os.pread(fd, size, 0)
     if data[: len(header)] != header:

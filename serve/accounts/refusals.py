@@ -50,7 +50,7 @@ class Refusals:
                     **detail,
                 )
         except DB_UNAVAILABLE:
-            # The refusal stands, also while the database is away.
+            # The refusal stands, also while the database is unavailable.
             self._forget(key)
 
     def _first(self, key: tuple[str, ...]) -> bool:

@@ -22,7 +22,7 @@ RETRY_MS = 2000
 
 
 async def items(feed: EventFeed, wanted: EventFilter, after: int | None) -> AsyncGenerator[Item]:
-    """Until the feed ends. While the database is away there is nothing to tell, and nothing is lost."""
+    """Until the feed ends. While the database is unavailable there is nothing to tell, and nothing is lost."""
     if after is not None:
         # An id from the future is one of another database: from here on, whatever comes.
         after = min(after, await run_in_threadpool(feed.newest))

@@ -13,7 +13,7 @@ from dragonfly_ray.serve.leadership import Leadership
 
 
 class Fleet:
-    """A service. The views are about a second old at most; they raise `ClusterError` while the cluster is away."""
+    """A service. The views are about a second old at most; they raise `ClusterError` while the cluster is unavailable."""
 
     def __init__(self, database: Database, cluster: Cluster, leadership: Leadership) -> None:
         self.nodes: Cached[dict[str, NodeView]] = Cached(

@@ -88,7 +88,7 @@ class NodeKeeper:
                 tell(self._cluster, row, views[row.node_id])
 
     def _views(self) -> dict[str, NodeView]:
-        """Nothing while the cluster is away: nobody is dead only because nobody can be asked."""
+        """Nothing while the cluster is unavailable: nobody is dead only because nobody can be asked."""
         try:
             views = {v.node_id: v for v in self._cluster.nodes()}
         except DragonflyError as error:

@@ -42,7 +42,7 @@ SUMS = 2.0
 AGAIN = 5.0
 """Seconds after which a cancel is repeated while the cluster has not ended the job."""
 SILENCE = 2.0
-"""Seconds without an answer after which a job says that it waits for the cluster."""
+"""Seconds without a response after which a job says that it waits for the cluster."""
 CALLS = 8
 """Orders that are told at once; and as many cancels besides."""
 HOUSEKEEPING = 3600.0

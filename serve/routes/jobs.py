@@ -110,7 +110,7 @@ def add(router: APIRouter, kind: Kind) -> None:
         cells: Annotated[int, Query(ge=1, le=4096, description="Maximum number of cells per node.")] = 256,
     ) -> EventSourceResponse:
         """Named messages: `job` (a job), `nodes` (outcomes: at first all, then those that changed), `cells`
-        (which pieces are where, of nodes where that changed), `edges` (who fed whom), and `end`, the last."""
+        (which pieces are where, of nodes where that changed), `edges` (traffic between peers), and `end`, the last."""
         jobs = manager.jobs
         await jobs.looks.thread(lambda: _known(manager, kind, job_id))
         stream = Live(manager.database, jobs.board, jobs.looks, job_id, cells)

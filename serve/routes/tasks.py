@@ -100,7 +100,7 @@ def get_cells(task_id: TaskId, manager: Here, cells: Annotated[int, Query(ge=1, 
 def list_edges(
     task_id: TaskId, manager: Here, limit: Annotated[int, Query(ge=1, le=MOST_EDGES)] = MOST_EDGES
 ) -> list[EdgeOut]:
-    """Who fed whom; those that carried most come first."""
+    """Traffic between peers; edges with most bytes first."""
     _task(manager, task_id)
     names = presenters.names_of(_nodes(manager))
     return [presenters.edge(e, names) for e in manager.cluster.edges(task_id, limit)]

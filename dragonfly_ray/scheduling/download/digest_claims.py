@@ -1,6 +1,6 @@
 """Piece digests claimed by neighbours; conflicts go to the scheduler's record.
 
-Nobody's word counts more than another's, whoever spoke first: where two differ, that is a dispute
+No claim counts more than another, whichever came first: where two differ, that is a dispute
 and no proof of anything, and the record settles it.
 """
 

@@ -1,4 +1,4 @@
-// Who fed whom: senders on the left, receivers on the right, the widths are bytes.
+// Peer traffic: senders on the left, receivers on the right, the widths are bytes.
 
 import { html, useMemo, useState } from "../vendor/ui.js";
 import { sankey, sankeyLinkHorizontal } from "../vendor/flow.js";

@@ -1,4 +1,4 @@
-// Who are you?
+// Sign-in.
 
 import { html, useEffect, useState } from "../vendor/ui.js";
 import { signIn } from "../lib/api.js";
