@@ -172,7 +172,7 @@ class TestSecrets:
             secret.hosts, secret.disabled = [], "no-hosts"
         page.reload()
         expect(_row(page, "Secrets", "relic")).to_contain_text("Disabled", timeout=HANG)
-        expect(_row(page, "Secrets", "relic")).to_contain_text("it names no hosts")
+        expect(_row(page, "Secrets", "relic")).to_contain_text("it lists no hosts")
         page.goto("/console/distributions/new")
         expect(page.get_by_label("Secret")).to_be_visible(timeout=HANG)
         expect(page.get_by_label("Secret").get_by_role("option", name="relic")).to_have_count(0)
