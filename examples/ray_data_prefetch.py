@@ -2,7 +2,7 @@
 
     python examples/ray_data_prefetch.py URL URL …
 
-Every shard leaves the origin once, however many nodes read it, and however many epochs.
+Every shard leaves the origin once, however many nodes read it, and however many epochs. Needs `ray[data]`.
 """
 
 from __future__ import annotations
