@@ -83,6 +83,7 @@ def task(view: TaskView) -> Task:
         entries=view.entries,
         directory=view.directory,
         active=view.active,
+        complete=view.whole,
         whole=view.whole,
         partial=view.partial,
     )

@@ -40,6 +40,7 @@ SORTED = {
     "url": lambda t: presenters.url(t.url),
     "size": lambda t: t.size,
     "active": lambda t: t.active,
+    "complete": lambda t: t.whole,
     "whole": lambda t: t.whole,
 }
 

@@ -68,7 +68,8 @@ class Task(Out):
     entries: int
     directory: bool
     active: int = Field(description="Nodes with an active download.")
-    whole: int = Field(description="Nodes with a complete copy.")
+    complete: int = Field(description="Nodes with a complete copy.")
+    whole: int = Field(description="Former name of `complete`.", deprecated=True)
     partial: int
 
 

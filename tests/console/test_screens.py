@@ -262,7 +262,7 @@ class TestCluster:
             return (await fetch(path, { method: "POST", headers, body: "{}" })).status;
         }"""
         assert page.evaluate(script, f"/api/v1/tasks/{task}/evict") == 200
-        expect(page.get_by_text("there is no task").first).to_be_visible(timeout=HANG)
+        expect(page.get_by_text(f"task '{task}' not found").first).to_be_visible(timeout=HANG)
         expect(page.get_by_role("button", name="Evict")).to_have_count(0)
 
     def test_a_setting_is_reviewed_applied_and_rolled_back(self, open_page: Open) -> None:

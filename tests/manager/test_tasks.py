@@ -58,7 +58,8 @@ def test_a_task_with_its_holders(
 ) -> None:
     (listed,) = admin.get(TASKS).json()["items"]
     assert listed["url"] == "https://host/a/model.bin?signature=***"
-    assert (listed["task_id"], listed["size"], listed["whole"]) == (task_id, SIZE, 3)
+    assert (listed["task_id"], listed["size"], listed["complete"]) == (task_id, SIZE, 3)
+    assert listed["whole"] == listed["complete"], "the former name, until the next version"
     found = admin.get(f"{TASKS}/{task_id}").json()
     assert [(h["node"], h["share"]) for h in found["holders"]] == [
         ("node-0", 1),
@@ -98,6 +99,7 @@ def test_pages_filters_and_sorting(admin: httpx.Client, cluster: FakeCluster) ->
             if not cursor:
                 return found
 
+    assert walk(sort="-complete") == walk(sort="-whole"), "the former name, until the next version"
     every = [f"{n:064x}" for n in range(25)]
     assert walk(limit=7) == every
     assert walk(limit=7, sort="-task_id") == every[::-1]

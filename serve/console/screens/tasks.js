@@ -14,7 +14,7 @@ const COLUMNS = [
   { key: "size", label: "Size", num: true, cell: (task) => bytes(task.size) },
   { key: "entries", label: "Entries", num: true, cell: (task) => (task.directory ? count(task.entries) : "file") },
   { key: "pieces", label: "Pieces", num: true, narrow: false, cell: (task) => count(task.pieces) },
-  { key: "whole", label: "Complete on", num: true, cell: (task) => count(task.whole) },
+  { key: "complete", label: "Complete on", num: true, cell: (task) => count(task.complete) },
   { key: "partial", label: "Partial on", num: true, cell: (task) => count(task.partial) },
   { key: "active", label: "Now", cell: (task) => (task.active ? html`<${State} state="running" label=${`${task.active} active`} />` : html`<span class="faint">idle</span>`) },
 ];
