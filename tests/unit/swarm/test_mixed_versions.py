@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from dragonfly_ray.errors import LocalProtocolError
 from dragonfly_ray.model import Host
 from dragonfly_ray.transport.connection import ParentConnection
 from dragonfly_ray.transport.negotiation import (
@@ -54,3 +55,22 @@ def test_half_of_the_nodes_run_the_build_before(
         (True, False): Agreed(VERSION - 1),
         (True, True): Agreed(VERSION - 1),
     }
+
+
+def test_nobody_is_banned_for_what_this_side_does_wrong(
+    swarm: Callable[..., Swarm], origin: Nginx, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a fault of ours: the connection ends, and another is made."""
+    original, failed = ParentConnection.request, list[int]()
+
+    def request(connection: ParentConnection, first: int, count: int) -> None:
+        if len(failed) < 3:
+            failed.append(first)
+            raise LocalProtocolError("a fault of ours")
+        original(connection, first, count)
+
+    monkeypatch.setattr(ParentConnection, "request", request)
+    built = swarm(3)
+    assert_everywhere(built.distribute(f"{origin.url}/big"), content, 3)
+    assert len(failed) == 3
+    assert not any(task.banned for task in built.scheduler.core.tasks.values())
