@@ -27,8 +27,8 @@ class Mutation:
     changes: tuple[Change, ...]
     simulated: str
     """The test of the simulator that fails for it."""
-    real: str
-    """The test of real peers that does."""
+    real: str = ""
+    """The test of real peers that does; empty: none is named, the engine's own tests do."""
 
 
 ENGINE_TESTS = f"{SWARM}/test_engine.py"
@@ -90,5 +90,19 @@ MUTATIONS: dict[str, Mutation] = {
         (Change(STATE, "            if mine and mine != said:", "            if False:"),),
         f"{SIMULATOR}::test_who_was_lied_to_ends_with_what_the_origin_has",
         f"{SWARM}/test_lying_peers.py::test_a_neighbour_that_lies_first_gets_nobody_banned_but_itself",
+    ),
+    "nothing is asked for twice near the end": Mutation(
+        (Change(PICKER, "        if missing.bit_count() > ENDGAME_PIECES:", "        if missing:"),),
+        f"{SIMULATOR}::test_near_the_end_nobody_waits_for_a_slow_host_alone",
+    ),
+    "what the lost were asked for stays taken": Mutation(
+        (Change(PICKER, "            for piece in list(holder.asked):\n                self._unask(holder, piece)\n",
+                "            pass\n"),),
+        f"{SIMULATOR}::test_what_the_lost_were_asked_for_is_asked_of_others_at_once",
+    ),
+    "nobody is banned": Mutation(
+        (Change(f"{ENGINE}.host_events", "        self._banned.add(host)\n        return self._left(host)",
+                "        return ()"),),
+        f"{SIMULATOR}::test_what_is_not_as_promised_is_not_kept",
     ),
 }  # fmt: skip

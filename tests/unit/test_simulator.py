@@ -197,6 +197,28 @@ def test_who_reads_slowly_gives_back_what_others_read_sooner() -> None:
     assert report.p50 <= 7.0, "the others wait for nothing but the pieces that are being read"
 
 
+class SlowSender(Scenario):
+    """One peer has all that others have, and sends a piece in 200 times the time that they take."""
+
+    def links(self) -> list[Link]:
+        rate = self.mbit * MBIT
+        return [Link(rate / 200 if number == 3 else rate, rate) for number in range(self.peers)]
+
+
+def test_near_the_end_nobody_waits_for_a_slow_host_alone() -> None:
+    report = simulate(SlowSender(peers=24, pieces=64, requests=4, queue=0))
+    assert report.complete == 24
+    assert report.p99 <= 1.1 * report.p50, "the last pieces are asked of others as well"
+
+
+def test_what_the_lost_were_asked_for_is_asked_of_others_at_once() -> None:
+    """The links are so fast that any wait would be many times the bound, also that of the last pieces."""
+    report = simulate(Scenario(peers=60, pieces=128, mbit=100_000, lost=0.9))
+    assert report.lost
+    assert report.complete >= 60 - report.lost
+    assert report.ratio <= 1.5
+
+
 def test_an_origin_that_fails_is_left_alone_for_a_while() -> None:
     report = simulate(Scenario(peers=20, pieces=64, policy="all", origin_mbit=1000, origin_down=3.0))
     assert report.complete == 20
