@@ -336,7 +336,7 @@ def test_links_are_kept_as_they_are(two: Swarm, hub: Path, tmp_path: Path) -> No
 def test_without_the_option_it_is_refused_by_name(two: Swarm, hub: Path) -> None:
     view = two.distribute(f"file://{hub}/", node="n0")
     assert set(kinds(view).values()) == {"unsafe-path"}
-    assert "model.safetensors: a symlink that leads out" in view["nodes"]["n1"]["message"]
+    assert "model.safetensors: a symlink that points outside" in view["nodes"]["n1"]["message"]
     assert "links='follow'" in view["nodes"]["n1"]["message"]
 
 
