@@ -42,9 +42,9 @@ class StorageSettings(_Section):
     quota: int | None = Field(None, gt=0, json_schema_extra=LIVE)
     """Bytes; None: what the file system has, less `keep_free`."""
     high_water: float = Field(0.9, gt=0, le=1, json_schema_extra=LIVE)
-    """Share of the quota at which the least recently used content goes, until `low_water` is left."""
+    """Share of the quota at which the least recently used content is evicted, down to `low_water`."""
     low_water: float = Field(0.8, gt=0, le=1, json_schema_extra=LIVE)
-    """Share of the quota that is left when content had to go."""
+    """Share of the quota down to which eviction frees the store."""
     keep_free: float = Field(0.06, ge=0, lt=1, json_schema_extra=LIVE)
     """Share of the file system left free. Ray's object store fails below 5 %."""
     durable: bool = Field(False, json_schema_extra=LIVE)
@@ -59,22 +59,22 @@ class StorageSettings(_Section):
 
 class TransportSettings(_Section):
     bind: str = ""
-    """Address of the data port; empty: the node's Ray address."""
+    """Listen address of the data port; empty: the node's Ray address."""
     advertise: str = ""
-    """Address told to others; empty: the node's Ray address."""
+    """Address announced to other peers; empty: the node's Ray address."""
     port: int = Field(0, ge=0, le=65535)
-    """0: any free one. Ray's workers use 10002-19999."""
+    """Data port; 0: any free port. Ray's workers use 10002-19999."""
     upload_threads: int = Field(16, ge=1)
     pipeline: int = Field(3, ge=1, json_schema_extra=LIVE)
     """Requests in flight at one parent."""
     request_bytes: int = Field(1 * MIB, gt=0, json_schema_extra=LIVE)
-    """How long a run of pieces one request may ask for."""
+    """Maximum number of pieces in one request."""
     stall_timeout: float = Field(2.0, gt=0, json_schema_extra=LIVE)
-    """Seconds without a byte before a parent is given up."""
+    """Seconds without a byte before the connection to a parent times out."""
     connect_timeout: float = Field(2.0, gt=0, json_schema_extra=LIVE)
-    """Seconds for a connection to a parent."""
+    """Timeout for connecting to a parent, in seconds."""
     idle_timeout: float = Field(60.0, gt=0, json_schema_extra=LIVE)
-    """Seconds without a word before a child is disconnected."""
+    """Idle timeout of a child's connection, in seconds."""
     upload_rate: int | None = Field(None, gt=0, json_schema_extra=LIVE)
     """Bytes a second, of one peer; None: no limit."""
     download_rate: int | None = Field(None, gt=0, json_schema_extra=LIVE)
@@ -98,15 +98,15 @@ class OriginSettings(_Section):
     max_connections: int = Field(256, ge=1, json_schema_extra=LIVE)
     """Of the whole cluster, to one origin; schedulers that share the work have equal parts."""
     max_requests: float | None = Field(None, gt=0, json_schema_extra=LIVE)
-    """A second, of the whole cluster, to one origin; None: no limit."""
+    """Requests per second to one origin, of the whole cluster; None: no limit."""
     lease_seconds: float = Field(0.2, gt=0, json_schema_extra=LIVE)
     """How much of the origin one peer takes at a time, in seconds of its rate."""
     lease_timeout: float = Field(2.0, gt=0, json_schema_extra=LIVE)
-    """Seconds without a byte before a lease goes to somebody else."""
+    """Seconds without a byte before a lease expires and is reassigned."""
     connect_timeout: float = Field(5.0, gt=0, json_schema_extra=LIVE)
-    """Seconds for a connection to the origin."""
+    """Timeout for connecting to the origin, in seconds."""
     answer_timeout: float = Field(60.0, gt=0, json_schema_extra=LIVE)
-    """Seconds for an answer of the origin to begin, of whatever request."""
+    """Timeout until the origin's response begins, in seconds, for any request."""
     read_timeout: float = Field(10.0, gt=0, json_schema_extra=LIVE)
     """Seconds without a byte within an answer, or without a sign that the origin's host is there."""
     environment_proxies: bool = Field(True, json_schema_extra=LIVE)
@@ -144,7 +144,7 @@ class SchedulerSettings(_Section):
     neighbours: int = Field(40, ge=2, json_schema_extra=LIVE)
     """Peers that one peer knows, in a large swarm."""
     everybody: int = Field(48, ge=2, json_schema_extra=LIVE)
-    """Up to so many hosts, everyone knows everyone."""
+    """Up to this number of hosts the graph is a full mesh."""
     zones: Literal["auto", "importers", "off"] = "auto"
     """`importers`: each piece has one host in each zone that fetches it from other zones. `off`: every host
     fetches from other zones what its own does not have. `auto`: importers, unless a task begins with so many
@@ -154,11 +154,11 @@ class SchedulerSettings(_Section):
     report_interval: float = Field(0.1, gt=0, json_schema_extra=LIVE)
     """Seconds between the reports of a peer; stretches to stay below `max_reports`."""
     max_reports: float = Field(500.0, gt=0, json_schema_extra=LIVE)
-    """A second and shard; the interval stretches to keep below."""
+    """Reports per second and scheduler shard; the interval stretches to stay below."""
     silent_after: float = Field(8.0, gt=0, json_schema_extra=LIVE)
-    """Seconds without a word before a host counts as lost."""
+    """Seconds without a report before a host is unresponsive and counts as lost."""
     heartbeat_timeout: float = Field(30.0, gt=0, json_schema_extra=LIVE)
-    """Seconds without whoever submitted, before an attached distribution is cancelled."""
+    """Heartbeat timeout of the submitter, in seconds: then an attached distribution is cancelled."""
     resolve_timeout: float = Field(60.0, gt=0, json_schema_extra=LIVE)
     """Seconds for which a look at the origin may bring nothing, besides `origin.answer_timeout`."""
     grant_ttl: float = Field(900.0, gt=0)
@@ -176,15 +176,15 @@ class PeerSettings(_Section):
     idc_label: str = "dragonfly.io/idc"
     location_label: str = "dragonfly.io/location"
     start_timeout: float = Field(60.0, gt=0, json_schema_extra=LIVE)
-    """Seconds for a peer to start or to come back."""
+    """Timeout for a peer to start or restart, in seconds."""
     health_interval: float = Field(1.0, gt=0, json_schema_extra=LIVE)
-    """Seconds between looks at a peer."""
+    """Interval of a peer's health checks, in seconds."""
     loaded_bytes: int = Field(1 * GIB, gt=0, json_schema_extra=LIVE)
     """Bytes of content that `load` keeps in a node's object store, besides what workers still use."""
     loaded_ttl: float = Field(600.0, gt=0, json_schema_extra=LIVE)
     """Seconds without a `load` after which content is released."""
     dest_roots: tuple[str, ...] = Field(("/",), json_schema_extra=LIVE)
-    """Folders below which a `dest` may lie."""
+    """Folders that a `dest` must be inside of."""
 
 
 class Settings(BaseSettings):
