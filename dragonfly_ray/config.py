@@ -68,7 +68,7 @@ class TransportSettings(_Section):
     pipeline: int = Field(3, ge=1, json_schema_extra=LIVE)
     """Requests in flight at one parent."""
     request_bytes: int = Field(1 * MIB, gt=0, json_schema_extra=LIVE)
-    """Maximum number of pieces in one request."""
+    """Maximum bytes of pieces that one request asks for."""
     stall_timeout: float = Field(2.0, gt=0, json_schema_extra=LIVE)
     """Seconds without a byte before the connection to a parent times out."""
     connect_timeout: float = Field(2.0, gt=0, json_schema_extra=LIVE)
