@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from dragonfly_ray.config import OriginSettings, Settings, TransportSettings
+from dragonfly_ray.peer.engine import Engine
 from tests.nginx import Nginx
 from tests.swarm import Swarm
 from tests.unit.swarm.conftest import MIB, PIECES, SIZE, assert_everywhere, kinds, states
@@ -195,7 +196,8 @@ def test_log_lines_name_their_task_and_no_thread_of_it_is_left(
     built.distribute(f"{origin.url}/big", "a.0", nodes=["n0"])
     task = built.spoil("n0", [20 * MIB])
     built.distribute(f"{origin.url}/big", "b.0", nodes=["n1"])
-    speakers = {r.threadName for r in caplog.records if "does not match its digest" in r.getMessage()}
+    said = [r for r in caplog.records if r.name == Engine.__module__]
+    speakers = {r.threadName for r in said if "does not match its digest" in r.getMessage()}
     host = built.peers["n0"].host.id
     assert speakers == {f"task-{task.task.id[:12]}-parent-{host[:8]}"}
     until(lambda: built.peers["n1"].status()["task_threads"] == 0)
