@@ -13,7 +13,7 @@ import pytest
 from dragonfly_ray import messages as m
 from dragonfly_ray.config import StorageSettings
 from dragonfly_ray.model import SHORT_LEAF, digest
-from dragonfly_ray.peer import parents
+from dragonfly_ray.scheduling.download import state
 from tests.nginx import Nginx
 from tests.swarm import Swarm
 from tests.unit.swarm.conftest import MIB, PIECES, SIZE, assert_everywhere, kinds
@@ -73,7 +73,7 @@ def test_a_lost_seed_is_told_of_at_once_by_those_that_wait_for_its_news(
     origin: Nginx, swarm: Callable[..., Swarm], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is asked of it just then, so that no answer can be missed."""
-    monkeypatch.setattr(parents, "REFRESH", 1000.0)
+    monkeypatch.setattr(state, "REFRESH_S", 1000.0)
     origin.restart("limit_rate 20k;")
     built = swarm(3, seeds=1)
     told: set[str] = set()

@@ -9,9 +9,9 @@ import pytest
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.config import OriginSettings, Settings
-from dragonfly_ray.peer import parents
 from dragonfly_ray.peer.neighbours import Neighbours
 from dragonfly_ray.peer.parents import Parent
+from dragonfly_ray.scheduling.download import state
 from tests.nginx import Nginx
 from tests.swarm import Swarm
 from tests.unit.swarm.conftest import assert_everywhere
@@ -21,7 +21,7 @@ from tests.waiting import until
 @pytest.fixture(autouse=True)
 def _nobody_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A neighbour is asked only once what it has."""
-    monkeypatch.setattr(parents, "REFRESH", 3600.0)
+    monkeypatch.setattr(state, "REFRESH_S", 3600.0)
 
 
 def test_who_has_all_before_its_connections_stand_tells_its_neighbours(
@@ -65,7 +65,7 @@ def test_a_host_that_was_banned_elsewhere_hears_what_its_neighbours_have(
 def test_what_a_barred_host_says_before_it_is_known_is_asked_of_nobody(
     origin: Nginx, swarm: Callable[..., Swarm], content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parents, "REFRESH", 0.1)  # nobody tells it what is new before it is known
+    monkeypatch.setattr(state, "REFRESH_S", 0.1)  # nobody tells it what is new before it is known
     origin.restart("limit_rate 8m;")
     built = swarm(3)
     barred = built.peers["n2"].host.id
