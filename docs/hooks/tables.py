@@ -19,7 +19,7 @@ from pydantic_core import PydanticUndefined
 
 from dragonfly_ray import errors, messages, options, telemetry
 from dragonfly_ray.config import Settings
-from dragonfly_ray.transport import protocol
+from dragonfly_ray.transport import negotiation, protocol, states
 
 Row = Sequence[str]
 
@@ -393,6 +393,24 @@ def _refusals() -> Iterable[enum.IntEnum]:
     return list(protocol.Refusal)
 
 
+def versions() -> str:
+    rows = [("versions of the piece protocol", f"{negotiation.LEAST_VERSION} to {negotiation.VERSION}")]
+    rows += [(f"feature `{each.name}`", f"bit {each.value:#x}") for each in negotiation.Feature]
+    rows.append(("versions of messages", f"{messages.LEAST_VERSION} to {messages.VERSION}"))
+    return table(("spoken by this build", ""), rows)
+
+
+def _states(found: states.Table) -> str:
+    rows: dict[tuple[str, str, str], list[str]] = {}
+    for state, steps in found.items():
+        for (done, frame), following in steps.items():
+            rows.setdefault((state.value, done, following.value), []).append(f"`{frame.__name__}`")
+    return table(
+        ("state", "", "frames", "then"),
+        [(state, done, ", ".join(frames), following) for (state, done, following), frames in rows.items()],
+    )
+
+
 def actor_messages() -> str:
     """Between peers, schedulers and submitters."""
     kinds = [each for each in get_args(messages.Message) if inspect.isclass(each)]
@@ -415,6 +433,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "error_kinds": error_kinds,
     "frames": frames,
     "wire_constants": wire_constants,
+    "versions": versions,
+    "child_states": lambda: _states(states.CHILD),
+    "parent_states": lambda: _states(states.PARENT),
     "actor_messages": actor_messages,
 }
 """Parts: `<!-- table: NAME -->` on a line of its own stands for one in a page."""
