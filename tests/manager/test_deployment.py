@@ -76,7 +76,7 @@ def test_replicas_run_on_nodes_with_the_labels_that_are_asked_for(tmp_path: Path
 def test_the_databases_url_comes_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "url"
     found = ManagerSettings(database_url_file=file)
-    with pytest.raises(InvalidRequestError, match="cannot be read"):
+    with pytest.raises(InvalidRequestError, match="cannot read the database URL"):
         _ = found.database
     file.write_text(POSTGRES + "\n")
     assert found.database == POSTGRES.replace("postgresql:", "postgresql+psycopg:")
