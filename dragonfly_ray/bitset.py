@@ -23,6 +23,9 @@ def of(pieces: Iterable[int]) -> int:
 
 def among(pieces: Collection[int], count: int) -> int:
     """Those of `pieces` that are in {0 … count-1}: somebody else names them, and may name anything."""
+    if len(pieces) == 1:
+        (piece,) = pieces
+        return 1 << piece if 0 <= piece < count else 0
     if pieces and not 0 <= min(pieces) <= max(pieces) < count:
         pieces = [piece for piece in pieces if 0 <= piece < count]
     return of(pieces)

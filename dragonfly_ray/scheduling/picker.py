@@ -163,9 +163,8 @@ class Picker:
 
     def has(self, host: str, pieces: int | Collection[int]) -> None:
         """News of a holder: a set as a bitmap, or piece numbers."""
-        if not isinstance(pieces, int):
-            pieces = bitset.among(pieces, self.count)
-        self._add(self._holders.get(host) or self._holder(host), pieces & self.everything)
+        pieces = pieces & self.everything if isinstance(pieces, int) else bitset.among(pieces, self.count)
+        self._add(self._holders.get(host) or self._holder(host), pieces)
         if self.imports:
             self.imports.moved(host)
 

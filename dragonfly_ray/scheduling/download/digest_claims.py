@@ -25,9 +25,13 @@ class DigestClaims:
 
     def say(self, host: str, index: int, digest: bytes) -> bool:
         """`host` says so, once more or anew. False: the record says otherwise."""
+        first = self._first.setdefault(index, digest)
+        if first == digest and index not in self._other and index not in self.settled:
+            # As all have said so far: this happens for each piece and neighbour.
+            self._spoke[host] = self._spoke.get(host, 0) | 1 << index
+            return True
         if index not in self.settled and self.of(host, index) not in (None, digest):
             self.disputed.add(index)
-        first = self._first.setdefault(index, digest)
         self._spoke[host] = self._spoke.get(host, 0) | 1 << index
         if digest != first:
             self._other.setdefault(index, {})[host] = digest

@@ -126,10 +126,12 @@ class HostEvents(DownloadParts):
     @event
     def have(self, host: str, claims: Claims) -> Effects:
         """What a neighbour says that it has."""
-        if host in self._banned or self._info(host).silent:
+        info = self._infos.get(host, UNKNOWN)
+        if info.silent or host in self._banned:
             return ()
         self.picker.has(host, [index for index, _ in claims])
-        self._told_all(host)
+        if info.sole:
+            self._told_all(host)
         if self._haves.seeder:
             self._haves.seeder.has(host, self.picker.holder_bits(host))
         return self._claimed(host, claims)

@@ -62,7 +62,8 @@ class DownloadParts:
         self._audits = AuditQueue()
         self.provenance: dict[int, str] = {}
         """Piece -> the parent that it came from."""
-        self.bytes = Bytes()
+        self._peers = self._cache = self._small = 0
+        """See `bytes`."""
         self.connections = Connections()
         self._haves = HaveOutbox(picker, self.connections, seeder)
         self._infos: dict[str, NeighbourInfo] = {}
@@ -73,6 +74,10 @@ class DownloadParts:
         self.log: EventLog | None = None
         if recorded:
             self.log = EventLog(frozen(self))
+
+    @property
+    def bytes(self) -> Bytes:
+        return Bytes(self._peers, self._cache, self._small)
 
     def dump(self) -> Dump:
         """The last events, to be replayed. Raises `ValueError` where none are recorded."""

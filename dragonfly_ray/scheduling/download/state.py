@@ -27,7 +27,7 @@ from dragonfly_ray.scheduling.download.parent_state import (
     REFRESH_S,
     RequestLimits,
 )
-from dragonfly_ray.scheduling.download.parts import Bytes, Claims
+from dragonfly_ray.scheduling.download.parts import Claims
 from dragonfly_ray.scheduling.download.report_buffer import ReportPart, Taken
 
 MAX_DISPUTED = 256
@@ -91,7 +91,7 @@ class DownloadState(HostEvents, OriginEvents):
         self.claims = DigestClaims(dict(digests))
         self.report.news.lost = list(edited)
         self.report.news.got = list(bitset.members(have))
-        self._count(cache=nbytes)
+        self._cache += nbytes
 
     # --- requests ---------------------------------------------------------------------------
 
@@ -193,14 +193,14 @@ class DownloadState(HostEvents, OriginEvents):
         parent = self.connections.get(connection)
         if parent:
             parent.released(1)
-        self._count(cache=nbytes)
+        self._cache += nbytes
         return self._got(piece, parent.host if parent else "", now)
 
     @event
     def stored(self, piece: int, parent: str, nbytes: int, now: float) -> Effects:
         """A verified piece is in the store. `parent`: the host that it came from, empty: none."""
         if parent:
-            self._count(peers=nbytes)
+            self._peers += nbytes
             self.provenance[piece] = parent
             self.report.feeds(parent, nbytes)
         return self._got(piece, parent, now)
@@ -208,7 +208,7 @@ class DownloadState(HostEvents, OriginEvents):
     @event
     def came_small(self, piece: int, found: bytes, nbytes: int, now: float) -> Effects:
         """A piece came with the delivery itself. `found`: its digest, where nobody has vouched for it yet."""
-        self._count(small=nbytes)
+        self._small += nbytes
         effects = self._got(piece, "", now)
         if found:
             self.report.news.origin.append((piece, found))
@@ -223,10 +223,6 @@ class DownloadState(HostEvents, OriginEvents):
         if self.picker.done:
             effects += (Report(), Wake())
         return tuple(effects)
-
-    def _count(self, *, peers: int = 0, cache: int = 0, small: int = 0) -> None:
-        old = self.bytes
-        self.bytes = Bytes(old.peers + peers, old.cache + cache, old.small + small)
 
     @event
     def lost(self, pieces: tuple[int, ...]) -> Effects:
