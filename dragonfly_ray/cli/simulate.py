@@ -70,7 +70,7 @@ def simulate(
     """How long a distribution to so many nodes would take. Needs no cluster, and starts none.
 
     It runs the code that chooses pieces, neighbours and readers of the origin in a cluster; only
-    links and time are modelled. About 5,000 pieces received are simulated in a second, 15,000 with `--admission late`.
+    links and time are modelled. About 3,000 pieces received are simulated in a second, 15,000 with `--admission late`.
     """
     # Here, so that no other command loads what schedules, and numpy.
     from dragonfly_ray.scheduling.simulator import Scenario
