@@ -19,8 +19,8 @@ from dragonfly_ray.actors.connect import Actors
 from dragonfly_ray.actors.failures import CallFailure, answered
 from dragonfly_ray.actors.handles import CONTROLLER, as_actor, find, peer_name, scheduler_name
 from dragonfly_ray.actors.scheduler import SchedulerActor
+from dragonfly_ray.cluster_directives import Directives, Follower
 from dragonfly_ray.config import Settings
-from dragonfly_ray.directives import Directives, Follower
 from dragonfly_ray.keyring import KeyRing
 from dragonfly_ray.private_folders import root_of
 from dragonfly_ray.scheduling.reconciler import Action, Check, IdleSince, Kill, Reconciler, Start

@@ -20,15 +20,15 @@ from dragonfly_ray import messages as m
 from dragonfly_ray.actors.connect import Actors
 from dragonfly_ray.actors.failures import CallFailure, answered
 from dragonfly_ray.actors.handles import scheduler_name
+from dragonfly_ray.cluster_directives import Directives, Follower
 from dragonfly_ray.config import Settings
-from dragonfly_ray.directives import Directives, Follower
 from dragonfly_ray.errors import ClusterError
 from dragonfly_ray.grants import GrantVerifier
 from dragonfly_ray.model import Identity
 from dragonfly_ray.peer.node import PeerNode
-from dragonfly_ray.peer.objects import LoadedObjects
-from dragonfly_ray.scheduling.patience import patience_with_helper
-from dragonfly_ray.scheduling.ring import shard_of
+from dragonfly_ray.peer.object_store import LoadedObjects
+from dragonfly_ray.scheduling.origin_retry import patience_with_helper
+from dragonfly_ray.scheduling.rendezvous import shard_of
 from dragonfly_ray.statuses import encode
 from dragonfly_ray.telemetry import RaySink, Telemetry
 

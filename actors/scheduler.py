@@ -19,18 +19,18 @@ from dragonfly_ray.actors import nodes
 from dragonfly_ray.actors.connect import Actors
 from dragonfly_ray.actors.failures import CallFailure
 from dragonfly_ray.actors.handles import CONTROLLER, peer_name, scheduler_name
+from dragonfly_ray.cluster_directives import Directives, Follower
 from dragonfly_ray.config import Settings
-from dragonfly_ray.directives import Directives, Follower
 from dragonfly_ray.errors import NotRunningError
 from dragonfly_ray.grants import GrantIssuer, SigningKey
 from dragonfly_ray.keyring import LEARNT
 from dragonfly_ray.model import Credentials, Host, Task
 from dragonfly_ray.scheduling import views
-from dragonfly_ray.scheduling.ages import Ages
-from dragonfly_ray.scheduling.core import Action, Ask, Compare, Probe, SchedulerCore, Send, Tell, Verdict
 from dragonfly_ray.scheduling.dispatch import dispatch
+from dragonfly_ray.scheduling.origin_retry import patience_with_helper
 from dragonfly_ray.scheduling.outbox import Outbox, Queued
-from dragonfly_ray.scheduling.patience import patience_with_helper
+from dragonfly_ray.scheduling.scheduler import Action, Ask, Compare, Probe, SchedulerCore, Send, Tell, Verdict
+from dragonfly_ray.scheduling.staleness import Ages
 from dragonfly_ray.statuses import TaskList, encode
 from dragonfly_ray.telemetry import RaySink, Telemetry
 

@@ -24,7 +24,6 @@ from dragonfly_ray.actors.handles import (
 )
 from dragonfly_ray.actors.nodes import current_node, members, members_of, table
 from dragonfly_ray.actors.start import start_controller
-from dragonfly_ray.awaiting import follow
 from dragonfly_ray.config import Settings
 from dragonfly_ray.distribution import Distribution, told_apart
 from dragonfly_ray.errors import (
@@ -46,13 +45,14 @@ from dragonfly_ray.options import (
     waiting,
 )
 from dragonfly_ray.output_names import names_alike
-from dragonfly_ray.reading import PieceFile
-from dragonfly_ray.scheduling.ring import shard_of
+from dragonfly_ray.scheduling.rendezvous import shard_of
 from dragonfly_ray.statuses import NodeStatus, decode_nodes
+from dragonfly_ray.streaming_file import PieceFile
 from dragonfly_ray.submission import Submission
 from dragonfly_ray.targets import Member, Selector, select
 from dragonfly_ray.umask import current_umask
 from dragonfly_ray.urls import is_path, local_url, redacted, scheme
+from dragonfly_ray.waiting import follow
 
 if TYPE_CHECKING:
     from dragonfly_ray.serve.launch import Deployed

@@ -19,10 +19,10 @@ from typing import Annotated, Any, Literal, TypedDict, TypeVar, Union, get_args,
 from dragonfly_ray.checksums import parse_digest
 from dragonfly_ray.distribution import Progress
 from dragonfly_ray.errors import InvalidRequestError
-from dragonfly_ray.identity import source_of
 from dragonfly_ray.model import Credentials, Links, Source
 from dragonfly_ray.names import from_os
 from dragonfly_ray.output_names import check_outputs
+from dragonfly_ray.source_identity import source_of
 from dragonfly_ray.targets import check_dest
 
 MAX_ID = 128

@@ -21,7 +21,7 @@ from dragonfly_ray.distribution import Distribution, Progress
 from dragonfly_ray.errors import ClusterError, DragonflyError, NotRunningError
 from dragonfly_ray.model import Credentials
 from dragonfly_ray.outcome import received
-from dragonfly_ray.scheduling.ring import shard_of
+from dragonfly_ray.scheduling.rendezvous import shard_of
 from dragonfly_ray.watched import Watched
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from dragonfly_ray.model import Credentials, Source
 from dragonfly_ray.outcome import NodeOutcome
 from dragonfly_ray.output_names import check_outputs, names_alike
 from dragonfly_ray.policy import check_url
-from dragonfly_ray.scheduling.ring import shard_of
+from dragonfly_ray.scheduling.rendezvous import shard_of
 from dragonfly_ray.serve.cluster import (
     Availability,
     Edge,

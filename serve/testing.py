@@ -11,7 +11,7 @@ from typing import Any
 from dragonfly_ray.config import Settings
 from dragonfly_ray.errors import InvalidRequestError, NotRunningError
 from dragonfly_ray.figures import Measured
-from dragonfly_ray.live import changed
+from dragonfly_ray.live_settings import changed
 from dragonfly_ray.model import Credentials, Source
 from dragonfly_ray.outcome import NodeOutcome
 from dragonfly_ray.serve.cluster import Availability, Edge, NodeView, Order, Part, Pin, TaskView

@@ -17,9 +17,9 @@ import msgspec
 from dragonfly_ray.checksums import EntryChecksums, offers_any
 from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.errors import IntegrityError, StorageFullError
-from dragonfly_ray.identity import check_headers
 from dragonfly_ray.model import Credentials, Manifest, PieceTable, Segment, Source
 from dragonfly_ray.policy import UrlPolicy, check_url
+from dragonfly_ray.source_identity import check_headers
 from dragonfly_ray.sources.base import (
     Adapter,
     Boundless,
@@ -35,9 +35,9 @@ from dragonfly_ray.sources.base import (
     check_bounds,
 )
 from dragonfly_ray.sources.http import HttpAdapter  # now, or the first distribution of a peer waits for it
-from dragonfly_ray.sources.links import check_links
-from dragonfly_ray.sources.patience import Patience
 from dragonfly_ray.sources.reader import Reader
+from dragonfly_ray.sources.stat_retry import Patience
+from dragonfly_ray.sources.symlinks import check_links
 from dragonfly_ray.urls import redacted, scheme
 
 __all__ = [

@@ -8,7 +8,7 @@ from typing import Any
 from fsspec.core import OpenFile
 from fsspec.implementations.tar import TarFileSystem
 
-from dragonfly_ray.sources.layers import inside
+from dragonfly_ray.sources.chained_filesystems import inside
 
 LOOSE_LINK = "loose link"
 """The type of a member that points to nothing in its archive; `linkname` tells to what."""

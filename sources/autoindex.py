@@ -13,7 +13,7 @@ from dragonfly_ray.errors import SourceError, SourceUnsupportedError
 from dragonfly_ray.model import Entry, Manifest, Source
 from dragonfly_ray.sources.base import Seen, Share, chosen, may_hold, together
 from dragonfly_ray.sources.index_page import Listed, parse
-from dragonfly_ray.versions import LISTED
+from dragonfly_ray.validators import LISTED
 
 MAX_DEPTH = 64
 MAX_LISTING = 256 * 1024 * 1024

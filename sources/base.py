@@ -21,10 +21,10 @@ from dragonfly_ray.errors import (
     StorageFullError,
 )
 from dragonfly_ray.model import UNTOLD, Entry, Manifest, Segment, Source
-from dragonfly_ray.sources.pace import Slots
-from dragonfly_ray.sources.patience import Patience
+from dragonfly_ray.sources.origin_concurrency import Slots
+from dragonfly_ray.sources.stat_retry import Patience
 from dragonfly_ray.urls import redacted
-from dragonfly_ray.versions import LISTED
+from dragonfly_ray.validators import LISTED
 
 _WILD = re.compile(r"[*?\[]")
 W = TypeVar("W")

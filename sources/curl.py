@@ -17,9 +17,9 @@ import pycurl
 from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.errors import SourceForbiddenError
 from dragonfly_ray.policy import Rules
-from dragonfly_ray.sources.many import BUFFER, BUSY, R
+from dragonfly_ray.sources.batch_requests import BUFFER, BUSY, R
 from dragonfly_ray.sources.proxies import Proxy
-from dragonfly_ray.sources.silence import Silences
+from dragonfly_ray.sources.stall_detection import Silences
 
 WAIT = 1.0
 """Seconds after which a quiet round looks whether it is still wanted."""

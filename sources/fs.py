@@ -21,7 +21,7 @@ from dragonfly_ray.errors import (
 from dragonfly_ray.model import Credentials, Entry, Manifest, Segment, Source
 from dragonfly_ray.names import from_os
 from dragonfly_ray.policy import UrlPolicy
-from dragonfly_ray.sources import storage_class
+from dragonfly_ray.sources import archived_objects
 from dragonfly_ray.sources.archives import LOOSE_LINK, archive_version
 from dragonfly_ray.sources.base import (
     Adapter,
@@ -41,8 +41,8 @@ from dragonfly_ray.sources.fs_errors import Errors
 from dragonfly_ray.sources.fs_info import mode_of, version_of
 from dragonfly_ray.sources.ftp import DEAD_LINK, FOLDER_LINK
 from dragonfly_ray.sources.object_listing import Listed, below, check_names, is_flat, is_plain, list_objects
-from dragonfly_ray.sources.offered import in_info, in_s3_head
-from dragonfly_ray.sources.patience import Patience
+from dragonfly_ray.sources.origin_checksums import in_info, in_s3_head
+from dragonfly_ray.sources.stat_retry import Patience
 from dragonfly_ray.urls import basename, named_part, redacted
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ class FsspecAdapter(Adapter):
         entries = [Entry(path, kind="dir") for path in folders]
         found = chosen(self._source, chain(entries, map(self._entry, listed.files, listed.files.values())))
         check_names(found, self._name)
-        kept_away = {path for path, info in listed.files.items() if storage_class.may_be_archived(info)}
+        kept_away = {path for path, info in listed.files.items() if archived_objects.may_be_archived(info)}
         self._refuse_archived([entry.path for entry in found if entry.path in kept_away])
         return self._own_versions(found)
 
@@ -135,7 +135,7 @@ class FsspecAdapter(Adapter):
         if info.get("size") is None:
             raise SourceUnsupportedError(f"{self._name}: the server does not report its size")
         size = check_size(info["size"], self._name)
-        if storage_class.may_be_archived(info):
+        if archived_objects.may_be_archived(info):
             self._refuse_archived([""])
         offered = self._offered(info) if size else ""
         entry = Entry(basename(self._source.url), size, version, mode=mode_of(info), checksum=offered)
@@ -162,7 +162,7 @@ class FsspecAdapter(Adapter):
 
         def look(path: str) -> None:
             answer = self._client.s3_head(path)
-            if answer and (archived := storage_class.in_s3_head(answer)):
+            if answer and (archived := archived_objects.in_s3_head(answer)):
                 raise archived.error(f"{self._name} ({path})" if path else self._name)
 
         if paths:

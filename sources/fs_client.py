@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import fsspec
 from fsspec.asyn import AsyncFileSystem
 
-from dragonfly_ray.ambient import own_options
+from dragonfly_ray.ambient_credentials import own_options
 from dragonfly_ray.backoff import PASSING
 from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.errors import (
@@ -30,14 +30,14 @@ from dragonfly_ray.names import to_os
 from dragonfly_ray.policy import HOST_OPTIONS, UrlPolicy, rules
 from dragonfly_ray.sources import gcs
 from dragonfly_ray.sources.archives import archive_version
+from dragonfly_ray.sources.chained_filesystems import inside, on_asyncio
+from dragonfly_ray.sources.content_encoding import reads_stored
 from dragonfly_ray.sources.fs_defaults import with_defaults
 from dragonfly_ray.sources.fs_errors import Errors
 from dragonfly_ray.sources.fs_info import version_of
-from dragonfly_ray.sources.guard import guarded_loop
-from dragonfly_ray.sources.instances import Instances, Opened, open_filesystem
-from dragonfly_ray.sources.layers import inside, on_asyncio
-from dragonfly_ray.sources.patience import Patience
-from dragonfly_ray.sources.stored_bytes import reads_stored
+from dragonfly_ray.sources.fs_instances import Instances, Opened, open_filesystem
+from dragonfly_ray.sources.guarded_connect import guarded_loop
+from dragonfly_ray.sources.stat_retry import Patience
 from dragonfly_ray.urls import chain_parts, redacted, scheme
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dragonfly_ray.ambient import AZURE, GCS, S3
+from dragonfly_ray.ambient_credentials import AZURE, GCS, S3
 from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.errors import SourceForbiddenError
 from dragonfly_ray.policy import WEB, endpoints

@@ -17,8 +17,8 @@ from dragonfly_ray.errors import (
     SourceUnreachableError,
     SourceUnsupportedError,
 )
-from dragonfly_ray.sources import failures, gcs, storage_class
-from dragonfly_ray.sources.guard import forbidden_in
+from dragonfly_ray.sources import archived_objects, gcs, permanent_failures
+from dragonfly_ray.sources.guarded_connect import forbidden_in
 
 
 class Errors:
@@ -40,7 +40,7 @@ class Errors:
         refused = forbidden_in(error)
         if refused:
             return SourceForbiddenError(f"{self._name}: {refused}")
-        archived = storage_class.in_error(error)
+        archived = archived_objects.in_error(error)
         if archived:
             return archived.error(self._name)
         if gcs.wants_payer(error):
@@ -53,7 +53,7 @@ class Errors:
         if isinstance(error, PermissionError) or status in (401, 403) or "Credential" in type(error).__name__:
             return SourceAuthError(f"{self._name}: access denied; check storage_options")
         if status in (429, 503):
-            after = failures.retry_after_in(error)
+            after = permanent_failures.retry_after_in(error)
             told = "" if after is None else f", Retry-After {after:g} s"
             return SourceBusyError(f"{self._name}: HTTP {status}{told}", retry_after=after)
         if status == 412:
@@ -73,8 +73,8 @@ class Errors:
             )
         if isinstance(error, (ImportError, NotImplementedError)):
             return SourceUnsupportedError(f"{self._name}: {type(error).__name__}")
-        lasts = failures.final(error) or (
-            status is not None and 400 <= status < 500 and status not in failures.AGAIN
+        lasts = permanent_failures.final(error) or (
+            status is not None and 400 <= status < 500 and status not in permanent_failures.AGAIN
         )
         final = {"final": True} if lasts else {}
         return SourceUnreachableError(f"{self._name}: could not be read ({type(error).__name__})", **final)

@@ -15,11 +15,11 @@ from dragonfly_ray.policy import UrlPolicy, rules
 from dragonfly_ray.sources.base import Adapter, Progress, Resolution, Room, Seen, Share, Stream, together
 from dragonfly_ray.sources.http_address import HttpAddress
 from dragonfly_ray.sources.http_client import HttpClient
-from dragonfly_ray.sources.http_reading import HttpReader
-from dragonfly_ray.sources.http_resolving import HttpResolver
-from dragonfly_ray.sources.pace import Pace, Slots
-from dragonfly_ray.sources.patience import Patience
+from dragonfly_ray.sources.http_reader import HttpReader
+from dragonfly_ray.sources.http_resolver import HttpResolver
+from dragonfly_ray.sources.origin_concurrency import Pace, Slots
 from dragonfly_ray.sources.proxies import directly, of_environment
+from dragonfly_ray.sources.stat_retry import Patience
 from dragonfly_ray.urls import redacted
 
 

@@ -9,9 +9,9 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from dragonfly_ray.errors import SourceChangedError, SourceError, SourceTruncatedError, SourceUnreachableError
-from dragonfly_ray.sources.answers import let_go
 from dragonfly_ray.sources.base import Stream, parse_size
 from dragonfly_ray.sources.http_client import HttpClient
+from dragonfly_ray.sources.http_connections import let_go
 
 SKIP = 256 * 1024
 """Bytes that are read at once of what nobody wants."""

@@ -26,12 +26,12 @@ from dragonfly_ray.errors import (
     SourceUnsupportedError,
 )
 from dragonfly_ray.policy import Rules
-from dragonfly_ray.sources import failures
-from dragonfly_ray.sources.answers import Unanswered, body_begun, gone, watching
-from dragonfly_ray.sources.guard import Forbidden, GuardedManager
-from dragonfly_ray.sources.patience import Patience
+from dragonfly_ray.sources import permanent_failures
+from dragonfly_ray.sources.guarded_connect import Forbidden, GuardedManager
+from dragonfly_ray.sources.http_connections import Unanswered, body_begun, gone, watching
+from dragonfly_ray.sources.object_store_errors import MAX_BODY, STATUSES, refusal
 from dragonfly_ray.sources.proxies import Choose, ProxyingManager, directly
-from dragonfly_ray.sources.store_refusals import MAX_BODY, STATUSES, refusal
+from dragonfly_ray.sources.stat_retry import Patience
 
 FIRST_PAUSE = 0.1
 """Seconds before the second try; doubles with each."""
@@ -214,11 +214,11 @@ class HttpClient:
         if status in (404, 410):
             return SourceNotFoundError(f"{self.name}: HTTP {status}, not found")
         if status in (429, 503):
-            after = failures.retry_after(retry_after)
+            after = permanent_failures.retry_after(retry_after)
             told = "" if after is None else f", Retry-After {after:g} s"
             return SourceBusyError(f"{self.name}: HTTP {status}{told}", retry_after=after)
-        if status >= 500 or status in failures.AGAIN:
-            final = {"final": True} if status in failures.NEVER else {}
+        if status >= 500 or status in permanent_failures.AGAIN:
+            final = {"final": True} if status in permanent_failures.NEVER else {}
             return SourceUnreachableError(f"{self.name}: HTTP {status}, server error", **final)
         return SourceError(f"{self.name}: HTTP {status}, refused")
 
@@ -238,7 +238,7 @@ class HttpClient:
         if isinstance(cause, BrokenError):
             return SourceUnreachableError(f"{self.name}: connection lost")
         shown = _PLAINLY.get(type(cause).__name__, f"unreachable ({type(cause).__name__})")
-        final = {"final": True} if failures.final(error) else {}
+        final = {"final": True} if permanent_failures.final(error) else {}
         return SourceUnreachableError(f"{self.name}: {shown}", **final)
 
     def _proxy_failed(self, error: ProxyError) -> SourceError:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import urllib3
 
-from dragonfly_ray.sources.answers import let_go
 from dragonfly_ray.sources.http_body import content_range, length_of
 from dragonfly_ray.sources.http_client import HttpClient
+from dragonfly_ray.sources.http_connections import let_go
 
 RANGE_REFUSED = frozenset(range(400, 500)) - {408, 425, 429} | {500, 501}
 """Statuses of an answer to a range after which it is asked for once without."""

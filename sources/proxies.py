@@ -20,7 +20,7 @@ from urllib3.util import make_headers, parse_url
 
 from dragonfly_ray.errors import SourceUnsupportedError
 from dragonfly_ray.policy import LOCAL_NAMES, literal_address
-from dragonfly_ray.sources.answers import Unanswered, pool_classes
+from dragonfly_ray.sources.http_connections import Unanswered, pool_classes
 
 SCHEMES = ("http", "https")
 

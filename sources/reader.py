@@ -12,7 +12,7 @@ from dragonfly_ray.errors import SourceTruncatedError
 from dragonfly_ray.model import Manifest, PieceTable, Segment
 from dragonfly_ray.sources.base import Adapter, Progress, Stream, Take
 from dragonfly_ray.sources.first_bytes import FirstBytes
-from dragonfly_ray.sources.pace import Slots
+from dragonfly_ray.sources.origin_concurrency import Slots
 
 CHUNK = 64 * 1024
 """So many bytes at a time: a slow stream is seen to move long before a piece is full."""

@@ -18,7 +18,7 @@ _IMPORT_ALL = """
 import importlib, pkgutil, sys, dragonfly_ray, dragonfly_ray.errors
 from pathlib import Path
 manager = len(sys.argv) > 1
-OF_EXTRAS = ("serve.", "remote.client", "remote.http", "remote.submission", "sources.curl", "sources.silence")
+OF_EXTRAS = ("serve.", "remote.client", "remote.http", "remote.submission", "sources.curl", "sources.stall_detection")
 def skip(name):
     of_extra = name.startswith(tuple(f"dragonfly_ray.{each}" for each in OF_EXTRAS))
     return name.endswith("__main__") or (not manager and of_extra)

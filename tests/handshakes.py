@@ -8,8 +8,8 @@ from typing import TypeVar
 from dragonfly_ray.grants import GrantIssuer, Handshake, SigningKey
 from dragonfly_ray.model import Endpoint, Host
 from dragonfly_ray.transport import protocol as p
-from dragonfly_ray.transport.connection import Caller
 from dragonfly_ray.transport.negotiation import CURRENT, Capabilities
+from dragonfly_ray.transport.parent_connection import Caller
 from tests.wires import Raw
 
 CLUSTER_KEY = SigningKey.generate()

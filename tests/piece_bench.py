@@ -12,8 +12,8 @@ from dragonfly_ray.config import TransportSettings
 from dragonfly_ray.grants import GrantVerifier
 from dragonfly_ray.model import digest
 from dragonfly_ray.storage.task_pieces import Extent
-from dragonfly_ray.transport.connection import Data, Missing, ParentConnection
 from dragonfly_ray.transport.negotiation import CURRENT, Capabilities
+from dragonfly_ray.transport.parent_connection import Data, Missing, ParentConnection
 from dragonfly_ray.transport.server import UploadServer
 from dragonfly_ray.transport.streams import Network
 from dragonfly_ray.transport.tcp import TCP

@@ -14,13 +14,13 @@ import msgspec
 from dragonfly_ray import messages as m
 from dragonfly_ray.config import Settings
 from dragonfly_ray.grants import GrantIssuer, GrantVerifier, SigningKey
-from dragonfly_ray.identity import source_of
 from dragonfly_ray.model import Credentials, Host, Identity, Task
-from dragonfly_ray.peer.links import SchedulerLink
 from dragonfly_ray.peer.node import PeerNode
-from dragonfly_ray.scheduling.core import Action, Ask, Compare, Probe, SchedulerCore, Send
+from dragonfly_ray.peer.scheduler_links import SchedulerLink
 from dragonfly_ray.scheduling.dispatch import dispatch
 from dragonfly_ray.scheduling.outbox import Outbox
+from dragonfly_ray.scheduling.scheduler import Action, Ask, Compare, Probe, SchedulerCore, Send
+from dragonfly_ray.source_identity import source_of
 from dragonfly_ray.storage.task_store import TaskStore
 from dragonfly_ray.transport.negotiation import CURRENT, Capabilities
 from dragonfly_ray.transport.streams import Network

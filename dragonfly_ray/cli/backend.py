@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dragonfly_ray.awaiting import Running
 from dragonfly_ray.cli import show
 from dragonfly_ray.errors import InvalidRequestError
 from dragonfly_ray.options import JobOptions, RemoteSourceOptions, SourceOptions, SubmitOptions, options_of
+from dragonfly_ray.waiting import Running
 
 if TYPE_CHECKING:
     from dragonfly_ray.remote import Client

@@ -17,11 +17,11 @@ import typer
 from rich.console import Console
 
 from dragonfly_ray import errors
-from dragonfly_ray.awaiting import Running
 from dragonfly_ray.cli import show
 from dragonfly_ray.distribution import Distribution
-from dragonfly_ray.interrupts import heed, interrupt
 from dragonfly_ray.options import Option, options_of
+from dragonfly_ray.signals import heed, interrupt
+from dragonfly_ray.waiting import Running
 
 OK, FAILED, USAGE, NOT_RUNNING, ORIGIN, TIMEOUT, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 EPILOG = (

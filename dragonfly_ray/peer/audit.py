@@ -10,7 +10,7 @@ from dragonfly_ray.errors import DragonflyError
 from dragonfly_ray.model import digest
 from dragonfly_ray.peer.buffers import Lender, NotLentError
 from dragonfly_ray.peer.engine import Engine
-from dragonfly_ray.peer.origin import OriginWorkers
+from dragonfly_ray.peer.origin_workers import OriginWorkers
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dragonfly_ray.checksums import EntryChecksums, Mismatch
 from dragonfly_ray.errors import IntegrityError
-from dragonfly_ray.peer.prefix import PrefixFollower
+from dragonfly_ray.peer.streaming_digest import PrefixFollower
 from dragonfly_ray.peer.supervisor import Supervisor
 from dragonfly_ray.storage.task_store import TaskStore
 

@@ -17,21 +17,21 @@ from dragonfly_ray.errors import DragonflyError, GrantError, IntegrityError, Sto
 from dragonfly_ray.model import DIGEST_SIZE, Manifest, Task, digest
 from dragonfly_ray.peer.audit import AuditReader
 from dragonfly_ray.peer.checksums import OriginChecksums
-from dragonfly_ray.peer.context import Context
-from dragonfly_ray.peer.deliveries import Deliveries
 from dragonfly_ray.peer.engine import Engine
 from dragonfly_ray.peer.manifests import fetch_manifest, manifest_of
 from dragonfly_ray.peer.neighbours import Neighbours
-from dragonfly_ray.peer.origin import OriginWorkers
-from dragonfly_ray.peer.prefix import PrefixHash, check_whole
-from dragonfly_ray.peer.record import RecordCheck
+from dragonfly_ray.peer.origin_workers import OriginWorkers
+from dragonfly_ray.peer.outputs import Deliveries
 from dragonfly_ray.peer.reporter import Figures, Reporter
+from dragonfly_ray.peer.services import Context
+from dragonfly_ray.peer.streaming_digest import PrefixHash, check_whole
+from dragonfly_ray.peer.verification import RecordCheck
 from dragonfly_ray.scheduling.download.parent_state import NeighbourInfo, RequestLimits
 from dragonfly_ray.scheduling.download.state import DownloadState
 from dragonfly_ray.scheduling.download.superseed import SuperSeeder
 from dragonfly_ray.scheduling.picker import Picker
 from dragonfly_ray.storage.task_store import TaskStore
-from dragonfly_ray.transport.connection import Caller, ParentConnection
+from dragonfly_ray.transport.parent_connection import Caller, ParentConnection
 
 log = logging.getLogger(__name__)
 

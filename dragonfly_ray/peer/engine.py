@@ -15,7 +15,7 @@ from typing import ParamSpec, Protocol
 from dragonfly_ray import bitset
 from dragonfly_ray.errors import DragonflyError, IntegrityError, StorageError, TransportError
 from dragonfly_ray.model import PieceTable, Task, digest
-from dragonfly_ray.peer.context import Context
+from dragonfly_ray.peer.services import Context
 from dragonfly_ray.peer.supervisor import Supervisor
 from dragonfly_ray.scheduling.download.effects import (
     Cancel,
@@ -31,7 +31,7 @@ from dragonfly_ray.scheduling.download.parent_state import RequestLimits
 from dragonfly_ray.scheduling.download.state import DownloadState
 from dragonfly_ray.scheduling.picker import Picker
 from dragonfly_ray.storage.task_store import TaskStore
-from dragonfly_ray.transport.connection import Data
+from dragonfly_ray.transport.parent_connection import Data
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from dragonfly_ray.errors import DragonflyError, IntegrityError, StalledError, T
 from dragonfly_ray.model import Manifest, PieceTable, Task, digest
 from dragonfly_ray.peer.supervisor import Supervisor
 from dragonfly_ray.scheduling.download.manifest_search import ROUND_PAUSE_S, ManifestSearch
-from dragonfly_ray.scheduling.slowness import Transfer
-from dragonfly_ray.transport.connection import ParentConnection
+from dragonfly_ray.scheduling.stragglers import Transfer
+from dragonfly_ray.transport.parent_connection import ParentConnection
 
 
 def manifest_of(task: Task, given: bytes, fetch: Callable[[], bytes]) -> Manifest:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.peer.engine import Engine
-from dragonfly_ray.peer.parents import Parent
+from dragonfly_ray.peer.parent_link import Parent
 from dragonfly_ray.scheduling.download.parent_state import NeighbourInfo
-from dragonfly_ray.transport.connection import ParentConnection
+from dragonfly_ray.transport.parent_connection import ParentConnection
 
 TOGETHER = 0.005
 """Seconds between two messages to a neighbour: pieces that come faster are told together, which wakes

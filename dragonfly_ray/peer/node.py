@@ -30,20 +30,20 @@ from dragonfly_ray.model import (
 )
 from dragonfly_ray.names import shown
 from dragonfly_ray.peer.buffers import BufferPool
-from dragonfly_ray.peer.context import Context
 from dragonfly_ray.peer.download import TaskDownload
 from dragonfly_ray.peer.inbox import Inbox
-from dragonfly_ray.peer.links import Links
 from dragonfly_ray.peer.local_reads import LocalReads
 from dragonfly_ray.peer.origin_queries import OriginQueries
 from dragonfly_ray.peer.outcomes import Outcomes
 from dragonfly_ray.peer.output_turns import OutputTurns
 from dragonfly_ray.peer.recheck import Rechecker
 from dragonfly_ray.peer.registration import Registration, digests_of, held
-from dragonfly_ray.peer.shared import SharedTask
+from dragonfly_ray.peer.scheduler_links import Links
+from dragonfly_ray.peer.services import Context
 from dragonfly_ray.peer.supervisor import THREADS
+from dragonfly_ray.peer.upload_view import SharedTask
 from dragonfly_ray.statuses import PeerStatus
-from dragonfly_ray.storage.files import raise_limit
+from dragonfly_ray.storage.open_files import raise_limit
 from dragonfly_ray.storage.store import PieceStore
 from dragonfly_ray.storage.task_store import TaskStore
 from dragonfly_ray.telemetry import Telemetry

@@ -15,14 +15,14 @@ from dragonfly_ray.checksums import UNFORGEABLE
 from dragonfly_ray.config import Settings
 from dragonfly_ray.errors import DragonflyError, NotRunningError, SourceBusyError
 from dragonfly_ray.model import Manifest, PieceTable, Segment, Task, digest, digest_of
-from dragonfly_ray.peer.links import Links
-from dragonfly_ray.peer.looking import SharedLook, telling
-from dragonfly_ray.peer.proving import AccessProver, compare
+from dragonfly_ray.peer.access_reads import AccessProver, compare
+from dragonfly_ray.peer.distributed_stat import SharedLook, telling
+from dragonfly_ray.peer.scheduler_links import Links
 from dragonfly_ray.sources import Patience, Resolution, Stop, look, range_reader, resolve
 from dragonfly_ray.storage.store import PieceStore
 from dragonfly_ray.storage.task_store import TaskStore
 from dragonfly_ray.urls import redacted
-from dragonfly_ray.versions import validator_of
+from dragonfly_ray.validators import validator_of
 
 log = logging.getLogger(__name__)
 

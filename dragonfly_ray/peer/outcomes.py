@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.errors import ClusterError
-from dragonfly_ray.peer.links import Links
+from dragonfly_ray.peer.scheduler_links import Links
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from typing import Protocol
 from dragonfly_ray import messages as m
 from dragonfly_ray.errors import ClusterError, HostIdTakenError
 from dragonfly_ray.model import DIGEST_SIZE, Host, root_digest
-from dragonfly_ray.peer.links import SchedulerLink
+from dragonfly_ray.peer.scheduler_links import SchedulerLink
 from dragonfly_ray.storage.task_store import TaskStore
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ import msgspec
 from dragonfly_ray import messages as m
 from dragonfly_ray.errors import DragonflyError
 from dragonfly_ray.peer.engine import Engine
-from dragonfly_ray.peer.links import SchedulerLink
+from dragonfly_ray.peer.scheduler_links import SchedulerLink
 from dragonfly_ray.scheduling.download.report_buffer import ReportPart
 
 log = logging.getLogger(__name__)

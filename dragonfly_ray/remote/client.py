@@ -14,7 +14,6 @@ from urllib.parse import quote, urlsplit
 import httpx
 import msgspec
 
-from dragonfly_ray.awaiting import follow
 from dragonfly_ray.distribution import Distribution
 from dragonfly_ray.errors import DeadlineError, DragonflyError, InvalidRequestError
 from dragonfly_ray.options import (
@@ -35,6 +34,7 @@ from dragonfly_ray.remote.http import TIMEOUT, Http
 from dragonfly_ray.remote.submission import RemoteSubmission, path_of
 from dragonfly_ray.targets import Member, Selector, select
 from dragonfly_ray.urls import is_path, redacted, scheme
+from dragonfly_ray.waiting import follow
 
 DRAIN_INTERVAL = 1.0
 JOBS = ("distributions", "preheats")

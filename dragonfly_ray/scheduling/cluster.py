@@ -12,15 +12,15 @@ from dragonfly_ray.config import Settings
 from dragonfly_ray.logs import about_spec
 from dragonfly_ray.messages import Spec
 from dragonfly_ray.model import Host, Task
-from dragonfly_ray.scheduling.access import AccessProofs
+from dragonfly_ray.scheduling.access_proofs import AccessProofs
 from dragonfly_ray.scheduling.budget import OriginBudget
 from dragonfly_ray.scheduling.decisions import DecisionLog
-from dragonfly_ray.scheduling.drawing import Drawing
+from dragonfly_ray.scheduling.distribution_state import SpecState
+from dragonfly_ray.scheduling.edge_selection import Drawing
 from dragonfly_ray.scheduling.evaluator import Evaluator, Facts
-from dragonfly_ray.scheduling.nonces import Generations, Nonces
-from dragonfly_ray.scheduling.patience import Patience
-from dragonfly_ray.scheduling.spec import SpecState
+from dragonfly_ray.scheduling.origin_retry import Patience
 from dragonfly_ray.scheduling.task import TaskState, new_task
+from dragonfly_ray.scheduling.version_ttl import Generations, Nonces
 from dragonfly_ray.scheduling.zones import worth_importing
 from dragonfly_ray.urls import origin
 

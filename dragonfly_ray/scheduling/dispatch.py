@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dragonfly_ray import messages as m
-from dragonfly_ray.scheduling.core import Action, SchedulerCore
+from dragonfly_ray.scheduling.scheduler import Action, SchedulerCore
 
 
 def dispatch(core: SchedulerCore, message: m.Message, now: float) -> tuple[m.Message | None, list[Action]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from dragonfly_ray import bitset
-from dragonfly_ray.scheduling.answer_waits import AnswerWaits
+from dragonfly_ray.scheduling.lease_timeouts import AnswerWaits
 
 TAIL = 0.1
 """The last share of a task is leased piece by piece: what is in flight from the origin at the end,

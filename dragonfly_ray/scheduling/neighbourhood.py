@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dragonfly_ray import messages as m
-from dragonfly_ray.scheduling import origins
+from dragonfly_ray.scheduling import origin_admission
 from dragonfly_ray.scheduling.actions import Action, Send
 from dragonfly_ray.scheduling.cluster import ClusterState
 from dragonfly_ray.scheduling.task import TaskState
@@ -44,7 +44,7 @@ def neighbour(cluster: ClusterState, task: TaskState, host: str) -> m.Neighbour:
 def _sole(cluster: ClusterState, task: TaskState, host: str) -> bool:
     known = cluster.hosts[host].host
     owns = any(s.spec.source.node == known.node_id for s in task.specs.values())
-    return (known.seed or owns) and origins.claimants(cluster, task, host) == 1
+    return (known.seed or owns) and origin_admission.claimants(cluster, task, host) == 1
 
 
 def news_of_joined(cluster: ClusterState, task: TaskState, joined: list[str]) -> list[Action]:

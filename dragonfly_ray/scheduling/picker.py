@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dragonfly_ray import bitset
-from dragonfly_ray.scheduling.tally import Tally
+from dragonfly_ray.scheduling.rarity import Tally
 from dragonfly_ray.scheduling.zones import Imports, lacking
 
 ENDGAME_PIECES = 16

@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterator
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.logs import about_spec
-from dragonfly_ray.scheduling import deliveries
+from dragonfly_ray.scheduling import task_join
 from dragonfly_ray.scheduling.actions import Action, Compare, Send
 from dragonfly_ray.scheduling.cluster import ClusterState
-from dragonfly_ray.scheduling.spec import SpecState
+from dragonfly_ray.scheduling.distribution_state import SpecState
 from dragonfly_ray.scheduling.task import TaskState
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ def missing(cluster: ClusterState, host: str, carried: Collection[str] = ()) -> 
 def again(cluster: ClusterState, host: str, now: float) -> list[Action]:
     """All that a host must be at: messages for it were dropped."""
     known = [(s, cluster.tasks[s.task_id]) for s in missing(cluster, host)]
-    return [Send(host, deliveries.delivery(cluster, s, task, host, now)) for s, task in known]
+    return [Send(host, task_join.delivery(cluster, s, task, host, now)) for s, task in known]
 
 
 def _again(cluster: ClusterState, state: SpecState, message: m.Carrying, now: float) -> list[Action]:
@@ -100,4 +100,4 @@ def _again(cluster: ClusterState, state: SpecState, message: m.Carrying, now: fl
         extra=about_spec(state.spec.id, task.task.id),
     )  # fmt: skip
     task.confirmed[message.host_id] = now
-    return [Send(message.host_id, deliveries.delivery(cluster, state, task, message.host_id, now))]
+    return [Send(message.host_id, task_join.delivery(cluster, state, task, message.host_id, now))]

@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 
 from dragonfly_ray import bitset
 from dragonfly_ray.model import DIGEST_SIZE, Task, root_digest
-from dragonfly_ray.scheduling.answer_waits import AnswerWaits
-from dragonfly_ray.scheduling.audit import AuditTable
+from dragonfly_ray.scheduling.audit_table import AuditTable
 from dragonfly_ray.scheduling.decisions import arm_of
-from dragonfly_ray.scheduling.flows import Flows
+from dragonfly_ray.scheduling.distribution_state import SpecState
 from dragonfly_ray.scheduling.graph import Graph
+from dragonfly_ray.scheduling.lease_timeouts import AnswerWaits
 from dragonfly_ray.scheduling.leases import LeaseTable
-from dragonfly_ray.scheduling.passing import Passing
-from dragonfly_ray.scheduling.places import Places
-from dragonfly_ray.scheduling.spec import SpecState
-from dragonfly_ray.scheduling.tally import Tally
+from dragonfly_ray.scheduling.rarity import Tally
+from dragonfly_ray.scheduling.relay_latency import Passing
+from dragonfly_ray.scheduling.shared_dest import Places
+from dragonfly_ray.scheduling.traffic_matrix import Flows
 from dragonfly_ray.scheduling.traffic_meter import TrafficMeter
 
 

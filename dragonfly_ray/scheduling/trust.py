@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from dragonfly_ray import bitset
 from dragonfly_ray import messages as m
-from dragonfly_ray.scheduling import ends, resolving
+from dragonfly_ray.scheduling import completion, resolution
 from dragonfly_ray.scheduling.actions import Action, Send
 from dragonfly_ray.scheduling.cluster import ClusterState
 from dragonfly_ray.scheduling.download.parent_state import BAD_PIECES
@@ -53,10 +53,10 @@ def learnt(
     news = m.News(task.task.id, discard=tuple(dropped))
     actions: list[Action] = [Send(h, news) for h in task.discard(bitset.of(dropped)) if cluster.alive(h)]
     if task.task.validator != "strong" or task.differing.bit_count() > MOST_DISPUTED:
-        return actions + resolving.start_anew(cluster, task, now)
+        return actions + resolution.start_anew(cluster, task, now)
     if max(task.contested[piece] for piece in dropped) >= MOST_DISPUTES:
         text = f"{task.task.url}: the origin repeatedly returns different bytes under one version"
-        actions += ends.fail_task(cluster, task, "source-changed", text, now)
+        actions += completion.fail_task(cluster, task, "source-changed", text, now)
     return actions
 
 
@@ -149,7 +149,7 @@ def ban(cluster: ClusterState, task: TaskState, host: str, now: float) -> list[A
     news = m.News(task.task.id, banned=(host,))
     told = {*task.participants, *task.holders} - {host}
     actions: list[Action] = [Send(h, news) for h in sorted(told) if cluster.alive(h)]
-    return actions + ends.expel(cluster, task, host, now)
+    return actions + completion.expel(cluster, task, host, now)
 
 
 def verify(cluster: ClusterState, message: m.Verify) -> m.Verified:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dragonfly_ray.model import PACK_LIMIT, Manifest, PieceTable
-from dragonfly_ray.storage import files as io
-from dragonfly_ray.storage.failures import EXHAUSTED, FULL_DISK
+from dragonfly_ray.storage import open_files as io
+from dragonfly_ray.storage.os_errors import EXHAUSTED, FULL_DISK
 from dragonfly_ray.storage.output import Stored
 
 PACK = 0xFFFFFFFF

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dragonfly_ray.model import DIGEST_SIZE
-from dragonfly_ray.storage.files import OpenFiles
+from dragonfly_ray.storage.open_files import OpenFiles
 
 MAGIC = b"DRJ1"
 _HEADER = struct.Struct(f"!4s{DIGEST_SIZE}s")

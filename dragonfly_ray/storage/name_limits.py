@@ -19,8 +19,8 @@ from pathlib import Path
 from dragonfly_ray.errors import DestinationError, DragonflyError
 from dragonfly_ray.model import Entry
 from dragonfly_ray.names import from_os, shown, to_bytes, to_os
-from dragonfly_ray.storage.beneath import Folders
-from dragonfly_ray.storage.names import LOOK, folded
+from dragonfly_ray.storage.manifest_paths import LOOK, folded
+from dragonfly_ray.storage.nofollow import Folders
 
 USUAL_LENGTH = 255
 """Bytes that a name may have on nearly every file system."""

@@ -21,11 +21,11 @@ from typing import NamedTuple
 from dragonfly_ray.errors import DestinationError, StorageError, StorageFullError, UnsafePathError
 from dragonfly_ray.model import Entry, Manifest
 from dragonfly_ray.names import to_os
-from dragonfly_ray.storage import files
-from dragonfly_ray.storage.beneath import Folders, guarded, make_folders, opened, shown
-from dragonfly_ray.storage.failures import FULL_DISK, NO_DESCRIPTOR, storage_error
+from dragonfly_ray.storage import open_files
 from dragonfly_ray.storage.modes import Modes, shared
 from dragonfly_ray.storage.name_limits import Trial, TryOut, naming
+from dragonfly_ray.storage.nofollow import Folders, guarded, make_folders, opened, shown
+from dragonfly_ray.storage.os_errors import FULL_DISK, NO_DESCRIPTOR, storage_error
 
 PREFIX = ".dragonfly-"
 """Names of what is not finished begin so."""
@@ -287,7 +287,7 @@ class Output:
         if (
             found
             and self._unchanged(entry, stored, target, found)
-            and (self._modes.fits(entry, found.st_mode, keep_out) or files.set_mode(target, found, mode))
+            and (self._modes.fits(entry, found.st_mode, keep_out) or open_files.set_mode(target, found, mode))
         ):
             done.unchanged += 1
             return
@@ -334,7 +334,7 @@ class Output:
         target = os.open(draft, flags, mode if plain else 0o600, dir_fd=folder)
         try:
             if entry.size:
-                files.copy(self._source(stored.file), target, stored.offset, entry.size)
+                open_files.copy(self._source(stored.file), target, stored.offset, entry.size)
             if not plain:
                 os.fchmod(target, mode)
             if entry.mtime_ns is not None:

@@ -23,12 +23,12 @@ from dragonfly_ray.model import Manifest, Task, digest
 from dragonfly_ray.private_folders import private_folder, root_of
 from dragonfly_ray.storage import eviction
 from dragonfly_ray.storage.data_files import inode
-from dragonfly_ray.storage.failures import EXHAUSTED, storage_error, storage_errors
-from dragonfly_ray.storage.files import OpenFiles
-from dragonfly_ray.storage.identity import host_identity
+from dragonfly_ray.storage.dest_identity import boot_id as this_boot
+from dragonfly_ray.storage.host_identity import host_identity
+from dragonfly_ray.storage.manifest_paths import check_manifest
 from dragonfly_ray.storage.media import medium
-from dragonfly_ray.storage.names import check_manifest
-from dragonfly_ray.storage.place import boot_id as this_boot
+from dragonfly_ray.storage.open_files import OpenFiles
+from dragonfly_ray.storage.os_errors import EXHAUSTED, storage_error, storage_errors
 from dragonfly_ray.storage.task_pieces import JOURNAL, MANIFEST, TaskPieces
 from dragonfly_ray.storage.task_store import TaskStore
 from dragonfly_ray.umask import current_umask

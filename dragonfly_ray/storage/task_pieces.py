@@ -26,10 +26,10 @@ from dragonfly_ray import bitset
 from dragonfly_ray.config import StorageSettings
 from dragonfly_ray.errors import DragonflyError, IntegrityError, StorageError
 from dragonfly_ray.model import Manifest, PieceTable, Task, digest
-from dragonfly_ray.storage import files
+from dragonfly_ray.storage import open_files
 from dragonfly_ray.storage.data_files import DataFiles, mark_of
-from dragonfly_ray.storage.failures import EXHAUSTED, storage_error
 from dragonfly_ray.storage.journal import DISCARDED, FINISHED, HAVE, Journal, Record
+from dragonfly_ray.storage.os_errors import EXHAUSTED, storage_error
 
 JOURNAL, MANIFEST = "journal", "manifest"
 
@@ -49,7 +49,7 @@ class Store(Protocol):
     settings: StorageSettings
     umask: int
     host_id: str
-    files: files.OpenFiles
+    files: open_files.OpenFiles
 
     def released(self, task: TaskPieces) -> None: ...
 
@@ -198,7 +198,7 @@ class TaskPieces:
             for file, offset, length in self._data.places(index):
                 self._make(file)
                 with self._store.files.use(self._data.path(file)) as fd:
-                    files.write_all(fd, data[at : at + length], offset)
+                    open_files.write_all(fd, data[at : at + length], offset)
                 at += length
 
     def make(self, index: int) -> None:
@@ -235,7 +235,7 @@ class TaskPieces:
                     while length:
                         source, start, there = spans[0]
                         part = min(length, there)
-                        files.copy(source, fd, start, part, offset)
+                        open_files.copy(source, fd, start, part, offset)
                         offset, length = offset + part, length - part
                         spans[0] = (source, start + part, there - part)
                         if part == there:

@@ -12,13 +12,13 @@ from pathlib import Path
 from dragonfly_ray.errors import StorageError
 from dragonfly_ray.model import Manifest, Task, digest
 from dragonfly_ray.names import to_os
-from dragonfly_ray.storage.beneath import opened
 from dragonfly_ray.storage.data_files import PACK, VIEW, without_ctime
-from dragonfly_ray.storage.links import check_links
+from dragonfly_ray.storage.dest_identity import stamp_of
 from dragonfly_ray.storage.modes import Modes, shared
 from dragonfly_ray.storage.name_limits import Trial, find_trials
+from dragonfly_ray.storage.nofollow import opened
 from dragonfly_ray.storage.output import Output, Published, destination_errors
-from dragonfly_ray.storage.place import stamp_of
+from dragonfly_ray.storage.symlinks import check_links
 from dragonfly_ray.storage.task_pieces import Store, TaskPieces
 
 NOTE = "output-"

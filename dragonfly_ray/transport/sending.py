@@ -9,10 +9,10 @@ import os
 import time
 
 from dragonfly_ray.errors import DragonflyError, RemoteProtocolError
-from dragonfly_ray.storage.failures import EXHAUSTED
+from dragonfly_ray.storage.os_errors import EXHAUSTED
 from dragonfly_ray.storage.task_pieces import Extent
 from dragonfly_ray.transport import protocol as p
-from dragonfly_ray.transport.child import Child, Job, Shared
+from dragonfly_ray.transport.child_connection import Child, Job, Shared
 from dragonfly_ray.transport.negotiation import Feature
 from dragonfly_ray.transport.streams import FileUnreadableError
 

@@ -20,7 +20,7 @@ from dragonfly_ray.grants import GrantVerifier, Handshake, SigningKey
 from dragonfly_ray.storage.task_pieces import Extent
 from dragonfly_ray.transport import protocol as p
 from dragonfly_ray.transport.bans import Bans
-from dragonfly_ray.transport.child import MAX_QUEUE, Child, Job, Library
+from dragonfly_ray.transport.child_connection import MAX_QUEUE, Child, Job, Library
 from dragonfly_ray.transport.limiter import RateLimiter
 from dragonfly_ray.transport.negotiation import ANSWERS_UNKNOWN, CURRENT, Capabilities
 from dragonfly_ray.transport.sending import prepare, send_some

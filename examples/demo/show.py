@@ -23,10 +23,10 @@ from rich.console import Console
 
 from dragonfly_ray.distribution import Progress
 from dragonfly_ray.errors import DragonflyError
-from dragonfly_ray.interrupts import heed, interrupt
 from dragonfly_ray.policy import UrlPolicy
 from dragonfly_ray.remote import Client
 from dragonfly_ray.remote import connect as connect_manager
+from dragonfly_ray.signals import heed, interrupt
 from examples.demo import environment
 from examples.demo.keeping import STATE_VARIABLE, Kept
 

@@ -11,12 +11,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from dragonfly_ray.errors import InvalidRequestError, VaultError
-from dragonfly_ray.identity import server_of
 from dragonfly_ray.model import Credentials
 from dragonfly_ray.serve.accounts.hosts import allowed, insecure, named
 from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.database.tables import Secret, Webhook, now
 from dragonfly_ray.serve.vault import Vault
+from dragonfly_ray.source_identity import server_of
 from dragonfly_ray.urls import redacted
 
 REASONS = {"no-hosts": "it lists no hosts; replace it and list the hosts that it may be sent to"}

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from dragonfly_ray.config import Settings
 from dragonfly_ray.errors import ClusterError, DragonflyError
-from dragonfly_ray.live import changed
+from dragonfly_ray.live_settings import changed
 from dragonfly_ray.serve.background import Loop
 from dragonfly_ray.serve.cluster import Cluster, NodeView
 from dragonfly_ray.serve.database import Database

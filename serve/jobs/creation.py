@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import select
 
-from dragonfly_ray.ambient import check_scheme
+from dragonfly_ray.ambient_credentials import check_scheme
 from dragonfly_ray.checksums import parse_digest
 from dragonfly_ray.distribution import told_apart
 from dragonfly_ray.errors import InvalidRequestError, SourceForbiddenError

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from dragonfly_ray.errors import InvalidRequestError
-from dragonfly_ray.identity import check_links_option, servers_of
 from dragonfly_ray.model import Credentials, Source
 from dragonfly_ray.options import JobOptions, options_of
 from dragonfly_ray.serve.cluster import Order
@@ -14,6 +13,7 @@ from dragonfly_ray.serve.jobs.links import opened
 from dragonfly_ray.serve.schemas.jobs import DistributionCreate
 from dragonfly_ray.serve.settings import ManagerSettings
 from dragonfly_ray.serve.vault import Vault
+from dragonfly_ray.source_identity import check_links_option, servers_of
 
 _COLUMNS = frozenset(("dest", "secret", "name", "id"))
 OPTIONS = tuple(name for name in options_of(JobOptions) if name not in _COLUMNS)

@@ -10,7 +10,6 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 from starlette.requests import HTTPConnection
 
-from dragonfly_ray.identity import servers_of
 from dragonfly_ray.serve.accounts.secrets import sealed_credentials
 from dragonfly_ray.serve.database.tables import Job, JobNode, JobUrl, new_id, now
 from dragonfly_ray.serve.jobs import creation, idempotency
@@ -23,6 +22,7 @@ from dragonfly_ray.serve.problems import conflict, not_found
 from dragonfly_ray.serve.records import audit, emit
 from dragonfly_ray.serve.schemas.jobs import ENDED, DistributionCreate, Kind, PreheatCreate, Retry
 from dragonfly_ray.serve.vault import Vault
+from dragonfly_ray.source_identity import servers_of
 
 URL_START = 200
 

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from dragonfly_ray.errors import ClusterError, InvalidRequestError
-from dragonfly_ray.live import live_schema
+from dragonfly_ray.live_settings import live_schema
 from dragonfly_ray.serve.database import tables
 from dragonfly_ray.serve.etags import IfMatch, Precondition, tag
 from dragonfly_ray.serve.fleet import config, presenters

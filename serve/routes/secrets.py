@@ -8,7 +8,6 @@ from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from dragonfly_ray.identity import server_of
 from dragonfly_ray.serve.accounts import grants, secrets
 from dragonfly_ray.serve.database.engine import serialise
 from dragonfly_ray.serve.database.tables import Secret, now
@@ -20,6 +19,7 @@ from dragonfly_ray.serve.principal import Caller, Principal
 from dragonfly_ray.serve.problems import conflict, forbidden, not_found
 from dragonfly_ray.serve.records import audit
 from dragonfly_ray.serve.schemas import accounts as wire
+from dragonfly_ray.source_identity import server_of
 
 router = APIRouter(prefix="/secrets", tags=["secrets"])
 SORTED = {"name": Secret.name, "created_at": Secret.created_at, "updated_at": Secret.updated_at}

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
 
-from dragonfly_ray.ambient import check_options
+from dragonfly_ray.ambient_credentials import check_options
 from dragonfly_ray.errors import SourceForbiddenError
 from dragonfly_ray.serve.accounts import hosts
 from dragonfly_ray.serve.permissions import Permission

@@ -18,7 +18,7 @@ from dragonfly_ray import messages as m
 from dragonfly_ray.config import Settings
 from dragonfly_ray.model import Credentials, Endpoint, Host, Source, Task, digest
 from dragonfly_ray.peer.registration import PAGE_TASKS
-from dragonfly_ray.scheduling.core import SchedulerCore
+from dragonfly_ray.scheduling.scheduler import SchedulerCore
 
 PER_TASK = 512
 """Pieces of a file of 64 MiB."""

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 import dragonfly_ray as d
 from dragonfly_ray.actors.handles import reach
-from dragonfly_ray.directives import Directives
+from dragonfly_ray.cluster_directives import Directives
 from dragonfly_ray.errors import DragonflyError
 from dragonfly_ray.policy import UrlPolicy
 from dragonfly_ray.serve.app import create_app

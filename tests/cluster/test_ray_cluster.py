@@ -15,7 +15,7 @@ import ray
 
 import dragonfly_ray as d
 from dragonfly_ray.actors.handles import reach
-from dragonfly_ray.directives import Directives
+from dragonfly_ray.cluster_directives import Directives
 from dragonfly_ray.errors import ClusterError, InvalidRequestError, SourceForbiddenError, UnknownNodesError
 from dragonfly_ray.model import Credentials, Source
 from dragonfly_ray.policy import UrlPolicy

@@ -14,8 +14,8 @@ import pytest
 
 from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.errors import SourceAuthError, SourceError
-from dragonfly_ray.identity import source_of
 from dragonfly_ray.model import Credentials, Manifest, PieceTable, Source
+from dragonfly_ray.source_identity import source_of
 from dragonfly_ray.sources import open_reader, resolve
 from tests.conformance.test_slashes import Store, az, store  # noqa: F401, a fixture
 from tests.conformance.test_sources import azurite, gcs, moto  # noqa: F401, fixtures

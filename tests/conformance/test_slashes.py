@@ -18,11 +18,11 @@ from fsspec.asyn import sync
 
 from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.errors import SourceNotFoundError, SourceUnsupportedError, UnsafePathError
-from dragonfly_ray.identity import source_of
 from dragonfly_ray.model import Credentials, Manifest, PieceTable, Source
+from dragonfly_ray.source_identity import source_of
 from dragonfly_ray.sources import open_reader, resolve
 from dragonfly_ray.sources.object_listing import below, list_objects
-from dragonfly_ray.storage.names import check_manifest
+from dragonfly_ray.storage.manifest_paths import check_manifest
 from tests.conformance.test_sources import azurite, gcs, moto  # noqa: F401, fixtures
 
 SETTINGS = OriginSettings(read_timeout=10.0)

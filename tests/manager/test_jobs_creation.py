@@ -13,7 +13,6 @@ from fastapi import FastAPI
 from sqlalchemy import select
 
 from dragonfly_ray.errors import InvalidRequestError, SourceForbiddenError
-from dragonfly_ray.identity import source_of
 from dragonfly_ray.model import Credentials, Source
 from dragonfly_ray.policy import UrlPolicy
 from dragonfly_ray.serve.accounts.secrets import fill
@@ -33,6 +32,7 @@ from dragonfly_ray.serve.jobs.orders import order_of
 from dragonfly_ray.serve.permissions import Permission
 from dragonfly_ray.serve.settings import ManagerSettings
 from dragonfly_ray.serve.testing import FakeCluster
+from dragonfly_ray.source_identity import source_of
 from tests.manager import people
 from tests.manager.conftest import token_of
 from tests.manager.jobs_help import URL, job_in, submit

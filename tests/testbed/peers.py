@@ -21,8 +21,8 @@ from dragonfly_ray.config import Settings
 from dragonfly_ray.errors import ClusterError
 from dragonfly_ray.grants import GrantVerifier
 from dragonfly_ray.model import Host, Identity
-from dragonfly_ray.peer.links import SchedulerLink
 from dragonfly_ray.peer.node import PeerNode
+from dragonfly_ray.peer.scheduler_links import SchedulerLink
 from tests.swarm import Swarm
 from tests.testbed.network import Link
 from tests.testbed.wire import Caller, Server

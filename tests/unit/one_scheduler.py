@@ -19,7 +19,7 @@ from dragonfly_ray.model import (
     Task,
     digest,
 )
-from dragonfly_ray.scheduling.core import Action, SchedulerCore, Send
+from dragonfly_ray.scheduling.scheduler import Action, SchedulerCore, Send
 
 T = TypeVar("T")
 

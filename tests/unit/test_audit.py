@@ -13,8 +13,8 @@ from dragonfly_ray import messages as m
 from dragonfly_ray.config import OriginSettings, Settings
 from dragonfly_ray.model import MIB, Entry, Manifest, PieceTable, digest
 from dragonfly_ray.peer.origin_queries import _covered
-from dragonfly_ray.scheduling.audit import AuditTable
-from dragonfly_ray.scheduling.core import Ask, SchedulerCore
+from dragonfly_ray.scheduling.audit_table import AuditTable
+from dragonfly_ray.scheduling.scheduler import Ask, SchedulerCore
 from tests.unit.one_scheduler import PIECES, TASK, Cluster, host
 
 TRUE, FALSE = digest(b"true"), digest(b"false")

@@ -25,7 +25,7 @@ from dragonfly_ray.model import Credentials, Entry, Manifest, PieceTable, Source
 from dragonfly_ray.peer.checksums import OriginChecksums
 from dragonfly_ray.peer.download import TaskDownload
 from dragonfly_ray.sources import Resolution, resolve
-from dragonfly_ray.sources.offered import in_headers, in_info, in_s3_head
+from dragonfly_ray.sources.origin_checksums import in_headers, in_info, in_s3_head
 from tests.origins import Behaviour, FolderOrigin, ScriptedOrigin
 from tests.swarm import Swarm
 from tests.waiting import HANG, until

@@ -13,8 +13,8 @@ from dragonfly_ray import api
 from dragonfly_ray.actors import nodes as actors_nodes
 from dragonfly_ray.cli import main
 from dragonfly_ray.errors import InvalidRequestError
-from dragonfly_ray.scheduling.places import Places
-from dragonfly_ray.storage.beneath import behind
+from dragonfly_ray.scheduling.shared_dest import Places
+from dragonfly_ray.storage.nofollow import behind
 from dragonfly_ray.storage.output import PREFIX, Output
 from tests.origins import Behaviour, ScriptedOrigin
 from tests.piece_stores import FILES, assert_tree, complete, leftovers, store_at

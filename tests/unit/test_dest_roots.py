@@ -12,7 +12,7 @@ import pytest
 from dragonfly_ray.errors import DestinationError, InvalidRequestError, UnsafePathError
 from dragonfly_ray.names import inside
 from dragonfly_ray.policy import UrlPolicy
-from dragonfly_ray.storage.beneath import Folders, beneath, shown
+from dragonfly_ray.storage.nofollow import Folders, beneath, shown
 from dragonfly_ray.storage.output import Output
 from dragonfly_ray.targets import check_dest
 from tests.origins import Behaviour, ScriptedOrigin

@@ -11,8 +11,8 @@ import pytest
 from dragonfly_ray.model import Host
 from dragonfly_ray.scheduling.decisions import EVERY, KEPT, MOST, WHOLE, DecisionLog
 from dragonfly_ray.scheduling.evaluator import BalancedEvaluator, Facts, common
-from dragonfly_ray.scheduling.flows import Flows
 from dragonfly_ray.scheduling.graph import Graph
+from dragonfly_ray.scheduling.traffic_matrix import Flows
 
 NOW = 1000.0
 CHILD = Facts(Host("child", "n", idc="a", location="eu|fra|row1|rack1"))

@@ -13,9 +13,9 @@ import pytest
 
 from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.errors import SourceError, SourceForbiddenError
-from dragonfly_ray.identity import source_of
 from dragonfly_ray.model import Credentials, Manifest, PieceTable, Source
 from dragonfly_ray.policy import UrlPolicy
+from dragonfly_ray.source_identity import source_of
 from dragonfly_ray.sources import open_reader, resolve
 from tests.nginx import Nginx
 from tests.origins import FolderOrigin, reset_connection

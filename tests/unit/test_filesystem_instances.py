@@ -25,8 +25,8 @@ from dragonfly_ray.errors import SourceAuthError, SourceError, SourceUnreachable
 from dragonfly_ray.model import Credentials, Source
 from dragonfly_ray.options import SourceOptions, options_of
 from dragonfly_ray.sources import resolve
-from dragonfly_ray.sources.instances import Instances, Opened, open_filesystem
-from dragonfly_ray.sources.layers import inside, thread_safe
+from dragonfly_ray.sources.chained_filesystems import inside, thread_safe
+from dragonfly_ray.sources.fs_instances import Instances, Opened, open_filesystem
 from dragonfly_ray.urls import basename, redacted
 from tests.archives import tar_bytes
 from tests.ftp import Ftp

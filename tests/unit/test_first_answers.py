@@ -13,7 +13,7 @@ from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.errors import SourceError, SourceUnreachableError
 from dragonfly_ray.model import Credentials, Manifest, PieceTable, Source
 from dragonfly_ray.sources import Stop, open_reader, resolve
-from dragonfly_ray.sources.answers import Unanswered, watching
+from dragonfly_ray.sources.http_connections import Unanswered, watching
 from dragonfly_ray.sources.proxies import ProxyingManager, directly
 from tests.origins import Behaviour, FolderOrigin, ScriptedOrigin
 from tests.waiting import until

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dragonfly_ray import messages as m
 from dragonfly_ray.config import Settings
 from dragonfly_ray.model import Host, Task
-from dragonfly_ray.scheduling.core import SchedulerCore
+from dragonfly_ray.scheduling.scheduler import SchedulerCore
 from tests.unit.one_scheduler import TASK, Cluster, host, started
 
 TTL = Settings().scheduler.grant_ttl

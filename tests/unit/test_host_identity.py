@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dragonfly_ray.config import StorageSettings
-from dragonfly_ray.storage import identity
-from dragonfly_ray.storage.identity import machine_identity
+from dragonfly_ray.storage import host_identity
+from dragonfly_ray.storage.host_identity import machine_identity
 from dragonfly_ray.storage.store import PieceStore
 from tests.piece_stores import BIG, complete
 
@@ -28,9 +28,9 @@ class Machine:
         (folder / "board").write_text(board + "\n")
 
     def use(self, patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(identity, "_MACHINE_ID", self.folder / "machine-id")
-        patch.setattr(identity, "_BOARD", self.folder / "board")
-        patch.setattr(identity, "_NETWORK", self.folder / "net")
+        patch.setattr(host_identity, "_MACHINE_ID", self.folder / "machine-id")
+        patch.setattr(host_identity, "_BOARD", self.folder / "board")
+        patch.setattr(host_identity, "_NETWORK", self.folder / "net")
 
 
 @pytest.fixture

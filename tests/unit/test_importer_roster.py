@@ -5,7 +5,7 @@ from __future__ import annotations
 from dragonfly_ray import messages as m
 from dragonfly_ray.config import SchedulerSettings, Settings
 from dragonfly_ray.model import Endpoint, Host, digest
-from dragonfly_ray.scheduling.core import SchedulerCore, Send
+from dragonfly_ray.scheduling.scheduler import SchedulerCore, Send
 from tests.unit.one_scheduler import PIECES, TASK, Cluster
 
 ZONES = "ab"

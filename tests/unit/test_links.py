@@ -10,12 +10,12 @@ import pytest
 
 from dragonfly_ray.config import OriginSettings, StorageSettings
 from dragonfly_ray.errors import InvalidRequestError, SourceError, SourceNotFoundError, UnsafePathError
-from dragonfly_ray.identity import source_of
 from dragonfly_ray.model import Credentials, Entry, Links, Manifest, PieceTable, Source, Task, digest
 from dragonfly_ray.policy import UrlPolicy
+from dragonfly_ray.source_identity import source_of
 from dragonfly_ray.sources import Resolution, resolve
-from dragonfly_ray.storage.links import check_links, outward
 from dragonfly_ray.storage.store import PieceStore
+from dragonfly_ray.storage.symlinks import check_links, outward
 from tests.waiting import HANG
 
 FILES = UrlPolicy(schemes=("file",))

@@ -13,7 +13,7 @@ import ray
 
 from dragonfly_ray.actors.peer import PeerActor
 from dragonfly_ray.model import Entry, Manifest, PieceTable, Source, Task, digest
-from dragonfly_ray.peer.objects import LoadedObjects
+from dragonfly_ray.peer.object_store import LoadedObjects
 from tests.unit.test_peer_actor import actor, node_of
 from tests.waiting import until
 

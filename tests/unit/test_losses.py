@@ -6,7 +6,7 @@ import pytest
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.model import Endpoint, Host, digest
-from dragonfly_ray.scheduling.core import Probe
+from dragonfly_ray.scheduling.scheduler import Probe
 from tests.unit.one_scheduler import PIECES, TASK, Cluster, host, started
 
 

@@ -14,7 +14,7 @@ from dragonfly_ray.errors import TransportError
 from dragonfly_ray.model import Endpoint, Entry, Host, Manifest, PieceTable, digest
 from dragonfly_ray.peer.manifests import fetch_manifest, manifest_of
 from dragonfly_ray.peer.supervisor import Supervisor
-from dragonfly_ray.scheduling import slowness
+from dragonfly_ray.scheduling import stragglers
 from tests.waiting import HANG
 
 MANIFEST = Manifest(tuple(Entry(f"{n}", 1000, "v") for n in range(1000)), directory=True)
@@ -70,7 +70,7 @@ def fetched(threads: Supervisor, *parents: Trickling | Quick) -> Manifest:
 
 
 def test_one_that_trickles_is_left_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slowness, "WINDOW_S", 0.1)
+    monkeypatch.setattr(stragglers, "WINDOW_S", 0.1)
     slow = [Trickling(), Trickling()]
     assert fetched(Supervisor(TASK, "n0"), *slow, Quick()) == MANIFEST
     assert all(each.begun.is_set() for each in slow)

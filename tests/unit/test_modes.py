@@ -20,8 +20,8 @@ import pytest
 from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.model import Credentials, Entry, Manifest, Source
 from dragonfly_ray.sources import resolve
+from dragonfly_ray.storage.dest_identity import place_of
 from dragonfly_ray.storage.modes import Modes
-from dragonfly_ray.storage.place import place_of
 from dragonfly_ray.storage.task_store import TaskStore
 from dragonfly_ray.umask import current_umask
 from tests import programs

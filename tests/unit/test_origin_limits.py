@@ -9,7 +9,7 @@ import pytest
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.config import OriginSettings, Settings
-from dragonfly_ray.scheduling.core import Ask, SchedulerCore
+from dragonfly_ray.scheduling.scheduler import Ask, SchedulerCore
 from tests.unit.one_scheduler import PIECES, SOURCE, TASK, Cluster, host, started
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.model import SHORT_LEAF, digest
-from dragonfly_ray.scheduling.origins import REREAD_LEAST
+from dragonfly_ray.scheduling.origin_admission import REREAD_LEAST
 from tests.unit.one_scheduler import PIECES, TASK, Cluster, started
 
 BYTE_A_TIME = 3000

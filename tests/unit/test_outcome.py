@@ -17,7 +17,7 @@ from dragonfly_ray.errors import StorageFullError
 from dragonfly_ray.model import Credentials
 from dragonfly_ray.outcome import NAMES, TOLD, NodeOutcome, Outcome
 from dragonfly_ray.remote.submission import distribution_of
-from dragonfly_ray.scheduling.spec import SpecState
+from dragonfly_ray.scheduling.distribution_state import SpecState
 from dragonfly_ray.serve.database.tables import Job as JobRow
 from dragonfly_ray.serve.database.tables import JobNode as NodeRow
 from dragonfly_ray.serve.database.tables import now

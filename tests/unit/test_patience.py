@@ -9,9 +9,9 @@ import pytest
 
 from dragonfly_ray.backoff import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from dragonfly_ray.errors import SourceBusyError, SourceError, SourceNotFoundError, SourceUnreachableError
-from dragonfly_ray.peer import looking
-from dragonfly_ray.peer.looking import SharedWork
-from dragonfly_ray.scheduling.patience import Patience as LookPatience
+from dragonfly_ray.peer import distributed_stat
+from dragonfly_ray.peer.distributed_stat import SharedWork
+from dragonfly_ray.scheduling.origin_retry import Patience as LookPatience
 from dragonfly_ray.sources import Patience
 
 
@@ -103,7 +103,7 @@ def test_looks_are_repeated_after_growing_pauses_or_when_the_origin_said() -> No
 
 def test_what_a_helper_does_not_bring_is_done_by_whoever_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be cut off; what it brings later counts for nothing."""
-    monkeypatch.setattr(looking, "LATE_S", 0.1)
+    monkeypatch.setattr(distributed_stat, "LATE_S", 0.1)
     released, late = threading.Event(), threading.Event()
 
     def ask(helper: str, chunk: Sequence[int]) -> list[int]:

@@ -19,8 +19,8 @@ from dragonfly_ray.model import Credentials, PieceTable, Source
 from dragonfly_ray.policy import Rules, UrlPolicy, check_url, is_public
 from dragonfly_ray.sources import open_reader, resolve
 from dragonfly_ray.sources.base import Resolution
+from dragonfly_ray.sources.batch_requests import Wanted
 from dragonfly_ray.sources.curl import ManyFiles
-from dragonfly_ray.sources.many import Wanted
 from tests.origins import Behaviour, FolderOrigin, ScriptedOrigin
 
 OUTSIDE, INSIDE = "127.0.0.2", "127.0.0.1"

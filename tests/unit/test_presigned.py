@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from dragonfly_ray.identity import source_of
 from dragonfly_ray.model import Credentials
+from dragonfly_ray.source_identity import source_of
 from dragonfly_ray.urls import canonical, redacted
 from tests import presigning
 

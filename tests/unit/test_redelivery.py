@@ -18,8 +18,8 @@ import pytest
 from dragonfly_ray import messages as m
 from dragonfly_ray.errors import ClusterError
 from dragonfly_ray.peer.download import TaskDownload
-from dragonfly_ray.scheduling.core import Compare
 from dragonfly_ray.scheduling.redelivery import CONFIRM_AFTER
+from dragonfly_ray.scheduling.scheduler import Compare
 from dragonfly_ray.storage.task_store import TaskStore
 from tests.origins import Behaviour, ScriptedOrigin
 from tests.swarm import Swarm

@@ -16,8 +16,8 @@ from dragonfly_ray.errors import HostIdTakenError
 from dragonfly_ray.model import Host, Source, Task, digest, root_digest
 from dragonfly_ray.peer import registration
 from dragonfly_ray.peer.node import PeerNode
-from dragonfly_ray.scheduling.core import SchedulerCore
-from dragonfly_ray.scheduling.roots import ASK_TIMEOUT
+from dragonfly_ray.scheduling.digest_recovery import ASK_TIMEOUT
+from dragonfly_ray.scheduling.scheduler import SchedulerCore
 from tests.benchmarks.restart import PER_TASK, pages_of, tasks_of
 from tests.origins import Behaviour, ScriptedOrigin
 from tests.swarm import Swarm

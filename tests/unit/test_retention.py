@@ -14,8 +14,8 @@ import pytest
 from dragonfly_ray import messages as m
 from dragonfly_ray.model import Credentials, Endpoint, Host, Source, Task, digest
 from dragonfly_ray.scheduling import decisions
-from dragonfly_ray.scheduling.core import KEEP_ENDED, SWEEP
 from dragonfly_ray.scheduling.retention import KEEP_HOST
+from dragonfly_ray.scheduling.scheduler import KEEP_ENDED, SWEEP
 from tests.origins import Behaviour, ScriptedOrigin
 from tests.swarm import Swarm
 from tests.unit.one_scheduler import Cluster, host

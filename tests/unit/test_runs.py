@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from dragonfly_ray import messages as m
-from dragonfly_ray.identity import source_of
 from dragonfly_ray.model import Credentials
 from dragonfly_ray.scheduling.actions import Ask
+from dragonfly_ray.source_identity import source_of
 from tests.origins import Behaviour, ScriptedOrigin
 from tests.swarm import Swarm
 from tests.unit.one_scheduler import SOURCE, TASK, Cluster, host, started

@@ -10,8 +10,8 @@ import pytest
 from dragonfly_ray import messages as m
 from dragonfly_ray.model import Endpoint, Host, digest
 from dragonfly_ray.scheduling import trust
-from dragonfly_ray.scheduling.core import Ask, SchedulerCore, Send
 from dragonfly_ray.scheduling.evaluator import BalancedEvaluator, Facts
+from dragonfly_ray.scheduling.scheduler import Ask, SchedulerCore, Send
 from tests.unit.one_scheduler import PIECES, SOURCE, TASK, Cluster, host, settings, started
 
 

@@ -230,7 +230,7 @@ def test_what_is_not_there_when_one_looks_is_written(
             return publish(self, to, **options)
         all_wait(swarm)
         done = publish(self, to, **options)
-        monkeypatch.setattr("dragonfly_ray.peer.delivery.stamp_of", lambda path: "1:2:3")
+        monkeypatch.setattr("dragonfly_ray.peer.output_job.stamp_of", lambda path: "1:2:3")
         return done
 
     monkeypatch.setattr(TaskStore, "publish", replaced)

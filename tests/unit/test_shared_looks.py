@@ -9,7 +9,7 @@ import pytest
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.model import Credentials, Source
-from dragonfly_ray.peer.looking import MOST_CHUNK, SharedLook
+from dragonfly_ray.peer.distributed_stat import MOST_CHUNK, SharedLook
 from dragonfly_ray.sources import Seen
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from dragonfly_ray.errors import IntegrityError, InvalidRequestError, StorageFullError
 from dragonfly_ray.model import digest
-from dragonfly_ray.storage import files as stored_files
+from dragonfly_ray.storage import open_files as stored_files
 from dragonfly_ray.storage import task_pieces
 from dragonfly_ray.storage.data_files import DataFiles
 from dragonfly_ray.storage.task_store import TaskStore
@@ -280,7 +280,7 @@ def test_a_start_without_descriptors_drops_nothing(tmp_path: Path) -> None:
 def test_the_limit_is_raised_to_what_is_allowed() -> None:
     code = """
 import resource, sys
-from dragonfly_ray.storage.files import most_open, raise_limit
+from dragonfly_ray.storage.open_files import most_open, raise_limit
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (100, min(5000, hard) if hard > 0 else 5000))
 assert most_open() == 25

@@ -9,7 +9,7 @@ import pytest
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.model import Credentials, Source, digest
-from dragonfly_ray.scheduling.core import Ask
+from dragonfly_ray.scheduling.scheduler import Ask
 from tests.unit.one_scheduler import PIECES, TASK, Cluster, host, started
 
 BAD = ("h0", "h0")

@@ -9,9 +9,9 @@ import pytest
 
 from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.model import Credentials, Entry, Manifest, Source
-from dragonfly_ray.scheduling.nonces import MAX_GENERATIONS, Generations
+from dragonfly_ray.scheduling.version_ttl import MAX_GENERATIONS, Generations
 from dragonfly_ray.sources import resolve
-from dragonfly_ray.versions import validator, validator_of
+from dragonfly_ray.validators import validator, validator_of
 
 
 @pytest.mark.parametrize(("version", "proves"), [

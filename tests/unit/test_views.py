@@ -12,7 +12,7 @@ from dragonfly_ray import messages as m
 from dragonfly_ray.config import Settings
 from dragonfly_ray.model import Endpoint, Host, Task
 from dragonfly_ray.scheduling import views
-from dragonfly_ray.scheduling.core import SchedulerCore
+from dragonfly_ray.scheduling.scheduler import SchedulerCore
 from tests.unit.one_scheduler import PIECES, TASK, Cluster, host
 
 

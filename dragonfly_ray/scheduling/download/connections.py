@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, KeysView
 
 from dragonfly_ray.scheduling.download.effects import ConnectionId
 from dragonfly_ray.scheduling.download.parent_state import Pace, ParentState, RequestLimits, Window
-from dragonfly_ray.scheduling.slowness import too_slow, usual
+from dragonfly_ray.scheduling.stragglers import too_slow, usual
 
 
 class Connections:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from dragonfly_ray.backoff import DEFAULT_RETRY_AFTER_S
-from dragonfly_ray.scheduling.answer_waits import SLOW_S
 from dragonfly_ray.scheduling.download.lease_limits import LeaseLimits
+from dragonfly_ray.scheduling.lease_timeouts import SLOW_S
 from dragonfly_ray.scheduling.picker import Picker
 
 SMOOTHING = 0.3

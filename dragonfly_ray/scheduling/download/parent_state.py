@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from dragonfly_ray.scheduling.slowness import Pauses
+from dragonfly_ray.scheduling.stragglers import Pauses
 from dragonfly_ray.scheduling.zones import region_of
 
 BAD_PIECES = 2

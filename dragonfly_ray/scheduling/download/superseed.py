@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dragonfly_ray import bitset
-from dragonfly_ray.scheduling.tally import Tally
+from dragonfly_ray.scheduling.rarity import Tally
 
 AHEAD = 32
 """Pieces told, and not yet seen at a neighbour: enough to keep the link busy until the news is back. That

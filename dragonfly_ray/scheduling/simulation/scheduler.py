@@ -15,8 +15,8 @@ import msgspec
 from dragonfly_ray import messages as m
 from dragonfly_ray.config import OriginSettings, SchedulerSettings, Settings
 from dragonfly_ray.model import Credentials, Host, Source, Task
-from dragonfly_ray.scheduling.core import Action, Ask, Compare, Probe, SchedulerCore, Send
 from dragonfly_ray.scheduling.dispatch import dispatch
+from dragonfly_ray.scheduling.scheduler import Action, Ask, Compare, Probe, SchedulerCore, Send
 from dragonfly_ray.scheduling.simulation.scenario import Scenario
 
 T = TypeVar("T")

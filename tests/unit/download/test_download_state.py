@@ -22,7 +22,7 @@ from dragonfly_ray.scheduling.download.parent_state import (
 from dragonfly_ray.scheduling.download.state import DownloadState
 from dragonfly_ray.scheduling.download.superseed import SuperSeeder
 from dragonfly_ray.scheduling.picker import Picker
-from dragonfly_ray.scheduling.slowness import FIRST_PAUSE_S
+from dragonfly_ray.scheduling.stragglers import FIRST_PAUSE_S
 
 PIECES = 16
 ALL = bitset.full(PIECES)

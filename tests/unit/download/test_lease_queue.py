@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from dragonfly_ray.backoff import DEFAULT_RETRY_AFTER_S
-from dragonfly_ray.scheduling.answer_waits import SLOW_S
 from dragonfly_ray.scheduling.download.lease_limits import LeaseLimits
 from dragonfly_ray.scheduling.download.lease_queue import (
     FIRST_BACKOFF_S,
@@ -19,6 +18,7 @@ from dragonfly_ray.scheduling.download.lease_queue import (
     MAX_RUN,
     LeaseQueue,
 )
+from dragonfly_ray.scheduling.lease_timeouts import SLOW_S
 from dragonfly_ray.scheduling.picker import Picker
 
 PIECES = 200

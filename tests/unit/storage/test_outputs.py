@@ -16,7 +16,7 @@ from dragonfly_ray.errors import (
 )
 from dragonfly_ray.model import Credentials, Entry, Manifest, Source, digest
 from dragonfly_ray.sources import resolve
-from dragonfly_ray.storage import files as stored_files
+from dragonfly_ray.storage import open_files as stored_files
 from dragonfly_ray.storage.journal import RECORD_SIZE
 from tests import programs
 from tests.piece_stores import (

@@ -19,7 +19,7 @@ from dragonfly_ray.grants import SigningKey
 from dragonfly_ray.model import Host
 from dragonfly_ray.storage.store import PieceStore
 from dragonfly_ray.storage.task_store import TaskStore
-from dragonfly_ray.transport.connection import Caller, Data, ParentConnection
+from dragonfly_ray.transport.parent_connection import Caller, Data, ParentConnection
 from tests.nginx import Nginx
 from tests.origins import Behaviour, ScriptedOrigin
 from tests.swarm import Swarm

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dragonfly_ray.config import OriginSettings, Settings, TransportSettings
-from dragonfly_ray.peer.origin import OriginWorkers
+from dragonfly_ray.peer.origin_workers import OriginWorkers
 from dragonfly_ray.scheduling.download.event_log import Event
 from dragonfly_ray.scheduling.download.lease_queue import FIRST_BACKOFF_S, MAX_BACKOFF_S
 from dragonfly_ray.sources import Reader

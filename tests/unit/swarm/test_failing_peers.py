@@ -190,7 +190,7 @@ def test_a_full_disk_fails_that_node_alone_and_is_freed(
 def test_a_scheduler_that_forgets_everything_is_told_again(
     origin: Nginx, swarm: Callable[..., Swarm], content: bytes
 ) -> None:
-    from dragonfly_ray.scheduling.core import SchedulerCore
+    from dragonfly_ray.scheduling.scheduler import SchedulerCore
 
     origin.restart("limit_rate 1500k;")
     built = swarm(3)

@@ -10,7 +10,7 @@ import pytest
 from dragonfly_ray import messages as m
 from dragonfly_ray.config import OriginSettings, Settings
 from dragonfly_ray.peer.neighbours import Neighbours
-from dragonfly_ray.peer.parents import Parent
+from dragonfly_ray.peer.parent_link import Parent
 from dragonfly_ray.scheduling.download import state
 from tests.nginx import Nginx
 from tests.swarm import Swarm

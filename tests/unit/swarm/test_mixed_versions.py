@@ -9,7 +9,6 @@ import pytest
 
 from dragonfly_ray.errors import LocalProtocolError
 from dragonfly_ray.model import Host
-from dragonfly_ray.transport.connection import ParentConnection
 from dragonfly_ray.transport.negotiation import (
     CURRENT,
     LEAST_VERSION,
@@ -18,6 +17,7 @@ from dragonfly_ray.transport.negotiation import (
     Capabilities,
     Feature,
 )
+from dragonfly_ray.transport.parent_connection import ParentConnection
 from tests.nginx import Nginx
 from tests.swarm import Swarm
 from tests.unit.swarm.conftest import SIZE, assert_everywhere

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from dragonfly_ray.identity import source_of
 from dragonfly_ray.model import Credentials
+from dragonfly_ray.source_identity import source_of
 from tests import presigning
 from tests.origins import Behaviour
 from tests.swarm import Swarm

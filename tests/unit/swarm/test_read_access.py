@@ -15,7 +15,7 @@ from dragonfly_ray.config import OriginSettings, Settings
 from dragonfly_ray.model import Credentials
 from dragonfly_ray.peer.node import PeerNode
 from dragonfly_ray.peer.origin_queries import OriginQueries
-from dragonfly_ray.scheduling.access import AccessProofs
+from dragonfly_ray.scheduling.access_proofs import AccessProofs
 from tests.origins import Behaviour, FolderOrigin, ScriptedOrigin
 from tests.swarm import Swarm
 from tests.unit.swarm.conftest import assert_everywhere, kinds, states

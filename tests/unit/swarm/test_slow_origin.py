@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from dragonfly_ray.config import OriginSettings, Settings
-from dragonfly_ray.peer.origin import OriginWorkers
-from dragonfly_ray.scheduling.origins import REREAD_LEAST
+from dragonfly_ray.peer.origin_workers import OriginWorkers
+from dragonfly_ray.scheduling.origin_admission import REREAD_LEAST
 from dragonfly_ray.sources import Reader
 from tests.origins import FolderOrigin
 from tests.swarm import Swarm

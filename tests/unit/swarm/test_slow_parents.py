@@ -9,7 +9,7 @@ import pytest
 from dragonfly_ray.config import Settings, TransportSettings
 from dragonfly_ray.model import SHORT_LEAF
 from dragonfly_ray.peer.buffers import BufferPool
-from dragonfly_ray.peer.parents import Parent
+from dragonfly_ray.peer.parent_link import Parent
 from tests.nginx import Nginx
 from tests.swarm import Swarm
 from tests.unit.swarm.conftest import MIB, assert_everywhere

@@ -12,7 +12,7 @@ from dragonfly_ray import messages as m
 from dragonfly_ray.config import SchedulerSettings, Settings
 from dragonfly_ray.errors import ClusterError
 from dragonfly_ray.model import SHORT_LEAF
-from dragonfly_ray.peer.origin import OriginWorkers
+from dragonfly_ray.peer.origin_workers import OriginWorkers
 from dragonfly_ray.sources import Reader
 from tests.nginx import Nginx
 from tests.origins import Behaviour, ScriptedOrigin

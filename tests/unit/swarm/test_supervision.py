@@ -15,15 +15,15 @@ from dragonfly_ray import messages as m
 from dragonfly_ray.errors import StorageFullError
 from dragonfly_ray.model import Entry, Manifest, PieceTable
 from dragonfly_ray.peer.checksums import OriginChecksums
-from dragonfly_ray.peer.deliveries import Deliveries
 from dragonfly_ray.peer.download import TaskDownload
 from dragonfly_ray.peer.engine import Engine
 from dragonfly_ray.peer.neighbours import Neighbours
 from dragonfly_ray.peer.node import PeerNode
-from dragonfly_ray.peer.origin import OriginWorkers
-from dragonfly_ray.peer.parents import Parent
-from dragonfly_ray.peer.prefix import PrefixFollower, PrefixHash
+from dragonfly_ray.peer.origin_workers import OriginWorkers
+from dragonfly_ray.peer.outputs import Deliveries
+from dragonfly_ray.peer.parent_link import Parent
 from dragonfly_ray.peer.reporter import Reporter
+from dragonfly_ray.peer.streaming_digest import PrefixFollower, PrefixHash
 from dragonfly_ray.peer.supervisor import Supervisor
 from tests.nginx import Nginx
 from tests.swarm import Swarm

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dragonfly_ray.scheduling import resolving
+from dragonfly_ray.scheduling import resolution
 from dragonfly_ray.storage.output import Published
 from dragonfly_ray.storage.task_store import TaskStore
 from tests.nginx import Nginx
@@ -180,7 +180,7 @@ def test_an_output_of_former_content_does_not_replace_that_of_the_new(
             origin.behaviour.content = second
             with built.scheduler.changed:
                 task = core.tasks[store.task.id]
-                built.scheduler.act(resolving.start_anew(core.cluster, task, time.monotonic()))
+                built.scheduler.act(resolution.start_anew(core.cluster, task, time.monotonic()))
             until(lambda: any(t is not store and t.finished for t in built.peers["n0"].store.tasks()))
             later.wait(1.0)  # or it waits for this one
             done = publish(store, *args, **options)

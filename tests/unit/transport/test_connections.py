@@ -14,8 +14,8 @@ from dragonfly_ray.config import TransportSettings
 from dragonfly_ray.errors import ProtocolError, StalledError, TransportError
 from dragonfly_ray.model import digest
 from dragonfly_ray.transport import protocol as p
-from dragonfly_ray.transport.child import MAX_QUEUE
-from dragonfly_ray.transport.connection import Busy, Data, Missing, ParentConnection, Pong
+from dragonfly_ray.transport.child_connection import MAX_QUEUE
+from dragonfly_ray.transport.parent_connection import Busy, Data, Missing, ParentConnection, Pong
 from dragonfly_ray.transport.states import State
 from dragonfly_ray.transport.streams import Network
 from tests.handshakes import (

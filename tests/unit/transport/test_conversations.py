@@ -18,8 +18,8 @@ from dragonfly_ray.errors import ProtocolError, TransportError
 from dragonfly_ray.model import digest
 from dragonfly_ray.storage.task_pieces import Extent
 from dragonfly_ray.transport import protocol as p
-from dragonfly_ray.transport.connection import Busy, Data, Missing, ParentConnection
 from dragonfly_ray.transport.memory import pair
+from dragonfly_ray.transport.parent_connection import Busy, Data, Missing, ParentConnection
 from dragonfly_ray.transport.states import State
 from dragonfly_ray.transport.streams import Network, Stream
 from dragonfly_ray.transport.tcp import TcpStream

@@ -15,8 +15,8 @@ from dragonfly_ray.grants import SKEW, GrantIssuer, GrantVerifier, SigningKey
 from dragonfly_ray.model import Host
 from dragonfly_ray.transport import protocol as p
 from dragonfly_ray.transport.bans import MOST_BANS, Bans
-from dragonfly_ray.transport.connection import ParentConnection
 from dragonfly_ray.transport.negotiation import LEAST_VERSION, VERSION
+from dragonfly_ray.transport.parent_connection import ParentConnection
 from dragonfly_ray.transport.streams import Network
 from tests.handshakes import (
     CHILD_KEY,

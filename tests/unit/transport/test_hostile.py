@@ -14,7 +14,7 @@ from dragonfly_ray.config import TransportSettings
 from dragonfly_ray.errors import ProtocolError, TransportError
 from dragonfly_ray.model import Host, digest
 from dragonfly_ray.transport import protocol as p
-from dragonfly_ray.transport.connection import Data, ParentConnection
+from dragonfly_ray.transport.parent_connection import Data, ParentConnection
 from dragonfly_ray.transport.streams import Network
 from tests.handshakes import as_parent, caller, parent_at
 from tests.piece_bench import (

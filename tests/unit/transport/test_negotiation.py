@@ -14,7 +14,6 @@ import pytest
 from dragonfly_ray.errors import GrantError, RemoteProtocolError, TransportError
 from dragonfly_ray.model import digest
 from dragonfly_ray.transport import protocol as p
-from dragonfly_ray.transport.connection import Data, ParentConnection, Pong
 from dragonfly_ray.transport.negotiation import (
     CURRENT,
     LEAST_VERSION,
@@ -23,6 +22,7 @@ from dragonfly_ray.transport.negotiation import (
     Capabilities,
     Feature,
 )
+from dragonfly_ray.transport.parent_connection import Data, ParentConnection, Pong
 from dragonfly_ray.transport.states import MAX_UNKNOWN_FRAMES
 from dragonfly_ray.transport.streams import Network
 from tests.handshakes import as_child, as_parent, caller, frame, hello_to, parent_at

@@ -8,8 +8,8 @@ import pytest
 
 from dragonfly_ray.errors import LocalProtocolError, RemoteProtocolError, from_report
 from dragonfly_ray.transport import protocol as p
-from dragonfly_ray.transport.connection import ParentConnection
 from dragonfly_ray.transport.memory import pair
+from dragonfly_ray.transport.parent_connection import ParentConnection
 from dragonfly_ray.transport.states import CHILD, PARENT, Machine, State, Step, Table
 from tests.piece_bench import COUNT, PATIENT
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from dragonfly_ray.transport.connection import ParentConnection
 from dragonfly_ray.transport.memory import MemoryNetwork
+from dragonfly_ray.transport.parent_connection import ParentConnection
 from dragonfly_ray.transport.streams import FileUnreadableError, Listener, Network, Stream
 from dragonfly_ray.transport.tcp import TCP
 from tests.layered import DeflatedNetwork
