@@ -55,7 +55,7 @@ class _Link:
     def call(self, message: m.Message) -> m.Message | None:
         """Raises `ClusterError`."""
         timeout = CALL_TIMEOUT
-        if isinstance(message, m.Look):
+        if isinstance(message, m.Stat):
             timeout += patience_with_helper(self._settings.origin)
         answer = self._actors.call(self._name, "call", m.encode(message), timeout=timeout)
         found = m.decode(answer) if answer else None

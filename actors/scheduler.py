@@ -30,7 +30,7 @@ from dragonfly_ray.scheduling.dispatch import dispatch
 from dragonfly_ray.scheduling.origin_retry import patience_with_helper
 from dragonfly_ray.scheduling.outbox import Outbox, Queued
 from dragonfly_ray.scheduling.scheduler import Action, Ask, Compare, Probe, SchedulerCore, Send, Tell, Verdict
-from dragonfly_ray.scheduling.staleness import Ages
+from dragonfly_ray.scheduling.staleness import StalenessClock
 from dragonfly_ray.statuses import TaskList, encode
 from dragonfly_ray.telemetry import RaySink, Telemetry
 
@@ -80,7 +80,7 @@ class SchedulerActor:
         self._telemetry: Telemetry | None = None
         self._granted = 0
         self._complaints = 0
-        self._ages = Ages()
+        self._ages = StalenessClock()
         self._listing: asyncio.Task[bytes] | None = None
         self._listed = 0.0
         self._outbox = Outbox()
@@ -162,7 +162,7 @@ class SchedulerActor:
         match message:
             case m.Unsupported():
                 answer: m.Message | None = message
-            case m.Look():
+            case m.Stat():
                 answer = await self._look(message)
             case m.Announce():
                 answer = await self._announced(message)
@@ -221,7 +221,7 @@ class SchedulerActor:
         self._start()
         await self._keyed.wait()
         spec = m.decode(payload)
-        if isinstance(spec, m.Spec):
+        if isinstance(spec, m.DistributionSpec):
             self._act(self._core.submit(spec, credentials, time.monotonic()))
 
     async def watch(self, known: dict[str, int], timeout: float) -> dict[str, dict[str, Any] | None]:
@@ -437,10 +437,10 @@ class SchedulerActor:
         finally:
             work.cancel()
 
-    async def _look(self, message: m.Look) -> m.Message:
+    async def _look(self, message: m.Stat) -> m.Message:
         """Passes it on to the peer that is meant."""
         if not self._core.may_look(message):
-            return m.Looked(
+            return m.StatReply(
                 kind="cluster", message=f"host {message.host} is not a helper of this distribution"
             )
         try:
@@ -449,7 +449,7 @@ class SchedulerActor:
             return m.decode(payload)
         except (CallFailure, ValueError) as error:
             self._act([Probe(message.host)])
-            return m.Looked(kind="cluster", message=f"host {message.host}: {error}")
+            return m.StatReply(kind="cluster", message=f"host {message.host}: {error}")
 
     async def _probe(self, host: str) -> None:
         try:

@@ -108,7 +108,7 @@ def submit(
     number, run = options["id"] or uuid.uuid4().hex, uuid.uuid4().hex
     umask = _umask(target, chosen)
     specs = [
-        m.Spec(
+        m.DistributionSpec(
             id=f"{number}.{position}",
             source=source,
             targets=tuple(member.node_id for member in chosen),
@@ -133,12 +133,12 @@ def attach(id: str) -> Submission:
     Raises `InvalidRequestError` for one that no scheduler knows; ended ones are known for ten minutes.
     """
     settings = _running_settings()
-    specs: list[m.Spec] = []
+    specs: list[m.DistributionSpec] = []
     for scheduler in _schedulers(settings):
         for spec_id in get(scheduler.find.remote(f"{id}."), CALL_TIMEOUT, "a scheduler"):
             payload = get(scheduler.spec.remote(spec_id), CALL_TIMEOUT, "a scheduler")
             spec = m.decode(payload) if payload else None
-            if isinstance(spec, m.Spec):
+            if isinstance(spec, m.DistributionSpec):
                 specs.append(spec)
     if not specs:
         raise InvalidRequestError(f"distribution {id!r} not found; finished ones are kept for 10 minutes")

@@ -34,7 +34,7 @@ class _Message(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
 # --- from whoever submits -------------------------------------------------------------------
 
 
-class Spec(_Message, frozen=True):
+class DistributionSpec(_Message, frozen=True):
     """One source for a set of nodes: what `submit` hands to a scheduler."""
 
     id: str
@@ -248,10 +248,10 @@ class Evicted(_Message, frozen=True):
     task_id: str
 
 
-class Look(_Message, frozen=True):
+class Stat(_Message, frozen=True):
     """Files of a folder whose listing tells too little, for the peer `host` to look at.
 
-    From whoever resolves it to its scheduler, which passes it on. The answer is a `Looked`.
+    From whoever resolves it to its scheduler, which passes it on. The answer is a `StatReply`.
     """
 
     host: str
@@ -272,7 +272,7 @@ class Look(_Message, frozen=True):
     """Of the distribution."""
 
 
-class Looked(_Message, frozen=True):
+class StatReply(_Message, frozen=True):
     """One of each for every path, in order; or an error."""
 
     sizes: tuple[int, ...] = ()
@@ -289,7 +289,7 @@ class Looked(_Message, frozen=True):
     """Of whole files, where the origin offers any; as `Entry` has them."""
 
 
-class Looking(_Message, frozen=True):
+class StatPending(_Message, frozen=True):
     """A look at an origin goes on: it has answered since the last of these, or it fails, and is waited for."""
 
     host_id: str
@@ -339,7 +339,7 @@ class Resolve(_Message, frozen=True):
     nonce: str = ""
     """The version of whatever has none."""
     helpers: tuple[str, ...] = ()
-    """Host ids that may look at files of a folder, too, with `Look`."""
+    """Host ids that may look at files of a folder, too, with `Stat`."""
     connections: int = 0
     """That the resolver, and each helper, may open to the origin; 0: as configured."""
     rate: float = 0.0
@@ -368,7 +368,7 @@ class Prove(_Message, frozen=True):
     held: bytes = b""
     """A bitmap of the pieces that anybody holds; empty: all."""
     helpers: tuple[str, ...] = ()
-    """Host ids that may read some of it, too, with `Look`."""
+    """Host ids that may read some of it, too, with `Stat`."""
     connections: int = 0
     rate: float = 0.0
     policy: UrlPolicy | None = None
@@ -439,7 +439,7 @@ class Resolved(_Message, frozen=True):
 class Deliver(_Message, frozen=True):
     """Get a task, and put it where the spec says."""
 
-    spec: Spec
+    spec: DistributionSpec
     task: Task
     credentials: Credentials = Credentials()
     manifest: bytes = b""
@@ -493,7 +493,7 @@ class ReportReply(_Message, frozen=True):
     """Pieces to read at the origin, only to tell their digests: another host has read them."""
 
 
-class News(_Message, frozen=True):
+class TaskUpdate(_Message, frozen=True):
     """Pushed when it happens."""
 
     task_id: str
@@ -515,7 +515,7 @@ class News(_Message, frozen=True):
     """As in `ReportReply`."""
 
 
-class Elsewhere(_Message, frozen=True):
+class WrittenElsewhere(_Message, frozen=True):
     """Another host writes this output. `stamp`: of the output, once it is whole."""
 
     spec_id: str
@@ -535,7 +535,7 @@ class Verified(_Message, frozen=True):
     """The record, where it does not agree."""
     audit: tuple[int, ...] = ()
     """As in `ReportReply`: what is pending is the comparison of these."""
-    elsewhere: tuple[Elsewhere, ...] = ()
+    elsewhere: tuple[WrittenElsewhere, ...] = ()
     """Of the places in the question; what is not named here is to be written by whoever asks."""
     reply: ReportReply | None = None
     """To the report in the question."""
@@ -561,9 +561,9 @@ class Unsupported(_Message, frozen=True):
 
 
 Message = (
-    Spec | Announce | Report | Throttled | OriginFailed | Verify | Ended | Evicted | Resolve | Resolved | Deliver
-    | ReportReply | News | Verified | Cancel | Look | Looked | Carrying | Prove | Proved
-    | CompareSamples | SamplesCompared | Announced | TellDigests | Digests | Looking | Unsupported
+    DistributionSpec | Announce | Report | Throttled | OriginFailed | Verify | Ended | Evicted | Resolve | Resolved | Deliver
+    | ReportReply | TaskUpdate | Verified | Cancel | Stat | StatReply | Carrying | Prove | Proved
+    | CompareSamples | SamplesCompared | Announced | TellDigests | Digests | StatPending | Unsupported
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

@@ -43,7 +43,7 @@ class Submission(Watched):
     def __init__(
         self,
         id: str,
-        specs: Sequence[m.Spec],
+        specs: Sequence[m.DistributionSpec],
         credentials: Credentials,
         settings: Settings,
         names: Mapping[str, str],

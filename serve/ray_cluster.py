@@ -74,7 +74,7 @@ class RayCluster:
             check_url(source.url, order.policy, credentials.storage_options)
         alike = names_alike([source.url for source in order.sources])
         for index, (source, beside) in enumerate(zip(order.sources, alike, strict=True)):
-            spec = m.Spec(
+            spec = m.DistributionSpec(
                 id=_spec_id(order.id, index),
                 source=source,
                 targets=order.targets,

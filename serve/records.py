@@ -18,7 +18,7 @@ EVENTS = "events"
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class TaskUpdate:
     """What an event tells."""
 
     type: str
@@ -31,10 +31,10 @@ def emit(
     session: Session, type: str, resource_type: str, resource_id: str, data: Mapping[str, Any] | None = None
 ) -> None:
     """News for streams and webhooks; in the order of their commits."""
-    emit_all(session, [News(type, resource_type, resource_id, data or {})])
+    emit_all(session, [TaskUpdate(type, resource_type, resource_id, data or {})])
 
 
-def emit_all(session: Session, news: Iterable[News]) -> None:
+def emit_all(session: Session, news: Iterable[TaskUpdate]) -> None:
     """Several at once. Write it last in a transaction: from here on others wait for its commit."""
     # Numbers are given before the commit: without this a reader that has seen 7 would miss a late 6.
     serialise(session, EVENTS)

@@ -23,12 +23,12 @@ from dragonfly_ray.source_identity import check_headers
 from dragonfly_ray.sources.base import (
     Adapter,
     Boundless,
-    Look,
     Progress,
     Resolution,
     Room,
     Seen,
     Share,
+    Stat,
     Stop,
     Take,
     alone,
@@ -36,21 +36,21 @@ from dragonfly_ray.sources.base import (
 )
 from dragonfly_ray.sources.http import HttpAdapter  # now, or the first distribution of a peer waits for it
 from dragonfly_ray.sources.reader import Reader
-from dragonfly_ray.sources.stat_retry import Patience
+from dragonfly_ray.sources.stat_retry import Retry
 from dragonfly_ray.sources.symlinks import check_links
 from dragonfly_ray.urls import redacted, scheme
 
 __all__ = [
     "Adapter",
     "Boundless",
-    "Look",
-    "Patience",
     "Progress",
     "Reader",
     "Resolution",
+    "Retry",
     "Room",
     "Seen",
     "Share",
+    "Stat",
     "Stop",
     "Take",
     "look",
@@ -90,7 +90,7 @@ def resolve(
     policy: UrlPolicy | None = None,
     stop: Stop | None = None,
     room: Room | None = None,
-    patience: Patience | None = None,
+    patience: Retry | None = None,
 ) -> Resolution:
     """Looks at the origin once: names, sizes, versions.
 
@@ -153,7 +153,7 @@ def look(
     paths: Sequence[str],
     policy: UrlPolicy | None = None,
     stop: Stop | None = None,
-    patience: Patience | None = None,
+    patience: Retry | None = None,
 ) -> list[Seen]:
     """Looks at files of a folder for whoever resolves it; see `resolve`. Raises `SourceError`."""
     adapter = _adapter(source, credentials, settings, policy)

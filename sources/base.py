@@ -22,7 +22,7 @@ from dragonfly_ray.errors import (
 )
 from dragonfly_ray.model import UNTOLD, Entry, Manifest, Segment, Source
 from dragonfly_ray.sources.origin_concurrency import Slots
-from dragonfly_ray.sources.stat_retry import Patience
+from dragonfly_ray.sources.stat_retry import Retry
 from dragonfly_ray.urls import redacted
 from dragonfly_ray.validators import LISTED
 
@@ -57,13 +57,13 @@ class Seen:
     """As `Entry` has it."""
 
 
-Look = Callable[[Sequence[str]], list[Seen]]
+Stat = Callable[[Sequence[str]], list[Seen]]
 """Looks at files of a folder, several at once: one answer each, in order. Raises `SourceError`."""
-Share = Callable[[Look, Sequence[str]], list[Seen]]
-"""Has these paths looked at, by the `Look` here or by that of others."""
+Share = Callable[[Stat, Sequence[str]], list[Seen]]
+"""Has these paths looked at, by the `Stat` here or by that of others."""
 
 
-def alone(look: Look, paths: Sequence[str]) -> list[Seen]:
+def alone(look: Stat, paths: Sequence[str]) -> list[Seen]:
     """The `Share` of a resolver without help."""
     return look(paths)
 
@@ -154,7 +154,7 @@ class Adapter(ABC):
     `patience`: with an origin that fails in the middle of a look; None: failures are raised at once.
     """
 
-    patience: Patience | None = None
+    patience: Retry | None = None
 
     @abstractmethod
     def resolve(self, small_limit: int, spool: Path | None, share: Share, room: Room) -> Resolution: ...

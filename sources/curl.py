@@ -19,7 +19,7 @@ from dragonfly_ray.errors import SourceForbiddenError
 from dragonfly_ray.policy import Rules
 from dragonfly_ray.sources.batch_requests import BUFFER, BUSY, R
 from dragonfly_ray.sources.proxies import Proxy
-from dragonfly_ray.sources.stall_detection import Silences
+from dragonfly_ray.sources.stall_detection import StallDetector
 
 WAIT = 1.0
 """Seconds after which a quiet round looks whether it is still wanted."""
@@ -41,7 +41,7 @@ class ManyFiles:
         self._settings = settings
         self._multi = pycurl.CurlMulti()
         self._idle: list[pycurl.Curl] = []
-        self._silences = Silences(settings)
+        self._silences = StallDetector(settings)
 
     def fetch(
         self,

@@ -42,7 +42,7 @@ from dragonfly_ray.sources.fs_info import mode_of, version_of
 from dragonfly_ray.sources.ftp import DEAD_LINK, FOLDER_LINK
 from dragonfly_ray.sources.object_listing import Listed, below, check_names, is_flat, is_plain, list_objects
 from dragonfly_ray.sources.origin_checksums import in_info, in_s3_head
-from dragonfly_ray.sources.stat_retry import Patience
+from dragonfly_ray.sources.stat_retry import Retry
 from dragonfly_ray.urls import basename, named_part, redacted
 
 log = logging.getLogger(__name__)
@@ -243,11 +243,11 @@ class FsspecAdapter(Adapter):
         return _Ranges(self, entry.path if manifest.directory else "", entry, offset, length)
 
     @property
-    def patience(self) -> Patience | None:
+    def patience(self) -> Retry | None:
         return self._client.patience
 
     @patience.setter
-    def patience(self, patience: Patience | None) -> None:
+    def patience(self, patience: Retry | None) -> None:
         self._client.patience = patience
 
     def abort(self) -> None:

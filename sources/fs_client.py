@@ -37,7 +37,7 @@ from dragonfly_ray.sources.fs_errors import Errors
 from dragonfly_ray.sources.fs_info import version_of
 from dragonfly_ray.sources.fs_instances import Instances, Opened, open_filesystem
 from dragonfly_ray.sources.guarded_connect import guarded_loop
-from dragonfly_ray.sources.stat_retry import Patience
+from dragonfly_ray.sources.stat_retry import Retry
 from dragonfly_ray.urls import chain_parts, redacted, scheme
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class FsClient:
         self._waiting: set[Future[Any]] = set()
         self._waiting_lock = threading.Lock()
         self._aborted = False
-        self.patience: Patience | None = None
+        self.patience: Retry | None = None
         """With an origin that fails in the middle of a look."""
         self._options: dict[str, Any] = dict(credentials.storage_options)
         for protocol in map(scheme, chain_parts(source.url)):

@@ -17,9 +17,9 @@ from dragonfly_ray.sources.http_address import HttpAddress
 from dragonfly_ray.sources.http_client import HttpClient
 from dragonfly_ray.sources.http_reader import HttpReader
 from dragonfly_ray.sources.http_resolver import HttpResolver
-from dragonfly_ray.sources.origin_concurrency import Pace, Slots
+from dragonfly_ray.sources.origin_concurrency import OriginConcurrency, Slots
 from dragonfly_ray.sources.proxies import directly, of_environment
-from dragonfly_ray.sources.stat_retry import Patience
+from dragonfly_ray.sources.stat_retry import Retry
 from dragonfly_ray.urls import redacted
 
 
@@ -40,7 +40,7 @@ class HttpAdapter(Adapter):
             headers["Authorization"] = address.authorization
         secret = {name.lower() for name in credentials.headers} | {"authorization", "cookie"}
         self._settings = settings
-        self._pace = Pace(settings.max_requests)
+        self._pace = OriginConcurrency(settings.max_requests)
         # Through a proxy, whoever connects sees the proxy's address: nobody could ask the policy.
         choose = of_environment if settings.environment_proxies and known is None else directly
         self._client = HttpClient(redacted(source.url), headers, secret, settings, known, choose)
@@ -48,11 +48,11 @@ class HttpAdapter(Adapter):
         self._resolver = HttpResolver(source, address, self._client, self._reader, self._pace, settings)
 
     @property
-    def patience(self) -> Patience | None:
+    def patience(self) -> Retry | None:
         return self._client.patience
 
     @patience.setter
-    def patience(self, patience: Patience | None) -> None:
+    def patience(self, patience: Retry | None) -> None:
         self._client.patience = patience
 
     def abort(self) -> None:

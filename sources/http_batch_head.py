@@ -14,7 +14,7 @@ FEW = 8
 """Fewer files are looked at one by one: that is as quick."""
 
 
-class QuickLooks:
+class BatchHead:
     """Of one source. What it leaves out is for a look with more care, which knows what a refusal means."""
 
     def __init__(self, reader: HttpReader, name: str, connections: int) -> None:

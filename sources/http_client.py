@@ -31,7 +31,7 @@ from dragonfly_ray.sources.guarded_connect import Forbidden, GuardedManager
 from dragonfly_ray.sources.http_connections import Unanswered, body_begun, gone, watching
 from dragonfly_ray.sources.object_store_errors import MAX_BODY, STATUSES, refusal
 from dragonfly_ray.sources.proxies import Choose, ProxyingManager, directly
-from dragonfly_ray.sources.stat_retry import Patience
+from dragonfly_ray.sources.stat_retry import Retry
 
 FIRST_PAUSE = 0.1
 """Seconds before the second try; doubles with each."""
@@ -87,7 +87,7 @@ class HttpClient:
         self._answers: weakref.WeakSet[urllib3.BaseHTTPResponse] = weakref.WeakSet()
         """Those whose bodies may be under way."""
         self._aborted = False
-        self.patience: Patience | None = None
+        self.patience: Retry | None = None
         """With an origin that fails in the middle of a look."""
         options: Any = {
             "maxsize": settings.small_connections + settings.connections,

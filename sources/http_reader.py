@@ -21,7 +21,7 @@ from dragonfly_ray.sources.http_client import HttpClient
 from dragonfly_ray.sources.http_connections import let_go
 from dragonfly_ray.sources.http_probe import RANGE_REFUSED
 from dragonfly_ray.sources.http_validators import Match, compared
-from dragonfly_ray.sources.http_without_ranges import PlainAnswers, PlainStream
+from dragonfly_ray.sources.http_without_ranges import SkippingStream, WholeAnswers
 from dragonfly_ray.sources.origin_concurrency import Slots
 from dragonfly_ray.sources.proxies import Choose, Proxy, directly
 
@@ -57,7 +57,7 @@ class HttpReader:
         """Those that nobody uses now."""
         self._without_ranges: set[str] = set()
         """URLs whose ranges were refused, and which were read without."""
-        self._answers = PlainAnswers(settings.connections)
+        self._answers = WholeAnswers(settings.connections)
 
     def rest(self) -> None:
         """Closes connections that nobody uses now."""
@@ -101,7 +101,7 @@ class HttpReader:
         """Without a range."""
         if kept := self._answers.take(url, offset):
             body, at = kept
-            return PlainStream(self._answers, url, body, at, offset, length)
+            return SkippingStream(self._answers, url, body, at, offset, length)
         response = self._client.get(url)
         try:
             return self._checked(response, url, entry, offset, length)
@@ -142,7 +142,7 @@ class HttpReader:
         if response.status == 206:
             return Body(self._client, response, length)
         body = Body(self._client, response, entry.size)
-        return PlainStream(self._answers, url, body, 0, offset, length)
+        return SkippingStream(self._answers, url, body, 0, offset, length)
 
     def _changed(self, entry: Entry, total: int | None) -> SourceChangedError:
         return SourceChangedError(

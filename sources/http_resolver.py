@@ -21,11 +21,11 @@ from dragonfly_ray.sources.http_client import HttpClient
 from dragonfly_ray.sources.http_connections import let_go
 from dragonfly_ray.sources.http_probe import Probe, probe
 from dragonfly_ray.sources.http_reader import HttpReader
-from dragonfly_ray.sources.http_stat import HttpLooks
+from dragonfly_ray.sources.http_stat import HttpStat
 from dragonfly_ray.sources.http_validators import tells_parts, version_of
 from dragonfly_ray.sources.index_page import looks_like_index
 from dragonfly_ray.sources.origin_checksums import in_headers
-from dragonfly_ray.sources.origin_concurrency import Pace
+from dragonfly_ray.sources.origin_concurrency import OriginConcurrency
 from dragonfly_ray.urls import basename
 
 MAX_PAGE = 64 * 1024 * 1024
@@ -43,7 +43,7 @@ class HttpResolver:
         address: HttpAddress,
         client: HttpClient,
         reader: HttpReader,
-        pace: Pace,
+        pace: OriginConcurrency,
         settings: OriginSettings,
     ) -> None:
         self._source = source
@@ -52,7 +52,7 @@ class HttpResolver:
         self._reader = reader
         self._pace = pace
         self._settings = settings
-        self._looks = HttpLooks(address, client, reader, pace, settings)
+        self._looks = HttpStat(address, client, reader, pace, settings)
 
     @property
     def name(self) -> str:

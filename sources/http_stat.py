@@ -16,7 +16,7 @@ from dragonfly_ray.errors import SourceError, SourceUnreachableError, SourceUnsu
 from dragonfly_ray.model import USUAL_LEAF
 from dragonfly_ray.sources.base import Seen, together
 from dragonfly_ray.sources.http_address import HttpAddress
-from dragonfly_ray.sources.http_batch_head import QuickLooks
+from dragonfly_ray.sources.http_batch_head import BatchHead
 from dragonfly_ray.sources.http_body import SKIP, Body, length_of
 from dragonfly_ray.sources.http_client import HttpClient
 from dragonfly_ray.sources.http_connections import let_go
@@ -24,13 +24,13 @@ from dragonfly_ray.sources.http_probe import probe
 from dragonfly_ray.sources.http_reader import HttpReader
 from dragonfly_ray.sources.http_validators import tells_parts, version_of
 from dragonfly_ray.sources.origin_checksums import in_headers
-from dragonfly_ray.sources.origin_concurrency import Pace
+from dragonfly_ray.sources.origin_concurrency import OriginConcurrency
 
 HEAD_REFUSED = frozenset(range(300, 600)) - {429, 503}
 """Statuses of an answer to HEAD after which GET tells."""
 
 
-class HttpLooks:
+class HttpStat:
     """At files of one source. Thread-safe."""
 
     def __init__(
@@ -38,7 +38,7 @@ class HttpLooks:
         address: HttpAddress,
         client: HttpClient,
         reader: HttpReader,
-        pace: Pace,
+        pace: OriginConcurrency,
         settings: OriginSettings,
     ) -> None:
         self._address = address
@@ -46,7 +46,7 @@ class HttpLooks:
         self._reader = reader
         self._pace = pace
         self._connections = settings.small_connections
-        self._quick = QuickLooks(reader, client.name, settings.small_connections)
+        self._quick = BatchHead(reader, client.name, settings.small_connections)
         self._paced = settings.max_requests is not None
         self._head = True
         """Whether HEAD is of use: until it was refused where GET works."""

@@ -11,13 +11,13 @@ from dragonfly_ray.sources.base import Stream
 from dragonfly_ray.sources.http_body import Body
 
 
-class PlainStream(Stream):
+class SkippingStream(Stream):
     """`length` bytes of a whole file from `offset` on. `body` is at byte `at` of it.
 
     Raises `SourceError` where what stands before cannot be skipped.
     """
 
-    def __init__(self, kept: PlainAnswers, url: str, body: Body, at: int, offset: int, length: int) -> None:
+    def __init__(self, kept: WholeAnswers, url: str, body: Body, at: int, offset: int, length: int) -> None:
         self._kept, self._url, self._body = kept, url, body
         self._left = length
         self._broken = False
@@ -47,7 +47,7 @@ class PlainStream(Stream):
             self._kept.keep(self._url, self._body, self._at)
 
 
-class PlainAnswers:
+class WholeAnswers:
     """Answers under way, and how far each is read. Thread-safe; `most` are kept, the latest."""
 
     def __init__(self, most: int) -> None:

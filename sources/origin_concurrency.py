@@ -53,7 +53,7 @@ class Slots:
             self._free.notify_all()
 
 
-class Pace:
+class OriginConcurrency:
     """At most `rate` requests a second, one after the other; None: no limit."""
 
     def __init__(self, rate: float | None) -> None:

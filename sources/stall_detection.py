@@ -13,7 +13,7 @@ LOOKS = 4
 """So many looks in the time after which a transfer is given up."""
 
 
-class Silences:
+class StallDetector:
     """Of transfers under way; for one thread at a time. Times are seconds of the caller's clock."""
 
     def __init__(self, settings: OriginSettings) -> None:

@@ -20,7 +20,7 @@ def _nobody(why: str, retry_after: float) -> None:
     """The look goes on, and nobody wants to know."""
 
 
-class Patience:
+class Retry:
     """Of one look, by several threads: while one waits, none of them asks anything.
 
     `give_up`: seconds for which one request may fail. Until something has answered, a failure is raised at once:

@@ -56,7 +56,7 @@ class LocalScheduler:
 
     def call(self, message: m.Message) -> m.Message | None:
         message = m.decode(m.encode(message))
-        if isinstance(message, m.Look):
+        if isinstance(message, m.Stat):
             return self._look(message)
         with self.changed:
             self.heard[type(message).__name__] += 1
@@ -76,12 +76,12 @@ class LocalScheduler:
             answer = msgspec.structs.replace(self.core.verify(message), reply=answer.reply)
         return answer
 
-    def _look(self, message: m.Look) -> m.Message:
+    def _look(self, message: m.Stat) -> m.Message:
         with self.changed:
             assert self.core.may_look(message)
             peer = self.peers.get(message.host)
         if peer is None:
-            return m.Looked(kind="cluster", message="gone")
+            return m.StatReply(kind="cluster", message="gone")
         return m.decode(m.encode(peer.ask(message)))
 
     def act(self, actions: Iterable[Action]) -> None:
@@ -203,7 +203,7 @@ class Swarm:
         credentials = options.pop("credentials", Credentials())
         identity = {name: options.pop(name) for name in ("links", "include", "exclude") if name in options}
         source = source_of(url, credentials, node=options.pop("node", ""), **identity)
-        spec = m.Spec(spec_id, source, tuple(nodes or self.peers), **options)
+        spec = m.DistributionSpec(spec_id, source, tuple(nodes or self.peers), **options)
         with self.scheduler.changed:
             self.scheduler.act(self.scheduler.core.submit(spec, credentials, time.monotonic()))
 

@@ -85,7 +85,7 @@ def _piece(pieces: range, held: Sequence[int], rng: random.Random) -> int:
     return rng.choice(pieces)
 
 
-class AccessProver:
+class AccessReader:
     """One proof; for one call. The origin's refusals are raised as they are."""
 
     def __init__(
@@ -144,7 +144,7 @@ class AccessProver:
     def _asked(self, helper: str, spans: Sequence[Span]) -> list[bytes]:
         ask, manifest = self._ask, self._store.manifest
         entries = tuple(manifest.entries[s.segment.entry] for s in spans)
-        look = m.Look(
+        look = m.Stat(
             helper,
             ask.source,
             ask.credentials,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dragonfly_ray.checksums import EntryChecksums, Mismatch
 from dragonfly_ray.errors import IntegrityError
-from dragonfly_ray.peer.streaming_digest import PrefixFollower
+from dragonfly_ray.peer.streaming_digest import PrefixReader
 from dragonfly_ray.peer.supervisor import Supervisor
 from dragonfly_ray.storage.task_store import TaskStore
 
@@ -15,7 +15,7 @@ class OriginChecksums:
     def __init__(self, threads: Supervisor, store: TaskStore) -> None:
         self._store = store
         self._compared = EntryChecksums(store.manifest, store.table)
-        self._follower = PrefixFollower(threads, store, "checksums", self._compared.feed)
+        self._follower = PrefixReader(threads, store, "checksums", self._compared.feed)
         self.advance = self._follower.advance
 
     def check(self) -> None:

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 from dragonfly_ray import messages as m
 from dragonfly_ray.errors import ClusterError, DragonflyError, from_report
 from dragonfly_ray.peer.scheduler_links import SchedulerLink
-from dragonfly_ray.sources import Look, Seen
+from dragonfly_ray.sources import Seen, Stat
 
 log = logging.getLogger(__name__)
 
@@ -156,14 +156,14 @@ class SharedWork(Generic[W, R]):
             self._state.notify_all()
 
 
-class SharedLook:
+class DistributedStat:
     """A `Share`: the helpers of `ask` look at files, too."""
 
     def __init__(self, ask: m.Resolve, link: SchedulerLink) -> None:
         self._ask = ask
         self._link = link
 
-    def __call__(self, look: Look, paths: Sequence[str]) -> list[Seen]:
+    def __call__(self, look: Stat, paths: Sequence[str]) -> list[Seen]:
         ask = self._ask
         largest = MOST_CHUNK if ask.rate else min(LARGE_CHUNK, max(MOST_CHUNK, ROUNDS * ask.connections))
         return SharedWork(ask.helpers, look, self._asked, largest=largest)(paths)
@@ -172,7 +172,7 @@ class SharedLook:
         ask = self._ask
         answer = answer_of(
             self._link,
-            m.Look(
+            m.Stat(
                 helper,
                 ask.source,
                 ask.credentials,
@@ -191,23 +191,23 @@ class SharedLook:
         return [Seen(*each) for each in zip(*columns, strict=True)]
 
 
-def telling(link: SchedulerLink, host_id: str, ask: m.Resolve | m.Look) -> Callable[[str, float], None]:
+def telling(link: SchedulerLink, host_id: str, ask: m.Resolve | m.Stat) -> Callable[[str, float], None]:
     """Tells the scheduler that a look goes on, or what it waits for and for how long the origin wants to be left
     alone."""
 
     def told(why: str, retry_after: float) -> None:
         try:
-            link.call(m.Looking(host_id, ask.spec_id, ask.run, why, retry_after))
+            link.call(m.StatPending(host_id, ask.spec_id, ask.run, why, retry_after))
         except DragonflyError as error:
             log.info("distribution %s: scheduler not reached: %s", ask.spec_id, error)
 
     return told
 
 
-def answer_of(link: SchedulerLink, look: m.Look) -> m.Looked:
+def answer_of(link: SchedulerLink, look: m.Stat) -> m.StatReply:
     """Of a helper, through the scheduler. Raises what it met, `ClusterError` where it gave none."""
     answer = link.call(look)
-    if not isinstance(answer, m.Looked):
+    if not isinstance(answer, m.StatReply):
         raise ClusterError(f"host {look.host}: no response to a metadata request")
     if answer.kind:
         details = {"retry_after": answer.retry_after} if answer.retry_after else {}

@@ -21,9 +21,9 @@ from dragonfly_ray.peer.engine import Engine
 from dragonfly_ray.peer.manifests import fetch_manifest, manifest_of
 from dragonfly_ray.peer.neighbours import Neighbours
 from dragonfly_ray.peer.origin_workers import OriginWorkers
-from dragonfly_ray.peer.outputs import Deliveries
+from dragonfly_ray.peer.outputs import OutputJobs
 from dragonfly_ray.peer.reporter import Figures, Reporter
-from dragonfly_ray.peer.services import Context
+from dragonfly_ray.peer.services import PeerServices
 from dragonfly_ray.peer.streaming_digest import PrefixHash, check_whole
 from dragonfly_ray.peer.verification import RecordCheck
 from dragonfly_ray.scheduling.download.parent_state import NeighbourInfo, RequestLimits
@@ -41,7 +41,7 @@ class TaskDownload:
 
     def __init__(
         self,
-        context: Context,
+        context: PeerServices,
         deliver: m.Deliver,
         small: bytes | None,
         finished: Callable[[TaskDownload], None],
@@ -55,7 +55,7 @@ class TaskDownload:
         self._first = deliver
         self._small = small
         self._finished = finished
-        self._early: list[tuple[float, m.Deliver | m.News]] = []
+        self._early: list[tuple[float, m.Deliver | m.TaskUpdate]] = []
         """What came while the task opens, and when."""
         self._fetching = False
         self._prefix: PrefixHash | None = None
@@ -67,7 +67,7 @@ class TaskDownload:
         self.origin = OriginWorkers(engine, lambda: self.access, self.reporter.tell)
         self._audits = AuditReader(engine, self.origin, self.idle)
         self._record = RecordCheck(engine, self.reporter, self.origin.doubt, self._audits.take)
-        self.deliveries = Deliveries(engine, deliver, self._record, self.reporter, self._check_digest)
+        self.deliveries = OutputJobs(engine, deliver, self._record, self.reporter, self._check_digest)
         self.neighbours = Neighbours(engine, deliver, self._connect)
 
     # --- life -------------------------------------------------------------------------------
@@ -259,7 +259,7 @@ class TaskDownload:
             self.neighbours.meet(neighbour)
         return True
 
-    def on_news(self, news: m.News) -> None:
+    def on_news(self, news: m.TaskUpdate) -> None:
         """Pushed by the scheduler."""
         engine = self.engine
         self._granted(news.grant)
@@ -276,7 +276,7 @@ class TaskDownload:
         if news.settled:
             self.deliveries.settled()
 
-    def _heard(self, message: m.Deliver | m.News) -> bool:
+    def _heard(self, message: m.Deliver | m.TaskUpdate) -> bool:
         """What it says of the origin takes effect; False: later, when the task is open. Under the lock."""
         if self.origin.opened:
             self._allowed(message, 0.0)
@@ -294,10 +294,10 @@ class TaskDownload:
             for at, message in early:
                 self._allowed(message, time.monotonic() - at)
         for _, message in early:
-            if isinstance(message, m.News):
+            if isinstance(message, m.TaskUpdate):
                 self._corrected(message)
 
-    def _allowed(self, message: m.Deliver | m.News, age: float) -> None:
+    def _allowed(self, message: m.Deliver | m.TaskUpdate, age: float) -> None:
         """What the scheduler said `age` seconds ago of the origin. Under the lock."""
         self.origin.allow(message.may_claim, max(0.0, message.not_before - age), message.connections)
         if isinstance(message, m.Deliver):
@@ -305,7 +305,7 @@ class TaskDownload:
         elif message.revoked:
             self.origin.revoked(message.revoked)
 
-    def _corrected(self, news: m.News) -> None:
+    def _corrected(self, news: m.TaskUpdate) -> None:
         """What the scheduler says of the digests of pieces."""
         engine = self.engine
         if news.discard:
@@ -383,7 +383,7 @@ class TaskDownload:
         self.neighbours.deserted(host)
 
 
-def _state(context: Context, deliver: m.Deliver) -> DownloadState:
+def _state(context: PeerServices, deliver: m.Deliver) -> DownloadState:
     pieces = deliver.task.pieces
     state = DownloadState(
         Picker(pieces),

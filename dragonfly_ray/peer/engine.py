@@ -15,7 +15,7 @@ from typing import ParamSpec, Protocol
 from dragonfly_ray import bitset
 from dragonfly_ray.errors import DragonflyError, IntegrityError, StorageError, TransportError
 from dragonfly_ray.model import PieceTable, Task, digest
-from dragonfly_ray.peer.services import Context
+from dragonfly_ray.peer.services import PeerServices
 from dragonfly_ray.peer.supervisor import Supervisor
 from dragonfly_ray.scheduling.download.effects import (
     Cancel,
@@ -67,7 +67,7 @@ class Hosts(Protocol):
 class Engine(Supervisor):
     """The state is read and changed under the lock; `happened` does both, and carries out what follows."""
 
-    def __init__(self, context: Context, task: Task, state: DownloadState) -> None:
+    def __init__(self, context: PeerServices, task: Task, state: DownloadState) -> None:
         super().__init__(task, context.node_name)
         self.context = context
         self.settings = context.settings

@@ -39,9 +39,9 @@ from dragonfly_ray.peer.output_turns import OutputTurns
 from dragonfly_ray.peer.recheck import Rechecker
 from dragonfly_ray.peer.registration import Registration, digests_of, held
 from dragonfly_ray.peer.scheduler_links import Links
-from dragonfly_ray.peer.services import Context
+from dragonfly_ray.peer.services import PeerServices
 from dragonfly_ray.peer.supervisor import THREADS
-from dragonfly_ray.peer.upload_view import SharedTask
+from dragonfly_ray.peer.upload_view import UploadView
 from dragonfly_ray.statuses import PeerStatus
 from dragonfly_ray.storage.open_files import raise_limit
 from dragonfly_ray.storage.store import PieceStore
@@ -166,7 +166,7 @@ class PeerNode:
             text = f"{self.host.name}: {type(message).__name__} not handled ({type(error).__name__}); see the peer's log"
             if isinstance(message, m.Deliver):
                 self._refuse(message, text)
-            elif isinstance(message, m.News) and (run := self._runs.get(message.task_id)):
+            elif isinstance(message, m.TaskUpdate) and (run := self._runs.get(message.task_id)):
                 run.engine.fail(DragonflyError(text))
 
     def _refuse(self, deliver: m.Deliver, text: str) -> None:
@@ -187,7 +187,7 @@ class PeerNode:
         match message:
             case m.Deliver():
                 self._deliver(message, small)
-            case m.News():
+            case m.TaskUpdate():
                 for banned in message.banned:
                     self.server.ban(message.task_id, banned)
                 run = self._runs.get(message.task_id)
@@ -247,8 +247,8 @@ class PeerNode:
         )
         self.outcomes.tell(deliver.task.source_id, ended)
 
-    def _context(self) -> Context:
-        return Context(
+    def _context(self) -> PeerServices:
+        return PeerServices(
             host_id=self.host.id,
             key=self._key,
             node_name=self.host.name,
@@ -351,12 +351,12 @@ class PeerNode:
 
     # --- what others ask --------------------------------------------------------------------
 
-    def shared(self, task_id: str) -> SharedTask | None:
+    def shared(self, task_id: str) -> UploadView | None:
         """For the upload server."""
         store = self.store.get(task_id)
         if store is None:
             return None
-        return SharedTask(store, partial(self._runs.get, task_id), self._rechecker, self._sent)
+        return UploadView(store, partial(self._runs.get, task_id), self._rechecker, self._sent)
 
     def _sent(self, nbytes: int) -> None:
         self.telemetry.count("dragonfly_bytes_sent", nbytes)

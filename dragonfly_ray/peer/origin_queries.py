@@ -15,10 +15,10 @@ from dragonfly_ray.checksums import UNFORGEABLE
 from dragonfly_ray.config import Settings
 from dragonfly_ray.errors import DragonflyError, NotRunningError, SourceBusyError
 from dragonfly_ray.model import Manifest, PieceTable, Segment, Task, digest, digest_of
-from dragonfly_ray.peer.access_reads import AccessProver, compare
-from dragonfly_ray.peer.distributed_stat import SharedLook, telling
+from dragonfly_ray.peer.access_reads import AccessReader, compare
+from dragonfly_ray.peer.distributed_stat import DistributedStat, telling
 from dragonfly_ray.peer.scheduler_links import Links
-from dragonfly_ray.sources import Patience, Resolution, Stop, look, range_reader, resolve
+from dragonfly_ray.sources import Resolution, Retry, Stop, look, range_reader, resolve
 from dragonfly_ray.storage.store import PieceStore
 from dragonfly_ray.storage.task_store import TaskStore
 from dragonfly_ray.urls import redacted
@@ -55,7 +55,7 @@ class OriginQueries:
             stop.stop()
 
     @contextlib.contextmanager
-    def _stoppable(self, ask: m.Resolve | m.Look | m.Prove) -> Iterator[Stop]:
+    def _stoppable(self, ask: m.Resolve | m.Stat | m.Prove) -> Iterator[Stop]:
         """Looks at the origin for a run of a distribution, which its `Cancel` ends."""
         key = ask.spec_id, ask.run
         with self._lock:
@@ -101,7 +101,7 @@ class OriginQueries:
             self._settings.origin.sparing(ask.connections, ask.rate),
             small_limit=limit,
             spool=self._store.path / "spool",
-            share=SharedLook(ask, self._links.of(source.id)),
+            share=DistributedStat(ask, self._links.of(source.id)),
             policy=ask.policy,
             stop=stop,
             room=self._store,
@@ -113,10 +113,10 @@ class OriginQueries:
             if found.spooled is not None:
                 found.spooled.unlink(missing_ok=True)
 
-    def _patience(self, ask: m.Resolve | m.Look, *, helps: bool = False) -> Patience:
+    def _patience(self, ask: m.Resolve | m.Stat, *, helps: bool = False) -> Retry:
         """With an origin that fails in the middle of a look; the scheduler is told."""
         told = telling(self._links.of(ask.source.id), self._host_id, ask)
-        return Patience(self._settings.origin.give_up, told, helps=helps)
+        return Retry(self._settings.origin.give_up, told, helps=helps)
 
     def _resolved(self, ask: m.Resolve, found: Resolution, limit: int, stop: Stop) -> m.Resolved:
         source = ask.source
@@ -162,7 +162,7 @@ class OriginQueries:
             whole=found.spooled is not None,
         )
 
-    def look(self, ask: m.Look) -> m.Looked:
+    def look(self, ask: m.Stat) -> m.StatReply:
         """At files of a folder that another peer resolves, or samples; an error as in `resolve`."""
         try:
             settings = self._settings.origin.sparing(ask.connections, ask.rate)
@@ -171,19 +171,19 @@ class OriginQueries:
                     spans = [Segment(*span) for span in ask.spans]
                     reader = range_reader(ask.source, ask.credentials, settings, ask.part, ask.policy, stop)
                     with reader as read:
-                        return m.Looked(digests=tuple(digest(data) for data in read(spans)))
+                        return m.StatReply(digests=tuple(digest(data) for data in read(spans)))
                 patience = self._patience(ask, helps=True)
                 found = look(ask.source, ask.credentials, settings, ask.paths, ask.policy, stop, patience)
         except SourceBusyError as error:
             after = error.retry_after
-            return m.Looked(kind=error.kind, message=str(error), retry_after=after or 0.0)
+            return m.StatReply(kind=error.kind, message=str(error), retry_after=after or 0.0)
         except DragonflyError as error:
-            return m.Looked(kind=error.kind, message=str(error))
+            return m.StatReply(kind=error.kind, message=str(error))
         except Exception as error:
             shown = redacted(ask.source.url)
             log.exception("stat of files of %s failed", shown)
-            return m.Looked(kind="error", message=f"{shown}: {type(error).__name__}")
-        return m.Looked(
+            return m.StatReply(kind="error", message=f"{shown}: {type(error).__name__}")
+        return m.StatReply(
             tuple(s.size for s in found),
             tuple(s.version for s in found),
             tuple(s.ranges for s in found),
@@ -195,7 +195,7 @@ class OriginQueries:
         match ask:
             case m.Resolve():
                 return self.resolve(ask)
-            case m.Look():
+            case m.Stat():
                 return self.look(ask)
             case m.Prove():
                 return self._prove(ask)
@@ -222,7 +222,7 @@ class OriginQueries:
                         f"host {self._host_id}: task {ask.task.id[:12]} is not in its store"
                     )
                 with store.using():
-                    return AccessProver(ask, store, link, settings, stop, self._host_id)()
+                    return AccessReader(ask, store, link, settings, stop, self._host_id)()
         except DragonflyError as error:
             after = error.details.get("retry_after") or 0.0
             return m.Proved(ask.task.id, kind=error.kind, message=str(error), retry_after=after)

@@ -21,13 +21,13 @@ from dragonfly_ray.storage.task_store import TaskStore
 from dragonfly_ray.urls import basename
 
 if TYPE_CHECKING:
-    from dragonfly_ray.peer.services import Context
+    from dragonfly_ray.peer.services import PeerServices
 
 
 _PLACEHOLDER = re.compile(r"\{name\}|\{node\}")
 
 
-class Delivery:
+class OutputJob:
     """`over` once its outcome is known or it was cancelled."""
 
     def __init__(self, deliver: m.Deliver) -> None:
@@ -44,10 +44,10 @@ class Delivery:
         self.place = ""
         self.stamp = ""
         self.written_by = ""
-        self._elsewhere: m.Elsewhere | None = None
+        self._elsewhere: m.WrittenElsewhere | None = None
         self._looked = False
 
-    def undecided(self, context: Context) -> str:
+    def undecided(self, context: PeerServices) -> str:
         """The output's place, while it is open whether this node is to write it; else empty."""
         if not self._looked:
             self._looked = True
@@ -60,14 +60,14 @@ class Delivery:
                         self.place = place_of(way, link=self.spec.link, umask=self.spec.umask)
         return self.place if not self.told or self._waits() else ""
 
-    def decided(self, elsewhere: m.Elsewhere | None) -> None:
+    def decided(self, elsewhere: m.WrittenElsewhere | None) -> None:
         """None: this node writes."""
         self.told, self._elsewhere = True, elsewhere
 
     def _waits(self) -> bool:
         return self._elsewhere is not None and not self._elsewhere.stamp
 
-    def publish(self, context: Context, store: TaskStore) -> bool:
+    def publish(self, context: PeerServices, store: TaskStore) -> bool:
         """Makes the output visible, whole; False while another node may be at it. Raises `StorageError`."""
         if self.helper:
             return True
@@ -91,7 +91,7 @@ class Delivery:
                 self.stamp = stamp_of(way)
         return True
 
-    def refuse(self, context: Context, store: TaskStore) -> None:
+    def refuse(self, context: PeerServices, store: TaskStore) -> None:
         """Raises for what cannot be written here, before it is fetched."""
         if self.helper:
             return
@@ -123,7 +123,7 @@ class Delivery:
         roots = self.spec.dest_roots
         return nullcontext(behind(dest)) if roots is None else beneath(dest, roots)
 
-    def destination(self, context: Context) -> Path:
+    def destination(self, context: PeerServices) -> Path:
         """`dest` with its placeholders filled in; below the allowed roots. Raises `DestinationError`.
 
         A file goes into the folder, under its name, where `dest` ends with `/` or is a link to one.
@@ -153,7 +153,7 @@ class Delivery:
             return path / to_os(self._name(context)) if into_folder else path
         return path
 
-    def _name(self, context: Context) -> str:
+    def _name(self, context: PeerServices) -> str:
         """The source's own."""
         name = basename(self.spec.source.url)
         if name in (".", "..") or "/" in name or "\0" in name:

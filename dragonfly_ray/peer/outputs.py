@@ -10,7 +10,7 @@ from dragonfly_ray import messages as m
 from dragonfly_ray.errors import DragonflyError
 from dragonfly_ray.names import from_os, shown
 from dragonfly_ray.peer.engine import Engine
-from dragonfly_ray.peer.output_job import Delivery
+from dragonfly_ray.peer.output_job import OutputJob
 from dragonfly_ray.peer.reporter import Reporter
 from dragonfly_ray.peer.verification import RecordCheck
 from dragonfly_ray.storage.task_store import TaskStore
@@ -22,7 +22,7 @@ LOOK_AGAIN = 1.0
 FIRST_PAUSE = 0.1
 
 
-class Deliveries:
+class OutputJobs:
     """Of one download, changed under its lock. `closed`: it takes no more. `check` compares the content with the digest
     that a caller expects."""
 
@@ -38,7 +38,7 @@ class Deliveries:
         self._record = record
         self._reporter = reporter
         self._check = check
-        self._all: dict[str, Delivery] = {first.spec.id: Delivery(first)}
+        self._all: dict[str, OutputJob] = {first.spec.id: OutputJob(first)}
         self._settled = False
         """An output that another node was at may be there."""
         self.closed = False
@@ -50,7 +50,7 @@ class Deliveries:
         """Nobody waits any more."""
         return all(d.over for d in self._all.values())
 
-    def open(self) -> list[Delivery]:
+    def open(self) -> list[OutputJob]:
         """Those without an outcome."""
         return [d for d in list(self._all.values()) if not d.over]
 
@@ -66,7 +66,7 @@ class Deliveries:
         """Another one, or one that is known: told again, or another run of an id that is over here."""
         known = self._all.get(deliver.spec.id)
         if known is None or known.over:
-            self._all[deliver.spec.id] = Delivery(deliver)
+            self._all[deliver.spec.id] = OutputJob(deliver)
         else:
             known.message = deliver
 
@@ -91,7 +91,7 @@ class Deliveries:
             except DragonflyError as error:
                 self._fail(delivery, error)
 
-    def _fail(self, delivery: Delivery, error: DragonflyError) -> None:
+    def _fail(self, delivery: OutputJob, error: DragonflyError) -> None:
         """Unless it was cancelled, which is why its work has ended."""
         if not delivery.over:
             self._end(delivery, error)
@@ -146,7 +146,7 @@ class Deliveries:
         if not self._record.ask_for_places(self):
             engine.stopping.wait(FIRST_PAUSE)
 
-    def _deliver(self, delivery: Delivery, store: TaskStore) -> None:
+    def _deliver(self, delivery: OutputJob, store: TaskStore) -> None:
         engine = self._engine
         try:
             if not delivery.checked:
@@ -159,7 +159,7 @@ class Deliveries:
         except DragonflyError as error:
             self._fail(delivery, error)
 
-    def _end(self, delivery: Delivery, error: DragonflyError | None) -> None:
+    def _end(self, delivery: OutputJob, error: DragonflyError | None) -> None:
         engine = self._engine
         delivery.over = True
         if delivery.helper:

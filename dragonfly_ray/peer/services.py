@@ -22,7 +22,7 @@ from dragonfly_ray.transport.tcp import TCP
 
 
 @dataclass
-class Context:
+class PeerServices:
     """What a peer lends to its tasks."""
 
     host_id: str

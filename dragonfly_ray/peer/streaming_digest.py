@@ -11,7 +11,7 @@ from dragonfly_ray.peer.supervisor import Supervisor
 from dragonfly_ray.storage.task_store import TaskStore
 
 
-class PrefixFollower:
+class PrefixReader:
     """A thread that feeds each piece to `feed` once, as soon as all before it are here."""
 
     def __init__(
@@ -55,7 +55,7 @@ class PrefixHash:
         self._store = store
         self._algorithm, _ = parse_digest(wanted)
         self._hash = new_hash(self._algorithm)
-        self._follower = PrefixFollower(threads, store, "prefix", lambda _, data: self._hash.update(data))
+        self._follower = PrefixReader(threads, store, "prefix", lambda _, data: self._hash.update(data))
         self.advance = self._follower.advance
 
     def check(self, wanted: str) -> None:

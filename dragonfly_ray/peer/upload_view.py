@@ -29,7 +29,7 @@ class Running(Protocol):
         """A child has closed its connection."""
 
 
-class SharedTask:
+class UploadView:
     """A task as others may read it. Children's news reach the running download, if there is one."""
 
     def __init__(

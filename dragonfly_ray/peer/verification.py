@@ -13,14 +13,14 @@ from dragonfly_ray.peer.engine import Engine
 from dragonfly_ray.peer.reporter import Reporter
 from dragonfly_ray.scheduling.download.record_wait import RecordWait, Step
 
-Places = tuple[tuple[str, str], ...]
+WriterElection = tuple[tuple[str, str], ...]
 """(spec id, place) of outputs that other nodes may write, too."""
 
 
 class Outputs(Protocol):
-    def places(self) -> Places: ...
+    def places(self) -> WriterElection: ...
 
-    def placed(self, places: Places, answer: m.Verified) -> None: ...
+    def placed(self, places: WriterElection, answer: m.Verified) -> None: ...
 
 
 class RecordCheck:
@@ -81,7 +81,7 @@ class RecordCheck:
         outputs.placed(places, answer)
         return True
 
-    def _ask(self, mine: list[bytes], places: Places) -> m.Verified | None:
+    def _ask(self, mine: list[bytes], places: WriterElection) -> m.Verified | None:
         """None while the scheduler is away: it comes back, and is asked again."""
         engine = self._engine
         verify = m.Verify(engine.context.host_id, engine.task.id, root_digest(mine), places)

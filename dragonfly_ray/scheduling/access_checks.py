@@ -16,7 +16,7 @@ from dragonfly_ray.scheduling import completion, neighbourhood, origin_admission
 from dragonfly_ray.scheduling.access_proofs import needs_proof
 from dragonfly_ray.scheduling.actions import Action, Ask
 from dragonfly_ray.scheduling.cluster import ClusterState
-from dragonfly_ray.scheduling.distribution_state import SpecState
+from dragonfly_ray.scheduling.distribution_state import DistributionState
 from dragonfly_ray.scheduling.task import TaskState
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def resolved(cluster: ClusterState, spec_id: str, now: float) -> list[Action]:
     return admit(cluster, state, task, now)
 
 
-def admit(cluster: ClusterState, state: SpecState, task: TaskState, now: float) -> list[Action]:
+def admit(cluster: ClusterState, state: DistributionState, task: TaskState, now: float) -> list[Action]:
     """Starts a resolved distribution, or has proved first what must be. Nobody meets anybody unproved."""
     lacking = [] if _entitled(cluster, state, task, now) else [state]
     lacking += [s for s in task.specs.values() if s.fingerprint != state.fingerprint and not s.proved]
@@ -54,7 +54,7 @@ def admit_pending(cluster: ClusterState, task: TaskState, now: float) -> list[Ac
     return [action for state in waiting for action in admit(cluster, state, task, now)]
 
 
-def _entitled(cluster: ClusterState, state: SpecState, task: TaskState, now: float) -> bool:
+def _entitled(cluster: ClusterState, state: DistributionState, task: TaskState, now: float) -> bool:
     """Whether this one needs no (further) proof. Sets whether it has one."""
     ttl = cluster.settings.origin.proof_ttl
     if (
@@ -75,7 +75,7 @@ def _entitled(cluster: ClusterState, state: SpecState, task: TaskState, now: flo
     return not (held or task.specs or untold)
 
 
-def _begin(cluster: ClusterState, state: SpecState, task: TaskState, now: float) -> list[Action]:
+def _begin(cluster: ClusterState, state: DistributionState, task: TaskState, now: float) -> list[Action]:
     state.pending = ""
     state.superseded.discard(task.task.id)
     cluster.running(state, task)
@@ -87,7 +87,7 @@ def _begin(cluster: ClusterState, state: SpecState, task: TaskState, now: float)
 # --- the proof ----------------------------------------------------------------------------------
 
 
-def _ask(cluster: ClusterState, state: SpecState, task: TaskState, now: float) -> list[Action]:
+def _ask(cluster: ClusterState, state: DistributionState, task: TaskState, now: float) -> list[Action]:
     if state.proving or state.comparing:
         return []
     host = _prover(cluster, state, task)
@@ -116,7 +116,7 @@ def _ask(cluster: ClusterState, state: SpecState, task: TaskState, now: float) -
     return [Ask(host, ask, state.spec.id, state.spec.run)]
 
 
-def _prover(cluster: ClusterState, state: SpecState, task: TaskState) -> str | None:
+def _prover(cluster: ClusterState, state: DistributionState, task: TaskState) -> str | None:
     """Whoever resolved it has the manifest, and may ask the origin."""
     if cluster.alive(state.resolver) and state.resolver not in state.unable:
         return state.resolver
@@ -155,7 +155,7 @@ def prove_failed(cluster: ClusterState, spec_id: str, now: float) -> list[Action
 
 def _failed(
     cluster: ClusterState,
-    state: SpecState,
+    state: DistributionState,
     task: TaskState,
     host: str,
     kind: str,
@@ -183,7 +183,7 @@ def _failed(
 
 
 def _changed(
-    cluster: ClusterState, state: SpecState, task: TaskState, text: str, now: float, *, differs: bool
+    cluster: ClusterState, state: DistributionState, task: TaskState, text: str, now: float, *, differs: bool
 ) -> list[Action]:
     """Another version, or other bytes, than what is held: once, it is looked at again. `differs`: under one version.
     What is held is not for whoever asks so; they get what the origin gives them."""
@@ -210,7 +210,7 @@ def origin_refused(cluster: ClusterState, message: m.OriginFailed, now: float) -
 
 
 def refuse(
-    cluster: ClusterState, state: SpecState, task: TaskState, kind: str, text: str, now: float
+    cluster: ClusterState, state: DistributionState, task: TaskState, kind: str, text: str, now: float
 ) -> list[Action]:
     """Whoever asks in this way gets nothing. Everybody else goes on."""
     cluster.access.forget(task.task.id, state.fingerprint)
@@ -229,7 +229,7 @@ def refuse(
 
 
 def _compare(
-    cluster: ClusterState, state: SpecState, task: TaskState, samples: Sequence[m.Sample], now: float
+    cluster: ClusterState, state: DistributionState, task: TaskState, samples: Sequence[m.Sample], now: float
 ) -> list[Action]:
     """Has holders compare; of what nobody holds, it must do that the origin gave it."""
     parts: dict[str, list[m.Sample]] = {}
@@ -274,7 +274,7 @@ def compare_failed(cluster: ClusterState, ask: m.CompareSamples, spec_id: str, n
     return compared(cluster, spec_id, m.SamplesCompared(ask.host, ask.task_id, missing=missing), now)
 
 
-def _proven(cluster: ClusterState, state: SpecState, task: TaskState, now: float) -> list[Action]:
+def _proven(cluster: ClusterState, state: DistributionState, task: TaskState, now: float) -> list[Action]:
     for each in (state, *task.specs.values()):
         each.proved = each.proved or each.fingerprint == state.fingerprint
     if not state.partly:  # what nobody could compare counts for this distribution only

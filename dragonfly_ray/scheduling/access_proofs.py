@@ -7,7 +7,7 @@ import secrets
 
 import msgspec
 
-from dragonfly_ray.messages import Spec
+from dragonfly_ray.messages import DistributionSpec
 from dragonfly_ray.model import Credentials
 from dragonfly_ray.urls import scheme
 
@@ -30,7 +30,7 @@ class AccessProofs:
     def __len__(self) -> int:
         return len(self._proved)
 
-    def fingerprint(self, spec: Spec, credentials: Credentials) -> str:
+    def fingerprint(self, spec: DistributionSpec, credentials: Credentials) -> str:
         """Equal for distributions that ask the origin in the same way, down to the URL's query and the policy."""
         asked = (spec.source.url, credentials, spec.policy)
         data = msgspec.msgpack.encode(asked, order="deterministic")
@@ -59,7 +59,7 @@ class AccessProofs:
             del self._proved[oldest]
 
 
-def needs_proof(spec: Spec, pieces: int) -> bool:
+def needs_proof(spec: DistributionSpec, pieces: int) -> bool:
     """Whether callers differ in what the origin lets them read.
 
     A path is read by a node's own user, whoever asks: there is nothing that one caller could show and

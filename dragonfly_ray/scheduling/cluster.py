@@ -10,17 +10,17 @@ from functools import partial
 
 from dragonfly_ray.config import Settings
 from dragonfly_ray.logs import about_spec
-from dragonfly_ray.messages import Spec
+from dragonfly_ray.messages import DistributionSpec
 from dragonfly_ray.model import Host, Task
 from dragonfly_ray.scheduling.access_proofs import AccessProofs
 from dragonfly_ray.scheduling.budget import OriginBudget
 from dragonfly_ray.scheduling.decisions import DecisionLog
-from dragonfly_ray.scheduling.distribution_state import SpecState
-from dragonfly_ray.scheduling.edge_selection import Drawing
+from dragonfly_ray.scheduling.distribution_state import DistributionState
+from dragonfly_ray.scheduling.edge_selection import NeighbourSelector
 from dragonfly_ray.scheduling.evaluator import Evaluator, Facts
-from dragonfly_ray.scheduling.origin_retry import Patience
+from dragonfly_ray.scheduling.origin_retry import Retry
 from dragonfly_ray.scheduling.task import TaskState, new_task
-from dragonfly_ray.scheduling.version_ttl import Generations, Nonces
+from dragonfly_ray.scheduling.version_ttl import Generations, VersionTtl
 from dragonfly_ray.scheduling.zones import worth_importing
 from dragonfly_ray.urls import origin
 
@@ -47,7 +47,7 @@ class Cancelled:
     runs: frozenset[str] = frozenset()
     """The runs of the id that it was for; empty: any."""
 
-    def applies(self, spec: Spec) -> bool:
+    def applies(self, spec: DistributionSpec) -> bool:
         return not self.runs or spec.run in self.runs
 
 
@@ -75,7 +75,7 @@ class ClusterState:
     by_node: dict[str, str] = field(default_factory=dict)
     """Ray node id -> host id."""
     tasks: dict[str, TaskState] = field(default_factory=dict)
-    specs: dict[str, SpecState] = field(default_factory=dict)
+    specs: dict[str, DistributionState] = field(default_factory=dict)
     budgets: dict[str, OriginBudget] = field(default_factory=dict)
     decisions: DecisionLog = field(default_factory=DecisionLog)
     spread: Iterator[int] = field(default_factory=itertools.count)
@@ -92,7 +92,7 @@ class ClusterState:
     """How often an origin has answered HTTP 429 or 503."""
     renewal_due: float = 0.0
     """When to look for grants that are to be renewed."""
-    nonces: Nonces = field(default_factory=lambda: Nonces(0.0))
+    nonces: VersionTtl = field(default_factory=lambda: VersionTtl(0.0))
     generations: Generations = field(default_factory=Generations)
     cordoned: frozenset[str] = frozenset()
     """Nodes that are chosen for nothing unless they are named."""
@@ -103,7 +103,7 @@ class ClusterState:
     """Draining hosts in all tasks that are not asked any more."""
 
     def __post_init__(self) -> None:
-        self.nonces = Nonces(self.settings.origin.unversioned_ttl)
+        self.nonces = VersionTtl(self.settings.origin.unversioned_ttl)
 
     def configured(self) -> None:
         """Settings have changed, in place: what was made with them follows."""
@@ -132,7 +132,7 @@ class ClusterState:
                 units=units,
                 audit=s.origin.audit,
             )
-            found.graph.choice = Drawing(self.evaluator, self.hosts, self.decisions, found)
+            found.graph.choice = NeighbourSelector(self.evaluator, self.hosts, self.decisions, found)
             found.graph.may_import = partial(self.may_import, found)
         elif url and not found.origin:
             found.origin = origin(url)
@@ -148,7 +148,7 @@ class ClusterState:
         found = self.announcing.get(host)
         return found is not None and task_id not in found.told
 
-    def cancel_of(self, spec: Spec) -> Cancelled | None:
+    def cancel_of(self, spec: DistributionSpec) -> Cancelled | None:
         """The cancel that was for this run, if there was one."""
         found = self.cancelled.get(spec.id)
         return found if found and found.applies(spec) else None
@@ -202,7 +202,7 @@ class ClusterState:
         else:
             task.disable(host)
 
-    def running(self, state: SpecState, task: TaskState) -> None:
+    def running(self, state: DistributionState, task: TaskState) -> None:
         """A distribution has its task."""
         log.info(
             "distribution %s: task %.12s, %d bytes, %d nodes",
@@ -210,12 +210,12 @@ class ClusterState:
             extra=about_spec(state.spec.id, task.task.id),
         )  # fmt: skip
         state.phase, state.task_id = "running", task.task.id
-        state.patience = Patience()
+        state.patience = Retry()
         state.version += 1
         task.specs[state.spec.id] = state
         self.active.setdefault(task.origin, {})[task.task.id] = task
 
-    def settled(self, state: SpecState) -> None:
+    def settled(self, state: DistributionState) -> None:
         """A distribution has ended, or looks for its task again."""
         task = self.tasks.get(state.task_id)
         if task is None:
@@ -257,5 +257,5 @@ class ClusterState:
         rate = self.settings.origin.max_requests
         return None if rate is None else rate / self.settings.scheduler.shards
 
-    def seeds_only(self, state: SpecState) -> bool:
+    def seeds_only(self, state: DistributionState) -> bool:
         return self.settings.origin.policy == "seeds" or state.spec.seeds_only

@@ -12,7 +12,7 @@ from dragonfly_ray.logs import about_spec
 from dragonfly_ray.model import Credentials
 from dragonfly_ray.scheduling.actions import Action, Send
 from dragonfly_ray.scheduling.cluster import ClusterState
-from dragonfly_ray.scheduling.distribution_state import SpecState
+from dragonfly_ray.scheduling.distribution_state import DistributionState
 from dragonfly_ray.scheduling.task import TaskState
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,9 @@ EXPELLED = "integrity"
 """The kind of error of a banned host's outputs."""
 
 
-def fail(cluster: ClusterState, state: SpecState, kind: str, message: str, now: float) -> list[Action]:
+def fail(
+    cluster: ClusterState, state: DistributionState, kind: str, message: str, now: float
+) -> list[Action]:
     if state.phase == "ended":
         return []
     actions: list[Action] = []
@@ -64,7 +66,7 @@ def expel(cluster: ClusterState, task: TaskState, host: str, now: float) -> list
     return actions
 
 
-def maybe_end(cluster: ClusterState, state: SpecState, now: float) -> list[Action]:
+def maybe_end(cluster: ClusterState, state: DistributionState, now: float) -> list[Action]:
     state.version += 1
     if state.unfinished or state.phase == "ended":
         return []
@@ -95,7 +97,7 @@ def maybe_end(cluster: ClusterState, state: SpecState, now: float) -> list[Actio
     return actions
 
 
-def _measured(state: SpecState, task: TaskState) -> Measured | None:
+def _measured(state: DistributionState, task: TaskState) -> Measured | None:
     if state.adopted or len(task.meter.distributions) > 1:
         return None
     whole = (node for node, record in state.nodes.items() if record.state == "done")
@@ -132,11 +134,11 @@ def rest(cluster: ClusterState, task: TaskState, now: float) -> None:
 
 def settled(cluster: ClusterState, task: TaskState, hosts: Iterable[str]) -> list[Action]:
     """They wait for an output that another host was at."""
-    news = m.News(task.task.id, settled=True)
+    news = m.TaskUpdate(task.task.id, settled=True)
     return [Send(h, news) for h in sorted(hosts) if cluster.alive(h)]
 
 
-def retire(cluster: ClusterState, state: SpecState) -> None:
+def retire(cluster: ClusterState, state: DistributionState) -> None:
     del cluster.specs[state.spec.id]
     task = cluster.tasks.get(state.task_id)
     if task and not task.holders and not any(s.task_id == task.task.id for s in cluster.specs.values()):

@@ -9,7 +9,7 @@ from dragonfly_ray.scheduling.scheduler import Action, SchedulerCore
 def dispatch(core: SchedulerCore, message: m.Message, now: float) -> tuple[m.Message | None, list[Action]]:
     """The answer to a peer's message (None: it wants none), and what is to be done.
 
-    Two want more than the core, first: a `Look` is passed on by whoever carries messages, and an `Announce` under a
+    Two want more than the core, first: a `Stat` is passed on by whoever carries messages, and an `Announce` under a
     host id that a `rival` holds is refused if that one lives. What is not for a scheduler is answered with `Unsupported`.
     """
     match message:
@@ -24,7 +24,7 @@ def dispatch(core: SchedulerCore, message: m.Message, now: float) -> tuple[m.Mes
             return core.ended(message, now)
         case m.Digests():
             return None, core.digests(message, now)
-        case m.Looking():
+        case m.StatPending():
             return None, core.looking(message, now)
         case m.Throttled():
             return None, core.throttled(message, now)

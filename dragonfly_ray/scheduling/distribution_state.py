@@ -10,19 +10,19 @@ from typing import Literal
 import msgspec
 
 from dragonfly_ray.figures import Measured
-from dragonfly_ray.messages import Ended, Sample, Spec
+from dragonfly_ray.messages import DistributionSpec, Ended, Sample
 from dragonfly_ray.model import Credentials
 from dragonfly_ray.outcome import NodeOutcome, NodeState
-from dragonfly_ray.scheduling.origin_retry import Patience
+from dragonfly_ray.scheduling.origin_retry import Retry
 
 SpecPhase = Literal["resolving", "running", "ended"]
 
 
 @dataclass(slots=True)
-class SpecState:
+class DistributionState:
     """One run of a spec's id."""
 
-    spec: Spec
+    spec: DistributionSpec
     credentials: Credentials
     nodes: dict[str, NodeOutcome]
     phase: SpecPhase = "resolving"
@@ -30,7 +30,7 @@ class SpecState:
     lookers: tuple[str, ...] = ()
     """Hosts that may look at files for the resolver."""
     attempts: int = 0
-    patience: Patience = field(default_factory=Patience)
+    patience: Retry = field(default_factory=Retry)
     """With an origin that fails while it is looked at."""
     heard_look: float = float("-inf")
     """When a look for it last said that it goes on."""
@@ -79,7 +79,7 @@ class SpecState:
     """Once it has ended, where this scheduler has seen all of it, and no other distribution had the same task."""
 
     @classmethod
-    def new(cls, spec: Spec, credentials: Credentials, now: float) -> SpecState:
+    def new(cls, spec: DistributionSpec, credentials: Credentials, now: float) -> DistributionState:
         nodes = {n: NodeOutcome(n) for n in spec.targets}
         return cls(
             spec, credentials, nodes, heartbeat=now, submitted=now, unfinished=len(nodes), runs={spec.run}

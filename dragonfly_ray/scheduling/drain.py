@@ -50,9 +50,9 @@ def look(cluster: ClusterState, task: TaskState, now: float) -> list[Action]:
             task.graph.join(host, cluster.hosts[host].host.idc, now)
         near = [h for h in task.graph.neighbours(host) if h in task.participants and cluster.alive(h)]
         if new == "gone":
-            news = m.News(task.task.id, left=(host,))
+            news = m.TaskUpdate(task.task.id, left=(host,))
         else:
-            news = m.News(task.task.id, joined=(neighbourhood.neighbour(cluster, task, host),))
+            news = m.TaskUpdate(task.task.id, joined=(neighbourhood.neighbour(cluster, task, host),))
         actions += [Send(other, news) for other in near]
     return actions
 

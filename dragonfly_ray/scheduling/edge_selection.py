@@ -10,7 +10,7 @@ from dragonfly_ray.scheduling.evaluator import Evaluator, Facts, Features
 from dragonfly_ray.scheduling.task import TaskState
 
 
-class Drawing:
+class NeighbourSelector:
     """`Choice` of one task's graph."""
 
     def __init__(

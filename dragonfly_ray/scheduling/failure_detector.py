@@ -97,7 +97,7 @@ def _part(cluster: ClusterState, task: TaskState, host_id: str, now: float, *, t
 
 
 def _left(cluster: ClusterState, task: TaskState, host_id: str, near: Iterable[str]) -> list[Action]:
-    left = m.News(task.task.id, left=(host_id,))
+    left = m.TaskUpdate(task.task.id, left=(host_id,))
     return [Send(h, left) for h in near if h in task.participants and cluster.alive(h)]
 
 

@@ -42,5 +42,5 @@ def renew(cluster: ClusterState, now: float) -> list[Action]:
             since = task.granted.get(host)
             if since is not None and now - since >= ttl * PUSHED_AFTER and cluster.alive(host):
                 found = grant(cluster, task, host, now)
-                actions += [Send(host, m.News(task.task.id, grant=found))] if found else []
+                actions += [Send(host, m.TaskUpdate(task.task.id, grant=found))] if found else []
     return actions

@@ -39,5 +39,5 @@ def told(cluster: ClusterState, task: TaskState, gained: dict[str, set[str]]) ->
         if other in task.participants and cluster.alive(other):
             news = neighbourhood.neighbours(cluster, task, other, hosts)
             if news:
-                actions.append(Send(other, m.News(task.task.id, joined=news)))
+                actions.append(Send(other, m.TaskUpdate(task.task.id, joined=news)))
     return actions

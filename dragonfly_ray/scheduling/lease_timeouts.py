@@ -24,7 +24,7 @@ class _Waiting:
     heard: float
 
 
-class AnswerWaits:
+class LeaseTimeouts:
     """Of one task. Sets of pieces are bitmaps, times are seconds of the caller's clock.
 
     Where nobody knows how long answers take, all have the whole time-out. Where others are quicker, a wait is as

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from dragonfly_ray import bitset
-from dragonfly_ray.scheduling.lease_timeouts import AnswerWaits
+from dragonfly_ray.scheduling.lease_timeouts import LeaseTimeouts
 
 TAIL = 0.1
 """The last share of a task is leased piece by piece: what is in flight from the origin at the end,
@@ -44,12 +44,12 @@ class LeaseTable:
         free: int,
         timeout: float,
         units: Sequence[int] = (),
-        waits: AnswerWaits | None = None,
+        waits: LeaseTimeouts | None = None,
     ) -> None:
         self.count = count
         self.free = free
         self.timeout = timeout
-        self.waits = waits or AnswerWaits(timeout)
+        self.waits = waits or LeaseTimeouts(timeout)
         """For answers to begin: a holder is not late for those."""
         self._units = [*units, count] if units else []
         self._holders: dict[str, _Holder] = {}

@@ -59,5 +59,5 @@ def news_of_joined(cluster: ClusterState, task: TaskState, joined: list[str]) ->
     for other, hosts in gained.items():
         news = neighbours(cluster, task, other, hosts)
         if news:
-            actions.append(Send(other, m.News(task.task.id, joined=news)))
+            actions.append(Send(other, m.TaskUpdate(task.task.id, joined=news)))
     return actions

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dragonfly_ray import messages as m
 from dragonfly_ray.scheduling.actions import Action, Send, Tell
 from dragonfly_ray.scheduling.cluster import ClusterState
-from dragonfly_ray.scheduling.distribution_state import SpecState
+from dragonfly_ray.scheduling.distribution_state import DistributionState
 from dragonfly_ray.scheduling.leases import Late
 from dragonfly_ray.scheduling.task import TaskState, Traffic
 
@@ -24,7 +24,9 @@ STARVED = 5.0
 """So many times the time-out of a lease, a host may be without any byte before others are not relied on."""
 
 
-def claimants(cluster: ClusterState, task: TaskState, host: str, state: SpecState | None = None) -> int:
+def claimants(
+    cluster: ClusterState, task: TaskState, host: str, state: DistributionState | None = None
+) -> int:
     """How many hosts may go to the origin for this task, where `host` is one of them; 0: it may not."""
     specs = [state] if state else list(task.specs.values())
     owner = next((s.spec.source.node for s in specs if s.spec.source.node), "")
@@ -52,7 +54,7 @@ def claimants(cluster: ClusterState, task: TaskState, host: str, state: SpecStat
     return len(task.able)
 
 
-def _another(cluster: ClusterState, task: TaskState, specs: Iterable[SpecState]) -> bool:
+def _another(cluster: ClusterState, task: TaskState, specs: Iterable[DistributionState]) -> bool:
     """Whether somebody that does not drain may go to the origin."""
     only_seeds = any(cluster.seeds_only(s) for s in specs) and task.able_seeds
     return any(not cluster.drains(h) for h in (task.able_seeds if only_seeds else task.able))
@@ -166,7 +168,7 @@ def take_over(
     )  # fmt: skip
     if not cluster.alive(last.holder):
         return pieces, []
-    return pieces, [Send(last.holder, m.News(task.task.id, revoked=(last.piece,)))]
+    return pieces, [Send(last.holder, m.TaskUpdate(task.task.id, revoked=(last.piece,)))]
 
 
 def _waits(task: TaskState, late: Late, limit: float, now: float) -> bool:
@@ -226,7 +228,7 @@ def patience(cluster: ClusterState, key: str, seconds: float, now: float) -> lis
         task.leases.postpone(now + seconds)
         # Not less what others hold: they are told as well.
         number = _share(cluster, task, 0, now)
-        news = m.News(task.task.id, not_before=seconds, connections=number)
+        news = m.TaskUpdate(task.task.id, not_before=seconds, connections=number)
         for host in task.participants:
             if cluster.alive(host):
                 task.connections[host] = number

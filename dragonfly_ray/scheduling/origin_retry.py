@@ -22,7 +22,7 @@ def patience_with_helper(origins: OriginSettings) -> float:
 
 
 @dataclass(slots=True)
-class Patience:
+class Retry:
     """Times are seconds of the caller's clock. `why`: what it waits for, for people; empty: nothing."""
 
     since: float | None = None

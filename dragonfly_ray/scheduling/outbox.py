@@ -28,7 +28,7 @@ class _Queue:
     messages: dict[int, m.Message] = field(default_factory=dict)
     """In order, the oldest first."""
     news: dict[str, int] = field(default_factory=dict)
-    """Task id -> the queued News that the next one can be added to."""
+    """Task id -> the queued TaskUpdate that the next one can be added to."""
     sent: int = 0
     """Up to this one they are on their way, and are not changed any more."""
 
@@ -54,11 +54,11 @@ class Outbox:
         queue = self._queues.get(host)
         if queue is None or queue.incarnation != incarnation:
             queue = self._queues[host] = _Queue(incarnation)
-        if isinstance(message, m.News):
+        if isinstance(message, m.TaskUpdate):
             earlier = queue.news.get(message.task_id, 0)
             if earlier > queue.sent:
                 known = queue.messages[earlier]
-                assert isinstance(known, m.News)
+                assert isinstance(known, m.TaskUpdate)
                 queue.messages[earlier] = merged(known, message)
                 return True
         if len(queue.messages) >= MAX_QUEUED:
@@ -66,7 +66,7 @@ class Outbox:
             return False
         number = next(self._numbers)
         queue.messages[number] = message
-        if isinstance(message, m.News):
+        if isinstance(message, m.TaskUpdate):
             queue.news[message.task_id] = number
         else:
             queue.news.clear()  # what comes after it must not overtake it
@@ -86,7 +86,7 @@ class Outbox:
         if queue is None or number not in queue.messages:
             return
         message = queue.messages.pop(number)
-        if isinstance(message, m.News) and queue.news.get(message.task_id) == number:
+        if isinstance(message, m.TaskUpdate) and queue.news.get(message.task_id) == number:
             del queue.news[message.task_id]
         if not queue.messages:
             del self._queues[host]
@@ -96,14 +96,14 @@ class Outbox:
         self._queues.pop(host, None)
 
 
-def merged(first: m.News, then: m.News) -> m.News:
+def merged(first: m.TaskUpdate, then: m.TaskUpdate) -> m.TaskUpdate:
     """One message for two. A peer takes leave first, then it meets; so does this."""
     gone = {*then.left, *then.banned}
     joined = {n.host.id: n for n in first.joined if n.host.id not in gone}
     joined |= {n.host.id: n for n in then.joined}
     discard = set(then.discard)
     record = {p: d for p, d in first.record if p not in discard} | dict(then.record)
-    return m.News(
+    return m.TaskUpdate(
         first.task_id,
         joined=tuple(joined.values()),
         left=_union(first.left, then.left),

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dragonfly_ray import bitset
-from dragonfly_ray.scheduling.rarity import Tally
+from dragonfly_ray.scheduling.rarity import Rarity
 from dragonfly_ray.scheduling.zones import Imports, lacking
 
 ENDGAME_PIECES = 16
@@ -67,7 +67,7 @@ class Picker:
         self.imports: Imports | None = None
         """Set before anybody is met, where hosts are in zones. Without a known importer it does nothing."""
         self._looked = float("-inf")
-        self._tally = Tally()
+        self._tally = Rarity()
         """Of what near holders can be asked for."""
         self._random = random.Random(seed)
         self._duties = [self.everything]

@@ -8,7 +8,7 @@ rarest of a set.
 from __future__ import annotations
 
 
-class Tally:
+class Rarity:
     """Counts from zero up. What is taken out must have been put in."""
 
     __slots__ = ("_slices",)

@@ -10,7 +10,7 @@ from dragonfly_ray.logs import about_spec
 from dragonfly_ray.scheduling import task_join
 from dragonfly_ray.scheduling.actions import Action, Compare, Send
 from dragonfly_ray.scheduling.cluster import ClusterState
-from dragonfly_ray.scheduling.distribution_state import SpecState
+from dragonfly_ray.scheduling.distribution_state import DistributionState
 from dragonfly_ray.scheduling.task import TaskState
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ REPORTS = 3.0
 """Intervals between reports that this is at least: they name it, too."""
 
 
-def expected(cluster: ClusterState, task: TaskState, host: str) -> Iterator[SpecState]:
+def expected(cluster: ClusterState, task: TaskState, host: str) -> Iterator[DistributionState]:
     """The distributions of a task that have been delivered to a participant and are open there."""
     node = cluster.hosts[host].host.node_id
     helper = task.participants.get(host, False)
@@ -74,7 +74,7 @@ def compare(cluster: ClusterState, message: m.Carrying, now: float) -> list[Acti
     return actions
 
 
-def missing(cluster: ClusterState, host: str, carried: Collection[str] = ()) -> list[SpecState]:
+def missing(cluster: ClusterState, host: str, carried: Collection[str] = ()) -> list[DistributionState]:
     """The distributions that a host must be at and does not name."""
     return [
         state
@@ -92,7 +92,7 @@ def again(cluster: ClusterState, host: str, now: float) -> list[Action]:
     return [Send(host, task_join.delivery(cluster, s, task, host, now)) for s, task in known]
 
 
-def _again(cluster: ClusterState, state: SpecState, message: m.Carrying, now: float) -> list[Action]:
+def _again(cluster: ClusterState, state: DistributionState, message: m.Carrying, now: float) -> list[Action]:
     task = cluster.tasks[state.task_id]
     log.warning(
         "task %.12s: host %s does not know distribution %s; delivering it again",

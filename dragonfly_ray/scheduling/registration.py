@@ -16,7 +16,7 @@ from dragonfly_ray.scheduling import (
 )
 from dragonfly_ray.scheduling.actions import Action, Send
 from dragonfly_ray.scheduling.cluster import Announcement, ClusterState, HostState
-from dragonfly_ray.scheduling.distribution_state import SpecState
+from dragonfly_ray.scheduling.distribution_state import DistributionState
 
 
 def announce(cluster: ClusterState, message: m.Announce, now: float) -> list[Action]:
@@ -177,7 +177,9 @@ def _adopt(cluster: ClusterState, delivery: m.Deliver, host: Host, now: float) -
     state = cluster.specs.get(delivery.spec.id)
     new = state is None
     if state is None:
-        state = cluster.specs[delivery.spec.id] = SpecState.new(delivery.spec, delivery.credentials, now)
+        state = cluster.specs[delivery.spec.id] = DistributionState.new(
+            delivery.spec, delivery.credentials, now
+        )
         # Whoever may not go to the origin was not told with what the others do.
         state.fingerprint = f"of {delivery.spec.id}"
         if delivery.may_claim:
@@ -207,5 +209,5 @@ def _adopt(cluster: ClusterState, delivery: m.Deliver, host: Host, now: float) -
                 actions += task_join.deliver_late(cluster, state, cluster.hosts[known].host, now)
     near = neighbourhood.neighbours(cluster, task, host.id)
     if near:
-        actions.append(Send(host.id, m.News(task.task.id, joined=near)))
+        actions.append(Send(host.id, m.TaskUpdate(task.task.id, joined=near)))
     return actions + digest_recovery.ask(cluster, task, now)

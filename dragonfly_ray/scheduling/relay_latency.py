@@ -51,7 +51,7 @@ class _Reader:
         return max(self.takes, now - next(iter(self.waiting.values()), now))
 
 
-class Passing:
+class RelayLatency:
     """Of one task. Sets of pieces are bitmaps, times are seconds of the caller's clock."""
 
     __slots__ = ("_judged", "_last", "_other", "_quick", "_readers", "_since", "spread")

@@ -11,7 +11,7 @@ from dragonfly_ray.logs import about_spec
 from dragonfly_ray.scheduling import completion, origin_admission
 from dragonfly_ray.scheduling.actions import Action, Ask, Send
 from dragonfly_ray.scheduling.cluster import ClusterState
-from dragonfly_ray.scheduling.distribution_state import SpecState
+from dragonfly_ray.scheduling.distribution_state import DistributionState
 from dragonfly_ray.scheduling.task import TaskState
 from dragonfly_ray.urls import origin, redacted
 
@@ -22,7 +22,7 @@ MOST_LOOKERS = 32
 """Peers that help a resolver; more would wait for it to hand out work."""
 
 
-def resolve(cluster: ClusterState, state: SpecState, now: float) -> list[Action]:
+def resolve(cluster: ClusterState, state: DistributionState, now: float) -> list[Action]:
     """Asks a host to look, unless the origin is to be left alone: then `due` tells when to come back."""
     shown = redacted(state.spec.source.url)
     if blocked := cluster.budget_of(origin(state.spec.source.url)).wait(now):
@@ -58,12 +58,12 @@ def resolve(cluster: ClusterState, state: SpecState, now: float) -> list[Action]
     return [Ask(host, ask, state.spec.id, state.spec.run)]
 
 
-def due(state: SpecState, now: float) -> bool:
+def due(state: DistributionState, now: float) -> bool:
     """Whether nobody looks for it, and somebody may."""
     return state.phase == "resolving" and not state.resolver and state.patience.due(now)
 
 
-def lookers(cluster: ClusterState, state: SpecState, now: float) -> tuple[tuple[str, ...], int]:
+def lookers(cluster: ClusterState, state: DistributionState, now: float) -> tuple[tuple[str, ...], int]:
     """Who helps the resolver where it must look at many files, and how many connections each may have.
 
     As with leases: whoever may go to the origin.
@@ -82,7 +82,7 @@ def lookers(cluster: ClusterState, state: SpecState, now: float) -> tuple[tuple[
     return tuple(helpers), max(1, min(most, room // (len(helpers) + 1)))
 
 
-def may_look(cluster: ClusterState, message: m.Look) -> bool:
+def may_look(cluster: ClusterState, message: m.Stat) -> bool:
     """Whether the host was chosen to help with this source, and lives."""
     return cluster.alive(message.host) and any(
         message.host in s.lookers and s.phase == "resolving" and s.spec.source.id == message.source.id
@@ -90,14 +90,14 @@ def may_look(cluster: ClusterState, message: m.Look) -> bool:
     )
 
 
-def _resolver(cluster: ClusterState, state: SpecState) -> str | None:
+def _resolver(cluster: ClusterState, state: DistributionState) -> str | None:
     """Who looks at the origin for everybody: the owner of a local file, a seed, a target."""
     pool = _able(cluster, state)
     fresh = [h for h in pool if h not in state.tried] or pool
     return fresh[next(cluster.spread) % len(fresh)] if fresh else None
 
 
-def _able(cluster: ClusterState, state: SpecState) -> list[str]:
+def _able(cluster: ClusterState, state: DistributionState) -> list[str]:
     owner = state.spec.source.node
     if owner:
         host = cluster.by_node.get(owner)
@@ -132,7 +132,9 @@ def resolved(cluster: ClusterState, spec_id: str, answer: m.Resolved, now: float
     return []
 
 
-def _not_resolved(cluster: ClusterState, state: SpecState, answer: m.Resolved, now: float) -> list[Action]:
+def _not_resolved(
+    cluster: ClusterState, state: DistributionState, answer: m.Resolved, now: float
+) -> list[Action]:
     """Another host may fare better, and all of them in a while."""
     kind, text = answer.kind or "source", answer.message or "could not resolve"
     passing = kind in PASSING_KINDS and not answer.final
@@ -147,7 +149,12 @@ def _not_resolved(cluster: ClusterState, state: SpecState, answer: m.Resolved, n
 
 
 def look_later(
-    cluster: ClusterState, state: SpecState, kind: str, text: str, now: float, retry_after: float = 0.0
+    cluster: ClusterState,
+    state: DistributionState,
+    kind: str,
+    text: str,
+    now: float,
+    retry_after: float = 0.0,
 ) -> list[Action]:
     """The origin fails for all: it is looked at again in a while, or given up. `retry_after`: as it said itself."""
     if kind == "source-busy":
@@ -168,7 +175,7 @@ def look_later(
     )
 
 
-def looking(cluster: ClusterState, message: m.Looking, now: float) -> list[Action]:
+def looking(cluster: ClusterState, message: m.StatPending, now: float) -> list[Action]:
     """A look goes on, or waits for the origin."""
     state = cluster.specs.get(message.spec_id)
     if state is None or message.run != state.spec.run:

@@ -38,7 +38,7 @@ from dragonfly_ray.scheduling import (
 from dragonfly_ray.scheduling.actions import Action, Ask, Compare, Probe, Send, Tell, Verdict
 from dragonfly_ray.scheduling.cluster import Cancelled, ClusterState
 from dragonfly_ray.scheduling.decisions import MOST
-from dragonfly_ray.scheduling.distribution_state import SpecState
+from dragonfly_ray.scheduling.distribution_state import DistributionState
 from dragonfly_ray.scheduling.evaluator import BalancedEvaluator, Evaluator
 from dragonfly_ray.scheduling.task import TaskState, Traffic
 
@@ -94,7 +94,7 @@ class SchedulerCore:
 
     # --- submitters -------------------------------------------------------------------------
 
-    def submit(self, spec: m.Spec, credentials: Credentials, now: float) -> list[Action]:
+    def submit(self, spec: m.DistributionSpec, credentials: Credentials, now: float) -> list[Action]:
         """Opens a distribution. The same id again attaches to it while it is open; once it has ended, only
         the submissions that it served (by their `run`) attach, and any other begins a new run of the id.
         """
@@ -108,7 +108,7 @@ class SchedulerCore:
         if known:
             completion.retire(self.cluster, known)
         failure_detector.expect(self.cluster, spec.targets, now)
-        state = self.specs[spec.id] = SpecState.new(spec, credentials, now)
+        state = self.specs[spec.id] = DistributionState.new(spec, credentials, now)
         state.fingerprint = self.cluster.access.fingerprint(spec, credentials)
         state.version = known.version + 1 if known else 0  # whoever watches the id sees that it is another
         if cancelled := self.cluster.cancel_of(spec):
@@ -180,7 +180,7 @@ class SchedulerCore:
         actions = resolution.resolved(self.cluster, spec_id, answer, now)
         return actions + access_checks.resolved(self.cluster, spec_id, now)
 
-    def may_look(self, message: m.Look) -> bool:
+    def may_look(self, message: m.Stat) -> bool:
         """Whether the host was chosen to help with this source, and lives."""
         return resolution.may_look(self.cluster, message)
 
@@ -224,7 +224,7 @@ class SchedulerCore:
         heard = asked if state is None or self._outlived(ask) else max(asked, state.heard_look)
         return origin_retry.silent_until(heard, self.settings)
 
-    def looking(self, message: m.Looking, now: float) -> list[Action]:
+    def looking(self, message: m.StatPending, now: float) -> list[Action]:
         """A look goes on, or waits for the origin."""
         return resolution.looking(self.cluster, message, now)
 
@@ -438,7 +438,7 @@ class SchedulerCore:
                 )
                 if self.cluster.alive(host):
                     revoked = tuple(bitset.members(pieces))
-                    actions.append(Send(host, m.News(task.task.id, revoked=revoked)))
+                    actions.append(Send(host, m.TaskUpdate(task.task.id, revoked=revoked)))
         actions += drain.move_away(self.cluster, now)
         actions += importers.review(self.cluster)
         if now - self._compared > COMPARE:

@@ -17,7 +17,7 @@ class Place:
     waiting: set[str] = field(default_factory=set)
 
 
-class Places:
+class WriterElection:
     """Of one task. The first host that has all of it writes; what returns hosts names who must ask again."""
 
     def __init__(self) -> None:

@@ -105,7 +105,7 @@ class Simulation:
         match message:
             case m.Deliver():
                 peer.delivered(message, now)
-            case m.News():
+            case m.TaskUpdate():
                 peer.news(message, now)
 
     def alive(self, host: str) -> bool:

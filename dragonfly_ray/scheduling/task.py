@@ -13,14 +13,14 @@ from dragonfly_ray import bitset
 from dragonfly_ray.model import DIGEST_SIZE, Task, root_digest
 from dragonfly_ray.scheduling.audit_table import AuditTable
 from dragonfly_ray.scheduling.decisions import arm_of
-from dragonfly_ray.scheduling.distribution_state import SpecState
+from dragonfly_ray.scheduling.distribution_state import DistributionState
 from dragonfly_ray.scheduling.graph import Graph
-from dragonfly_ray.scheduling.lease_timeouts import AnswerWaits
+from dragonfly_ray.scheduling.lease_timeouts import LeaseTimeouts
 from dragonfly_ray.scheduling.leases import LeaseTable
-from dragonfly_ray.scheduling.rarity import Tally
-from dragonfly_ray.scheduling.relay_latency import Passing
-from dragonfly_ray.scheduling.shared_dest import Places
-from dragonfly_ray.scheduling.traffic_matrix import Flows
+from dragonfly_ray.scheduling.rarity import Rarity
+from dragonfly_ray.scheduling.relay_latency import RelayLatency
+from dragonfly_ray.scheduling.shared_dest import WriterElection
+from dragonfly_ray.scheduling.traffic_matrix import TrafficMatrix
 from dragonfly_ray.scheduling.traffic_meter import TrafficMeter
 
 
@@ -95,7 +95,7 @@ class TaskState:
     """What the origin's last failure was, while it fails."""
     failures: int = 0
     manifest_holders: set[str] = field(default_factory=set)
-    places: Places = field(default_factory=Places)
+    places: WriterElection = field(default_factory=WriterElection)
     reread: float = 0.0
     """Bytes that were read from the origin in vain, about: others took over what was late."""
     requests: tuple[int, ...] = ()
@@ -104,7 +104,7 @@ class TaskState:
     """How many hosts might go to the origin, when that was last looked at."""
     connections: dict[str, int] = field(default_factory=dict)
     """host -> how many connections to the origin it was told to have at most."""
-    specs: dict[str, SpecState] = field(default_factory=dict)
+    specs: dict[str, DistributionState] = field(default_factory=dict)
     """The distributions of it that are running, by id."""
     able: set[str] = field(default_factory=set)
     """The participants that live and are not banned."""
@@ -116,8 +116,8 @@ class TaskState:
     """Those of the banned that did wrong elsewhere: until this task comes to rest."""
     aloof: dict[str, str] = field(default_factory=dict)
     """Draining hosts that others have no need of: `silent` while they still take, then `gone`."""
-    passing: Passing = field(default_factory=Passing)
-    flows: Flows = field(default_factory=Flows)
+    passing: RelayLatency = field(default_factory=RelayLatency)
+    flows: TrafficMatrix = field(default_factory=TrafficMatrix)
     meter: TrafficMeter = field(default_factory=TrafficMeter)
     drawn: dict[str, int] = field(default_factory=dict)
     """host -> the number of the decision that drew its neighbours."""
@@ -130,7 +130,7 @@ class TaskState:
     """Until somebody has proved that it may read it, holders outside of the graph stay there."""
     arm: int = 0
     everything: int = 0
-    _copies: Tally = field(default_factory=Tally)
+    _copies: Rarity = field(default_factory=Rarity)
     """How many holders have each piece that are not banned."""
     _somewhere: int = 0
     _recorded: int = 0
@@ -388,7 +388,7 @@ def new_task(
     importers: int = 0,
     import_up_to: int | None = None,
 ) -> TaskState:
-    waits = AnswerWaits(answer_timeout)
+    waits = LeaseTimeouts(answer_timeout)
     leases = LeaseTable(task.pieces, free=bitset.full(task.pieces), timeout=timeout, units=units, waits=waits)
     graph = Graph(
         everybody=everybody, degree=degree, importers=importers, import_up_to=import_up_to, seed=task.id

@@ -12,10 +12,10 @@ from dragonfly_ray.model import Credentials, Host, Task
 from dragonfly_ray.scheduling import completion, digest_recovery, drain, granting, origin_admission
 from dragonfly_ray.scheduling.actions import Action, Send
 from dragonfly_ray.scheduling.cluster import ClusterState
-from dragonfly_ray.scheduling.distribution_state import SpecState
+from dragonfly_ray.scheduling.distribution_state import DistributionState
 from dragonfly_ray.scheduling.neighbourhood import neighbours, news_of_joined
 from dragonfly_ray.scheduling.task import TaskState, Traffic
-from dragonfly_ray.scheduling.traffic_matrix import Flows
+from dragonfly_ray.scheduling.traffic_matrix import TrafficMatrix
 from dragonfly_ray.scheduling.traffic_meter import TrafficMeter
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ SHARED_OUT = 4 * 1024 * 1024
 """A file up to this size is leased at once, see `_share`."""
 
 
-def start(cluster: ClusterState, state: SpecState, now: float) -> list[Action]:
+def start(cluster: ClusterState, state: DistributionState, now: float) -> list[Action]:
     task = cluster.tasks[state.task_id]
     actions = _expel_again(cluster, state, task, now)
     joining = [cluster.by_node[n] for n in state.open_nodes if cluster.alive_node(n)]
@@ -52,7 +52,9 @@ def start(cluster: ClusterState, state: SpecState, now: float) -> list[Action]:
     return actions
 
 
-def _expel_again(cluster: ClusterState, state: SpecState, task: TaskState, now: float) -> list[Action]:
+def _expel_again(
+    cluster: ClusterState, state: DistributionState, task: TaskState, now: float
+) -> list[Action]:
     """Whoever was banned from the task lately gets nothing of it; what is long ago is forgiven at a fresh start."""
     if not task.participants:
         task.pardon(
@@ -63,7 +65,7 @@ def _expel_again(cluster: ClusterState, state: SpecState, task: TaskState, now: 
     return [a for host in sorted(task.expelled()) for a in completion.expel(cluster, task, host, now)]
 
 
-def _helpers(cluster: ClusterState, state: SpecState) -> list[str]:
+def _helpers(cluster: ClusterState, state: DistributionState) -> list[str]:
     """Hosts that are no targets but must take part: whoever may go to the origin."""
     owner = state.spec.source.node
     if owner:
@@ -76,7 +78,7 @@ def _helpers(cluster: ClusterState, state: SpecState) -> list[str]:
 def join(cluster: ClusterState, task: TaskState, hosts: Mapping[str, bool], now: float) -> None:
     """Hosts take part; of each, whether it only helps. Whoever holds something already gets neighbours, too."""
     if not task.participants:
-        task.flows, task.meter = Flows(), TrafficMeter()
+        task.flows, task.meter = TrafficMatrix(), TrafficMeter()
     task.meter.distributions.update(task.specs)
     for host, helper in hosts.items():
         cluster.enlist(task, host, helper=helper)
@@ -111,7 +113,9 @@ def _shun(cluster: ClusterState, task: TaskState, hosts: Iterable[str], now: flo
             cluster.recount(task, host)
 
 
-def delivery(cluster: ClusterState, state: SpecState, task: TaskState, host: str, now: float) -> m.Deliver:
+def delivery(
+    cluster: ClusterState, state: DistributionState, task: TaskState, host: str, now: float
+) -> m.Deliver:
     claimants = origin_admission.claimants(cluster, task, host, state)
     may_claim = claimants > 0
     task.claimants = claimants or task.claimants
@@ -166,7 +170,7 @@ def take_over(cluster: ClusterState, task: TaskState, now: float) -> list[Action
     ]
 
 
-def deliver_late(cluster: ClusterState, state: SpecState, host: Host, now: float) -> list[Action]:
+def deliver_late(cluster: ClusterState, state: DistributionState, host: Host, now: float) -> list[Action]:
     record = state.nodes.get(host.node_id)
     task = cluster.tasks[state.task_id]
     if host.id in task.expelled():

@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Iterator
 
 
-class Flows:
+class TrafficMatrix:
     """Totals for each edge that carried anything; about ten bytes an edge, and a hundred a host."""
 
     def __init__(self) -> None:

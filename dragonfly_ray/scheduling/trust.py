@@ -50,7 +50,7 @@ def learnt(
         dropped,
         extra={"task_id": task.task.id},
     )
-    news = m.News(task.task.id, discard=tuple(dropped))
+    news = m.TaskUpdate(task.task.id, discard=tuple(dropped))
     actions: list[Action] = [Send(h, news) for h in task.discard(bitset.of(dropped)) if cluster.alive(h)]
     if task.task.validator != "strong" or task.differing.bit_count() > MOST_DISPUTED:
         return actions + resolution.start_anew(cluster, task, now)
@@ -111,7 +111,7 @@ def misled(
         found = task.suspects.get((about, piece))
         if found is None:
             found = task.suspects[about, piece] = Suspicion(now)
-            actions.append(Send(about, m.News(task.task.id, record=((piece, digest),))))
+            actions.append(Send(about, m.TaskUpdate(task.task.id, record=((piece, digest),))))
         found.by.add(by)
     return actions
 
@@ -146,7 +146,7 @@ def ban(cluster: ClusterState, task: TaskState, host: str, now: float) -> list[A
     if host in cluster.hosts:
         cluster.hosts[host].banned(now)
     cluster.decisions.ban(task.task.id, host, now, arm=task.arm)
-    news = m.News(task.task.id, banned=(host,))
+    news = m.TaskUpdate(task.task.id, banned=(host,))
     told = {*task.participants, *task.holders} - {host}
     actions: list[Action] = [Send(h, news) for h in sorted(told) if cluster.alive(h)]
     return actions + completion.expel(cluster, task, host, now)
@@ -178,5 +178,5 @@ def _placed(cluster: ClusterState, task: TaskState, message: m.Verify) -> m.Veri
     for spec_id, place in message.places:
         other = task.places.claim(place, message.host_id, host.host.node_id, spec_id)
         if other:
-            elsewhere.append(m.Elsewhere(spec_id, other.node, other.stamp, other.merged))
+            elsewhere.append(m.WrittenElsewhere(spec_id, other.node, other.stamp, other.merged))
     return m.Verified(elsewhere=tuple(elsewhere))

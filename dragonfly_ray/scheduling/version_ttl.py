@@ -9,7 +9,7 @@ MAX_GENERATIONS = 10_000
 """Sources that are remembered; the oldest goes first."""
 
 
-class Nonces:
+class VersionTtl:
     """One for each source and whoever opens it, the same for `ttl` seconds: for so long, what was found
     counts as unchanged."""
 

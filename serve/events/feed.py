@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from dragonfly_ray.serve.background import Loop
 from dragonfly_ray.serve.database import Database, tables
 from dragonfly_ray.serve.events.filters import EventFilter
-from dragonfly_ray.serve.events.subscription import MOST, PAGE, News, Stored, Subscription
+from dragonfly_ray.serve.events.subscription import MOST, PAGE, Stored, Subscription, TaskUpdate
 from dragonfly_ray.serve.records import EVENTS
 from dragonfly_ray.serve.schemas.news import Event
 
@@ -100,7 +100,7 @@ class EventFeed:
             if news:
                 self._pass_on(news)
 
-    def _pass_on(self, news: list[News]) -> None:
+    def _pass_on(self, news: list[TaskUpdate]) -> None:
         with self._lock:
             # Together: who subscribes afterwards begins behind these, and who did before gets them.
             self.head = news[-1].id
@@ -122,8 +122,8 @@ def _last(session: Session) -> int:
     return max(newest, forgotten.event_id if forgotten else 0)
 
 
-def _news(row: tables.Event) -> News:
-    return News(
+def _news(row: tables.Event) -> TaskUpdate:
+    return TaskUpdate(
         id=row.id,
         type=row.type,
         resource_type=row.resource_type,

@@ -17,7 +17,7 @@ MOST = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class TaskUpdate:
     """An event, and its JSON, which all readers share."""
 
     id: int
@@ -49,20 +49,20 @@ class Gap:
     until: int
 
 
-Item = Opened | News | Lagged | Gap
+Item = Opened | TaskUpdate | Lagged | Gap
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
     """What the database has after an id."""
 
-    news: list[News]
+    news: list[TaskUpdate]
     more: bool
     forgotten: int
     """Up to here events may have been removed."""
 
 
-Look = Callable[[int, EventFilter, int], Stored]
+Stat = Callable[[int, EventFilter, int], Stored]
 """(after, wanted, how many)."""
 
 
@@ -74,7 +74,7 @@ class Subscription:
 
     def __init__(
         self,
-        look: Look,
+        look: Stat,
         wanted: EventFilter,
         position: int,
         *,
@@ -89,14 +89,14 @@ class Subscription:
         self._most = most
         self._page = page
         self._lock = threading.Lock()
-        self._queue: deque[News] = deque()
+        self._queue: deque[TaskUpdate] = deque()
         self._live = live
         self._lagged = False
         self._closed = False
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
 
-    def offer(self, news: Sequence[News]) -> None:
+    def offer(self, news: Sequence[TaskUpdate]) -> None:
         """Never waits."""
         with self._lock:
             if not self._live:

@@ -18,7 +18,7 @@ from dragonfly_ray.outcome import NAMES, NodeOutcome
 from dragonfly_ray.serve.database.tables import Job, JobNode, now
 from dragonfly_ray.serve.jobs.board import Totals
 from dragonfly_ray.serve.jobs.outcome_rules import CANCELLED, Ended, JobOutcome, verdict
-from dragonfly_ray.serve.records import News, audit, emit, emit_all
+from dragonfly_ray.serve.records import TaskUpdate, audit, emit, emit_all
 
 OutcomeKey = tuple[int, str]
 """Which URL, and which node."""
@@ -208,7 +208,7 @@ def _tell(session: Session, row: Job, failures: Sequence[tuple[OutcomeKey, NodeO
     emit_all(
         session,
         [
-            News("job.node_failed", "job", row.id,
+            TaskUpdate("job.node_failed", "job", row.id,
                  {"node_id": node, "node": names.get(node, ""), "url": row.urls[index],
                   "kind": outcome.error_kind, "message": outcome.error})
             for (index, node), outcome in failures

@@ -86,7 +86,7 @@ async def measure(peers: int, pieces: int) -> dict[str, float]:
         scheduler.core.announce(m.Announce(host), time.monotonic())
     source = Source("https://models.example.org/busy")
     scheduler.core.submit(
-        m.Spec("busy.0", source, tuple(h.node_id for h in hosts[:REPORTERS])), Credentials(), 0.0
+        m.DistributionSpec("busy.0", source, tuple(h.node_id for h in hosts[:REPORTERS])), Credentials(), 0.0
     )
     scheduler.core.resolved("busy.0", m.Resolved(task=busy, manifest=b"m"), time.monotonic())
     over = asyncio.Event()

@@ -15,7 +15,7 @@ from dragonfly_ray.serve.database import Database
 from dragonfly_ray.serve.database.tables import Event
 from dragonfly_ray.serve.events.feed import EventFeed
 from dragonfly_ray.serve.events.filters import EventFilter
-from dragonfly_ray.serve.events.subscription import Item, Lagged, News, Stored, Subscription
+from dragonfly_ray.serve.events.subscription import Item, Lagged, Stored, Subscription, TaskUpdate
 from dragonfly_ray.serve.records import emit
 from dragonfly_ray.serve.stats.live import Live
 from tests.manager.serving import HANG
@@ -42,13 +42,13 @@ async def taken(reader: Subscription, count: int) -> list[Item]:
     """At least so many news, and what else was told with them."""
     found: list[Item] = []
     async with asyncio.timeout(HANG):
-        while sum(isinstance(item, News) for item in found) < count:
+        while sum(isinstance(item, TaskUpdate) for item in found) < count:
             found += await reader.take()
     return found
 
 
 def ids(found: list[Item]) -> list[int]:
-    return [item.id for item in found if isinstance(item, News)]
+    return [item.id for item in found if isinstance(item, TaskUpdate)]
 
 
 def test_a_slow_reader_is_told_and_loses_nothing(database: Database) -> None:
@@ -110,7 +110,7 @@ def test_a_look_that_fails_leaves_out_nothing(database: Database) -> None:
 
 def test_between_a_look_and_the_queue_nothing_is_lost_or_doubled() -> None:
     """What is pushed while the database is read may be in both."""
-    kept = [News(n, "t", "", "", "") for n in range(1, 6)]
+    kept = [TaskUpdate(n, "t", "", "", "") for n in range(1, 6)]
 
     async def read() -> list[Item]:
         def look(after: int, wanted: EventFilter, limit: int) -> Stored:

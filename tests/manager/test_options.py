@@ -151,7 +151,12 @@ class Submissions:
     """Of its one node; None: it never ends."""
 
     def __call__(
-        self, id: str, specs: list[m.Spec], credentials: Credentials, settings: Settings, names: object
+        self,
+        id: str,
+        specs: list[m.DistributionSpec],
+        credentials: Credentials,
+        settings: Settings,
+        names: object,
     ) -> Submissions:
         (spec,) = specs
         self.id = id

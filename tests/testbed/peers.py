@@ -173,7 +173,7 @@ def _answers(peer: PeerNode) -> Iterable[tuple[str, object]]:
     yield "carrying", lambda: m.encode(peer.carrying())
     yield "resolve", lambda message: m.encode(peer.queries.resolve(cast(m.Resolve, m.decode(message))))
     yield "ask", lambda message: m.encode(peer.ask(m.decode(message)))
-    yield "look", lambda message: m.encode(peer.queries.look(cast(m.Look, m.decode(message))))
+    yield "look", lambda message: m.encode(peer.queries.look(cast(m.Stat, m.decode(message))))
     yield "announce", peer.announce
 
 

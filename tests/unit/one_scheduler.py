@@ -68,7 +68,7 @@ class Cluster:
         return actions
 
     def submit(self, targets: Iterable[int], spec_id: str = "s.0") -> None:
-        spec = m.Spec(spec_id, SOURCE, tuple(f"n{t}" for t in targets))
+        spec = m.DistributionSpec(spec_id, SOURCE, tuple(f"n{t}" for t in targets))
         self.do(self.core.submit(spec, Credentials(), self.now))
 
     def resolved(self, spec_id: str = "s.0") -> None:

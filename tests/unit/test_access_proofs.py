@@ -24,7 +24,7 @@ ALL = bitset.to_bytes(bitset.full(PIECES), PIECES)
 class Guarded(Cluster):
     def submitted(self, spec_id: str, credentials: Credentials, targets: tuple[int, ...] = (0, 1)) -> None:
         """And resolved."""
-        spec = m.Spec(spec_id, SOURCE, tuple(f"n{t}" for t in targets))
+        spec = m.DistributionSpec(spec_id, SOURCE, tuple(f"n{t}" for t in targets))
         self.do(self.core.submit(spec, credentials, self.now))
         self.resolved(spec_id)
 
@@ -162,11 +162,11 @@ def test_a_holder_that_was_not_known_joins_when_those_who_read_have_proved() -> 
     cluster = Guarded([host(0), host(1)])
     cluster.submitted("a.0", A)
     cluster.do(cluster.core.announce(m.Announce(host(2), (m.Held(TASK, ALL),)), cluster.now))
-    assert not any(n.host.id == "h2" for news in cluster.sent(m.News) for n in news.joined)
+    assert not any(n.host.id == "h2" for news in cluster.sent(m.TaskUpdate) for n in news.joined)
     assert [a.spec_id for a in cluster.asked(m.Prove)] == ["a.0"]
     cluster.do(cluster.core.announce(m.Announce(host(3)), cluster.now))
     cluster.proved("a.0")
-    assert {n.host.id for news in cluster.sent(m.News, 0) for n in news.joined} == {"h2"}
+    assert {n.host.id for news in cluster.sent(m.TaskUpdate, 0) for n in news.joined} == {"h2"}
 
 
 def test_while_a_host_has_not_told_all_that_it_holds_nobody_starts_unproved() -> None:
@@ -258,7 +258,7 @@ def test_a_fingerprint_tells_callers_apart_and_nothing_of_them() -> None:
     def of(
         url: str = "http://h/f?sig=1", credentials: Credentials = A, policy: UrlPolicy | None = None
     ) -> str:
-        return proofs.fingerprint(m.Spec("s", Source(url), (), policy=policy), credentials)
+        return proofs.fingerprint(m.DistributionSpec("s", Source(url), (), policy=policy), credentials)
 
     assert of() == of()
     assert (
@@ -273,7 +273,7 @@ def test_a_fingerprint_tells_callers_apart_and_nothing_of_them() -> None:
         )
         == 5
     )
-    assert AccessProofs().fingerprint(m.Spec("s", Source("http://h/f?sig=1"), ()), A) != of()
+    assert AccessProofs().fingerprint(m.DistributionSpec("s", Source("http://h/f?sig=1"), ()), A) != of()
 
 
 def test_proofs_end_by_their_age_and_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,7 +368,7 @@ def test_holders_that_were_kept_apart_for_somebody_are_met_when_that_is_over(end
         cluster.now += 2.0
         cluster.core.beat("b.0", cluster.now)
         cluster.do(cluster.core.tick(cluster.now))
-        met = {n.host.id for news in cluster.sent(m.News, 1) for n in news.joined}
+        met = {n.host.id for news in cluster.sent(m.TaskUpdate, 1) for n in news.joined}
     else:
         cluster.submitted("b.0", B, (1,))
         cluster.proved("b.0")

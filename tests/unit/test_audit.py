@@ -159,7 +159,7 @@ def test_a_third_decides_who_of_two_was_wrong() -> None:
     cluster.read(0, [piece], FALSE)
     assert cluster.report(1).audit == (piece,)
     cluster.report(1, audited=((piece, TRUE),))
-    assert any(piece in news.discard for news in cluster.sent(m.News, 0))
+    assert any(piece in news.discard for news in cluster.sent(m.TaskUpdate, 0))
     assert not cluster.task.banned
     cluster.report(2, released=tuple(cluster.leased[2]))
     taken = {n: {p for _ in range(PIECES) for p in cluster.report(n, claim=8).lease} for n in (0, 1, 2)}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dragonfly_ray.errors import DestinationError
-from dragonfly_ray.scheduling.shared_dest import Places
+from dragonfly_ray.scheduling.shared_dest import WriterElection
 from dragonfly_ray.storage import dest_identity
 from dragonfly_ray.storage.dest_identity import place_of, stamp_of
 
@@ -84,7 +84,7 @@ def test_a_stamp_is_of_one_file_as_it_is(tmp_path: Path) -> None:
 
 
 def test_the_first_writes_and_the_others_hear_of_it() -> None:
-    places = Places()
+    places = WriterElection()
     assert places.claim("p", "h1", "n1", "s") is None
     assert places.claim("p", "h1", "n1", "s") is None, "asked again"
     assert places.claim("q", "h2", "n2", "s") is None, "another place"
@@ -102,7 +102,7 @@ def test_the_first_writes_and_the_others_hear_of_it() -> None:
 
 @pytest.mark.parametrize("how", ["fails", "dies", "is cancelled"])
 def test_when_the_writer_is_gone_the_next_who_asks_writes(how: str) -> None:
-    places = Places()
+    places = WriterElection()
     places.claim("p", "h1", "n1", "s")
     places.claim("p", "h2", "n2", "t")
     woken = {

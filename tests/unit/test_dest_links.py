@@ -13,7 +13,7 @@ from dragonfly_ray import api
 from dragonfly_ray.actors import nodes as actors_nodes
 from dragonfly_ray.cli import main
 from dragonfly_ray.errors import InvalidRequestError
-from dragonfly_ray.scheduling.shared_dest import Places
+from dragonfly_ray.scheduling.shared_dest import WriterElection
 from dragonfly_ray.storage.nofollow import behind
 from dragonfly_ray.storage.output import PREFIX, Output
 from tests.origins import Behaviour, ScriptedOrigin
@@ -116,13 +116,13 @@ def test_a_chain_of_relative_links_is_followed(swarm: Swarm, tree: str, disk: Pa
 def test_a_folder_and_a_link_to_it_are_one_place(
     swarm: Swarm, tree: str, disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claim, claimed = Places.claim, set()
+    claim, claimed = WriterElection.claim, set()
 
-    def noted(self: Places, place: str, *rest: Any) -> Any:
+    def noted(self: WriterElection, place: str, *rest: Any) -> Any:
         claimed.add(place)
         return claim(self, place, *rest)
 
-    monkeypatch.setattr(Places, "claim", noted)
+    monkeypatch.setattr(WriterElection, "claim", noted)
     for spec, dest in (("a.0", tmp_path / "n0"), ("b.0", disk / "n0")):
         done(swarm.distribute(tree, spec, node="n0", dest=str(dest)))
     assert len(claimed) == 1

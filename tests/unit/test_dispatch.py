@@ -93,14 +93,14 @@ def test_a_look_that_goes_on_is_waited_for() -> None:
     due = cluster.core.overdue_at(ask, asked)
     assert due > asked
     cluster.now += 50.0
-    assert told(cluster, m.Looking("h0", "s.0", "another run")) is None
+    assert told(cluster, m.StatPending("h0", "s.0", "another run")) is None
     assert cluster.core.overdue_at(ask, asked) == due
-    assert told(cluster, m.Looking("h0", "s.0", "")) is None
+    assert told(cluster, m.StatPending("h0", "s.0", "")) is None
     assert cluster.core.overdue_at(ask, asked) == due + 50.0
 
 
 def test_what_is_for_others_is_refused(cluster: Cluster) -> None:
-    for message in (m.Cancel("s.0"), m.Look("h0", SOURCE)):
+    for message in (m.Cancel("s.0"), m.Stat("h0", SOURCE)):
         assert told(cluster, message) == m.Unsupported(type(message).__name__)
 
 

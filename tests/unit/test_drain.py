@@ -32,28 +32,28 @@ def test_a_host_that_others_can_do_without_is_asked_for_nothing_and_told_everyth
     cluster.report(1, got=(1, 2))
     drain(cluster, "n0")
     for other in (1, 2):
-        (news,) = cluster.sent(m.News, other)
+        (news,) = cluster.sent(m.TaskUpdate, other)
         assert [(n.host.id, n.silent) for n in news.joined] == [("h0", True)]
-    assert cluster.sent(m.News, 0) == []
+    assert cluster.sent(m.TaskUpdate, 0) == []
     cluster.core.tick(cluster.now)
-    assert len(cluster.sent(m.News)) == 2, "said once"
+    assert len(cluster.sent(m.TaskUpdate)) == 2, "said once"
 
 
 def test_what_it_alone_holds_still_comes_from_it_until_somebody_else_has_it() -> None:
     cluster = started(3)
     cluster.report(0, got=(1, 2), origin=RECORD[1:3])
     drain(cluster, "n0")
-    assert cluster.sent(m.News) == []
+    assert cluster.sent(m.TaskUpdate) == []
     cluster.report(1, got=(1,))
     cluster.do(cluster.core.tick(cluster.now))
-    assert cluster.sent(m.News) == []
+    assert cluster.sent(m.TaskUpdate) == []
     cluster.report(2, got=(2,))
     cluster.do(cluster.core.tick(cluster.now))
-    assert all(n.joined[0].silent for other in (1, 2) for n in cluster.sent(m.News, other))
+    assert all(n.joined[0].silent for other in (1, 2) for n in cluster.sent(m.TaskUpdate, other))
     cluster.said.clear()
     cluster.do(cluster.core.probed("h2", "gone", cluster.now))
     cluster.do(cluster.core.tick(cluster.now))
-    again = [n for news in cluster.sent(m.News, 1) for n in news.joined]
+    again = [n for news in cluster.sent(m.TaskUpdate, 1) for n in news.joined]
     assert [(n.host.id, n.silent) for n in again] == [("h0", False)], "it alone holds piece 2 again"
 
 
@@ -61,12 +61,12 @@ def test_it_parts_from_its_neighbours_once_it_has_all_of_it() -> None:
     cluster = started(3)
     cluster.report(1, got=EVERYTHING, origin=RECORD)
     drain(cluster, "n0")
-    assert len(cluster.sent(m.News)) == 2
+    assert len(cluster.sent(m.TaskUpdate)) == 2
     cluster.said.clear()
     cluster.report(0, got=EVERYTHING)
     cluster.do(cluster.core.tick(cluster.now))
-    assert {n.left for n in cluster.sent(m.News, 2)} == {("h0",)}
-    assert len(cluster.sent(m.News)) == 2
+    assert {n.left for n in cluster.sent(m.TaskUpdate, 2)} == {("h0",)}
+    assert len(cluster.sent(m.TaskUpdate)) == 2
 
 
 def test_undrained_it_is_asked_again() -> None:
@@ -74,9 +74,9 @@ def test_undrained_it_is_asked_again() -> None:
     cluster.report(1, got=EVERYTHING, origin=RECORD)
     cluster.report(0, got=EVERYTHING)
     drain(cluster, "n0")
-    assert [n.left for n in cluster.sent(m.News, 2)] == [("h0",)]
+    assert [n.left for n in cluster.sent(m.TaskUpdate, 2)] == [("h0",)]
     drain(cluster)
-    assert [(n.host.id, n.silent) for n in cluster.sent(m.News, 2)[0].joined] == [("h0", False)]
+    assert [(n.host.id, n.silent) for n in cluster.sent(m.TaskUpdate, 2)[0].joined] == [("h0", False)]
 
 
 def test_nobody_new_is_sent_to_it() -> None:
@@ -107,7 +107,7 @@ def test_two_that_drain_are_no_help_to_each_other() -> None:
     for number in (0, 1):
         cluster.report(number, got=(1,), origin=RECORD[1:2])
     drain(cluster, "n0", "n1")
-    assert cluster.sent(m.News) == [], "h2 has nothing of it yet"
+    assert cluster.sent(m.TaskUpdate) == [], "h2 has nothing of it yet"
 
 
 def test_it_reads_the_origin_only_if_nobody_else_can() -> None:

@@ -12,7 +12,7 @@ from dragonfly_ray.model import Host
 from dragonfly_ray.scheduling.decisions import EVERY, KEPT, MOST, WHOLE, DecisionLog
 from dragonfly_ray.scheduling.evaluator import BalancedEvaluator, Facts, common
 from dragonfly_ray.scheduling.graph import Graph
-from dragonfly_ray.scheduling.traffic_matrix import Flows
+from dragonfly_ray.scheduling.traffic_matrix import TrafficMatrix
 
 NOW = 1000.0
 CHILD = Facts(Host("child", "n", idc="a", location="eu|fra|row1|rack1"))
@@ -201,7 +201,7 @@ def test_the_log_is_bounded_and_says_what_it_left_out() -> None:
 
 
 def test_flows_add_up() -> None:
-    flows = Flows()
+    flows = TrafficMatrix()
     for parent, child, nbytes in [("a", "b", 1), ("a", "c", 2), ("a", "b", 10), ("b", "c", 1 << 40)]:
         flows.add(parent, child, nbytes)
     assert sorted(flows) == [("a", "b", 11), ("a", "c", 2), ("b", "c", 1 << 40)]

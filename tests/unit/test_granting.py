@@ -35,11 +35,11 @@ def test_who_has_not_reported_gets_a_new_grant_all_the_same() -> None:
     cluster = started(2)
     cluster.now += TTL / 2 - 1.0
     tick(cluster)
-    assert not [n for n in cluster.sent(m.News) if n.grant]
+    assert not [n for n in cluster.sent(m.TaskUpdate) if n.grant]
     cluster.report(0)
     cluster.now += TTL / 10 + 1.0
     tick(cluster)
-    assert [len([n for n in cluster.sent(m.News, number) if n.grant]) for number in (0, 1)] == [0, 1]
+    assert [len([n for n in cluster.sent(m.TaskUpdate, number) if n.grant]) for number in (0, 1)] == [0, 1]
 
 
 def test_a_grant_that_a_parent_refused_is_replaced_at_once() -> None:

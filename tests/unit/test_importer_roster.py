@@ -52,7 +52,7 @@ class Views:
             if isinstance(message, m.Deliver):
                 view[action.host] = message.importer
                 self._meet(action.host, message.neighbours)
-            elif isinstance(message, m.News):
+            elif isinstance(message, m.TaskUpdate):
                 for gone in (*message.left, *message.banned):
                     view.pop(gone, None)
                 self._meet(action.host, message.joined)
@@ -147,7 +147,7 @@ def test_one_that_drops_the_task_parts_from_its_neighbours() -> None:
     cluster.said.clear()
     cluster.do(cluster.core.evicted("h0", TASK.id, cluster.now))
     assert not cluster.core.tasks[TASK.id].graph.neighbours("h0")
-    assert [n.left for n in cluster.sent(m.News, 4)] == [("h0",)]
+    assert [n.left for n in cluster.sent(m.TaskUpdate, 4)] == [("h0",)]
 
 
 def test_those_who_have_it_all_take_no_place_from_those_who_come_later() -> None:

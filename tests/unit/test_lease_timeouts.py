@@ -7,7 +7,7 @@ import pytest
 from dragonfly_ray import bitset as bits
 from dragonfly_ray import messages as m
 from dragonfly_ray.config import OriginSettings
-from dragonfly_ray.scheduling.lease_timeouts import HEARD_S, AnswerWaits
+from dragonfly_ray.scheduling.lease_timeouts import HEARD_S, LeaseTimeouts
 from dragonfly_ray.scheduling.leases import LeaseTable
 from tests.unit.one_scheduler import TASK, Cluster, started
 
@@ -70,7 +70,7 @@ def test_where_all_answers_are_slow_nobody_is_late_for_one() -> None:
 
 
 def test_a_host_that_is_not_heard_of_does_not_wait() -> None:
-    waits = AnswerWaits(60.0)
+    waits = LeaseTimeouts(60.0)
     waits.told("a", 1.0, 0.0, 10.0)
     assert waits.bears("a", 1, 2.0, 11.0)
     assert not waits.bears("a", 1, 2.0, 10.1 + HEARD_S)
@@ -79,7 +79,7 @@ def test_a_host_that_is_not_heard_of_does_not_wait() -> None:
 
 def test_a_piece_that_is_slow_with_everybody_is_waited_for_twice_as_long_each_time() -> None:
     """Others come at once: it is not known whether this host is to blame, or this piece."""
-    leases = LeaseTable(2, free=bits.full(2), timeout=2.0, waits=AnswerWaits(60.0))
+    leases = LeaseTable(2, free=bits.full(2), timeout=2.0, waits=LeaseTimeouts(60.0))
     lasted, now = [], 0.0
     for turn in range(8):
         host = f"h{turn % 2}"
@@ -114,7 +114,7 @@ def test_an_idle_host_takes_over_what_is_read_slowly_and_not_what_is_waited_for(
 
 
 def test_slow_answers_are_asked_for_much_at_once_even_at_the_end() -> None:
-    slow = LeaseTable(100, free=bits.full(8), timeout=2.0, waits=AnswerWaits(60.0))
+    slow = LeaseTable(100, free=bits.full(8), timeout=2.0, waits=LeaseTimeouts(60.0))
     assert len(slow.claim("a", 64, 2, 0.0)) == 1
     slow.release("a", range(8))
     slow.waits.told("a", 0.0, 12.0, 0.0)

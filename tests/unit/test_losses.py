@@ -31,7 +31,7 @@ def test_a_silent_host_is_probed_then_lost() -> None:
     probes = [a for a in cluster.core.tick(cluster.now) if isinstance(a, Probe)]
     assert probes == [Probe("h0")]
     cluster.do(cluster.core.probed("h0", "silent", cluster.now))
-    assert any(n.left == ("h0",) for n in cluster.sent(m.News, 1)), "nobody waits for it meanwhile"
+    assert any(n.left == ("h0",) for n in cluster.sent(m.TaskUpdate, 1)), "nobody waits for it meanwhile"
     cluster.now += 8.0
     cluster.report(1)
     cluster.do(cluster.core.probed("h0", "silent", cluster.now))
@@ -59,7 +59,7 @@ def test_a_peer_that_died_gets_its_delivery_again_when_it_is_back() -> None:
     before = len(cluster.sent(m.Deliver, 0))
     cluster.do(cluster.core.announce(m.Announce(host(0, incarnation="2")), cluster.now))
     assert len(cluster.sent(m.Deliver, 0)) == before + 1
-    assert any(n.joined for n in cluster.sent(m.News, 1))
+    assert any(n.joined for n in cluster.sent(m.TaskUpdate, 1))
 
 
 def test_a_store_that_moves_to_another_node_does_not_hide_the_loss_of_its_first() -> None:
@@ -89,10 +89,10 @@ def test_a_store_that_is_back_feeds_the_others_though_nothing_is_delivered_to_it
     everything_read_by(cluster, 0)
     cluster.do(cluster.core.probed("h0", "gone", cluster.now))
     back = Host("h0", node, (Endpoint("10.0.0.1", 1),), "host9", incarnation="2")
-    before = len(cluster.sent(m.News, 1))
+    before = len(cluster.sent(m.TaskUpdate, 1))
     every = (1 << PIECES) - 1
     cluster.do(cluster.core.announce(m.Announce(back, (held(cluster, every),)), cluster.now))
-    joined = [n for news in cluster.sent(m.News, 1)[before:] for n in news.joined]
+    joined = [n for news in cluster.sent(m.TaskUpdate, 1)[before:] for n in news.joined]
     assert [n.host for n in joined] == [back]
 
 
@@ -102,10 +102,10 @@ def test_a_holder_that_is_found_again_feeds_the_others() -> None:
     everything_read_by(cluster, 0)
     cluster.end(0)
     cluster.do(cluster.core.probed("h0", "silent", cluster.now + 100.0))
-    before = len(cluster.sent(m.News, 1))
+    before = len(cluster.sent(m.TaskUpdate, 1))
     every = (1 << PIECES) - 1
     cluster.do(cluster.core.announce(m.Announce(host(0), (held(cluster, every),)), cluster.now + 101.0))
-    assert [n.host.id for news in cluster.sent(m.News, 1)[before:] for n in news.joined] == ["h0"]
+    assert [n.host.id for news in cluster.sent(m.TaskUpdate, 1)[before:] for n in news.joined] == ["h0"]
 
 
 def test_a_host_that_nobody_feeds_reads_from_the_origin_in_the_end() -> None:
@@ -155,11 +155,11 @@ def test_a_peer_that_was_back_before_the_scheduler_knew_anything_gets_its_delive
     after.do(after.core.announce(m.Announce(host(1), (), (delivery,)), after.now))
     assert len(after.sent(m.Deliver, 0)) == 1
     assert after.view()["nodes"]["n0"]["state"] == "running"  # type: ignore[index]
-    assert any(n.host.incarnation == "2" for news in after.sent(m.News, 1) for n in news.joined)
+    assert any(n.host.incarnation == "2" for news in after.sent(m.TaskUpdate, 1) for n in news.joined)
     again = before.sent(m.Deliver, 2)[0]
     after.do(after.core.announce(m.Announce(host(2), (), (again,)), after.now))
     assert len(after.sent(m.Deliver)) == 1, "who has it is not given it again"
-    assert {n.host.id for news in after.sent(m.News, 2) for n in news.joined} == {"h0", "h1"}
+    assert {n.host.id for news in after.sent(m.TaskUpdate, 2) for n in news.joined} == {"h0", "h1"}
 
 
 def test_a_peer_that_has_one_delivery_in_hand_gets_the_other_that_it_lacks() -> None:

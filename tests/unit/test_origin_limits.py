@@ -16,7 +16,7 @@ from tests.unit.one_scheduler import PIECES, SOURCE, TASK, Cluster, host, starte
 def test_one_busy_answer_slows_everybody() -> None:
     cluster = started(3)
     cluster.do(cluster.core.throttled(m.Throttled("h0", TASK.id, 3.0), cluster.now))
-    assert all(any(n.not_before == 3.0 for n in cluster.sent(m.News, to)) for to in range(3))
+    assert all(any(n.not_before == 3.0 for n in cluster.sent(m.TaskUpdate, to)) for to in range(3))
     for number in range(3):
         reply = cluster.report(number, claim=4)
         assert reply.lease == ()
@@ -77,7 +77,7 @@ def test_a_busy_answer_halves_what_each_may_open_at_once() -> None:
     cluster = in_a_folder(4, max_connections=64)
     assert {d.connections for d in cluster.sent(m.Deliver)} == {16}
     cluster.do(cluster.core.throttled(m.Throttled("h0", TASK.id, 3.0), cluster.now))
-    assert [n.connections for n in cluster.sent(m.News) if n.not_before] == [8] * 4
+    assert [n.connections for n in cluster.sent(m.TaskUpdate) if n.not_before] == [8] * 4
     cluster.now += 3.0
     assert cluster.report(1, claim=2, bytes_origin=1).connections == 8
 
@@ -134,5 +134,5 @@ def test_helpers_that_look_share_what_the_origin_allows() -> None:
     asked = [a.message for a in cluster.said if isinstance(a, Ask)]
     (ask,) = [each for each in asked if isinstance(each, m.Resolve)]
     assert (len(ask.helpers), ask.connections, ask.rate) == (3, 3, 2.0)
-    look = m.Look(ask.helpers[0], SOURCE)
+    look = m.Stat(ask.helpers[0], SOURCE)
     assert not cluster.core.may_look(look), "it is resolved"

@@ -65,7 +65,7 @@ def test_an_idle_host_reads_what_is_late() -> None:
     first = tail.cluster.report(1, claim=1).lease
     second = tail.cluster.report(2, claim=1).lease
     assert {*first, *second} == set(tail.held), "they are late"
-    assert {p for news in tail.cluster.sent(m.News, to=0) for p in news.revoked} == set(tail.held)
+    assert {p for news in tail.cluster.sent(m.TaskUpdate, to=0) for p in news.revoked} == set(tail.held)
     assert not tail.cluster.report(1, claim=1).lease, "nothing is left"
 
 

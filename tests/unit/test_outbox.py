@@ -62,34 +62,34 @@ def test_a_new_incarnation_hears_nothing_that_its_predecessor_should() -> None:
 def test_news_of_a_task_are_one_message_and_overtake_nothing() -> None:
     queues = Outbox()
     queues.push("h0", "1", m.Cancel("a"))
-    queues.push("h0", "1", m.News("t", left=("h1",)))
-    queues.push("h0", "1", m.News("other", left=("h1",)))
-    queues.push("h0", "1", m.News("t", left=("h2",)))
+    queues.push("h0", "1", m.TaskUpdate("t", left=("h1",)))
+    queues.push("h0", "1", m.TaskUpdate("other", left=("h1",)))
+    queues.push("h0", "1", m.TaskUpdate("t", left=("h2",)))
     queues.push("h0", "1", m.Cancel("b"))
-    queues.push("h0", "1", m.News("t", left=("h3",)))
+    queues.push("h0", "1", m.TaskUpdate("t", left=("h3",)))
     assert drain(queues) == [
         m.Cancel("a"),
-        m.News("t", left=("h1", "h2")),
-        m.News("other", left=("h1",)),
+        m.TaskUpdate("t", left=("h1", "h2")),
+        m.TaskUpdate("other", left=("h1",)),
         m.Cancel("b"),
-        m.News("t", left=("h3",)),
+        m.TaskUpdate("t", left=("h3",)),
     ]
 
 
 def test_what_is_on_its_way_is_not_changed() -> None:
     queues = Outbox()
-    queues.push("h0", "1", m.News("t", left=("h1",)))
+    queues.push("h0", "1", m.TaskUpdate("t", left=("h1",)))
     assert queues.head("h0") is not None
-    queues.push("h0", "1", m.News("t", left=("h2",)))
-    assert drain(queues) == [m.News("t", left=("h1",)), m.News("t", left=("h2",))]
+    queues.push("h0", "1", m.TaskUpdate("t", left=("h2",)))
+    assert drain(queues) == [m.TaskUpdate("t", left=("h1",)), m.TaskUpdate("t", left=("h2",))]
 
 
 def test_two_news_leave_a_peer_as_one_does() -> None:
-    first = m.News("t", joined=joined(1, 2), left=("h9",), may_claim=False, not_before=2.0, revoked=(1,),
+    first = m.TaskUpdate("t", joined=joined(1, 2), left=("h9",), may_claim=False, not_before=2.0, revoked=(1,),
                    record=((1, b"a"), (2, b"b")), connections=3)  # fmt: skip
-    then = m.News("t", joined=joined(3), left=("h1",), banned=("h2",), revoked=(2,), discard=(1,),
+    then = m.TaskUpdate("t", joined=joined(3), left=("h1",), banned=("h2",), revoked=(2,), discard=(1,),
                   record=((2, b"c"),), settled=True, grant=b"new")  # fmt: skip
-    assert merged(first, then) == m.News(
+    assert merged(first, then) == m.TaskUpdate(
         "t", joined=joined(3), left=("h9", "h1"), banned=("h2",), revoked=(1, 2), not_before=2.0,
         may_claim=False, discard=(1,), record=((2, b"c"),), connections=3, settled=True,
         grant=b"new",
@@ -97,9 +97,9 @@ def test_two_news_leave_a_peer_as_one_does() -> None:
 
 
 def test_what_only_one_of_two_news_says_is_kept_whichever_it_is() -> None:
-    said = m.News("t", joined=joined(1), left=("h9",), banned=("h8",), revoked=(1,), not_before=2.0, may_claim=True,
+    said = m.TaskUpdate("t", joined=joined(1), left=("h9",), banned=("h8",), revoked=(1,), not_before=2.0, may_claim=True,
                   discard=(3,), record=((1, b"a"),), connections=3, settled=True, grant=b"g")  # fmt: skip
-    blank = m.News("t")
+    blank = m.TaskUpdate("t")
     left_out = [name for name in said.__struct_fields__ if getattr(said, name) == getattr(blank, name)]
     assert left_out == ["task_id"], "each field has to be tried"
     assert merged(said, blank) == said
@@ -107,7 +107,7 @@ def test_what_only_one_of_two_news_says_is_kept_whichever_it_is() -> None:
 
 
 def test_whoever_left_and_came_back_is_met_anew() -> None:
-    both = merged(m.News("t", left=("h1",)), m.News("t", joined=joined(1)))
+    both = merged(m.TaskUpdate("t", left=("h1",)), m.TaskUpdate("t", joined=joined(1)))
     assert (both.left, both.joined) == (("h1",), joined(1))
 
 

@@ -17,7 +17,7 @@ from dragonfly_ray.errors import StorageFullError
 from dragonfly_ray.model import Credentials
 from dragonfly_ray.outcome import NAMES, TOLD, NodeOutcome, Outcome
 from dragonfly_ray.remote.submission import distribution_of
-from dragonfly_ray.scheduling.distribution_state import SpecState
+from dragonfly_ray.scheduling.distribution_state import DistributionState
 from dragonfly_ray.serve.database.tables import Job as JobRow
 from dragonfly_ray.serve.database.tables import JobNode as NodeRow
 from dragonfly_ray.serve.database.tables import now
@@ -66,7 +66,7 @@ def test_older_and_newer_schedulers_are_understood() -> None:
 def test_what_a_peer_tells_of_an_end_is_kept_whole() -> None:
     """Every field of the record that the message has."""
     told = {told: getattr(FULL, name) for name, told in TOLD if told in m.Ended.__struct_fields__}
-    state = SpecState.new(m.Spec("s.0", SOURCE, ("n0",)), Credentials(), 0.0)
+    state = DistributionState.new(m.DistributionSpec("s.0", SOURCE, ("n0",)), Credentials(), 0.0)
     state.end_node("n0", m.Ended("h0", "s.0", TASK.id, ok=False, **told), FULL.origin_pieces)
     assert state.nodes["n0"] == FULL
     assert state.unfinished == 0

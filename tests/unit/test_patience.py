@@ -11,8 +11,8 @@ from dragonfly_ray.backoff import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from dragonfly_ray.errors import SourceBusyError, SourceError, SourceNotFoundError, SourceUnreachableError
 from dragonfly_ray.peer import distributed_stat
 from dragonfly_ray.peer.distributed_stat import SharedWork
-from dragonfly_ray.scheduling.origin_retry import Patience as LookPatience
-from dragonfly_ray.sources import Patience
+from dragonfly_ray.scheduling.origin_retry import Retry as LookPatience
+from dragonfly_ray.sources import Retry
 
 
 def failing(times: int, error: SourceError) -> tuple[list[int], object]:
@@ -28,7 +28,7 @@ def failing(times: int, error: SourceError) -> tuple[list[int], object]:
 
 
 def test_until_something_has_answered_another_host_may_fare_better() -> None:
-    patience = Patience(60.0)
+    patience = Retry(60.0)
     asked, request = failing(1, SourceUnreachableError("502"))
     with pytest.raises(SourceUnreachableError):
         patience.ask(request)  # type: ignore[arg-type]
@@ -40,7 +40,7 @@ def test_until_something_has_answered_another_host_may_fare_better() -> None:
 
 def test_whoever_helps_waits_where_the_origin_asks_for_it() -> None:
     told: list[tuple[str, float]] = []
-    patience = Patience(60.0, lambda *what: told.append(what), helps=True)
+    patience = Retry(60.0, lambda *what: told.append(what), helps=True)
     _, request = failing(1, SourceBusyError("503", retry_after=0.3))
     assert patience.ask(request) == "there"  # type: ignore[arg-type]
     assert told == [("503", 0.3), ("", 0.0)]
@@ -50,7 +50,7 @@ def test_whoever_helps_waits_where_the_origin_asks_for_it() -> None:
     "error", [SourceNotFoundError("404"), SourceUnreachableError("no such host", final=True)]
 )
 def test_what_waiting_does_not_cure_is_not_waited_for(error: SourceError) -> None:
-    patience = Patience(60.0)
+    patience = Retry(60.0)
     patience.answered()
     asked, request = failing(1, error)
     with pytest.raises(type(error)):
@@ -59,7 +59,7 @@ def test_what_waiting_does_not_cure_is_not_waited_for(error: SourceError) -> Non
 
 
 def test_it_says_for_how_long_it_has_waited() -> None:
-    patience = Patience(0.3)
+    patience = Retry(0.3)
     patience.answered()
     asked, request = failing(1000, SourceUnreachableError("502"))
     with pytest.raises(SourceUnreachableError) as error:
@@ -69,7 +69,7 @@ def test_it_says_for_how_long_it_has_waited() -> None:
 
 
 def test_an_end_ends_the_wait() -> None:
-    waits, patience = threading.Event(), Patience(3600.0, lambda *what: waits.set())
+    waits, patience = threading.Event(), Retry(3600.0, lambda *what: waits.set())
     patience.answered()
     waits.clear()
     _, request = failing(1000, SourceBusyError("503", retry_after=3600.0))

@@ -59,7 +59,7 @@ def node_of(actor: PeerActor) -> PeerNode:
 def deliver(actor: PeerActor, url: str, spec_id: str = "s.0") -> m.Deliver:
     found = node_of(actor).queries.resolve(m.Resolve(Source(url)))
     assert found.task, found
-    return m.Deliver(m.Spec(spec_id, Source(url), ("n",)), found.task, manifest=found.manifest)
+    return m.Deliver(m.DistributionSpec(spec_id, Source(url), ("n",)), found.task, manifest=found.manifest)
 
 
 def test_messages_never_wait_for_readers(actor: PeerActor) -> None:
@@ -76,7 +76,7 @@ def test_messages_never_wait_for_readers(actor: PeerActor) -> None:
             await asyncio.to_thread(until, lambda: run.engine._readers == READERS)
 
             heard = await asyncio.wait_for(
-                actor.call(m.encode(m.News(first.task.id, may_claim=False)), SENDER, 2), HANG
+                actor.call(m.encode(m.TaskUpdate(first.task.id, may_claim=False)), SENDER, 2), HANG
             )
             assert heard == b""
             await asyncio.wait_for(actor.call(m.encode(second), SENDER, 3), HANG)
@@ -98,7 +98,7 @@ def test_messages_are_heard_in_order(actor: PeerActor) -> None:
         async def go() -> None:
             calls = []
             for number in range(50):
-                spec = m.Spec(f"s.{number}", order.spec.source, ("n",))
+                spec = m.DistributionSpec(f"s.{number}", order.spec.source, ("n",))
                 calls.append(
                     actor.call(m.encode(msgspec.structs.replace(order, spec=spec)), SENDER, 2 * number + 1)
                 )

@@ -142,7 +142,7 @@ def test_what_comes_while_a_task_opens_is_not_lost(
 
         run._first = msgspec.structs.replace(first, may_claim=False, lease=())
         before.append(time.monotonic())
-        run.on_news(m.News(run.task.id, not_before=0.7, may_claim=True))
+        run.on_news(m.TaskUpdate(run.task.id, not_before=0.7, may_claim=True))
         assert run.add(msgspec.structs.replace(first, lease=first.lease))
 
     assert_all_right(opening(monkeypatch, swarm, origin, early), 1)

@@ -158,9 +158,9 @@ def test_a_holder_on_a_late_page_feeds_those_that_are_at_it() -> None:
     cluster.core.specs["s.0"].proved = True
     announce(cluster, page(5, last=False))
     announce(cluster, page(5, whole(), at=1))
-    assert {n.host.id for number in (0, 1) for news in cluster.sent(m.News, number) for n in news.joined} >= {
-        "h5"
-    }
+    assert {
+        n.host.id for number in (0, 1) for news in cluster.sent(m.TaskUpdate, number) for n in news.joined
+    } >= {"h5"}
 
 
 def test_nothing_is_leased_to_a_host_that_may_have_it_on_a_later_page() -> None:
@@ -223,8 +223,8 @@ def test_roots_that_disagree_are_a_dispute_of_pieces() -> None:
     tell(cluster, 1, wrong)
     task = cluster.core.tasks[TASK.id]
     assert 7 not in task.record
-    assert {n.discard for number in range(3) for n in cluster.sent(m.News, number)} == {(7,)}
-    assert len(cluster.sent(m.News)) == 3
+    assert {n.discard for number in range(3) for n in cluster.sent(m.TaskUpdate, number)} == {(7,)}
+    assert len(cluster.sent(m.TaskUpdate)) == 3
     assert task.leases.free == 1 << 7
     assert asked(cluster) == [0, 1]
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from dragonfly_ray import bitset as bits
-from dragonfly_ray.scheduling.relay_latency import FIRST, Passing
+from dragonfly_ray.scheduling.relay_latency import FIRST, RelayLatency
 
 UNREAD, READ = 500, 500
 
 
-def reads(passing: Passing, host: str, pieces: range, start: float, takes: float) -> None:
+def reads(passing: RelayLatency, host: str, pieces: range, start: float, takes: float) -> None:
     """`host` is given the pieces at `start`, and somebody has them from it `takes` seconds later."""
     passing.given(host, list(pieces), start)
     passing.spread |= bits.of(pieces)
     passing.room(host, UNREAD, READ, start + takes)
 
 
-def two(slow_takes: float) -> Passing:
+def two(slow_takes: float) -> RelayLatency:
     """A quick host and another one, each of which has read 20 pieces."""
-    passing = Passing()
+    passing = RelayLatency()
     for number in range(10):
         now = float(number)
         reads(passing, "quick", range(4 * number, 4 * number + 2), now, 0.1)
@@ -58,7 +58,7 @@ def test_a_host_that_was_slow_at_first_is_tried_again() -> None:
 
 
 def test_before_anything_is_known_nobody_is_held_back() -> None:
-    passing = Passing()
+    passing = RelayLatency()
     passing.given("new", [0, 1], 0.0)
     passing.given("other", [2, 3], 0.0)
     assert passing.room("new", UNREAD, 0, 0.1) == UNREAD
@@ -82,7 +82,7 @@ def test_a_piece_that_nobody_fetches_counts_before_it_arrives() -> None:
 def test_whoever_reads_alone_reads_what_it_likes() -> None:
     passing = two(slow_takes=0.9)
     assert passing.room("slow", UNREAD, READ, 11.0) == UNREAD
-    alone = Passing()
+    alone = RelayLatency()
     alone.given("only", list(range(50)), 0.0)
     assert alone.room("only", UNREAD, READ, 5.0) == UNREAD
 

@@ -54,7 +54,9 @@ class Months:
                     False, True)  # fmt: skip
         targets = self.hosts[:2]
         core.submit(
-            m.Spec(spec_id, source, tuple(h.node_id for h in targets), run=spec_id), Credentials(), now
+            m.DistributionSpec(spec_id, source, tuple(h.node_id for h in targets), run=spec_id),
+            Credentials(),
+            now,
         )
         core.resolved(spec_id, m.Resolved(task=task, manifest=b"m"), now)
         every = tuple(range(PIECES))

@@ -35,7 +35,7 @@ def swarm(tmp_path: Path) -> Iterator[Swarm]:
 
 
 def submit(cluster: Cluster, run: str, targets: tuple[str, ...] = ("n0", "n1")) -> None:
-    spec = m.Spec("nightly.0", SOURCE, targets, run=run)
+    spec = m.DistributionSpec("nightly.0", SOURCE, targets, run=run)
     cluster.do(cluster.core.submit(spec, Credentials(), cluster.now))
 
 
@@ -178,7 +178,7 @@ def test_a_node_that_was_given_up_is_told_that_its_distribution_has_ended() -> N
 
 def test_the_answer_to_an_earlier_run_says_nothing_of_the_next() -> None:
     cluster = Cluster(host(i) for i in range(2))
-    spec = m.Spec("nightly.0", SOURCE, ("n0", "n1"), run="monday")
+    spec = m.DistributionSpec("nightly.0", SOURCE, ("n0", "n1"), run="monday")
     asked = next(a for a in cluster.core.submit(spec, Credentials(), cluster.now) if isinstance(a, Ask))
     cluster.do(cluster.core.cancel("nightly.0", cluster.now))
     submit(cluster, "tuesday")

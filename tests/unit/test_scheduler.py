@@ -73,7 +73,7 @@ def test_a_lease_without_progress_goes_to_somebody_else() -> None:
     assert mine
     cluster.now += 3.0
     cluster.do(cluster.core.tick(cluster.now))
-    assert any(set(n.revoked) == mine for n in cluster.sent(m.News, 0))
+    assert any(set(n.revoked) == mine for n in cluster.sent(m.TaskUpdate, 0))
     seen: set[int] = set()
     for _ in range(PIECES):
         seen.update(cluster.report(1, claim=4, bytes_origin=len(seen)).lease)
@@ -216,7 +216,7 @@ def test_neighbours_in_a_large_task_are_few_and_both_sides_know() -> None:
     cluster.do(cluster.core.announce(m.Announce(late), cluster.now))
     cluster.submit([200], "late.0")
     cluster.resolved("late.0")
-    news = [a for a in cluster.said[before:] if isinstance(a, Send) and isinstance(a.message, m.News)]
+    news = [a for a in cluster.said[before:] if isinstance(a, Send) and isinstance(a.message, m.TaskUpdate)]
     assert {a.host for a in news} == {o.host.id for o in cluster.sent(m.Deliver, 200)[0].neighbours}
 
 

@@ -93,7 +93,7 @@ def test_a_question_whose_answer_cannot_be_used_is_asked_again(
     async def submit() -> dict[str, Any] | None:
         made = actor(tmp_path, monkeypatch, Peer(ask=ask))
         monkeypatch.setattr(made, "_probe", lambda host: asyncio.sleep(0))
-        made._act(made._core.submit(m.Spec("s.0", SOURCE, ("n0",)), Credentials(), 0.0))
+        made._act(made._core.submit(m.DistributionSpec("s.0", SOURCE, ("n0",)), Credentials(), 0.0))
         while made._core.specs["s.0"].phase != "ended":
             await asyncio.sleep(0)
         return made._core.view("s.0")
@@ -118,7 +118,9 @@ def test_a_look_is_waited_for_as_long_as_it_says_that_it_goes_on(
         }
         made = actor(tmp_path, monkeypatch, Peer(), **waits)
         made._keyed.set()
-        (ask,) = made._core.submit(m.Spec("s.0", SOURCE, ("n0",), run="r"), Credentials(), time.monotonic())
+        (ask,) = made._core.submit(
+            m.DistributionSpec("s.0", SOURCE, ("n0",), run="r"), Credentials(), time.monotonic()
+        )
         assert isinstance(ask, Ask)
         never, in_the_end = asyncio.Event(), asyncio.Event()
         with pytest.raises(TimeoutError):
@@ -126,7 +128,7 @@ def test_a_look_is_waited_for_as_long_as_it_says_that_it_goes_on(
         work = asyncio.ensure_future(made._answer(ask, answer(in_the_end)))
         for _ in range(20):  # five times as long as without a word
             await asyncio.sleep(0.1)
-            await made.call(m.encode(m.Looking("h0", "s.0", "r")))
+            await made.call(m.encode(m.StatPending("h0", "s.0", "r")))
         assert not work.done()
         in_the_end.set()
         assert await work == "there"
@@ -171,7 +173,10 @@ def test_submitting_and_watching_are_one_call(tmp_path: Path, monkeypatch: pytes
             tmp_path, monkeypatch, Peer(ask=lambda payload: m.encode(m.Resolved(kind="source-not-found")))
         )
         made._keyed.set()
-        known, payloads = dict.fromkeys(ids, -1), [m.encode(m.Spec(i, SOURCE, ("n0",))) for i in ids]
+        known, payloads = (
+            dict.fromkeys(ids, -1),
+            [m.encode(m.DistributionSpec(i, SOURCE, ("n0",))) for i in ids],
+        )
         return await made.submit_and_watch(payloads, Credentials(), known, HANG)
 
     views = asyncio.run(asyncio.wait_for(run(), HANG))

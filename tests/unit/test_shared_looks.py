@@ -9,7 +9,7 @@ import pytest
 
 from dragonfly_ray import messages as m
 from dragonfly_ray.model import Credentials, Source
-from dragonfly_ray.peer.distributed_stat import MOST_CHUNK, SharedLook
+from dragonfly_ray.peer.distributed_stat import MOST_CHUNK, DistributedStat
 from dragonfly_ray.sources import Seen
 
 
@@ -21,11 +21,11 @@ class Helper:
         self.asked = threading.Event()
 
     def call(self, message: m.Message) -> m.Message | None:
-        assert isinstance(message, m.Look)
+        assert isinstance(message, m.Stat)
         count = len(message.paths)
         self.chunks.append(count)
         self.asked.set()
-        return m.Looked(sizes=(1,) * count, versions=("v",) * count, ranges=(True,) * count)
+        return m.StatReply(sizes=(1,) * count, versions=("v",) * count, ranges=(True,) * count)
 
 
 @pytest.mark.parametrize(
@@ -40,5 +40,5 @@ def test_large_chunks_need_many_connections(connections: int, rate: float, large
         return [Seen(1, "v", True) for _ in paths]
 
     paths = [f"f{n}" for n in range(20_000)]
-    assert len(SharedLook(ask, helper)(look, paths)) == len(paths)
+    assert len(DistributedStat(ask, helper)(look, paths)) == len(paths)
     assert (max(helper.chunks) > MOST_CHUNK) == large

@@ -117,7 +117,9 @@ def test_no_error_of_an_actor_comes_wrapped(
 
 def test_what_a_scheduler_refuses_ends_the_submission_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     refused = DragonflyError("refused")
-    found = Submission("s", [m.Spec("s.0", Source("http://h/f"), ("n",))], Credentials(), Settings(), {})
+    found = Submission(
+        "s", [m.DistributionSpec("s.0", Source("http://h/f"), ("n",))], Credentials(), Settings(), {}
+    )
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
 
     class Refusing:

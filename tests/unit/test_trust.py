@@ -22,14 +22,14 @@ def test_corrupted_bytes_ban_their_sender_after_two_complaints() -> None:
     assert not cluster.core.tasks[TASK.id].banned
     cluster.report(2, bad=BAD)
     assert cluster.core.tasks[TASK.id].banned == {"h0"}
-    assert all(any(n.banned == ("h0",) for n in cluster.sent(m.News, to)) for to in (1, 2, 3))
+    assert all(any(n.banned == ("h0",) for n in cluster.sent(m.TaskUpdate, to)) for to in (1, 2, 3))
 
 
 def test_two_digests_for_one_piece_drop_both() -> None:
     cluster = started(3)
     cluster.report(0, got=(0,), origin=((0, digest(b"good")),))
     cluster.report(1, got=(0,), origin=((0, digest(b"evil")),))
-    assert any(n.discard == (0,) for n in cluster.sent(m.News))
+    assert any(n.discard == (0,) for n in cluster.sent(m.TaskUpdate))
     assert 0 not in cluster.core.tasks[TASK.id].record
 
 
@@ -114,7 +114,7 @@ def test_who_spread_what_the_record_denies_is_banned_unless_it_says_who_misled_i
     for number in (3, 4):
         cluster.report(number, misled=(("h2", 0), ("h1", 0)))
     for number in (1, 2):
-        assert [n.record for n in cluster.sent(m.News, number) if n.record] == [((0, good),)]
+        assert [n.record for n in cluster.sent(m.TaskUpdate, number) if n.record] == [((0, good),)]
     cluster.report(2, lost=(0,), misled=(("h1", 0),))
     cluster.do(cluster.core.tick(cluster.now))
     assert not cluster.core.tasks[TASK.id].banned, "there is a moment to explain"
@@ -242,7 +242,7 @@ def test_holders_that_take_no_part_hear_of_a_ban() -> None:
     cluster.do(cluster.core.announce(m.Announce(host(4), (held,)), cluster.now))
     for number in (1, 2, 3):
         cluster.report(number, bad=BAD)
-    assert [n.banned for n in cluster.sent(m.News, 4) if n.banned] == [("h0",)]
+    assert [n.banned for n in cluster.sent(m.TaskUpdate, 4) if n.banned] == [("h0",)]
 
 
 def test_whoever_comes_later_hears_who_is_banned() -> None:
@@ -277,7 +277,7 @@ def test_a_host_that_was_banned_from_the_task_fails_again_at_once_and_is_forgive
 def test_where_the_only_host_that_reads_the_source_is_banned_all_fail() -> None:
     cluster = Cluster(host(i) for i in range(4))
     source = Source("file:///f", node="n0")
-    spec = m.Spec("s.0", source, ("n1", "n2", "n3"))
+    spec = m.DistributionSpec("s.0", source, ("n1", "n2", "n3"))
     cluster.do(cluster.core.submit(spec, Credentials(), cluster.now))
     cluster.resolved()
     for number in (1, 2, 3):

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, KeysView
 
 from dragonfly_ray.scheduling.download.effects import ConnectionId
-from dragonfly_ray.scheduling.download.parent_state import Pace, ParentState, RequestLimits, Window
+from dragonfly_ray.scheduling.download.parent_state import (
+    OriginConcurrency,
+    ParentState,
+    RequestLimits,
+    Window,
+)
 from dragonfly_ray.scheduling.stragglers import too_slow, usual
 
 
@@ -17,7 +22,7 @@ class Connections:
         self._current: dict[str, ConnectionId] = {}
         self._windows = Window(), Window()
         """Of near hosts, and of those that are far."""
-        self._paces: dict[str, Pace] = {}
+        self._paces: dict[str, OriginConcurrency] = {}
 
     def get(self, connection: ConnectionId) -> ParentState | None:
         return self._parents.get(connection)
@@ -68,7 +73,7 @@ class Connections:
         """A piece came from it, at `rate` bytes a second; 0: unknown."""
         pace = self._paces.get(parent.host)
         if pace is None:
-            pace = self._paces[parent.host] = Pace()
+            pace = self._paces[parent.host] = OriginConcurrency()
         pace.piece(parent.answered(now), rate)
 
     # --- questions --------------------------------------------------------------------------
@@ -104,7 +109,7 @@ class Connections:
         usually = usual(p.live_rate or self._rate(p.host) for p in others)
         if not too_slow(rate, left, usually, elsewhere=elsewhere, waited_for=waited_for):
             return False
-        self._paces.setdefault(parent.host, Pace()).too_slow(rate, now)
+        self._paces.setdefault(parent.host, OriginConcurrency()).too_slow(rate, now)
         return True
 
     def _rate(self, host: str) -> float:

@@ -64,7 +64,7 @@ class NeighbourInfo:
 
 
 @dataclass(slots=True, eq=False)
-class Pace:
+class OriginConcurrency:
     """How fast a host gives; it outlives a connection."""
 
     seconds: float = 0.0

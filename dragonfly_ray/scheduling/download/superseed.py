@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dragonfly_ray import bitset
-from dragonfly_ray.scheduling.rarity import Tally
+from dragonfly_ray.scheduling.rarity import Rarity
 
 AHEAD = 32
 """Pieces told, and not yet seen at a neighbour: enough to keep the link busy until the news is back. That
@@ -53,7 +53,7 @@ class SuperSeeder:
         self._again: dict[str, tuple[int, float]] = {}
         """Neighbour -> the given piece that it was told of on top, and when."""
         self._given = 0
-        self._tally = Tally()
+        self._tally = Rarity()
         """Of what neighbours have."""
         self._turn: deque[str] = deque()
         self._neighbours: dict[str, _Neighbour] = {}

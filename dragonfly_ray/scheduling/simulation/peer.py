@@ -124,7 +124,7 @@ class Peer:
         self.world.hungry[self] = None
         self.world.listening[self] = None
 
-    def news(self, message: m.News, now: float) -> None:
+    def news(self, message: m.TaskUpdate, now: float) -> None:
         for host in message.left:
             self.carry_out(self.state.left(host), now)
         for host in message.banned:

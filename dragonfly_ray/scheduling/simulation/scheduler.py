@@ -66,7 +66,9 @@ class Scheduler:
         self._tell(m.Announce(host), now)
 
     def submit(self, targets: Iterable[str], now: float, *, seeds_only: bool) -> None:
-        spec = m.Spec(SPEC, self._source, tuple(targets), detached=True, seeds_only=seeds_only, small=False)
+        spec = m.DistributionSpec(
+            SPEC, self._source, tuple(targets), detached=True, seeds_only=seeds_only, small=False
+        )
         self._act(self._timed(self.core.submit, spec, Credentials(), now), now)
 
     def report(self, report: m.Report, now: float) -> m.ReportReply:

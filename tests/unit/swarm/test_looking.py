@@ -32,7 +32,7 @@ def watch_looks(built: Swarm) -> dict[str, list[str]]:
     seen: dict[str, list[str]] = {}
     for node, peer in built.peers.items():
 
-        def look(ask: m.Look, node: str = node, peer: PeerNode = peer) -> m.Looked:
+        def look(ask: m.Stat, node: str = node, peer: PeerNode = peer) -> m.StatReply:
             seen.setdefault(node, []).extend(ask.paths)
             return OriginQueries.look(peer.queries, ask)
 
@@ -67,13 +67,13 @@ def test_a_helper_that_fails_half_way_changes_nothing(
     failed: list[str] = []
     for peer in built.peers.values():
 
-        def look(ask: m.Look, peer: PeerNode = peer) -> m.Looked:
+        def look(ask: m.Stat, peer: PeerNode = peer) -> m.StatReply:
             if failed and failed[0] != ask.host:
                 return OriginQueries.look(peer.queries, ask)
             failed.append(ask.host)
             if how == "raises":
                 raise ClusterError("it died")
-            return m.Looked(kind="cluster" if how == "is gone" else "source-unreachable", message="x")
+            return m.StatReply(kind="cluster" if how == "is gone" else "source-unreachable", message="x")
 
         peer.queries.look = look  # type: ignore[method-assign]
     assert_folder(built.distribute(many.url, dest=str(tmp_path / "out" / "{node}")), many.files, 4)

@@ -233,7 +233,7 @@ def test_the_samples_of_a_large_folder_are_read_by_several_peers(swarm: Callable
         looks: dict[str, int] = {}
         for node, peer in built.peers.items():
 
-            def look(ask: m.Look, node: str = node, peer: PeerNode = peer) -> m.Looked:
+            def look(ask: m.Stat, node: str = node, peer: PeerNode = peer) -> m.StatReply:
                 looks[node] = looks.get(node, 0) + len(ask.spans)
                 return OriginQueries.look(peer.queries, ask)
 

@@ -20,10 +20,10 @@ from dragonfly_ray.peer.engine import Engine
 from dragonfly_ray.peer.neighbours import Neighbours
 from dragonfly_ray.peer.node import PeerNode
 from dragonfly_ray.peer.origin_workers import OriginWorkers
-from dragonfly_ray.peer.outputs import Deliveries
+from dragonfly_ray.peer.outputs import OutputJobs
 from dragonfly_ray.peer.parent_link import Parent
 from dragonfly_ray.peer.reporter import Reporter
-from dragonfly_ray.peer.streaming_digest import PrefixFollower, PrefixHash
+from dragonfly_ray.peer.streaming_digest import PrefixHash, PrefixReader
 from dragonfly_ray.peer.supervisor import Supervisor
 from tests.nginx import Nginx
 from tests.swarm import Swarm
@@ -35,8 +35,8 @@ TARGETS = [
     (Reporter, "report"),
     (OriginWorkers, "_take"),
     (Parent, "_ask"),
-    (PrefixFollower, "_follow"),
-    (Deliveries, "_deliver"),
+    (PrefixReader, "_follow"),
+    (OutputJobs, "_deliver"),
     (TaskDownload, "_begin_fetching"),
     (Engine, "from_origin"),
     (Engine, "from_parent"),
