@@ -181,7 +181,7 @@ def test_nodes_by_every_kind_of_name(cluster: LocalCluster, origin: Nginx) -> No
     assert len(d.distribute(url, 2).paths) == 2
     assert len(d.distribute(url, "50%").paths) == 2
     for wrong in ("nope", {"pool": "z"}, [ids[0], "nope"], 5, "seeds"):
-        with pytest.raises(UnknownNodesError, match=r"nope|pool|5 asked|seeds"):
+        with pytest.raises(UnknownNodesError, match=r"nope|pool|5 requested|seeds"):
             d.submit(url, wrong)
 
 
