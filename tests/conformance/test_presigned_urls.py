@@ -98,7 +98,7 @@ REFUSALS = {
     "something else": (
         403,
         b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>",
-        "not allowed",
+        "access denied",
     ),
 }
 

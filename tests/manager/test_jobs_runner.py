@@ -150,7 +150,7 @@ def test_cancel_stops_the_work(sign_in: SignIn, cluster: FakeCluster, app: FastA
     assert answer.status_code == 202
     ended = job_in(client, made, "cancelled")
     assert cluster.cancelled == [made["id"]]
-    assert ended["error"] == {"kind": "cancelled", "message": "cancelled; 1 of 4 nodes had everything"}
+    assert ended["error"] == {"kind": "cancelled", "message": "cancelled; 1 of 4 nodes had succeeded"}
     assert {n["node_id"] for n in nodes_of(client, made, state="done")} == {done}
     assert {n["error"]["kind"] for n in nodes_of(client, made, state="failed")} == {"cancelled"}
     assert events_of(app, "job.node_failed") == []

@@ -88,7 +88,7 @@ def test_a_key_that_others_could_have_planted_is_refused(tmp_path: Path) -> None
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / vaults.FILE).write_text(vaults.new_key())
     (tmp_path / "state").symlink_to(tmp_path / "theirs")
-    with pytest.raises(StorageError, match="state: is a link; remove it, or set state_dir"):
+    with pytest.raises(StorageError, match="state: is a symlink; remove it, or set state_dir"):
         Vault.of(settings_with(tmp_path))
 
 

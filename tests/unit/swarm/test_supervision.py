@@ -152,7 +152,9 @@ def test_a_late_thread_leaves_its_successor_alone(
     go_on.set()
     until(lambda: old._connection is None and not old.running)
     with run.engine.lock:
-        assert run.engine.picker.outstanding(giver.host.id) == due
+        outstanding = run.engine.picker.outstanding(giver.host.id)
+        # It may have asked for more meanwhile.
+        assert due <= outstanding == run.engine.state.due(successor.number)
     ended.set()
     assert_everywhere(built.wait("b.0"), content, 1)
 
