@@ -3,17 +3,20 @@
     python tests/file_server.py STATE
 
 `STATE/server.json` has its settings; the answers are logged there as tests/nginx.py has nginx log them. Ranges,
-conditional requests, ETags and listings are nginx's. Needs nothing but Python.
+conditional requests, ETags and listings are nginx's. Whoever connects to its Unix socket gets a byte once all answers
+that were sent whole are in the log. Needs nothing but Python.
 """
 
 from __future__ import annotations
 
+import contextlib
 import html
 import json
 import os
 import re
 import select
 import signal
+import socket
 import sys
 import threading
 import time
@@ -63,14 +66,34 @@ class Server(ThreadingHTTPServer):
         super().__init__(address, _Handler)
         self.root, self.directives = root, directives
         self._log = log.open("a", buffering=1)
-        self._lock = threading.Lock()
+        self._ending: set[_Handler] = set()
+        self._changed = threading.Condition()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Whoever asked has gone."""
 
-    def log_answer(self, line: str) -> None:
-        with self._lock:
+    def ends(self, answer: _Handler) -> None:
+        """Its last bytes are about to be sent: whoever has them may look into the log."""
+        with self._changed:
+            self._ending.add(answer)
+
+    def log_answer(self, answer: _Handler, line: str) -> None:
+        with self._changed:
             self._log.write(line)
+            self._ending.discard(answer)
+            self._changed.notify_all()
+
+    def tell_when_logged(self, listener: socket.socket) -> None:
+        while True:
+            with listener.accept()[0] as asked:
+                self._await_ending()
+                asked.send(b".")
+
+    def _await_ending(self) -> None:
+        """Those that end now; not for ever, as somebody may not read."""
+        with self._changed:
+            ending = set(self._ending)
+            self._changed.wait_for(lambda: not ending & self._ending, timeout=2)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -92,12 +115,14 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self._choose()
         finally:
+            self._cork(False)
             now = time.time()
             asked = self.headers.get("Range", "-")
             path = unquote(self.path.partition("?")[0])
             self.server.log_answer(
+                self,
                 f"{now:.3f} {now - self._began:.3f} {self.client_address[0]} {self._status} {self._sent} "
-                f'{self.command} "{asked}" {path}\n'
+                f'{self.command} "{asked}" {path}\n',
             )
 
     def _choose(self) -> None:
@@ -121,18 +146,27 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         self._begin(status, len(body), headers or {"Content-Type": "text/plain"})
-        if self.command != "HEAD":
+        if body and self.command != "HEAD":
+            self.server.ends(self)
             self.wfile.write(body)
             self._sent = len(body)
 
     def _begin(self, status: int, length: int, headers: dict[str, str]) -> None:
         self._status = status
+        self._cork(True)
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
         if status != 304:
             self.send_header("Content-Length", str(length))
+        if not length or self.command == "HEAD":
+            self.server.ends(self)
         self.end_headers()
+
+    def _cork(self, on: bool) -> None:
+        """The head leaves with the first bytes of the body, as nginx sends them: nobody hangs up in between."""
+        with contextlib.suppress(OSError):
+            self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, on)
 
     def _listing(self, folder: Path, path: str) -> None:
         entries = [(p, p.stat()) for p in sorted(folder.iterdir()) if not p.name.startswith(".")]
@@ -172,7 +206,7 @@ class _Handler(BaseHTTPRequestHandler):
                 headers["Content-Range"] = f"bytes {start}-{end - 1}/{found.st_size}"
             headers |= {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes"}
             self._begin(status, end - start, headers)
-            if self.command != "HEAD":
+            if self.command != "HEAD" and start < end:
                 self._stream(file.fileno(), start, end)
         return None
 
@@ -212,14 +246,17 @@ class _Handler(BaseHTTPRequestHandler):
         while start < end:
             # In steps of a tenth of a second; what is early waits, but for nobody who has hung up.
             early = (start - first) / rate - (time.monotonic() - began) if rate else 0.0
-            if gone.poll(max(0.0, early) * 1000):
+            if start > first and gone.poll(max(0.0, early) * 1000):
                 raise ConnectionError("the client has hung up")
             step = max(1, rate // 10) if rate else CHUNK
+            if end - start <= step:
+                self.server.ends(self)
             count = os.sendfile(out, descriptor, start, min(step, end - start))
             if not count:
                 raise ConnectionError("the file became shorter")
             start += count
             self._sent += count
+            self._cork(False)
 
 
 def _date(text: str) -> int:
@@ -236,6 +273,10 @@ def main(state: Path) -> None:
     address = (settings["address"], settings["port"])
     server = Server(address, Path(settings["root"]), state / "access.log", directives)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # at once; connections break
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(settings["logged"])
+    listener.listen(64)
+    threading.Thread(target=server.tell_when_logged, args=(listener,), daemon=True).start()
     draft = state / "pid.new"
     draft.write_text(f"{os.getpid()}\n")
     draft.replace(state / "pid")

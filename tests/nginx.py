@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ http {{
   sendfile on; tcp_nopush on; keepalive_requests 100000;
   types {{ }} default_type application/octet-stream;
   server {{ listen {listen}; root {root}; autoindex on; {extra} }}
+  server {{ listen unix:{logged}; access_log off; return 204; }}
 }}
 """
 
@@ -80,6 +82,9 @@ class Nginx:
         self._real = real or bool(modules)
         self._start = start
         self._process: subprocess.Popen[bytes] | None = None
+        # A short path: there are 107 bytes for it.
+        self._folder = tempfile.TemporaryDirectory(prefix="web")
+        self._logged = f"{self._folder.name}/logged"
         root.mkdir(parents=True, exist_ok=True)
         state.mkdir(parents=True, exist_ok=True)
 
@@ -90,6 +95,7 @@ class Nginx:
     def start(self, extra: str | None = None) -> None:
         """Until it answers."""
         self._extra = self._extra if extra is None else extra
+        Path(self._logged).unlink(missing_ok=True)
         self._process = self._start(self._command())
         deadline = time.monotonic() + 20
         while not (self._state / "pid").exists() or not (self._state / "pid").read_text().strip():
@@ -112,6 +118,7 @@ class Nginx:
                 "port": self.port,
                 "root": str(self.root),
                 "extra": self._extra,
+                "logged": self._logged,
             }
             (self._state / "server.json").write_text(json.dumps(settings))
             return [sys.executable, file_server.__file__, str(self._state)]
@@ -122,6 +129,7 @@ class Nginx:
                 state=self._state,
                 root=self.root,
                 listen=f"{self._address}:{self.port}",
+                logged=self._logged,
                 extra=self._extra,
                 user="" if os.geteuid() else "user root;",
             )
@@ -149,10 +157,22 @@ class Nginx:
         children = Path(f"/proc/{master}/task/{master}/children").read_text()
         return [master, *map(int, children.split())]
 
+    def _await_log(self) -> None:
+        """Until every answer that somebody has whole is in the log: it is written after the last byte is sent.
+
+        The one worker of nginx answers this after it has logged what it was at."""
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as asking:  # it may be down
+            asking.settimeout(10)
+            asking.connect(self._logged)
+            asking.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            asking.recv(1)
+
     def hits(self) -> list[Hit]:
+        self._await_log()
         log = self._state / "access.log"
         found = []
-        for line in log.read_text().splitlines() if log.exists() else []:
+        whole, _, _ = (log.read_text() if log.exists() else "").rpartition("\n")
+        for line in whole.splitlines():
             at, took, address, status, sent, method, rest = line.split(" ", 6)
             asked, _, path = rest[1:].partition('" ')
             found.append(Hit(float(at), float(took), address, int(status), int(sent), method, asked, path))
