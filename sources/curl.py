@@ -69,6 +69,17 @@ class ManyFiles:
             far = ahead is not None and oldest is not None and len(wanted) - len(todo) - oldest >= ahead
             return len(active) < connections and not far
 
+        def over(handle: pycurl.Curl, *, answered: bool) -> None:
+            del places[handle]
+            done = self._end(handle, active, keep=answered)
+            if answered and done.end(handle.getinfo(pycurl.RESPONSE_CODE)):
+                progress(len(done.view))
+                return
+            bad.append(done)
+            if ends(done.status):
+                bad.extend(todo)
+                todo.clear()
+
         try:
             while todo or active:
                 while todo and room():
@@ -80,24 +91,14 @@ class ManyFiles:
                     left, good, failed = self._multi.info_read()
                     more = left > 0
                     for handle in [*good, *(h for h, _, _ in failed)]:
-                        done = self._end(handle, active)
-                        del places[handle]
-                        if done.end(handle.getinfo(pycurl.RESPONSE_CODE)):
-                            progress(len(done.view))
-                            continue
-                        bad.append(done)
-                        if ends(done.status):
-                            bad.extend(todo)
-                            todo.clear()
+                        over(handle, answered=True)
                 if todo and room():
                     continue  # a request that is not begun wakes nobody up
                 if active:
                     self._multi.select(min(WAIT, self._silences.pause))
                     progress(0)
-                    bad.extend(
-                        self._end(each, active, keep=False)
-                        for each in self._silences.overdue(time.monotonic())
-                    )
+                    for handle in self._silences.overdue(time.monotonic()):
+                        over(handle, answered=False)
         finally:
             for handle in list(active):
                 self._end(handle, active, keep=False)

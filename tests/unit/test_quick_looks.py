@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -18,9 +19,10 @@ from dragonfly_ray.sources import resolve
 from dragonfly_ray.sources.http import HttpAdapter
 from tests.nginx import Nginx
 from tests.origins import FolderOrigin
+from tests.waiting import HANG
 
 FILES = 300
-SETTINGS = OriginSettings(retries=1, connect_timeout=5.0, read_timeout=5.0)
+SETTINGS = OriginSettings(retries=1, connect_timeout=60.0, read_timeout=60.0)
 
 
 @pytest.fixture
@@ -141,3 +143,21 @@ def test_connections_are_kept_from_one_look_to_the_next(folder: FolderOrigin) ->
         assert folder.opened <= 8
     finally:
         adapter.close()
+
+
+def test_one_that_is_not_answered_does_not_hold_the_others_up(folder: FolderOrigin) -> None:
+    """Far fewer than all are asked for before the oldest one is answered."""
+    left = threading.Event()
+
+    def before(method: str, path: str) -> int:
+        if (method, path) == ("HEAD", "f000"):
+            left.wait(HANG)
+        return 0
+
+    folder.before = before
+    hasty = SETTINGS.model_copy(update={"small_connections": 4, "answer_timeout": 1.0, "retries": 0})
+    try:
+        assert_right(manifest_of(folder.url, hasty), folder)
+    finally:
+        left.set()
+    assert folder.count("HEAD")["f000"] == 2, "with others, and with care"
