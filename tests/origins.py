@@ -13,9 +13,11 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Self
 from urllib.parse import quote, unquote
+
+from tests.local_server import ThreadedServer
 
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
@@ -115,9 +117,7 @@ class ScriptedOrigin:
 
             do_HEAD = do_GET
 
-        self._server = ThreadingHTTPServer((address, 0), Handler)
-        self._server.daemon_threads = True
-        self._server.block_on_close = False
+        self._server = ThreadedServer((address, 0), Handler)
         self.port = int(self._server.server_address[1])
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
@@ -286,11 +286,7 @@ class FolderOrigin:
             def do_HEAD(self) -> None:
                 origin.answer(self)
 
-        class Server(ThreadingHTTPServer):
-            request_queue_size = 256
-            daemon_threads = True
-            block_on_close = False
-
+        class Server(ThreadedServer):
             def handle_error(self, request: object, address: object) -> None:
                 pass  # a peer that has gone
 

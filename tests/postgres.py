@@ -15,7 +15,7 @@ from pathlib import Path
 import psycopg
 
 from tests import guard, programs
-from tests.nginx import free_port
+from tests.ports import free_port
 
 
 def binaries() -> Path | None:

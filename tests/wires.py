@@ -9,8 +9,7 @@ from typing import Protocol, Self
 from dragonfly_ray.transport.memory import MemoryStream
 from dragonfly_ray.transport.streams import Network, Stream
 from dragonfly_ray.transport.tcp import TcpStream
-
-HANG = 30.0
+from tests.waiting import HANG
 
 
 class Raw(Protocol):

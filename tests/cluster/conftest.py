@@ -20,7 +20,8 @@ from ray.util import list_named_actors
 import dragonfly_ray as d
 from examples.demo.environment import prepare_ray, scratch_folder
 from tests import guard, waiting
-from tests.nginx import Nginx, free_port
+from tests.nginx import Nginx
+from tests.ports import free_port
 
 NODES = 4
 OBJECT_STORE = 120 * 1024 * 1024

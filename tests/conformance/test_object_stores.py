@@ -22,7 +22,7 @@ from tests.conformance.test_sources import azurite, gcs, moto  # noqa: F401, fix
 from tests.front import Front
 from tests.stores import put_gcs
 
-SETTINGS = OriginSettings(read_timeout=10.0)
+SETTINGS = OriginSettings(read_timeout=60.0)
 LONG = os.urandom(700_000)
 
 

@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from uuid import uuid4
 
@@ -24,8 +24,9 @@ from dragonfly_ray.sources import open_reader, resolve
 from dragonfly_ray.sources.object_listing import below, list_objects
 from dragonfly_ray.storage.manifest_paths import check_manifest
 from tests.conformance.test_sources import azurite, gcs, moto  # noqa: F401, fixtures
+from tests.local_server import ThreadedServer
 
-SETTINGS = OriginSettings(read_timeout=10.0)
+SETTINGS = OriginSettings(read_timeout=60.0)
 
 
 @dataclass
@@ -267,7 +268,7 @@ def test_of_a_web_server_too() -> None:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadedServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         web = Store(f"http://127.0.0.1:{server.server_address[1]}", {}, lambda key, data: None)
         assert web.read("set") == {"": b"the object"}

@@ -22,6 +22,7 @@ from dragonfly_ray.errors import SourceAuthError, SourceUnsupportedError
 from dragonfly_ray.sources.conformance import Place, SourceConformance
 from tests import programs
 from tests.nginx import Nginx
+from tests.ports import free_port
 from tests.presigning import AZURE_KEY
 from tests.stores import put_gcs
 
@@ -151,9 +152,7 @@ ACCOUNT = "devstoreaccount1"
 @pytest.fixture(scope="module")
 def azurite() -> Iterator[str]:
     azurite = programs.need("azurite-blob")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [azurite, "--silent", "--skipApiVersionCheck", "--inMemoryPersistence", "--blobPort", str(port)],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,

@@ -21,7 +21,8 @@ from dragonfly_ray.sources import resolve
 from dragonfly_ray.sources.fs_defaults import with_defaults
 from tests.forward_proxy import ForwardProxy
 from tests.ftp import Ftp
-from tests.nginx import Nginx, free_port
+from tests.nginx import Nginx
+from tests.ports import free_port
 from tests.swarm import Swarm
 from tests.waiting import until
 

@@ -28,7 +28,7 @@ from tests.google_front import GoogleFront
 from tests.nginx import Nginx
 from tests.swarm import Swarm
 
-SETTINGS = OriginSettings(read_timeout=10.0)
+SETTINGS = OriginSettings(read_timeout=60.0)
 SMALL = gzip.compress(b"some text that packs well, " * 100)
 LARGE = gzip.compress(os.urandom(3_000_000))
 """Of several pieces."""

@@ -7,12 +7,13 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from standardwebhooks import Webhook as Verifier
 
-from tests.manager.serving import HANG
+from tests.local_server import ThreadedServer
+from tests.waiting import HANG
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,7 @@ def receiving(receiver: Receiver | None = None, port: int = 0) -> Iterator[Recei
         def log_message(self, format: str, *args: Any) -> None:
             """Not in the tests' output."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    server.daemon_threads = True
+    server = ThreadedServer(("127.0.0.1", port), Handler)
     found.port = server.server_address[1]
     found.url = f"http://127.0.0.1:{found.port}/hook"
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)

@@ -15,8 +15,7 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
-HANG = 30.0
-"""Seconds after which a test that waits has failed."""
+from tests.waiting import HANG
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from dragonfly_ray.serve.events.filters import EventFilter
 from dragonfly_ray.serve.events.subscription import Item, Lagged, Stored, Subscription, TaskUpdate
 from dragonfly_ray.serve.records import emit
 from dragonfly_ray.serve.stats.live import Live
-from tests.manager.serving import HANG
+from tests.waiting import HANG
 
 
 @contextmanager

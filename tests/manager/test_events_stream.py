@@ -27,8 +27,8 @@ from dragonfly_ray.serve.testing import FakeCluster
 from tests import postgres
 from tests.manager import people
 from tests.manager.conftest import token_of
-from tests.manager.serving import HANG, Reader, serving, stream
-from tests.waiting import until
+from tests.manager.serving import Reader, serving, stream
+from tests.waiting import HANG, until
 
 BARE = "/api/v1/events/stream"
 STREAM = f"{BARE}?types=job.*"

@@ -22,7 +22,8 @@ from dragonfly_ray.serve.stats.meter import Meter
 from dragonfly_ray.serve.stats.record import HOUR, MINUTE, record
 from dragonfly_ray.serve.testing import FakeCluster
 from tests.manager.conftest import token_of
-from tests.manager.serving import HANG, serving, stream
+from tests.manager.serving import serving, stream
+from tests.waiting import HANG
 
 AT = datetime(2026, 5, 4, 10, 59, 30, tzinfo=UTC)
 SignIn = Callable[[str], httpx.Client]

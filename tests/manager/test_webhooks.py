@@ -31,8 +31,9 @@ from dragonfly_ray.serve.webhooks.keys import OVERLAP, Keys, made
 from tests.manager.conftest import token_of
 from tests.manager.people import sqlite_only
 from tests.manager.receivers import Receiver, receiving
-from tests.manager.serving import HANG, serving
-from tests.nginx import free_port
+from tests.manager.serving import serving
+from tests.ports import free_port
+from tests.waiting import HANG
 
 API = "/api/v1/webhooks"
 FAST = Backoff(first=0.05, factor=2.0, most=0.2, over=3600.0)

@@ -21,8 +21,8 @@ from dragonfly_ray.errors import (
     NotRunningError,
     StorageError,
 )
+from tests.waiting import HANG
 
-HANG = 20.0
 DIED = {"ActorDiedError", "ActorHandleNotFoundError", "ActorUnschedulableError"}
 EVERY = {
     name: each

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from dragonfly_ray.model import Credentials, Source
 from dragonfly_ray.policy import UrlPolicy
 from dragonfly_ray.sources import resolve
 from dragonfly_ray.sources.fs import FsspecAdapter
+from tests.local_server import ThreadedServer
 
-SETTINGS = OriginSettings(connect_timeout=2.0, read_timeout=2.0, retries=1)
+SETTINGS = OriginSettings(connect_timeout=60.0, read_timeout=60.0, retries=1)
 POLICY = UrlPolicy(networks=("127.0.0.0/8",))
 
 
@@ -42,7 +43,7 @@ class Recorder:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadedServer(("127.0.0.1", 0), Handler)
         self.place = f"127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 

@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -15,6 +15,7 @@ from dragonfly_ray.config import OriginSettings
 from dragonfly_ray.errors import SourceUnsupportedError
 from dragonfly_ray.model import Credentials, Source
 from dragonfly_ray.sources import resolve
+from tests.local_server import ThreadedServer
 
 ENOUGH = 60
 """Pages after which the server stops, so that a client that does not is found out and not waited for."""
@@ -80,8 +81,7 @@ def endless(page: Callable[[int, int], tuple[str, bytes]]) -> Iterator[tuple[str
 
         do_HEAD = do_GET
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = ThreadedServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}", listed

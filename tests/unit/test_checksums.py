@@ -30,7 +30,7 @@ from tests.origins import Behaviour, FolderOrigin, ScriptedOrigin
 from tests.swarm import Swarm
 from tests.waiting import HANG, until
 
-SETTINGS = OriginSettings(read_timeout=5.0, connect_timeout=1.0)
+SETTINGS = OriginSettings(read_timeout=60.0, connect_timeout=60.0)
 CONTENT = random.Random(7).randbytes((1 << 20) + 17)
 
 

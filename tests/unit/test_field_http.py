@@ -20,7 +20,7 @@ from dragonfly_ray.sources import open_reader, resolve
 from tests.nginx import Nginx
 from tests.origins import FolderOrigin, reset_connection
 
-SETTINGS = OriginSettings(read_timeout=5.0, connect_timeout=5.0)
+SETTINGS = OriginSettings(read_timeout=60.0, connect_timeout=60.0)
 GIB = 1 << 30
 
 

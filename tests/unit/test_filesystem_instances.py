@@ -33,7 +33,7 @@ from tests.ftp import Ftp
 from tests.sftp import Sftp
 from tests.waiting import HANG
 
-SETTINGS = OriginSettings(connect_timeout=2, read_timeout=5)
+SETTINGS = OriginSettings(connect_timeout=60.0, read_timeout=60.0)
 
 
 class Plain(fsspec.AbstractFileSystem):  # type: ignore[misc]

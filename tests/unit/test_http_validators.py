@@ -19,7 +19,7 @@ from dragonfly_ray.validators import validator
 from tests.nginx import Nginx
 from tests.origins import Behaviour, FolderOrigin, ScriptedOrigin
 
-SETTINGS = OriginSettings(read_timeout=5.0, connect_timeout=5.0)
+SETTINGS = OriginSettings(read_timeout=60.0, connect_timeout=60.0)
 THEN, LATER = "Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 08:49:38 GMT"
 BIG = os.urandom(3 * 1024 * 1024 + 17)
 

@@ -23,7 +23,7 @@ from dragonfly_ray.sources.index_page import parse
 from tests.listing_pages import HOST, SERVERS
 from tests.nginx import Nginx
 
-SETTINGS = OriginSettings(read_timeout=5.0, connect_timeout=5.0)
+SETTINGS = OriginSettings(read_timeout=60.0, connect_timeout=60.0)
 TREE = {
     "a.bin": os.urandom(700_000),
     "sub/deeper/c.bin": b"deep",

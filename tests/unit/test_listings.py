@@ -8,7 +8,7 @@ import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote, urlsplit
 
 import hypothesis
@@ -22,8 +22,9 @@ from dragonfly_ray.sources import Boundless, open_reader, resolve
 from dragonfly_ray.sources import autoindex as walk
 from dragonfly_ray.sources.index_page import parse
 from tests.listing_pages import HOST, SERVERS, TELL_SIZES, TREE, Template
+from tests.local_server import ThreadedServer
 
-SETTINGS = OriginSettings(read_timeout=5.0, connect_timeout=1.0)
+SETTINGS = OriginSettings(read_timeout=60.0, connect_timeout=60.0)
 Answer = Callable[[str], tuple[str, bytes] | None]
 """Path -> content type and body; None: not found."""
 
@@ -54,8 +55,7 @@ def serving(answer: Answer) -> Iterator[tuple[str, list[tuple[str, str]]]]:
 
         do_HEAD = do_GET
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = ThreadedServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
@@ -208,7 +208,7 @@ def test_links_are_resolved_against_the_address_after_a_redirect() -> None:
             self.end_headers()
             self.wfile.write(body)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadedServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         url = f"http://127.0.0.1:{server.server_address[1]}/alias/"

@@ -27,7 +27,7 @@ from dragonfly_ray.storage.store import PieceStore
 from tests.origins import Behaviour, ScriptedOrigin
 from tests.swarm import Swarm
 
-SETTINGS = OriginSettings(read_timeout=5.0, connect_timeout=1.0, retries=0)
+SETTINGS = OriginSettings(read_timeout=60.0, connect_timeout=60.0, retries=0)
 MIB = 1 << 20
 
 

@@ -26,7 +26,7 @@ from tests.origins import Behaviour, FolderOrigin, ScriptedOrigin
 OUTSIDE, INSIDE = "127.0.0.2", "127.0.0.1"
 POLICY = UrlPolicy(networks=(f"{OUTSIDE}/32",))
 CONTENT = os.urandom(100_000)
-SETTINGS = OriginSettings(connect_timeout=2.0, read_timeout=2.0, retries=1)
+SETTINGS = OriginSettings(connect_timeout=60.0, read_timeout=60.0, retries=1)
 Answers = Callable[[dict[str, list[str]]], None]
 
 

@@ -17,12 +17,13 @@ from dragonfly_ray.sources import open_reader, resolve
 from dragonfly_ray.sources.proxies import Proxy, of_environment
 from tests.certificates import certificate
 from tests.forward_proxy import ForwardProxy
-from tests.nginx import Nginx, free_port
+from tests.nginx import Nginx
 from tests.origins import Behaviour, FolderOrigin, ScriptedOrigin
+from tests.ports import free_port
 
 CONTENT = os.urandom(600_000)
 SMALL = {f"f{number:02}": os.urandom(2000) for number in range(20)}
-SETTINGS = OriginSettings(answer_timeout=20.0, connect_timeout=10.0, retries=0)
+SETTINGS = OriginSettings(answer_timeout=60.0, connect_timeout=60.0, retries=0)
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 

@@ -17,7 +17,7 @@ from tests.nginx import Nginx
 from tests.origins import Behaviour, FolderOrigin, ScriptedOrigin
 from tests.waiting import until
 
-SETTINGS = OriginSettings(read_timeout=5.0, connect_timeout=5.0)
+SETTINGS = OriginSettings(read_timeout=60.0, connect_timeout=60.0)
 BIG = os.urandom(3 * 1024 * 1024 + 17)
 FILES = {"a.bin": BIG, "b.bin": b"small", "empty": b"", "sub/c.bin": BIG[:1000], "sub/long": BIG[::-1]}
 ANY_RANGE = "if ($http_range) {{ return {status}; }}"

@@ -17,8 +17,7 @@ from dragonfly_ray.config import OriginSettings, SchedulerSettings, Settings, St
 from dragonfly_ray.model import Credentials
 from dragonfly_ray.scheduling.actions import Ask, Send
 from tests.unit.one_scheduler import SOURCE, host
-
-HANG = 20.0
+from tests.waiting import HANG
 
 
 class Method:

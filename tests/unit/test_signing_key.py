@@ -15,8 +15,7 @@ from dragonfly_ray.actors import controller, handles, nodes, scheduler
 from dragonfly_ray.config import Settings, StorageSettings
 from dragonfly_ray.grants import GrantVerifier, SigningKey
 from tests.unit.one_scheduler import host
-
-HANG = 20.0
+from tests.waiting import HANG
 
 
 class Creations:

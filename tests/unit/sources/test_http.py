@@ -158,7 +158,7 @@ def test_a_stall_ends_in_an_error(origin: ScriptedOrigin) -> None:
     manifest = look(origin.url).manifest
     origin.behaviour.stall = 300_000
     with pytest.raises(SourceUnreachableError, match="timed out"):
-        read_all(origin.url, manifest)
+        read_all(origin.url, manifest, settings=SETTINGS.model_copy(update={"read_timeout": 0.5}))
 
 
 def test_nobody_listens(origin: ScriptedOrigin) -> None:

@@ -13,8 +13,9 @@ import pytest
 from dragonfly_ray.config import OriginSettings, Settings
 from dragonfly_ray.model import Credentials
 from dragonfly_ray.serve.ray_cluster import _part
-from tests.nginx import Nginx, free_port
+from tests.nginx import Nginx
 from tests.origins import Behaviour, FolderOrigin, ScriptedOrigin
+from tests.ports import free_port
 from tests.swarm import Swarm
 from tests.unit.swarm.conftest import kinds, states
 from tests.waiting import until
