@@ -205,10 +205,10 @@ class Engine(Supervisor):
         other, place = found
         try:
             with other.using():
-                self.store.copy_from(other, place, index)
+                copied = self.store.copy_from(other, place, index)
         except (StorageError, IntegrityError, KeyError):
             return False
-        length = self.table[index].length
+        length = self.table[index].length if copied else 0
         self.context.received("cache", length)
         self.arrived(self.state.cached, connection, index, length, time.monotonic())
         return True
@@ -219,14 +219,12 @@ class Engine(Supervisor):
             self.arrived(self.state.stored, index, parent, len(view), time.monotonic())
 
     def put(self, index: int, view: memoryview, found: bytes) -> bool:
-        if self.store.has(index):
-            return False
+        """Whether it was not here: of two threads that have the same piece, one stores it and says so."""
         try:
-            self.store.put(index, view, found)
+            return self.store.put(index, view, found)
         except DragonflyError as error:
             self.fail(error)
             raise
-        return True
 
     def arrived(self, event: Callable[P, Effects], *args: P.args, **kwargs: P.kwargs) -> None:
         """A piece is in the store; `event` says so."""

@@ -160,13 +160,14 @@ class TaskPieces:
 
     # --- pieces in --------------------------------------------------------------------------
 
-    def put(self, index: int, data: memoryview, found: bytes) -> None:
-        """Writes and commits a piece, unless it is here. Raises as `write` does."""
+    def put(self, index: int, data: memoryview, found: bytes) -> bool:
+        """Writes and commits a piece, unless it is here: whether it did. Raises as `write` does."""
         self._check_length(index, len(data))
         with self._alone_at(index) as missing:
             if missing:
                 self._write(index, data)
                 self.commit(index, found)
+        return missing
 
     def write(self, index: int, data: memoryview) -> None:
         """The whole piece; not visible yet. Raises `IntegrityError` for another length, `StorageFullError`, `StorageError`."""
@@ -218,12 +219,14 @@ class TaskPieces:
             self._bits |= 1 << index
         self._store.learnt(found, self, index)
 
-    def copy_from(self, other: TaskPieces, other_index: int, index: int) -> None:
-        """The same bytes, from another task of this store; checked, then committed. Raises as `write` does."""
+    def copy_from(self, other: TaskPieces, other_index: int, index: int) -> bool:
+        """The same bytes, from another task of this store, unless they are here: whether it did. They are checked, then
+        committed. Raises as `write` does."""
         self._check_length(index, other.table[other_index].length)
         with self._alone_at(index) as missing:
             if missing:
                 self._copy_from(other, other_index, index)
+        return missing
 
     def _copy_from(self, other: TaskPieces, other_index: int, index: int) -> None:
         wanted = other.digests[other_index]

@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,16 @@ from typing import Any
 import pytest
 
 from dragonfly_ray.config import OriginSettings, Settings, TransportSettings
+from dragonfly_ray.peer.engine import Engine
 from dragonfly_ray.peer.origin_workers import OriginWorkers
 from dragonfly_ray.scheduling.download.event_log import Event
 from dragonfly_ray.scheduling.download.lease_queue import FIRST_BACKOFF_S, MAX_BACKOFF_S
 from dragonfly_ray.sources import Reader
-from dragonfly_ray.storage.task_pieces import Extent
+from dragonfly_ray.storage.task_pieces import Extent, TaskPieces
 from tests.nginx import Nginx
 from tests.swarm import Swarm
 from tests.unit.swarm.conftest import MIB, PIECES, assert_everywhere
-from tests.waiting import until
+from tests.waiting import HANG, until
 
 ANSWERS = {"answered", "missing", "cached"}
 
@@ -145,6 +147,37 @@ def test_an_origin_that_fails_is_left_alone_for_a_while(
         elif each.name == "next_origin_run" and each.answer[0]:
             assert each.arguments[1] >= until_when, "a tenth of a second, then twice as long each time"
     assert until_when, "it has failed"
+
+
+def test_a_piece_that_two_parents_give_at_once_counts_once(
+    origin: Nginx, swarm: Callable[..., Swarm], content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (origin.root / "some").write_bytes(content[: 4 * MIB])
+    built = swarm(2)
+    built.distribute(f"{origin.url}/some", "a.0", nodes=["n0"])
+    keep, entered, write, there = Engine._keep, TaskPieces._alone_at, TaskPieces._write, Counter[int]()
+
+    def twice(self: Engine, index: int, view: memoryview, found: bytes, *, parent: str = "") -> None:
+        with ThreadPoolExecutor(2) as threads:
+            for each in [threads.submit(keep, self, index, view, found, parent=parent) for _ in range(2)]:
+                each.result(HANG)
+
+    @contextlib.contextmanager
+    def alone_at(self: TaskPieces, index: int) -> Iterator[bool]:
+        there[index] += 1
+        with entered(self, index) as missing:
+            yield missing
+
+    def slowly(self: TaskPieces, index: int, data: memoryview) -> None:
+        until(lambda: there[index] == 2)
+        write(self, index, data)
+
+    monkeypatch.setattr(Engine, "_keep", twice)
+    monkeypatch.setattr(TaskPieces, "_alone_at", alone_at)
+    monkeypatch.setattr(TaskPieces, "_write", slowly)
+    view = built.distribute(f"{origin.url}/some", "b.0", nodes=["n1"])
+    assert_everywhere(view, content[: 4 * MIB], 1)
+    assert view["nodes"]["n1"]["bytes_peers"] == 4 * MIB
 
 
 class Damaged:
