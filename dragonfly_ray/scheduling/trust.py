@@ -23,8 +23,6 @@ MOST_DISPUTES = 4
 """Disputes about one piece, after which the origin is taken to be the cause."""
 MOST_DISPUTED = 4
 """Pieces that were disputed; if there are more, the content has changed whatever its version says."""
-GRACE = 2.0
-"""Seconds in which a host that spread a wrong digest can say who misled it."""
 
 
 def learnt(
@@ -118,10 +116,13 @@ def misled(
 
 def judge(cluster: ClusterState, task: TaskState, now: float) -> list[Action]:
     """Whoever spread what the record denies, and names nobody that it had it from, made it up; unless it may have
-    read it at an origin that gives different bytes under one version, or none."""
+    read it at an origin that gives different bytes under one version, or none.
+
+    It has as long to say so as it may be silent without being given up: a slow host is no liar."""
     actions: list[Action] = []
+    grace = cluster.settings.scheduler.silent_after
     for (about, piece), suspicion in list(task.suspects.items()):
-        if now - suspicion.since < GRACE:
+        if now - suspicion.since < grace:
             continue
         del task.suspects[about, piece]
         disputed = task.contested[piece] or task.task.validator != "strong"

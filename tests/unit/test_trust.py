@@ -8,12 +8,14 @@ import msgspec
 import pytest
 
 from dragonfly_ray import messages as m
+from dragonfly_ray.config import SchedulerSettings
 from dragonfly_ray.model import Credentials, Source, digest
 from dragonfly_ray.scheduling.scheduler import Ask
 from tests.unit.one_scheduler import PIECES, TASK, Cluster, host, started
 
 BAD = ("h0", "h0")
 """Two bad pieces of one host."""
+SILENT = SchedulerSettings().silent_after
 
 
 def test_corrupted_bytes_ban_their_sender_after_two_complaints() -> None:
@@ -115,10 +117,13 @@ def test_who_spread_what_the_record_denies_is_banned_unless_it_says_who_misled_i
         cluster.report(number, misled=(("h2", 0), ("h1", 0)))
     for number in (1, 2):
         assert [n.record for n in cluster.sent(m.TaskUpdate, number) if n.record] == [((0, good),)]
-    cluster.report(2, lost=(0,), misled=(("h1", 0),))
+    cluster.now += 0.9 * SILENT
     cluster.do(cluster.core.tick(cluster.now))
-    assert not cluster.core.tasks[TASK.id].banned, "there is a moment to explain"
-    cluster.now += 2.1
+    cluster.report(2, lost=(0,), misled=(("h1", 0),))
+    assert not cluster.core.tasks[TASK.id].banned, "a slow host has time to explain"
+    cluster.now += 0.2 * SILENT
+    for number in range(5):
+        cluster.report(number)
     cluster.do(cluster.core.tick(cluster.now))
     assert cluster.core.tasks[TASK.id].banned == {"h1"}
 
@@ -127,7 +132,7 @@ def test_one_voice_about_the_record_bans_nobody() -> None:
     cluster = started(4)
     cluster.report(0, got=(0,), origin=((0, digest(b"good")),))
     cluster.report(1, misled=(("h0", 0), ("h2", 0), ("h2", 5)))
-    cluster.now += 3.0
+    cluster.now += 1.1 * SILENT
     cluster.do(cluster.core.tick(cluster.now))
     assert not cluster.core.tasks[TASK.id].banned
 
@@ -194,7 +199,7 @@ def test_what_the_origin_did_bans_nobody() -> None:
     # Some still hear the old word from h0, which has nobody to name.
     for number in (1, 2, 3):
         cluster.report(number, misled=(("h0", 0), ("h0", 1)))
-    cluster.now += 3.0
+    cluster.now += 1.1 * SILENT
     cluster.do(cluster.core.tick(cluster.now))
     assert not cluster.core.tasks[TASK.id].banned
     assert not cluster.core.hosts["h0"].guilt(cluster.now)
@@ -340,7 +345,7 @@ def test_without_a_strong_version_nobody_is_banned_for_another_word() -> None:
     cluster.report(0, got=(0,), origin=((0, digest(b"good")),))
     for number in (3, 4):
         cluster.report(number, misled=(("h1", 0),))
-    cluster.now += 2.1
+    cluster.now += 1.1 * SILENT
     cluster.do(cluster.core.tick(cluster.now))
     assert not cluster.core.tasks[TASK.id].banned
     assert not cluster.core.hosts["h1"].guilt(cluster.now)
