@@ -64,10 +64,10 @@ def test_a_run_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> N
         f"open({str(tmp_path / 'pid')!r}, 'w').write(str(p.pid)); time.sleep(600)"
     )
     journal = Journal(tmp_path / "j")
-    assert not run_all([step("a", hang)], journal, timeout=3.0)
+    assert not run_all([step("a", hang)], journal, timeout=10.0)
     pid = int((tmp_path / "pid").read_text())
-    until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE, 30.0)
-    assert "ended after 3 s" in (tmp_path / "j" / "failures.txt").read_text()
+    until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    assert "ended after 10 s" in (tmp_path / "j" / "failures.txt").read_text()
 
 
 @pytest.mark.skipif(bool(available()), reason=available())

@@ -12,6 +12,7 @@ import pytest
 
 from examples.demo import keeping
 from examples.demo.keeping import Kept
+from tests.waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -82,9 +83,15 @@ def test_one_that_hangs_is_killed_with_all_that_belongs_to_it(tmp_path: Path) ->
     child = int(process.stdout.readline())
     assert keeping.stop(kept(process, tmp_path / "demo"), timeout=0.2)
     assert process.wait(10) == -9
-    # Nobody's child any more: it is gone, or waits for whoever collects it.
-    status = Path(f"/proc/{child}/stat")
-    assert not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
+
+    def ended() -> bool:
+        """Nobody's child any more: it is gone, or waits for whoever collects it."""
+        try:
+            return Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+
+    until(ended)
 
 
 def test_a_torn_record_is_removed(state: Path) -> None:
