@@ -15,6 +15,7 @@ from dragonfly_ray.policy import UrlPolicy
 from dragonfly_ray.storage.nofollow import Folders, beneath, shown
 from dragonfly_ray.storage.output import Output
 from dragonfly_ray.targets import check_dest
+from tests.leaks import Held
 from tests.origins import Behaviour, ScriptedOrigin
 from tests.swarm import Swarm
 
@@ -127,14 +128,14 @@ def test_a_root_may_be_a_link_and_must_be_there(root: Path, tmp_path: Path) -> N
 
 
 def test_no_descriptor_stays_open(root: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = Held()
     for number in range(20):
         with beneath(root / f"{number % 3}" / "x" / "f", [str(root)]):
             pass
         with Folders.of(root) as folders, pytest.raises(UnsafePathError):
             folders.at("a/b")
             folders.at("a/../b")
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert not before.more_files()
 
 
 # --- whole peers --------------------------------------------------------------------------------

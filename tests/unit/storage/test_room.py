@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from dragonfly_ray.errors import (
     StorageFullError,
 )
 from dragonfly_ray.storage import eviction
+from tests.leaks import Held
 from tests.piece_stores import (
     BIG,
     FILES,
@@ -89,14 +89,14 @@ def test_what_is_given_up_goes_with_its_last_user_unless_it_is_wanted_again(tmp_
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = Held()
     store = store_at(tmp_path / "s")
     found = complete(store, FILES)
     found.publish(tmp_path / "out")
     with found.reading(0), found.reading(0):
         pass
     store.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert not before.more_files()
 
 
 def test_a_medium_in_memory(tmp_path: Path) -> None:

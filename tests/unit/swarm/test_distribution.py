@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from dragonfly_ray.config import OriginSettings, Settings, TransportSettings
 from dragonfly_ray.peer.engine import Engine
+from tests.leaks import Held
 from tests.nginx import Nginx
 from tests.swarm import Swarm
 from tests.unit.swarm.conftest import MIB, PIECES, SIZE, assert_everywhere, kinds, states
@@ -179,12 +179,12 @@ def test_what_is_read_is_fetched_first(origin: Nginx, swarm: Callable[..., Swarm
 
 def test_nothing_is_left_over(origin: Nginx, tmp_path: Path, content: bytes) -> None:
     """Threads and descriptors, after a distribution and after the peers."""
-    before, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+    before = Held()
     built = Swarm(tmp_path / "s", 3)
     assert_everywhere(built.distribute(f"{origin.url}/big"), content, 3)
     built.close()
-    until(lambda: threading.active_count() == threads)
-    until(lambda: len(os.listdir("/proc/self/fd")) == before)
+    until(lambda: not before.more_threads(), why=before.more_threads)
+    until(lambda: not before.more_files(), why=before.more_files)
     assert not list(tmp_path.rglob(".dragonfly-*"))
     shutil.rmtree(tmp_path / "s")
 

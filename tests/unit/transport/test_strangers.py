@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -20,10 +18,12 @@ from tests.handshakes import (
     ISSUER,
     a_grant,
 )
+from tests.leaks import Held
 from tests.piece_bench import (
     Bench,
     fetch,
 )
+from tests.waiting import until
 from tests.wires import connect
 
 
@@ -57,10 +57,7 @@ def test_ten_thousand_strangers_and_noise_cost_a_closed_connection_each(bench: B
             sock.sendall(hello if number % 10 else noise)
     with contextlib.closing(bench.connect()) as connection:
         fetch(connection, bench.task, range(4, 12))
-    deadline = time.monotonic() + 30
-    while bench.server.connections > 0 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert bench.server.connections == 0
+    until(lambda: bench.server.connections == 0)
 
 
 def test_who_says_nothing_is_closed(bench: Bench) -> None:
@@ -80,7 +77,7 @@ def test_who_says_nothing_is_closed(bench: Bench) -> None:
 
 
 def test_stop_leaves_no_thread_and_no_descriptor(tmp_path: Path, network: Network) -> None:
-    before, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+    before = Held()
     bench = Bench(tmp_path, network=network)
     connections = [bench.connect(f"c{n}") for n in range(5)]
     for connection in connections:
@@ -88,5 +85,5 @@ def test_stop_leaves_no_thread_and_no_descriptor(tmp_path: Path, network: Networ
     bench.close()
     for connection in connections:
         connection.close()
-    assert len(os.listdir("/proc/self/fd")) == before
-    assert threading.active_count() == threads
+    assert not before.more_files()
+    assert not before.more_threads()
