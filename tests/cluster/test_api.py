@@ -54,10 +54,13 @@ def test_a_file_on_every_node(cluster: LocalCluster, origin: Nginx, tmp_path: Pa
         assert path == tmp_path / node / "f"
         assert path.read_bytes() == data
     audited = sum(o.bytes_audit for o in done.outcomes)
+    read, peers = (sum(getattr(o, f"bytes_{each}") for o in done.outcomes) for each in ("origin", "peers"))
+    # What a slow host has leased and not begun in time is read by another one, too.
+    assert len(data) <= read < 1.2 * len(data)
+    assert 4 * len(data) - read <= peers <= 3 * len(data)
     # Its first byte tells how long it is, and 1 KiB is a proof that it may be read: a node that has just started
     # may not have told yet that it holds nothing.
-    assert len(data) <= origin.sent("/f") - audited <= len(data) + 1 + 1024
-    assert sum(o.bytes_origin for o in done.outcomes) == len(data)
+    assert len(data) <= origin.sent("/f") - audited <= 1.2 * len(data) + 1 + 1024
     assert seen[-1].bytes_done == 4 * len(data)
     assert "4/4 succeeded" in repr(done)
     assert json.loads(json.dumps(done.to_dict(), default=str))["ok"]

@@ -112,7 +112,8 @@ def test_a_distribution_watched_to_its_end(
         heard.listen(reader)
     assert heard.job["state"] == "succeeded"
     assert heard.job["size"] == SIZE
-    assert heard.job["bytes"]["origin"] + heard.job["bytes"]["peers"] == 4 * SIZE
+    # What a slow host has leased and not begun in time is read by another one, too.
+    assert 4 * SIZE <= heard.job["bytes"]["origin"] + heard.job["bytes"]["peers"] < 4.2 * SIZE
     assert {n["state"] for n in heard.nodes.values()} == {"done"}
     assert {n["bytes_done"] for n in heard.nodes.values()} == {SIZE}
     assert heard.partial > 4, "progress was told on the way"

@@ -121,10 +121,12 @@ def test_an_order_is_carried_out_and_watched(
         assert part.size == len(content)
         assert {o.node_id: o.state for o in part.nodes} == dict.fromkeys(cluster.node_ids, "done")
         assert all(Path(o.path).read_bytes() == content for o in part.nodes)
-        assert sum(o.bytes_origin for o in part.nodes) == len(content)
-        assert sum(o.bytes_peers for o in part.nodes) == 3 * len(content)
+        read = sum(o.bytes_origin for o in part.nodes)
+        # What a slow host has leased and not begun in time is read by another one, too.
+        assert len(content) <= read < 1.2 * len(content)
+        assert 4 * len(content) - read <= sum(o.bytes_peers for o in part.nodes) <= 3 * len(content)
         audited = sum(o.bytes_audit for o in part.nodes)
-        assert len(content) <= origin.sent(f"/{name}") - audited <= len(content) + 1
+        assert len(content) <= origin.sent(f"/{name}") - audited <= 1.2 * len(content) + 1
     assert port.watch(0, {(order.id, 0): parts[0].version}, 0.0) == {}
     assert port.watch(0, {("never", 0): 3}, 0.0) == {("never", 0): None}
 
