@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from dragonfly_ray.config import OriginSettings, Settings, TransportSettings
+from dragonfly_ray.peer.download import TaskDownload
 from dragonfly_ray.peer.engine import Engine
 from dragonfly_ray.peer.origin_workers import OriginWorkers
 from dragonfly_ray.scheduling.download.event_log import Event
@@ -37,11 +38,22 @@ class Fetched:
     pieces: int
 
 
+def run_of(built: Swarm, node: str) -> TaskDownload:
+    """The only one that it has, or has had a moment ago."""
+    found: list[TaskDownload] = []
+
+    def begun() -> bool:
+        found[:] = built.peers[node]._runs.values()
+        return bool(found)
+
+    until(begun)
+    (run,) = found
+    return run
+
+
 def events_of(built: Swarm, node: str, spec_id: str = "s.0") -> tuple[Event, ...]:
     """What its engine has heard and answered, once it is over: the last thousand at least."""
-    peer = built.peers[node]
-    until(lambda: peer._runs)
-    (run,) = peer._runs.values()
+    run = run_of(built, node)
     built.wait(spec_id)
     return run.engine.state.dump().events
 
@@ -109,9 +121,7 @@ def test_what_waits_at_a_slow_reader_is_given_back(
     monkeypatch.setattr(OriginWorkers, "_open", late)
     built = swarm(3, settings=Settings(origin=OriginSettings(connections=1)))
     built.submit(f"{origin.url}/big")
-    peer = built.peers["n0"]
-    until(lambda: peer._runs)
-    (run,) = peer._runs.values()
+    run = run_of(built, "n0")
     try:
         until(
             lambda: run.engine.picker.done, why=lambda: f"{run.engine.picker.missing.bit_count()} are missing"

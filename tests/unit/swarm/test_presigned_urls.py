@@ -16,7 +16,7 @@ from dragonfly_ray.source_identity import source_of
 from tests import presigning
 from tests.origins import Behaviour
 from tests.swarm import Swarm
-from tests.unit.swarm.conftest import assert_everywhere, kinds
+from tests.unit.swarm.conftest import assert_everywhere, kinds, patient
 
 CONTENT = os.urandom(6 << 20)
 PROOFS = 64 * 1024
@@ -37,7 +37,7 @@ def test_another_signature_finds_what_the_first_one_fetched(
     origin: presigning.SigningOrigin, swarm: Callable[..., Swarm], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="dragonfly_ray")
-    built = swarm(2)
+    built = swarm(2, settings=patient())
     first, second = (presigning.s3(origin.url, who) for who in ("alice", "bob"))
     assert_everywhere(built.distribute(first, "a.0"), CONTENT, 2)
     view = built.distribute(second, "b.0")
