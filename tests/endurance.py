@@ -23,6 +23,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -177,10 +178,12 @@ def run(step: Step, log: Path, timeout: float) -> tuple[Result, list[str]]:
 
 
 def _run(command: Sequence[str], output: int, timeout: float) -> int:
-    """Its exit code; whatever it has started ends with it."""
+    """Its exit code; whatever it has started ends with it, and what it left in the temporary folder is gone."""
+    folder = tempfile.mkdtemp(prefix="run-")
     process = subprocess.Popen(
-        command, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-    )
+        command, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+        env=os.environ | {"TMPDIR": folder},
+    )  # fmt: skip
     try:
         return process.wait(timeout)
     except subprocess.TimeoutExpired:
@@ -194,6 +197,7 @@ def _run(command: Sequence[str], output: int, timeout: float) -> int:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
