@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from tests import file_server, guard, programs
+from tests.ports import free_port
 
 MODULES = Path("/usr/lib/nginx/modules")
 _CONF = """
@@ -188,9 +189,3 @@ class Nginx:
 
     def __exit__(self, *error: object) -> None:
         self.stop()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

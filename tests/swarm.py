@@ -207,7 +207,7 @@ class Swarm:
         with self.scheduler.changed:
             self.scheduler.act(self.scheduler.core.submit(spec, credentials, time.monotonic()))
 
-    def wait(self, spec_id: str = "s.0", timeout: float = 60.0) -> dict[str, Any]:
+    def wait(self, spec_id: str = "s.0", timeout: float = 200.0) -> dict[str, Any]:
         """The view of the spec once it has ended."""
         deadline = time.monotonic() + timeout
         with self.scheduler.changed:

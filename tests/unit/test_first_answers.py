@@ -16,7 +16,7 @@ from dragonfly_ray.sources import Stop, open_reader, resolve
 from dragonfly_ray.sources.http_connections import Unanswered, watching
 from dragonfly_ray.sources.proxies import ProxyingManager, directly
 from tests.origins import Behaviour, FolderOrigin, ScriptedOrigin
-from tests.waiting import until
+from tests.waiting import HANG, until
 
 CONTENT = os.urandom(700_000)
 SMALL = {f"f{number:03}": os.urandom(3000) for number in range(30)}
@@ -82,7 +82,7 @@ def test_a_stall_within_an_answer_is_not_borne_for_that(small: bool) -> None:
     files = {f"f{number}": os.urandom(size) for number in range(3)}
     stalls = OriginSettings(answer_timeout=3600.0, read_timeout=0.2, retries=0)
     with FolderOrigin(files) as folder:
-        found = resolve(Source(folder.url), Credentials(), stalls).manifest
+        found = resolve(Source(folder.url), Credentials(), OriginSettings()).manifest
         folder.stall = size // 2
         with pytest.raises(SourceError):
             read(folder.url, stalls, found)
@@ -97,7 +97,7 @@ def test_an_answer_that_does_not_begin_in_time_is_waited_for_once(origin: Script
 
 def test_many_small_files_that_are_not_answered_are_given_up() -> None:
     with FolderOrigin(dict(SMALL)) as folder:
-        found = resolve(Source(folder.url), Credentials(), HASTY).manifest
+        found = resolve(Source(folder.url), Credentials(), OriginSettings()).manifest
         ended = threading.Event()
 
         def before(method: str, path: str) -> int:
@@ -123,7 +123,7 @@ def test_the_wait_for_an_answer_ends_when_it_is_stopped(origin: ScriptedOrigin) 
     thread.start()
     until(lambda: origin.active)
     stop.stop()
-    thread.join(30)
+    thread.join(HANG)
     assert "read cancelled" in str(failed[0])
     assert len(origin.requests) == 1
 

@@ -13,6 +13,7 @@ from dragonfly_ray.peer import distributed_stat
 from dragonfly_ray.peer.distributed_stat import SharedWork
 from dragonfly_ray.scheduling.origin_retry import Retry as LookPatience
 from dragonfly_ray.sources import Retry
+from tests.waiting import HANG
 
 
 def failing(times: int, error: SourceError) -> tuple[list[int], object]:
@@ -104,14 +105,19 @@ def test_looks_are_repeated_after_growing_pauses_or_when_the_origin_said() -> No
 def test_what_a_helper_does_not_bring_is_done_by_whoever_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be cut off; what it brings later counts for nothing."""
     monkeypatch.setattr(distributed_stat, "LATE_S", 0.1)
-    released, late = threading.Event(), threading.Event()
+    asked, released, late = threading.Event(), threading.Event(), threading.Event()
+
+    def look(chunk: Sequence[int]) -> list[int]:
+        assert asked.wait(HANG), "the helper has its part before all is done"
+        return [2 * each for each in chunk]
 
     def ask(helper: str, chunk: Sequence[int]) -> list[int]:
+        asked.set()
         released.wait(30)
         late.set()
         return [-1 for _ in chunk]
 
-    work = SharedWork[int, int](["h1"], lambda chunk: [2 * each for each in chunk], ask)
+    work = SharedWork[int, int](["h1"], look, ask)
     try:
         assert work(range(100)) == [2 * each for each in range(100)]
     finally:

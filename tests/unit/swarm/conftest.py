@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from dragonfly_ray.config import OriginSettings, Settings
 from dragonfly_ray.model import SHORT_LEAF
 from dragonfly_ray.scheduling.download.state import DownloadState
 from tests.nginx import Nginx
 from tests.swarm import Swarm
+from tests.waiting import HANG
 
 MIB = 1 << 20
 SIZE = 32 * MIB
@@ -43,6 +45,11 @@ def swarm(tmp_path: Path) -> Iterator[Callable[..., Swarm]]:
     yield build
     for each in made:
         each.close()
+
+
+def patient(**origin: Any) -> Settings:
+    """No lease expires: what comes late on a busy machine is not read by a second host, too."""
+    return Settings(origin=OriginSettings(lease_timeout=HANG, **origin))
 
 
 def states(view: dict[str, Any]) -> dict[str, str]:

@@ -11,7 +11,7 @@ import pytest
 from dragonfly_ray.peer.engine import Engine
 from tests.nginx import Nginx
 from tests.swarm import Swarm
-from tests.unit.swarm.conftest import PIECES, SIZE, assert_everywhere, kinds, states
+from tests.unit.swarm.conftest import PIECES, SIZE, assert_everywhere, kinds, patient, states
 from tests.waiting import until
 
 
@@ -35,7 +35,7 @@ def lie(monkeypatch: pytest.MonkeyPatch, built: Swarm, node: str) -> None:
 def test_what_is_read_twice_is_counted_apart(
     origin: Nginx, swarm: Callable[..., Swarm], content: bytes, tmp_path: Path
 ) -> None:
-    built = swarm(4, audit=0.5)
+    built = swarm(4, audit=0.5, settings=patient())
     view = built.distribute(f"{origin.url}/big", dest=str(tmp_path / "out" / "{node}"))
     assert_everywhere(view, content, 4)
     assert total(view, "bytes_origin") == SIZE
@@ -58,7 +58,7 @@ def test_what_is_read_twice_is_counted_apart(
 def test_without_audits_each_byte_leaves_the_origin_once(
     origin: Nginx, swarm: Callable[..., Swarm], content: bytes
 ) -> None:
-    view = swarm(3, audit=0.0).distribute(f"{origin.url}/big")
+    view = swarm(3, audit=0.0, settings=patient()).distribute(f"{origin.url}/big")
     assert_everywhere(view, content, 3)
     assert total(view, "bytes_audit") == 0
     assert total(view, "bytes_origin") == SIZE

@@ -16,7 +16,7 @@ from dragonfly_ray.peer.engine import Engine
 from tests.leaks import Held
 from tests.nginx import Nginx
 from tests.swarm import Swarm
-from tests.unit.swarm.conftest import MIB, PIECES, SIZE, assert_everywhere, kinds, states
+from tests.unit.swarm.conftest import MIB, PIECES, SIZE, assert_everywhere, kinds, patient, states
 from tests.waiting import until
 
 
@@ -24,7 +24,7 @@ from tests.waiting import until
 def test_each_byte_leaves_the_origin_once(
     origin: Nginx, swarm: Callable[..., Swarm], content: bytes, seeds: int, policy: str
 ) -> None:
-    built = swarm(4, seeds=seeds, settings=Settings(origin=OriginSettings(policy=policy)))
+    built = swarm(4, seeds=seeds, settings=patient(policy=policy))
     view = built.distribute(f"{origin.url}/big")
     assert_everywhere(view, content, 4)
     until(lambda: origin.sent("/big") >= SIZE)  # its log has the last answer
@@ -65,7 +65,7 @@ def test_a_directory_of_small_files_is_one_request_a_file(
     for name, data in files.items():
         (origin.root / name).parent.mkdir(parents=True, exist_ok=True)
         (origin.root / name).write_bytes(data)
-    view = swarm(4).distribute(f"{origin.url}/d/", dest=str(tmp_path / "out" / "{node}"))
+    view = swarm(4, settings=patient()).distribute(f"{origin.url}/d/", dest=str(tmp_path / "out" / "{node}"))
     assert set(states(view).values()) == {"done"}, view
     for record in view["nodes"].values():
         found = {p.relative_to(record["path"]).as_posix(): p.read_bytes()

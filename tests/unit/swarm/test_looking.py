@@ -13,11 +13,13 @@ from dragonfly_ray import messages as m
 from dragonfly_ray.config import OriginSettings, Settings
 from dragonfly_ray.errors import ClusterError
 from dragonfly_ray.model import Credentials
+from dragonfly_ray.peer import distributed_stat
 from dragonfly_ray.peer.node import PeerNode
 from dragonfly_ray.peer.origin_queries import OriginQueries
 from tests.origins import FolderOrigin
 from tests.swarm import Swarm
-from tests.unit.swarm.conftest import kinds, states
+from tests.unit.swarm.conftest import kinds, patient, states
+from tests.waiting import HANG
 
 
 @pytest.fixture
@@ -47,9 +49,10 @@ def assert_folder(view: dict[str, Any], files: dict[str, bytes], nodes: int) -> 
 
 
 def test_files_of_unknown_size_are_looked_at_once_each_by_several_peers(
-    many: FolderOrigin, swarm: Callable[..., Swarm], tmp_path: Path
+    many: FolderOrigin, swarm: Callable[..., Swarm], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    built = swarm(4)
+    monkeypatch.setattr(distributed_stat, "LATE_S", HANG)  # else a helper's part is looked at by others, too
+    built = swarm(4, settings=patient())
     seen = watch_looks(built)
     assert_folder(built.distribute(many.url, dest=str(tmp_path / "out" / "{node}")), many.files, 4)
     assert many.count("HEAD") == dict.fromkeys(many.files, 1)
@@ -61,8 +64,13 @@ def test_files_of_unknown_size_are_looked_at_once_each_by_several_peers(
 
 @pytest.mark.parametrize("how", ["raises", "is gone", "cannot reach it"])
 def test_a_helper_that_fails_half_way_changes_nothing(
-    many: FolderOrigin, swarm: Callable[..., Swarm], tmp_path: Path, how: str
+    many: FolderOrigin,
+    swarm: Callable[..., Swarm],
+    tmp_path: Path,
+    how: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(distributed_stat, "LATE_S", HANG)
     built = swarm(4)
     failed: list[str] = []
     for peer in built.peers.values():
@@ -112,7 +120,7 @@ def test_no_more_connections_are_open_than_the_origin_is_to_have(
     swarm: Callable[..., Swarm], tmp_path: Path
 ) -> None:
     with FolderOrigin({f"f{i:03}": os.urandom(20_000) for i in range(400)}) as narrow:
-        built = swarm(3, settings=Settings(origin=OriginSettings(max_connections=7)))
+        built = swarm(3, settings=patient(max_connections=7))
         view = built.distribute(narrow.url, dest=str(tmp_path / "out" / "{node}"))
         assert_folder(view, narrow.files, 3)
         assert narrow.count("GET") == dict.fromkeys(("", *narrow.files), 1)
@@ -121,7 +129,7 @@ def test_no_more_connections_are_open_than_the_origin_is_to_have(
 
 def test_requests_a_second_stay_within_the_limit(swarm: Callable[..., Swarm], tmp_path: Path) -> None:
     with FolderOrigin({f"f{i:03}": os.urandom(20_000) for i in range(130)}) as strict:
-        built = swarm(3, settings=Settings(origin=OriginSettings(max_requests=60.0)))
+        built = swarm(3, settings=patient(max_requests=60.0))
         assert_folder(built.distribute(strict.url, dest=str(tmp_path / "out" / "{node}")), strict.files, 3)
         assert strict.count("GET") == dict.fromkeys(("", *strict.files), 1)
         # A helper that answers late has its files looked at by others, too: that counts for the limit.

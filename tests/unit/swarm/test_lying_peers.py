@@ -12,7 +12,7 @@ from dragonfly_ray.model import digest
 from dragonfly_ray.storage.task_pieces import Extent
 from tests.nginx import Nginx
 from tests.swarm import Swarm
-from tests.unit.swarm.conftest import PIECES, SIZE, assert_everywhere, kinds
+from tests.unit.swarm.conftest import PIECES, SIZE, assert_everywhere, kinds, states
 from tests.waiting import until
 
 
@@ -64,6 +64,7 @@ def test_a_neighbour_that_lies_first_gets_nobody_banned_but_itself(
     view = built.distribute(f"{origin.url}/big")
     (task,) = built.scheduler.core.tasks.values()
     for node in ("n0", "n2", "n3"):
+        assert states(view)[node] == "done", f"{view['nodes']}"
         assert Path(view["nodes"][node]["path"]).read_bytes() == content
 
     def bans() -> list[str]:
@@ -114,6 +115,7 @@ def test_a_parent_that_lies_about_lengths_is_dropped_alone(
     liar.shared = lies  # type: ignore[method-assign]
     view = built.distribute(f"{origin.url}/big")
     for node in ("n0", "n2", "n3", "n4"):
+        assert states(view)[node] == "done", f"{view['nodes']}"
         assert Path(view["nodes"][node]["path"]).read_bytes() == content
     (task,) = built.scheduler.core.tasks.values()
     assert task.banned <= {liar.host.id}, "nobody else"

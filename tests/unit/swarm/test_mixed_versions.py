@@ -20,7 +20,7 @@ from dragonfly_ray.transport.negotiation import (
 from dragonfly_ray.transport.parent_connection import ParentConnection
 from tests.nginx import Nginx
 from tests.swarm import Swarm
-from tests.unit.swarm.conftest import SIZE, assert_everywhere
+from tests.unit.swarm.conftest import SIZE, assert_everywhere, patient
 
 OLDER = Capabilities(VERSION - 1, LEAST_VERSION, 0)
 """A second build: one version and one feature fewer."""
@@ -39,7 +39,7 @@ def test_half_of_the_nodes_run_the_build_before(
         return made
 
     monkeypatch.setattr(ParentConnection, "open", classmethod(counting))
-    built = swarm(0, capabilities=lambda number: OLDER if number % 2 else CURRENT)
+    built = swarm(0, settings=patient(), capabilities=lambda number: OLDER if number % 2 else CURRENT)
     for number in range(6):
         peer = built.start(f"n{number}")
         if number % 2:
