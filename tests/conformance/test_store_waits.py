@@ -102,7 +102,7 @@ def content(bucket: str, endpoint: str, settings: OriginSettings, policy: UrlPol
 def test_an_object_store_has_as_long_for_an_answer_as_others(moto: str, bucket: str) -> None:
     slowly = Slowly(int(moto.rsplit(":", 1)[1]))
     try:
-        patient = OriginSettings(answer_timeout=20 * SLOW, read_timeout=SLOW / 4)
+        patient = OriginSettings(answer_timeout=20 * SLOW, read_timeout=SLOW / 1.2)
         assert content(bucket, slowly.url, patient) == CONTENT
         with pytest.raises(SourceError, match="could not be read"):
             content(bucket, slowly.url, OriginSettings(answer_timeout=SLOW / 4))

@@ -20,9 +20,9 @@ from tests.waiting import HANG, until
 
 CONTENT = os.urandom(700_000)
 SMALL = {f"f{number:03}": os.urandom(3000) for number in range(30)}
-SLOW = 0.8
+SLOW = 1.5
 """Seconds before every answer."""
-THINKS = OriginSettings(answer_timeout=20 * SLOW, read_timeout=SLOW / 4, retries=0)
+THINKS = OriginSettings(answer_timeout=20 * SLOW, read_timeout=SLOW / 1.5, retries=0)
 """Bears a slow answer, and no stall of that length."""
 HASTY = OriginSettings(answer_timeout=SLOW / 4, read_timeout=20 * SLOW, retries=2)
 """The other way round."""

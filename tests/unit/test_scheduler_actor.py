@@ -112,8 +112,8 @@ def test_a_look_is_waited_for_as_long_as_it_says_that_it_goes_on(
 
     async def scenario() -> None:
         waits = {
-            "origin": OriginSettings(answer_timeout=0.2),
-            "scheduler": SchedulerSettings(resolve_timeout=0.2),
+            "origin": OriginSettings(answer_timeout=1.0),
+            "scheduler": SchedulerSettings(resolve_timeout=1.0),
         }
         made = actor(tmp_path, monkeypatch, Peer(), **waits)
         made._keyed.set()
@@ -125,7 +125,7 @@ def test_a_look_is_waited_for_as_long_as_it_says_that_it_goes_on(
         with pytest.raises(TimeoutError):
             await made._answer(ask, answer(never))
         work = asyncio.ensure_future(made._answer(ask, answer(in_the_end)))
-        for _ in range(20):  # five times as long as without a word
+        for _ in range(50):  # two and a half times as long as without a word
             await asyncio.sleep(0.1)
             await made.call(m.encode(m.StatPending("h0", "s.0", "r")))
         assert not work.done()
@@ -151,8 +151,7 @@ def test_a_record_that_others_fill_is_waited_for(
         made._keyed.set()
         monkeypatch.setattr(made._core, "verify", verify)
         monkeypatch.setattr(made._core, "waits_for_others", lambda message, answer: answer.pending)
-        if not told:
-            monkeypatch.setattr(scheduler, "RECORD_WAIT", 0.01)
+        monkeypatch.setattr(scheduler, "RECORD_WAIT", HANG if told else 0.01)
         answer = asyncio.ensure_future(made.call(m.encode(m.Verify("h0", "t", b""))))
         while not answer.done():
             made._act([])  # news, of whatever

@@ -128,7 +128,7 @@ def test_frames_that_come_together_with_pieces_are_told_apart(network: Network) 
 
 def test_a_parent_that_trickles_does_not_stall(network: Network) -> None:
     """Less than what is worth waking up for, again and again, each in good time."""
-    settings = TransportSettings(stall_timeout=1.5)
+    settings = TransportSettings(stall_timeout=3.0)
     content = bytes(range(256)) * 800
     sent = threading.Event()
 
@@ -139,7 +139,7 @@ def test_a_parent_that_trickles_does_not_stall(network: Network) -> None:
             sock.sendall(p.encode(p.Welcome(b"\x01", ())) + p.encode(header))
             for start in range(0, len(content), 20_000):
                 sock.sendall(content[start : start + 20_000])
-                sent.wait(0.2)
+                sent.wait(0.4)
             sock.drain()
 
     with Listening(network) as listener, ThreadPoolExecutor(1) as pool:

@@ -225,11 +225,11 @@ def test_a_child_that_only_talks_is_closed_as_stuck(tmp_path: Path, network: Net
 
 
 def test_a_rate_limit_slows_pieces_but_stalls_nobody(tmp_path: Path, network: Network) -> None:
-    rate = PIECE // 2  # a piece takes twice the stall time-out
+    rate = PIECE // 4  # a piece takes longer than the stall time-out
     bench = Bench(tmp_path, TransportSettings(upload_rate=rate), network)
-    with contextlib.closing(bench.connect(settings=TransportSettings(stall_timeout=1.0))) as connection:
+    with contextlib.closing(bench.connect(settings=TransportSettings(stall_timeout=2.5))) as connection:
         started = time.monotonic()
-        fetch(connection, bench.task, range(4, 7))
+        fetch(connection, bench.task, range(4, 6))
         assert time.monotonic() - started > 3.0
     bench.close()
 
