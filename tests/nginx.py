@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -83,9 +84,7 @@ class Nginx:
         self._real = real or bool(modules)
         self._start = start
         self._process: subprocess.Popen[bytes] | None = None
-        # A short path: there are 107 bytes for it.
-        self._folder = tempfile.TemporaryDirectory(prefix="web")
-        self._logged = f"{self._folder.name}/logged"
+        self._logged = Path()
         root.mkdir(parents=True, exist_ok=True)
         state.mkdir(parents=True, exist_ok=True)
 
@@ -96,7 +95,8 @@ class Nginx:
     def start(self, extra: str | None = None) -> None:
         """Until it answers."""
         self._extra = self._extra if extra is None else extra
-        Path(self._logged).unlink(missing_ok=True)
+        # A short path: there are 107 bytes for it.
+        self._logged = Path(tempfile.mkdtemp(prefix="web")) / "logged"
         self._process = self._start(self._command())
         deadline = time.monotonic() + 20
         while not (self._state / "pid").exists() or not (self._state / "pid").read_text().strip():
@@ -119,7 +119,7 @@ class Nginx:
                 "port": self.port,
                 "root": str(self.root),
                 "extra": self._extra,
-                "logged": self._logged,
+                "logged": str(self._logged),
             }
             (self._state / "server.json").write_text(json.dumps(settings))
             return [sys.executable, file_server.__file__, str(self._state)]
@@ -145,6 +145,7 @@ class Nginx:
             os.kill(int((self._state / "pid").read_text()), signal.SIGTERM)
         self._process.wait(timeout=20)
         self._process = None
+        shutil.rmtree(self._logged.parent, ignore_errors=True)
         (self._state / "pid").unlink(missing_ok=True)
 
     def restart(self, extra: str) -> None:
@@ -164,7 +165,7 @@ class Nginx:
         The one worker of nginx answers this after it has logged what it was at."""
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as asking:  # it may be down
             asking.settimeout(10)
-            asking.connect(self._logged)
+            asking.connect(str(self._logged))
             asking.sendall(b"GET / HTTP/1.0\r\n\r\n")
             asking.recv(1)
 
